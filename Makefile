@@ -1,0 +1,47 @@
+# Two commands matter: `make demo` and `make test`. Each sets up .venv by itself and rebuilds it when
+# pyproject.toml or constraints.txt changed. Needs only make and Python >= 3.11.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-slow lint format bench clean
+
+help:
+	@echo "make demo       main job: theory against simulation, then real data (results/gaussian_mixture)"
+	@echo "make test       all tests but the slow ones     make test-slow   the slow ones"
+	@echo "make lint       ruff and mypy                   make format      let ruff rewrite"
+	@echo "make bench      speed, as ratios measured in one run"
+	@echo "make clean      remove .venv and caches, keep results"
+	@echo "Options for the main job: make demo ARGS='--quick --seed 1'"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python %d.%d is too old: install Python >= 3.11 and run make PYTHON=python3.11" % v[:2])'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(READY)
+	$(PY) simulations/gaussian_mixture.py $(ARGS)
+
+test: $(READY)
+	$(PY) -m pytest -q -m "not slow" $(ARGS)
+
+test-slow: $(READY)
+	$(PY) -m pytest -q -m slow $(ARGS)
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(READY)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(READY)
+	$(PY) benchmarks/bench_theory.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

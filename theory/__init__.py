@@ -1,0 +1,50 @@
+"""Closed forms for robust classification of Gaussian mixtures: which synthetic data make a classifier robust, and how many.
+
+Depends on numpy and scipy only. All arrays are float64. Each public name gives its equation, source and errors in its docstring.
+"""
+
+from theory.averaging import AveragingLaw, required_samples
+from theory.ddim import ddim_law
+from theory.frontier import Frontier, distinguishability_frontier
+from theory.learners import direction_variance, large_sample_accuracy, optimal_class_snr
+from theory.linear import LinearClassifier, multiclass_robust_accuracy, robust_accuracy, worst_case_perturbation
+from theory.mixtures import BinaryMixture, GaussianMixture
+from theory.optimal import bayes_robust_accuracy, bayes_robust_classifier, duality_gap, is_trivial
+from theory.second_order import SampleGap, SecondOrderLaw, robust_sample_gap, schmidt_mixture
+from theory.synthetic import (
+    direction_cosine,
+    learned_classifier,
+    misalignment_ceiling,
+    optimal_synthetic_mean,
+    optimality_gap,
+)
+
+__all__ = [
+    "AveragingLaw",
+    "BinaryMixture",
+    "Frontier",
+    "GaussianMixture",
+    "LinearClassifier",
+    "SampleGap",
+    "SecondOrderLaw",
+    "bayes_robust_accuracy",
+    "bayes_robust_classifier",
+    "ddim_law",
+    "direction_cosine",
+    "direction_variance",
+    "distinguishability_frontier",
+    "duality_gap",
+    "is_trivial",
+    "large_sample_accuracy",
+    "learned_classifier",
+    "misalignment_ceiling",
+    "multiclass_robust_accuracy",
+    "optimal_class_snr",
+    "optimal_synthetic_mean",
+    "optimality_gap",
+    "required_samples",
+    "robust_accuracy",
+    "robust_sample_gap",
+    "schmidt_mixture",
+    "worst_case_perturbation",
+]

@@ -1,0 +1,108 @@
+"""Input checks shared by all of theory/: each raises ValueError naming the value, the cause and the remedy."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def _as_float64(value: Any, name: str) -> Array:
+    """Return `value` as a float64 array; numbers stored as text, ragged rows and complex numbers are refused."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is ragged ({error}): give rows of equal length") from None
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"{name} has dtype {array.dtype}, not real numbers: convert it to float first")
+    return array.astype(np.float64)
+
+
+def finite_array(value: Any, name: str, ndim: int | tuple[int, ...]) -> Array:
+    """Return `value` as a float64 array of the given number of dimensions without NaN or infinity."""
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    array = _as_float64(value, name)
+    if array.ndim not in allowed:
+        wanted = " or ".join(f"{k}-d" for k in allowed)
+        raise ValueError(f"{name} has shape {array.shape}: it must be {wanted}")
+    if array.ndim and array.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {array.shape}: it is empty; give at least one coordinate")
+    if not np.isfinite(array).all():
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{name} contains {array[index]} at index {index}: remove or impute it")
+    return array
+
+
+def real_number(value: Any, name: str) -> float:
+    """Return `value` as a finite float."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r} is not a finite real number")
+    return float(value)
+
+
+def non_negative(value: Any, name: str) -> float:
+    """Return `value` as a finite float >= 0."""
+    number = real_number(value, name)
+    if number < 0:
+        raise ValueError(f"{name}={number:g} is negative: it must be >= 0")
+    return number
+
+
+def positive(value: Any, name: str) -> float:
+    """Return `value` as a finite float > 0."""
+    number = real_number(value, name)
+    if number <= 0:
+        raise ValueError(f"{name}={number:g} must be > 0")
+    return number
+
+
+def open_unit(value: Any, name: str) -> float:
+    """Return `value` as a float strictly between 0 and 1."""
+    number = real_number(value, name)
+    if not 0 < number < 1:
+        raise ValueError(f"{name}={number:g} must lie strictly between 0 and 1")
+    return number
+
+
+def count(value: Any, name: str, minimum: int = 1) -> int:
+    """Return `value` as an int >= minimum; 1e12 is accepted because it is whole, 2.5 is not."""
+    number = real_number(value, name)
+    if number != int(number) or number < minimum:
+        raise ValueError(f"{name}={number:g} must be a whole number >= {minimum}")
+    return int(value)
+
+
+def norm_order(p: Any) -> float:
+    """Return p as a float in [1, inf]."""
+    if isinstance(p, bool | np.bool_) or not isinstance(p, numbers.Real) or not p >= 1:
+        raise ValueError(f"p={p!r} is not a norm: use 1 <= p <= inf, for example 1, 2 or numpy.inf")
+    return float(p)
+
+
+def dual_exponent(p: float) -> float:
+    """Return q with 1/p + 1/q = 1."""
+    if p == 1:
+        return math.inf
+    return 1.0 if math.isinf(p) else p / (p - 1)
+
+
+def same_dimension(left: int, right: int, names: str) -> None:
+    """Raise when two dimensions differ; `names` says whose they are."""
+    if left != right:
+        raise ValueError(f"{names} have dimensions {left} and {right}: they must be equal")
+
+
+def one_of(value: Any, name: str, known: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `known`, else raise with the nearest known name."""
+    if value in known:
+        return str(value)
+    import difflib
+
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown {name} {value!r}: use one of {', '.join(known)}{hint}")

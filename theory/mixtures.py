@@ -1,0 +1,153 @@
+"""The two models of the data: a symmetric pair of Gaussian classes, and K Gaussian classes under diffusion noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from theory._checks import Array, count, finite_array, open_unit, real_number, same_dimension
+from theory.covariance import Covariance
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryMixture:
+    """Two Gaussian classes mirrored at the origin: P(y=+1) = prior, x | y ~ N(y mean, cov).
+
+    mean: (d,), units of x. cov: scalar variance, (d,) variances or (d, d) matrix, units of x squared.
+    Raises ValueError for NaN, mismatched shapes, a covariance that is not symmetric positive definite, prior outside (0, 1).
+    """
+
+    mean: Any
+    cov: Any = 1.0
+    prior: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", finite_array(self.mean, "mean", 1))
+        covariance = Covariance(self.cov, self.dim)
+        object.__setattr__(self, "_covariance", covariance)
+        object.__setattr__(self, "cov", covariance.value)
+        object.__setattr__(self, "prior", open_unit(self.prior, "prior"))
+
+    @property
+    def dim(self) -> int:
+        return int(self.mean.shape[0])
+
+    @property
+    def covariance(self) -> Covariance:
+        """The covariance with its operations (solve, quadratic, trace, ...)."""
+        return self._covariance  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def log_odds(self) -> float:
+        """log(prior / (1 - prior)); 0 for balanced classes."""
+        return float(np.log(self.prior) - np.log1p(-self.prior))
+
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Draw n labelled points: x (n, d) float64, y (n,) in {-1, +1}."""
+        y = np.where(rng.random(count(n, "n", 0)) < self.prior, 1.0, -1.0)
+        return y[:, None] * self.mean + self.covariance.sample(len(y), rng), y
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianMixture:
+    """K Gaussian classes: P(y=k) = weights[k], x | y=k ~ N(means[k], covs[k]).
+
+    After forward diffusion x_t = sqrt(a) x + sqrt(1-a) noise with a = alpha_bar, class k is
+    N(sqrt(a) mean_k, a cov_k + (1-a) I), so score and noise prediction are closed form (method T8).
+
+    means: (K, d). covs: one scalar variance shared by all classes, or a sequence of K entries, each a scalar, (d,) or (d, d).
+    weights: (K,) positive, summing to 1 (equal when omitted).
+    Raises ValueError as BinaryMixture does, and for weights that do not sum to 1.
+    """
+
+    means: Any
+    covs: Any
+    weights: Any = None
+
+    def __post_init__(self) -> None:
+        means = finite_array(self.means, "means", 2)
+        classes, dim = means.shape
+        entries = [self.covs] * classes if np.ndim(self.covs) == 0 else list(self.covs)
+        same_dimension(len(entries), classes, "covs (one entry a class) and means")
+        weights = np.full(classes, 1 / classes) if self.weights is None else finite_array(self.weights, "weights", 1)
+        same_dimension(len(weights), classes, "weights and means")
+        if weights.min() <= 0 or abs(weights.sum() - 1) > 1e-9:
+            raise ValueError(f"weights {weights.tolist()} must be positive and sum to 1 (they sum to {weights.sum():g})")
+        object.__setattr__(self, "means", means)
+        object.__setattr__(self, "covs", tuple(Covariance(entry, dim).value for entry in entries))
+        object.__setattr__(self, "weights", weights)
+
+    @property
+    def dim(self) -> int:
+        return int(self.means.shape[1])
+
+    @property
+    def classes(self) -> int:
+        return int(self.means.shape[0])
+
+    @cached_property
+    def covariances(self) -> tuple[Covariance, ...]:
+        return tuple(Covariance(cov, self.dim) for cov in self.covs)
+
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, np.ndarray[Any, np.dtype[np.int64]]]:
+        """Draw n labelled points: x (n, d), y (n,) int in 0..K-1."""
+        y = rng.choice(self.classes, size=count(n, "n", 0), p=self.weights)
+        x = self.means[y]
+        for k, covariance in enumerate(self.covariances):
+            members = y == k
+            x[members] += covariance.sample(int(members.sum()), rng)
+        return x, y
+
+    def score(self, x: Any, alpha_bar: float = 1.0, y: Any = None) -> Array:
+        """Gradient of the log density of the noised mixture at x.
+
+        Class k: s_k(x) = -(a cov_k + (1-a) I)^-1 (x - sqrt(a) mean_k). Without labels the posterior-weighted sum of s_k.
+
+        x: (n, d). alpha_bar: a in (0, 1], 1 = clean data. y: (n,) int labels, or None for the whole mixture. Returns (n, d).
+        """
+        points, a = finite_array(x, "x", 2), _check_alpha_bar(alpha_bar)
+        same_dimension(points.shape[1], self.dim, "x and means")
+        noised = [covariance.noised(a) for covariance in self.covariances]
+        if y is not None:
+            labels = self._check_labels(y, len(points))
+            score = np.empty_like(points)
+            for k in np.unique(labels):
+                members = labels == k
+                score[members] = self._class_score(points[members], a, noised[k], k)
+            return score
+        by_class = np.stack([self._class_score(points, a, cov, k) for k, cov in enumerate(noised)])  # (K, n, d)
+        log_joint = np.stack([self._log_joint(points, by_class[k], a, cov, k) for k, cov in enumerate(noised)])
+        posterior = np.exp(log_joint - log_joint.max(axis=0))  # (K, n)
+        posterior /= posterior.sum(axis=0)
+        return np.asarray(np.einsum("kn,knd->nd", posterior, by_class))
+
+    def noise_prediction(self, x: Any, alpha_bar: float, y: Any = None) -> Array:
+        """Exact E[noise | x_t = x] = -sqrt(1 - alpha_bar) score(x, alpha_bar, y); arguments as in `score`."""
+        return np.asarray(-np.sqrt(1 - _check_alpha_bar(alpha_bar)) * self.score(x, alpha_bar, y))
+
+    def _class_score(self, x: Array, a: float, cov: Covariance, k: int) -> Array:
+        return -cov.solve(x - np.sqrt(a) * self.means[k])
+
+    def _log_joint(self, x: Array, score: Array, a: float, cov: Covariance, k: int) -> Array:
+        # log w_k N(x; sqrt(a) mean_k, cov) up to a constant shared by all classes; score = -cov^-1 (x - mean)
+        residual = x - np.sqrt(a) * self.means[k]
+        log_det = 2 * np.log(np.diagonal(cov.factor)).sum() if cov.is_full else np.log(cov.variances).sum()
+        return np.asarray(np.log(self.weights[k]) - 0.5 * log_det + 0.5 * (residual * score).sum(axis=1))
+
+    def _check_labels(self, y: Any, n: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        labels = np.asarray(y)
+        if labels.shape != (n,) or labels.dtype.kind not in "iu":
+            raise ValueError(f"y has shape {labels.shape} and dtype {labels.dtype}: it must be ({n},) integers")
+        if n and (labels.min() < 0 or labels.max() >= self.classes):
+            raise ValueError(f"y reaches from {labels.min()} to {labels.max()}: labels must lie in 0..{self.classes - 1}")
+        return labels
+
+
+def _check_alpha_bar(alpha_bar: Any) -> float:
+    number = real_number(alpha_bar, "alpha_bar")
+    if not 0 < number <= 1:
+        raise ValueError(f"alpha_bar={number:g} must lie in (0, 1]; 1 is clean data")
+    return number
