@@ -3,13 +3,14 @@
 Depends on numpy and scipy only. All arrays are float64. Each public name gives its equation, source and errors in its docstring.
 """
 
-from theory.averaging import AveragingLaw, required_samples
+from theory.averaging import AveragingLaw
 from theory.ddim import ddim_law
 from theory.frontier import Frontier, distinguishability_frontier
 from theory.learners import direction_variance, large_sample_accuracy, optimal_class_snr
 from theory.linear import LinearClassifier, multiclass_robust_accuracy, robust_accuracy, worst_case_perturbation
 from theory.mixtures import BinaryMixture, GaussianMixture
 from theory.optimal import bayes_robust_accuracy, bayes_robust_classifier, duality_gap, is_trivial
+from theory.samples import required_samples
 from theory.second_order import SampleGap, SecondOrderLaw, robust_sample_gap, schmidt_mixture
 from theory.synthetic import (
     direction_cosine,

@@ -79,7 +79,7 @@ def count(value: Any, name: str, minimum: int = 1) -> int:
 
 def norm_order(p: Any) -> float:
     """Return p as a float in [1, inf]."""
-    if isinstance(p, bool | np.bool_) or not isinstance(p, numbers.Real) or not p >= 1:
+    if isinstance(p, bool | np.bool_) or not isinstance(p, numbers.Real) or not float(p) >= 1:
         raise ValueError(f"p={p!r} is not a norm: use 1 <= p <= inf, for example 1, 2 or numpy.inf")
     return float(p)
 

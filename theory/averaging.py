@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtr, gammaln, ndtr, ndtri
 
-from theory._checks import Array, count, non_negative, open_unit, real_number, same_dimension
-from theory._search import smallest_count
+from theory._checks import Array, count, non_negative, open_unit, same_dimension
 from theory.mixtures import BinaryMixture
 from theory.synthetic import misalignment_ceiling
 
 NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(80)  # resolves a Gaussian over +-9 standard deviations to 1e-15
 PANEL_NODES, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(16)
 POISSON_TAIL = 9.0  # standard deviations kept on either side
+CERTAIN = 8.5  # standard deviations; the normal tail beyond is 1e-17
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,40 +151,9 @@ class AveragingLaw:
         step_centre = math.acos(min(1.0, self.eps / self._signal))
         grids = [np.array([0.0, math.pi])]
         for centre, width in ((math.atan2(across, along), spread), (step_centre, step)):
-            offsets = width * 2.0 ** np.arange(-2, math.ceil(math.log2(math.pi / width)) + 1)
+            offsets = width * 2.0 ** np.arange(math.ceil(math.log2(math.pi / width)) + 1)
             grids += [centre + offsets, centre - offsets, np.array([centre])]
         return np.unique(np.clip(np.concatenate(grids), 0.0, math.pi))
-
-
-def required_samples(
-    mixture: BinaryMixture, synthetic: BinaryMixture, eps: float, accuracy: float, confidence: float = 0.95
-) -> int:
-    """Smallest n with P(robust accuracy >= accuracy) >= confidence for the averaging learner (T4, exact).
-
-    P increases with n, so bisection finds n: {A >= accuracy >= 1/2} is a convex cone around mu that contains the mean direction,
-    and a larger kappa only moves theta deeper into it.
-
-    Raises ValueError when accuracy lies at or above the ceiling Phi((rho ||mu|| - eps) / sigma), naming it, and for an accuracy
-    outside [1/2, 1) or a confidence outside (0, 1).
-    """
-    wished, level = real_number(accuracy, "accuracy"), open_unit(confidence, "confidence")
-    if not 0.5 <= wished < 1:
-        raise ValueError(f"accuracy={wished:g} must lie in [0.5, 1): below one half no data are needed")
-    law = AveragingLaw(mixture, synthetic, 1, eps)
-    if law.kappa == 0:
-        raise ValueError("synthetic.mean is zero: its samples carry no direction, whatever their number")
-    if wished >= law.ceiling:
-        raise ValueError(
-            f"accuracy={wished:g} is out of reach: with alignment {law.alignment:.6g} and eps={law.eps:g} the ceiling at n = infinity "
-            f"is {law.ceiling:.6g}; ask for less, lower eps or align the synthetic mean with the real one"
-        )
-    cosine = (math.sqrt(mixture.cov) * float(ndtri(wished)) + law.eps) / float(np.linalg.norm(mixture.mean))
-    psi = np.arccos(min(cosine, 1.0))
-
-    def confident(n: int) -> bool:
-        return bool(_angle_cdf(psi, mixture.dim, law.kappa * math.sqrt(n), law.alignment) >= level)
-
-    return smallest_count(confident, f"accuracy={wished:g} (the ceiling is {law.ceiling:.15g})")
 
 
 def _angle_cdf(psi: Array, dim: int, kappa: float, rho: float) -> Array:
@@ -201,14 +170,15 @@ def _angle_cdf(psi: Array, dim: int, kappa: float, rho: float) -> Array:
 def _poisson(rate: float) -> tuple[Array, Array]:
     """Counts and weights that stand for a Poisson law inside sums of smooth functions of the count.
 
-    Beyond a rate of about 10 every m-th count is enough, m = sqrt(rate) / 3: the trapezoidal rule on a bell of standard deviation
-    sqrt(rate / 2) or more (law times anything smooth on the scale of sqrt(rate)) errs by exp(-2 pi^2 rate / (2 m^2)) < 1e-38.
+    Beyond a rate of 16 every m-th count is enough, m = sqrt(rate) / 2: the trapezoidal rule on a bell of standard deviation
+    sqrt(rate / 2) or more (law times anything smooth on the scale of sqrt(rate)) errs by exp(-2 pi^2 (rate / 2) / m^2) < 1e-17.
     """
     if rate == 0:
         return np.zeros(1), np.ones(1)
     reach = POISSON_TAIL * math.sqrt(rate) + 25
-    stride = max(1.0, math.floor(math.sqrt(rate) / 3))
-    counts = max(0.0, float(math.floor(rate - reach))) + stride * np.arange(math.ceil(2 * reach / stride) + 1)
+    stride = max(1.0, math.floor(math.sqrt(rate) / 2))
+    steps = np.arange(math.ceil(2 * reach / stride) + 1, dtype=np.float64)
+    counts: Array = max(0.0, float(math.floor(rate - reach))) + stride * steps
     if rate < 1000:
         log_weights = counts * math.log(rate) - gammaln(counts + 1)
     else:  # Stirling about the rate, free of the cancellation between two huge terms
@@ -226,13 +196,18 @@ def _log1p_minus(x: Array) -> Array:
 
 def _central_angle_cdf(psi: Array, nu: float, delta: float) -> Array:
     """P(N(delta, 1) >= cot(psi) chi_nu), psi (m,): over the variable in which the integrand is smoothest."""
-    result = np.empty_like(psi)
-    middle = np.abs(np.cos(psi)) <= np.sin(psi)  # |cot psi| <= 1
-    # middle: E over s = chi_nu of Phi(delta - s cot psi)
     s, weights = chi_quadrature(nu)
-    result[middle] = ndtr(delta - s / np.tan(psi[middle])[:, None]) @ weights
+    with np.errstate(divide="ignore"):
+        cotangent = 1 / np.tan(psi)
+    ends = delta - cotangent * np.array([[s[0]], [s[-1]]])  # N - delta must exceed minus this
+    result = np.where(ends.min(axis=0) > CERTAIN, 1.0, 0.0)
+    open_case = (ends.min(axis=0) <= CERTAIN) & (ends.max(axis=0) >= -CERTAIN)
+    steep = np.abs(cotangent) > 1
+    middle = open_case & ~steep
+    # middle: E over s = chi_nu of Phi(delta - s cot psi)
+    result[middle] = ndtr(delta - s * cotangent[middle, None]) @ weights
     # near mu: E over u ~ N(delta, 1), u > 0, of P(chi_nu <= u tan psi); near -mu: one minus the same, mirrored
-    for side, sign in ((~middle & (psi < 1), 1.0), (~middle & (psi > 1), -1.0)):
+    for side, sign in ((open_case & steep & (psi < 1), 1.0), (open_case & steep & (psi > 1), -1.0)):
         if side.any():
             u, density = _normal_quadrature(sign * delta)
             inside = chdtr(nu, (u * np.abs(np.tan(psi[side]))[:, None]) ** 2) @ density

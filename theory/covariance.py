@@ -5,6 +5,7 @@ No d x d matrix is ever built for the first two, so a million dimensions cost a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,7 +79,7 @@ class Covariance:
 
     def matvec(self, vectors: Array) -> Array:
         """cov @ v for vectors of shape (d,) or (n, d)."""
-        return vectors @ self.value if self.is_full else vectors * self.value
+        return np.asarray(vectors @ self.value if self.is_full else vectors * self.value)
 
     def solve(self, vectors: Array) -> Array:
         """cov^-1 v for vectors of shape (d,) or (n, d)."""
@@ -92,12 +93,12 @@ class Covariance:
 
     def mahalanobis(self, vector: Array) -> float:
         """sqrt(v' cov^-1 v)."""
-        return float(np.sqrt(max(vector @ self.solve(vector), 0.0)))
+        return math.sqrt(max(float(vector @ self.solve(vector)), 0.0))
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         """n draws of N(0, cov), shape (n, d)."""
         noise = rng.standard_normal((n, self.dim))
-        return noise @ self.factor.T if self.is_full else noise * np.sqrt(self.value)
+        return np.asarray(noise @ self.factor.T if self.is_full else noise * np.sqrt(self.value))
 
     def noised(self, alpha_bar: float) -> Covariance:
         """alpha_bar cov + (1 - alpha_bar) I: the covariance after forward diffusion to alpha_bar."""

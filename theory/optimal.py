@@ -71,8 +71,11 @@ def bayes_robust_accuracy(mixture: BinaryMixture, eps: float, p: float = 2) -> f
 
 
 def is_trivial(mixture: BinaryMixture, eps: float, p: float = 2) -> bool:
-    """True iff eps >= ||mu||_p: the adversary can make the classes coincide and no classifier beats guessing (T2)."""
-    return non_negative(eps, "eps") >= vector_norm(mixture.mean, norm_order(p))
+    """True iff eps >= ||mu||_p: the adversary can make the classes coincide and no classifier beats guessing (T2).
+
+    Equality is decided up to rounding, 1e-14 relative.
+    """
+    return non_negative(eps, "eps") >= vector_norm(mixture.mean, norm_order(p)) * (1 - 1e-14)
 
 
 def duality_gap(mixture: BinaryMixture, weights: Array, eps: float, p: float) -> float:

@@ -1,0 +1,94 @@
+"""A check compares one number of theory/ with its simulation. Checks are independent: each draws from its own random stream."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+HEADER = ("quantity", "setting", "theory", "simulation", "standard_error", "z")
+Z_LIMIT = 5.0  # P(any of 300 standard normals beyond 5) = 1.7e-4
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to simulate: fresh points attacked per check, repeated fits of a learner, repeated small training sets."""
+
+    test_points: int = 40_000
+    fits: int = 150
+    replicates: int = 4_000
+    training_points: int = 60_000
+
+    @classmethod
+    def quick(cls) -> Effort:
+        return cls(test_points=5_000, fits=25, replicates=250, training_points=20_000)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number of theory beside its unbiased simulation and the standard error of that."""
+
+    theory: float
+    simulation: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Row:
+    quantity: str
+    setting: str
+    theory: float
+    simulation: float
+    standard_error: float
+
+    @property
+    def z(self) -> float:
+        """(simulation - theory) / standard error; 0 when both agree exactly without noise."""
+        difference = self.simulation - self.theory
+        return difference / self.standard_error if self.standard_error > 0 else (0.0 if difference == 0 else np.inf)
+
+    @property
+    def cells(self) -> tuple[Any, ...]:
+        return self.quantity, self.setting, self.theory, self.simulation, self.standard_error, float(self.z)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One simulation giving one or more rows: run(rng, effort, **arguments) -> {suffix of the quantity: Estimate}."""
+
+    quantity: str
+    setting: str
+    run: Callable[..., dict[str, Estimate]]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def rows(self, seed: int, effort: Effort) -> list[Row]:
+        """The random stream depends on the seed and the check's own name, so neither order nor process count matters."""
+        rng = np.random.default_rng([seed, zlib.crc32(f"{self.quantity} {self.setting}".encode())])
+        estimates = self.run(rng, effort, **self.arguments)
+        return [
+            Row(f"{self.quantity}{suffix}", self.setting, estimate.theory, estimate.simulation, estimate.standard_error)
+            for suffix, estimate in estimates.items()
+        ]
+
+
+def run_checks(checks: Sequence[Check], seed: int, effort: Effort, workers: int) -> list[Row]:
+    """Run all checks with a progress bar, in order, on `workers` processes."""
+    parallel = Parallel(n_jobs=workers, return_as="generator", batch_size=1)
+    results = parallel(delayed(check.rows)(seed, effort) for check in checks)
+    return [row for rows in tqdm(results, total=len(checks), desc="theory against simulation", unit="check") for row in rows]
+
+
+def share(theory: float, hits: int, n: int) -> Estimate:
+    """A probability against a count of independent hits; the standard error is the one that theory predicts."""
+    return Estimate(theory, hits / n, float(np.sqrt(max(theory * (1 - theory), 0.25 / n) / n)))
+
+
+def average(theory: float, values: Any) -> Estimate:
+    """A mean against independent values, standard error from their spread."""
+    sample = np.asarray(values, dtype=np.float64)
+    return Estimate(theory, float(sample.mean()), float(sample.std(ddof=1) / np.sqrt(len(sample))))

@@ -1,0 +1,121 @@
+"""Exact curves for the pictures, as tables: (header, rows). Nothing is drawn here, and nothing is fitted to anything."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from simulations.checks import Effort
+from simulations.theory_checks import aligned, averaged_accuracies, visited_alpha_bars
+from theory import (
+    AveragingLaw,
+    BinaryMixture,
+    ddim_law,
+    direction_variance,
+    distinguishability_frontier,
+    misalignment_ceiling,
+    optimal_class_snr,
+    optimal_synthetic_mean,
+    robust_sample_gap,
+)
+
+CurveTable = tuple[tuple[str, ...], list[tuple[Any, ...]]]
+
+DIM, NORM, EPS = 20, 2.0, 0.5  # the running example: ||mu|| = 2, sigma = 1, l_2 radius 0.5
+SEPARATIONS = (0.5, 1.0, 2.0)
+
+
+def all_curves(seed: int, effort: Effort) -> dict[str, CurveTable]:
+    """Name of the csv file -> its table."""
+    return {
+        "accuracy_against_n": accuracy_against_n(seed, effort),
+        "ceiling": ceiling(),
+        "linf_mean": linf_mean(),
+        "frontier": frontier(),
+        "ddim_shrinkage": ddim_shrinkage(),
+        "class_snr": class_snr(),
+        "sample_gap": sample_gap(),
+    }
+
+
+def accuracy_against_n(seed: int, effort: Effort) -> CurveTable:
+    """T4 for several class separations c; simulated at every other n."""
+    mixture = BinaryMixture(aligned(DIM, NORM))
+    rows: list[tuple[Any, ...]] = []
+    for i, c in enumerate(SEPARATIONS):
+        synthetic = BinaryMixture(aligned(DIM, NORM * c))
+        for j in range(11):
+            n = 2**j
+            law = AveragingLaw(mixture, synthetic, n, EPS)
+            simulation = error = math.nan
+            if j % 2 == 0:
+                rng = np.random.default_rng([seed, 2, i, j])
+                _, measured = averaged_accuracies(mixture, synthetic, n, EPS, 2, 0, max(50, effort.replicates // 10), rng)
+                simulation, error = float(measured.mean()), float(measured.std(ddof=1) / math.sqrt(len(measured)))
+            rows.append((c, n, law.kappa, law.mean(), law.quantile(0.05), law.quantile(0.95), law.ceiling, simulation, error))
+    return ("separation", "n", "kappa", "mean", "q05", "q95", "ceiling", "simulation", "standard_error"), rows
+
+
+def ceiling() -> CurveTable:
+    """T3b: ceiling against the angle of the synthetic mean, and the exact mean accuracy at finite n (c = 1)."""
+    mixture = BinaryMixture(aligned(DIM, NORM))
+    rows: list[tuple[Any, ...]] = []
+    for degrees in np.linspace(0, 90, 19):
+        cosine = math.cos(math.radians(degrees))
+        synthetic = BinaryMixture(aligned(DIM, NORM, cosine))
+        finite = [AveragingLaw(mixture, synthetic, n, EPS).mean() for n in (5, 30)]
+        rows.append((float(degrees), misalignment_ceiling(mixture, cosine, EPS), *finite))
+    return ("angle_degrees", "ceiling", "n5", "n30"), rows
+
+
+def linf_mean() -> CurveTable:
+    """T3a: the real mean and the synthetic mean from which averaging learns the l_inf optimum, coordinate by coordinate."""
+    mean = np.sort(np.abs(np.random.default_rng(3).normal(0, 0.6, 24)))[::-1]
+    mixture = BinaryMixture(mean)
+    columns = [mean, *(optimal_synthetic_mean(mixture, eps, math.inf) for eps in (0.2, 0.5))]
+    return ("coordinate", "real", "eps_0.2", "eps_0.5"), [
+        (i + 1, *map(float, values)) for i, values in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def frontier() -> CurveTable:
+    """T7: sample multiplier against the Wasserstein-2 budget in units of the total standard deviation sqrt(d) sigma."""
+    rows: list[tuple[Any, ...]] = []
+    for snr in (0.5, 1.0, 2.0):
+        mixture = BinaryMixture(aligned(DIM, snr * math.sqrt(DIM)))  # ||mu|| / (sqrt(d) sigma) = snr
+        for share in np.linspace(0, 0.6, 61):
+            point = distinguishability_frontier(mixture, float(share) * math.sqrt(DIM))
+            rows.append((snr, float(share), point.mean_scale, point.std_scale, point.sample_multiplier))
+    return ("mean_over_total_std", "radius_over_total_std", "mean_scale", "std_scale", "sample_multiplier"), rows
+
+
+def ddim_shrinkage() -> CurveTable:
+    """T8: what few DDIM steps do to a class of mean 1 and standard deviation sigma."""
+    rows: list[tuple[Any, ...]] = []
+    for std in (0.3, 1.0, 2.0):
+        for steps in (2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200, 500, 1000):
+            mean_out, std_out = ddim_law(1.0, std, visited_alpha_bars(steps))
+            rows.append((std, steps, float(mean_out), float(std_out) / std, float(mean_out) / (float(std_out) / std)))
+    return ("std", "steps", "mean_ratio", "std_ratio", "class_snr_ratio"), rows
+
+
+def class_snr() -> CurveTable:
+    """T10, T11: V against the class SNR of one sample, for each learner; the optimum of each curve in the last column."""
+    rows: list[tuple[Any, ...]] = []
+    for learner, eps in (("averaging", 0.0), ("lda", 0.0), ("logistic", 0.0), ("logistic", 0.5), ("logistic", 1.0)):
+        best = optimal_class_snr(learner, eps)
+        for snr in np.geomspace(0.25, 5, 81):
+            if snr > eps + 1e-9:
+                rows.append((learner, eps, float(snr), direction_variance(float(snr), learner, eps), best))
+    return ("learner", "training_eps_over_sigma", "class_snr", "variance", "optimal_class_snr"), rows
+
+
+def sample_gap() -> CurveTable:
+    """T6: samples for a mean accuracy of 0.8 without and with an l_inf attack of 0.25, n0 = 5."""
+    rows: list[tuple[Any, ...]] = []
+    for dim in np.unique(np.geomspace(50, 100_000, 15).astype(int)):
+        plain, separated = (robust_sample_gap(int(dim), 5.0, 0.25, 0.8, c) for c in (1.0, 2.0))
+        rows.append((int(dim), plain.standard_samples, plain.robust_samples, separated.robust_samples, plain.carmon_samples))
+    return ("dim", "standard_samples", "robust_samples", "robust_samples_separation_2", "carmon_order"), rows

@@ -1,0 +1,175 @@
+"""Tables of features with two labels: scikit-learn's own, or the user's npz or csv file. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulations.output import UserError
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+NAMES = ("breast-cancer", "digits:A,B")
+FEATURE_KEYS = ("x", "X", "features", "data")
+LABEL_KEYS = ("y", "Y", "label", "labels", "target")
+FEWEST_ROWS = 10  # of each class: half of them estimate means and a covariance, half of them test
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """x: (n, d) features. y: (n,) in {-1, +1}. classes: what -1 and +1 are called. features: (d,) names."""
+
+    name: str
+    x: Array
+    y: Array
+    classes: tuple[str, str]
+    features: tuple[str, ...]
+
+
+def load_table(spec: str, label: str | None = None) -> Table:
+    """Load `breast-cancer`, `digits:A,B`, FILE.npz or FILE.csv; UserError names what is wrong with it.
+
+    label: name of the label column of a csv file (default: the last column). npz: features under x, X, features or data, labels
+    under y, Y, label, labels or target.
+    """
+    if spec == "breast-cancer":
+        from sklearn.datasets import load_breast_cancer
+
+        data = load_breast_cancer()
+        return make_table(spec, data.data, data.target_names[data.target], tuple(data.feature_names))
+    if spec.startswith("digits"):
+        return _load_digits(spec)
+    path = Path(spec)
+    if path.suffix not in (".npz", ".csv"):
+        near = difflib.get_close_matches(spec, ["breast-cancer", "digits:3,8"], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"--data {spec!r} is neither a known table ({', '.join(NAMES)}) nor a .npz or .csv file{hint}")
+    if not path.is_file():
+        raise UserError(f"--data {spec}: no such file; check the path (relative to {Path.cwd()})")
+    try:
+        return _load_npz(path) if path.suffix == ".npz" else _load_csv(path, label)
+    except OSError as error:
+        raise UserError(f"--data {spec}: cannot read ({error.strerror or error}); check its permissions") from None
+
+
+def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...]) -> Table:
+    """Check features and labels and code the labels: the first in sorted order is -1, the second +1."""
+    points, tags = np.asarray(x), np.asarray(labels)
+    if points.ndim != 2 or tags.ndim != 1:
+        raise UserError(
+            f"--data {name}: features have shape {points.shape} and labels {tags.shape}; give (rows, columns) and (rows,)"
+        )
+    if len(points) == 0 or points.shape[1] == 0:
+        raise UserError(f"--data {name}: the file has {points.shape[0]} rows and {points.shape[1]} feature columns; give some data")
+    if len(points) != len(tags):
+        raise UserError(f"--data {name}: {len(points)} rows of features but {len(tags)} labels; they must pair up")
+    if points.dtype.kind not in "buif":
+        raise UserError(f"--data {name}: features are {points.dtype}, not numbers; encode text as numbers first")
+    points = points.astype(np.float64)
+    if not np.isfinite(points).all():
+        row, column = np.argwhere(~np.isfinite(points))[0]
+        raise UserError(
+            f"--data {name}: row {row + 1}, column {features[column]!r} holds {points[row, column]}; remove the row or impute the value"
+        )
+    if tags.dtype.kind == "f" and not np.isfinite(tags).all():
+        raise UserError(
+            f"--data {name}: row {int(np.flatnonzero(~np.isfinite(tags))[0]) + 1} has no label; remove it or fill it in"
+        )
+    values, codes, counts = np.unique(tags, return_inverse=True, return_counts=True)
+    names = [str(value) for value in values]
+    if len(values) != 2:
+        shown = ", ".join(names[:5]) + (", ..." if len(values) > 5 else "")
+        raise UserError(f"--data {name}: found {len(values)} classes ({shown}); exactly two are needed, so keep the rows of two")
+    if counts.min() < FEWEST_ROWS:
+        rare = int(counts.argmin())
+        raise UserError(f"--data {name}: class {names[rare]!r} has {counts[rare]} rows; at least {FEWEST_ROWS} of each are needed")
+    return Table(name, points, np.where(codes == 1, 1.0, -1.0), (names[0], names[1]), features)
+
+
+def _load_digits(spec: str) -> Table:
+    digits = spec.removeprefix("digits").removeprefix(":").split(",")
+    if len(digits) != 2 or any(d not in "0123456789" or len(d) != 1 for d in digits) or digits[0] == digits[1]:
+        raise UserError(f"--data {spec}: give two different digits, for example digits:3,8")
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    chosen = np.isin(data.target, [int(d) for d in digits])
+    return make_table(spec, data.data[chosen], data.target[chosen], tuple(data.feature_names))
+
+
+def _load_npz(path: Path) -> Table:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        reason = (
+            "it holds Python objects, which are never loaded" if "pickle" in str(error).lower() else "it is damaged or no npz file"
+        )
+        raise UserError(f"--data {path}: {reason}; save plain arrays with numpy.savez(file, x=..., y=...)") from None
+    x_key = next((key for key in FEATURE_KEYS if key in arrays), None)
+    y_key = next((key for key in LABEL_KEYS if key in arrays), None)
+    if x_key is None or y_key is None:
+        found = ", ".join(arrays) or "nothing"
+        raise UserError(
+            f"--data {path}: found {found}; needs features under one of {FEATURE_KEYS} and labels under one of {LABEL_KEYS}"
+        )
+    x = arrays[x_key]
+    return make_table(str(path), x, arrays[y_key], tuple(f"column {i + 1}" for i in range(x.shape[1] if x.ndim == 2 else 0)))
+
+
+def _load_csv(path: Path, label: str | None) -> Table:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [
+                (reader.line_num, row) for reader in [csv.reader(stream)] for row in reader if any(cell.strip() for cell in row)
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"--data {path}: not a utf-8 csv file ({error}); export it again as csv") from None
+    if not rows:
+        raise UserError(f"--data {path}: the file has no rows; give some data")
+    header = _header(rows[0][1], label)
+    width = len(rows[0][1])
+    if header is not None:
+        rows = rows[1:]
+    names = header or [f"column {i + 1}" for i in range(width)]
+    if label is not None and label not in names:
+        near = difflib.get_close_matches(label, names, n=1)
+        raise UserError(f"--label {label!r} is no column of {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    target = names.index(label) if label is not None else width - 1
+    if width < 2:
+        raise UserError(f"--data {path}: one column only; needs features and a label, separated by commas")
+    x = np.empty((len(rows), width - 1))
+    for i, (line, row) in enumerate(rows):
+        if len(row) != width:
+            raise UserError(f"--data {path}: line {line} has {len(row)} cells, the first line has {width}; make them equal")
+        for column, cell in enumerate(row[:target] + row[target + 1 :]):
+            x[i, column] = _number(cell, path, line, names[column + (column >= target)])
+    tags = np.array([row[target].strip() for _, row in rows])
+    return make_table(str(path), x, tags, tuple(names[:target] + names[target + 1 :]))
+
+
+def _header(first: list[str], label: str | None) -> list[str] | None:
+    """The first row, if it is one: no feature in it is a number, or it names the label column."""
+    cells = [cell.strip() for cell in first]
+    is_header = (label is not None and label in cells) or not any(_is_number(cell) for cell in cells[:-1])
+    return cells if is_header else None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(cell: str, path: Path, line: int, column: str) -> float:
+    if not _is_number(cell):
+        what = f"the text {cell.strip()!r}" if cell.strip() else "an empty cell"
+        raise UserError(f"--data {path}: line {line}, column {column!r} holds {what}, not a number; encode or remove it")
+    return float(cell)

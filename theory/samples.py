@@ -1,0 +1,46 @@
+"""How many synthetic samples reach a wished robust accuracy (T4, T5)."""
+
+from __future__ import annotations
+
+from theory._checks import norm_order, open_unit, real_number
+from theory._search import smallest_count
+from theory.averaging import AveragingLaw
+from theory.linear import robust_accuracy
+from theory.mixtures import BinaryMixture
+from theory.second_order import SecondOrderLaw
+from theory.synthetic import learned_classifier
+
+
+def required_samples(
+    mixture: BinaryMixture, synthetic: BinaryMixture, eps: float, accuracy: float, confidence: float = 0.95, p: float = 2
+) -> int:
+    """Smallest n with P(robust accuracy >= accuracy) >= confidence for the averaging learner.
+
+    p = 2 and scalar covariances: exact (T4). P increases with n, so bisection finds n: {A >= accuracy >= 1/2} is a convex cone around
+    mu that contains the mean direction, and a larger kappa only moves theta deeper into it.
+    p = inf or another covariance: the second-order law (T5), to its accuracy; p = 2 or inf.
+
+    mixture: where it is attacked, eps: radius in units of x. Balanced attack: the classifier has no bias, so priors do not matter.
+    Raises ValueError when accuracy lies at or above the ceiling, the accuracy at n = infinity, naming it; for an accuracy outside
+    [1/2, 1), a confidence outside (0, 1), a synthetic mean of zero, another p.
+    """
+    wished, level, order = real_number(accuracy, "accuracy"), open_unit(confidence, "confidence"), norm_order(p)
+    if not 0.5 <= wished < 1:
+        raise ValueError(f"accuracy={wished:g} must lie in [0.5, 1): below one half no data are needed")
+    if not synthetic.mean.any():
+        raise ValueError("synthetic.mean is zero: its samples carry no direction, whatever their number")
+    balanced = BinaryMixture(mixture.mean, mixture.cov)
+    ceiling = robust_accuracy(learned_classifier(synthetic, "averaging"), balanced, eps, order)
+    if wished >= ceiling:
+        raise ValueError(
+            f"accuracy={wished:g} is out of reach: at eps={eps:g} the ceiling at n = infinity is {ceiling:.6g}; "
+            "ask for less, lower eps or align the synthetic mean with the real optimum"
+        )
+    exact = order == 2 and mixture.covariance.kind == synthetic.covariance.kind == "scalar"
+
+    def confident(n: int) -> bool:
+        law = AveragingLaw(mixture, synthetic, n, eps) if exact else SecondOrderLaw(mixture, synthetic, n, eps, order)
+        # compared as P(A <= a) <= 1 - confidence: the cdf is exact in its lower tail
+        return bool(law.cdf(wished) <= 1 - level)
+
+    return smallest_count(confident, f"accuracy={wished:g} (the ceiling is {ceiling:.15g})")
