@@ -26,7 +26,7 @@ class Effort:
 
     @classmethod
     def quick(cls) -> Effort:
-        return cls(test_points=5_000, fits=25, replicates=250, training_points=20_000)
+        return cls(test_points=4_000, fits=16, replicates=160, training_points=15_000)
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Check:
         ]
 
 
-def run_checks(checks: Sequence[Check], seed: int, effort: Effort, workers: int) -> list[Row]:
-    """Run all checks with a progress bar, in order, on `workers` processes."""
+def run_all(jobs: Sequence[Callable[..., Any]], seed: int, effort: Effort, workers: int) -> list[Any]:
+    """[job(seed, effort) for job in jobs] on `workers` processes, with a progress bar; results keep the order of the jobs."""
     parallel = Parallel(n_jobs=workers, return_as="generator", batch_size=1)
-    results = parallel(delayed(check.rows)(seed, effort) for check in checks)
-    return [row for rows in tqdm(results, total=len(checks), desc="theory against simulation", unit="check") for row in rows]
+    results = parallel(delayed(job)(seed, effort) for job in jobs)
+    return list(tqdm(results, total=len(jobs), desc="theory against simulation", unit="check"))
 
 
 def share(theory: float, hits: int, n: int) -> Estimate:

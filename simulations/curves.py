@@ -1,4 +1,7 @@
-"""Exact curves for the pictures, as tables: (header, rows). Nothing is drawn here, and nothing is fitted to anything."""
+"""Exact curves for the pictures, as tables: (header, rows). Nothing is drawn here.
+
+Every curve takes (seed, effort), which only the one with simulated points uses, and is listed in CURVES under the name of its csv file.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +30,6 @@ DIM, NORM, EPS = 20, 2.0, 0.5  # the running example: ||mu|| = 2, sigma = 1, l_2
 SEPARATIONS = (0.5, 1.0, 2.0)
 
 
-def all_curves(seed: int, effort: Effort) -> dict[str, CurveTable]:
-    """Name of the csv file -> its table."""
-    return {
-        "accuracy_against_n": accuracy_against_n(seed, effort),
-        "ceiling": ceiling(),
-        "linf_mean": linf_mean(),
-        "frontier": frontier(),
-        "ddim_shrinkage": ddim_shrinkage(),
-        "class_snr": class_snr(),
-        "sample_gap": sample_gap(),
-    }
-
-
 def accuracy_against_n(seed: int, effort: Effort) -> CurveTable:
     """T4 for several class separations c; simulated at every other n."""
     mixture = BinaryMixture(aligned(DIM, NORM))
@@ -58,7 +48,7 @@ def accuracy_against_n(seed: int, effort: Effort) -> CurveTable:
     return ("separation", "n", "kappa", "mean", "q05", "q95", "ceiling", "simulation", "standard_error"), rows
 
 
-def ceiling() -> CurveTable:
+def ceiling(_seed: int, _effort: Effort) -> CurveTable:
     """T3b: ceiling against the angle of the synthetic mean, and the exact mean accuracy at finite n (c = 1)."""
     mixture = BinaryMixture(aligned(DIM, NORM))
     rows: list[tuple[Any, ...]] = []
@@ -70,7 +60,7 @@ def ceiling() -> CurveTable:
     return ("angle_degrees", "ceiling", "n5", "n30"), rows
 
 
-def linf_mean() -> CurveTable:
+def linf_mean(_seed: int, _effort: Effort) -> CurveTable:
     """T3a: the real mean and the synthetic mean from which averaging learns the l_inf optimum, coordinate by coordinate."""
     mean = np.sort(np.abs(np.random.default_rng(3).normal(0, 0.6, 24)))[::-1]
     mixture = BinaryMixture(mean)
@@ -80,7 +70,7 @@ def linf_mean() -> CurveTable:
     ]
 
 
-def frontier() -> CurveTable:
+def frontier(_seed: int, _effort: Effort) -> CurveTable:
     """T7: sample multiplier against the Wasserstein-2 budget in units of the total standard deviation sqrt(d) sigma."""
     rows: list[tuple[Any, ...]] = []
     for snr in (0.5, 1.0, 2.0):
@@ -91,7 +81,7 @@ def frontier() -> CurveTable:
     return ("mean_over_total_std", "radius_over_total_std", "mean_scale", "std_scale", "sample_multiplier"), rows
 
 
-def ddim_shrinkage() -> CurveTable:
+def ddim_shrinkage(_seed: int, _effort: Effort) -> CurveTable:
     """T8: what few DDIM steps do to a class of mean 1 and standard deviation sigma."""
     rows: list[tuple[Any, ...]] = []
     for std in (0.3, 1.0, 2.0):
@@ -101,7 +91,7 @@ def ddim_shrinkage() -> CurveTable:
     return ("std", "steps", "mean_ratio", "std_ratio", "class_snr_ratio"), rows
 
 
-def class_snr() -> CurveTable:
+def class_snr(_seed: int, _effort: Effort) -> CurveTable:
     """T10, T11: V against the class SNR of one sample, for each learner; the optimum of each curve in the last column."""
     rows: list[tuple[Any, ...]] = []
     for learner, eps in (("averaging", 0.0), ("lda", 0.0), ("logistic", 0.0), ("logistic", 0.5), ("logistic", 1.0)):
@@ -112,10 +102,21 @@ def class_snr() -> CurveTable:
     return ("learner", "training_eps_over_sigma", "class_snr", "variance", "optimal_class_snr"), rows
 
 
-def sample_gap() -> CurveTable:
+def sample_gap(_seed: int, _effort: Effort) -> CurveTable:
     """T6: samples for a mean accuracy of 0.8 without and with an l_inf attack of 0.25, n0 = 5."""
     rows: list[tuple[Any, ...]] = []
     for dim in np.unique(np.geomspace(50, 100_000, 15).astype(int)):
         plain, separated = (robust_sample_gap(int(dim), 5.0, 0.25, 0.8, c) for c in (1.0, 2.0))
         rows.append((int(dim), plain.standard_samples, plain.robust_samples, separated.robust_samples, plain.carmon_samples))
     return ("dim", "standard_samples", "robust_samples", "robust_samples_separation_2", "carmon_order"), rows
+
+
+CURVES = {
+    "ceiling": ceiling,
+    "accuracy_against_n": accuracy_against_n,
+    "linf_mean": linf_mean,
+    "frontier": frontier,
+    "ddim_shrinkage": ddim_shrinkage,
+    "class_snr": class_snr,
+    "sample_gap": sample_gap,
+}

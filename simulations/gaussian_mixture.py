@@ -122,14 +122,16 @@ def compare_with_simulation(settings: Settings) -> dict[str, Any]:
     """Part 1: run all checks, write them and the exact curves, print one line a quantity."""
     from scipy.stats import kstest
 
-    from simulations.checks import HEADER, Z_LIMIT, Effort, run_checks
-    from simulations.curves import all_curves
+    from simulations.checks import HEADER, Z_LIMIT, Effort, run_all
+    from simulations.curves import CURVES
     from simulations.theory_checks import all_checks
 
     effort = Effort.quick() if settings.quick else Effort()
-    rows = run_checks(all_checks(), settings.seed, effort, settings.workers or os.cpu_count() or 1)
+    jobs = [*CURVES.values(), *(check.rows for check in all_checks())]
+    results = run_all(jobs, settings.seed, effort, settings.workers or os.cpu_count() or 1)
+    rows = [row for rows in results[len(CURVES) :] for row in rows]
     write_csv(settings.out / "theory_vs_simulation.csv", HEADER, [row.cells for row in rows])
-    for name, (header, lines) in all_curves(settings.seed, effort).items():
+    for name, (header, lines) in zip(CURVES, results, strict=False):
         write_csv(settings.out / f"{name}.csv", header, lines)
     z = np.array([row.z for row in rows])
     failures = [row for row in rows if not abs(row.z) <= Z_LIMIT]

@@ -17,7 +17,6 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from scipy.special import ndtri
 
 from simulations.output import write_whole
@@ -25,7 +24,7 @@ from simulations.output import write_whole
 Columns = dict[str, np.ndarray[Any, Any]]
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-COLOURS = sns.color_palette("colorblind")
+COLOURS = plt.style.library["seaborn-v0_8-colorblind"]["axes.prop_cycle"].by_key()["color"]
 
 
 def draw_all(folder: Path, report: Callable[[str], None] = print) -> list[Path]:

@@ -185,7 +185,8 @@ def _poisson(rate: float) -> tuple[Array, Array]:
         x = (counts - rate) / rate
         log_weights = -rate * ((1 + x) * _log1p_minus(x) + x * x) - np.log1p(x) / 2 - 1 / (12 * counts)
     weights = np.exp(log_weights - log_weights.max())
-    return counts, weights / weights.sum()
+    kept = weights > 1e-18
+    return counts[kept], weights[kept] / weights[kept].sum()
 
 
 def _log1p_minus(x: Array) -> Array:
