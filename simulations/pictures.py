@@ -1,6 +1,6 @@
 """Pictures of the main job, drawn from its csv files alone.
 
-Colours are seaborn's colour-blind set; each also has its own marker or dash.
+Colours are safe for colour-blind readers; each also has its own marker or dash.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from simulations.output import write_whole
 Columns = dict[str, np.ndarray[Any, Any]]
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-COLOURS = plt.style.library["seaborn-v0_8-colorblind"]["axes.prop_cycle"].by_key()["color"]
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # Okabe and Ito (2008), without its pale yellow
 
 
 def draw_all(folder: Path, report: Callable[[str], None] = print) -> list[Path]:
@@ -164,6 +164,8 @@ def draw_ddim_shrinkage(folder: Path) -> Any:
         right.plot(data["steps"][rows], data["class_snr_ratio"][rows], label=f"σ = {std:g}", **style)
     left.set_ylabel("generated / true standard deviation")
     left.set_title("DDIM shrinks the classes", fontsize=10)
+    right.set_yscale("log")
+    right.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
     right.set_ylabel("generated / true class SNR")
     right.set_title("so few steps raise distinguishability", fontsize=10)
     for axis in (left, right):
@@ -193,7 +195,7 @@ def draw_class_snr(folder: Path) -> Any:
     axis.minorticks_off()
     axis.set_xlabel(r"class SNR of one sample, $\kappa_1 = c\,\|\mu\|/\tilde\sigma$")
     axis.set_ylabel(r"$V = n\,\mathrm{E}\tan^2(\mathrm{angle})/(d-1)$: samples needed")
-    axis.set_title("More separated is better for averaging, not for logistic learners (mark: optimum)", fontsize=10)
+    axis.set_title("Which separation teaches a learner fastest? (marks: optimum)", fontsize=10)
     axis.legend(fontsize=9)
     return figure
 

@@ -70,7 +70,8 @@ class GaussianMixture:
     def __post_init__(self) -> None:
         means = finite_array(self.means, "means", 2)
         classes, dim = means.shape
-        entries = [self.covs] * classes if np.ndim(self.covs) == 0 else list(self.covs)
+        shared = np.isscalar(self.covs) or (isinstance(self.covs, np.ndarray) and self.covs.ndim == 0)
+        entries = [self.covs] * classes if shared else list(self.covs)
         same_dimension(len(entries), classes, "covs (one entry a class) and means")
         weights = np.full(classes, 1 / classes) if self.weights is None else finite_array(self.weights, "weights", 1)
         same_dimension(len(weights), classes, "weights and means")

@@ -25,6 +25,7 @@ from theory.mixtures import BinaryMixture
 
 GAP_TOLERANCE = 1e-9  # largest accepted duality gap, in accuracy
 SNAP = 1e-9  # relative size of w below which an interior-point entry counts as rounding
+NO_ATTACK = 1e-100  # relative radius below which the attack is nothing and the multipliers of the solvers would overflow
 NEWTON_STEPS = 100
 INTERIOR_POINT_STEPS = 100
 
@@ -49,7 +50,7 @@ def bayes_robust_classifier(mixture: BinaryMixture, eps: float, p: float = 2) ->
             stacklevel=2,
         )
         return LinearClassifier(np.zeros(mixture.dim), mixture.log_odds / 2)
-    if radius == 0:
+    if radius <= NO_ATTACK * float(np.abs(mixture.mean).max()):
         weights = mixture.covariance.solve(mixture.mean)
     elif not mixture.covariance.is_full:
         weights = _elementwise_weights(mixture.mean, mixture.covariance.variances, radius, order)
@@ -102,8 +103,8 @@ def _elementwise_weights(mu: Array, variances: Array, eps: float, p: float) -> A
     order = np.argsort(-slopes)
     total_mu, total_v = np.cumsum(np.abs(mu)[order]), np.cumsum(variances[order])
     thresholds = (total_mu - eps) / total_v  # t if exactly the first k+1 coordinates are active
-    active = np.flatnonzero(thresholds < slopes[order])  # a prefix: the last member fixes t
-    return np.asarray(np.sign(mu) * np.minimum(slopes, thresholds[active[-1]]))
+    active = max(1, np.count_nonzero(thresholds < slopes[order]))  # a prefix: its last member fixes t
+    return np.asarray(np.sign(mu) * np.minimum(slopes, thresholds[active - 1]))
 
 
 def _secular_elementwise(mu: Array, variances: Array, eps: float) -> Array:
