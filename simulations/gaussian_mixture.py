@@ -90,9 +90,8 @@ def run(settings: Settings) -> int:
 
         table = load_table(settings.data, settings.label)  # bad input is said before anything is computed
     if settings.dry_run:
-        print(
-            f"would run: {'theory against simulation' * with_simulation}{' and ' * (settings.part == 'all')}{'real data' * with_data}"
-        )
+        parts = ["theory against simulation"] * with_simulation + [f"real data {settings.data}"] * with_data
+        print(f"would run: {' and '.join(parts)}; would write to {settings.out}")
         return 0
     prepare_folder(settings.out)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions(), "seconds": {}}
@@ -108,11 +107,11 @@ def run(settings: Settings) -> int:
     from simulations.pictures import draw_all
 
     begin = time.perf_counter()
-    draw_all(settings.out)
+    drawn = draw_all(settings.out, real_data=with_data, simulation=with_simulation)
     summary["seconds"]["pictures"] = round(time.perf_counter() - begin, 2)
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     write_json(settings.out / "summary.json", summary)
-    print(f"wrote {settings.out}/summary.json, csv files and pictures in {summary['seconds']['total']:.0f} s")
+    print(f"wrote {settings.out}/summary.json, csv files and {len(drawn)} pictures in {summary['seconds']['total']:.0f} s")
     if failed:
         print("FAILED: some simulation disagrees with theory by more than 5 standard errors", file=sys.stderr)
     return int(failed)
@@ -143,15 +142,14 @@ def compare_with_simulation(settings: Settings) -> dict[str, Any]:
     ks = kstest(z, "norm")
     print(f"{len(rows)} rows, largest |z| {np.abs(z).max():.2f}, Kolmogorov-Smirnov p = {ks.pvalue:.3f} against a standard normal")
     for row in failures:
-        print(
-            f"  |z| > {Z_LIMIT:g}: {row.quantity}, {row.setting}: theory {row.theory:.6g}, simulation {row.simulation:.6g}, z {row.z:.1f}"
-        )
+        numbers = f"theory {row.theory:.6g}, simulation {row.simulation:.6g}, z {row.z:.1f}"
+        print(f"  |z| > {Z_LIMIT:g}: {row.quantity}, {row.setting}: {numbers}")
     return {
         "rows": len(rows),
         "failures": len(failures),
         "largest_abs_z": float(np.abs(z).max()),
         "z_mean": float(z.mean()),
-        "z_std": float(z.std(ddof=1)),
+        "z_std": float(z.std()),
         "kolmogorov_smirnov": {"statistic": float(ks.statistic), "p_value": float(ks.pvalue)},
         "failing_rows": [row.cells for row in failures],
         "effort": asdict(effort),

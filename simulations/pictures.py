@@ -22,41 +22,28 @@ from scipy.special import ndtri
 from simulations.output import write_whole
 
 Columns = dict[str, np.ndarray[Any, Any]]
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # Okabe and Ito (2008), without its pale yellow
 
 
-def draw_all(folder: Path, report: Callable[[str], None] = print) -> list[Path]:
-    """Draw every picture whose csv is in `folder`; returns the PNG paths."""
-    pictures = {
-        "accuracy_against_n": draw_accuracy_against_n,
-        "ceiling": draw_ceiling,
-        "linf_mean": draw_linf_mean,
-        "frontier": draw_frontier,
-        "ddim_shrinkage": draw_ddim_shrinkage,
-        "class_snr": draw_class_snr,
-        "sample_gap": draw_sample_gap,
-        "real_data": draw_real_data,
-        "theory_vs_simulation": draw_z_scores,
-    }
-    style: dict[Any, Any] = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.3,
-    }
+def draw_all(folder: Path, real_data: bool = True, simulation: bool = True) -> list[Path]:
+    """Draw the pictures of one or both parts of the main job from the csv files in `folder`; returns the PNG paths."""
+    pictures = {**(SIMULATION_PICTURES if simulation else {}), **(DATA_PICTURES if real_data else {})}
     written = []
     for name, draw in pictures.items():
-        if not (folder / f"{name}.csv").is_file():
-            continue
-        with mpl.rc_context(style):
+        with mpl.rc_context(STYLE):
             figure = draw(folder)
-        # no creation date or version in the file: the same numbers give the same bytes
-        written.append(write_whole(folder / f"{name}.png", partial(figure.savefig, dpi=150, metadata={"Software": None})))
+            # no creation date or version in the file: the same numbers give the same bytes
+            written.append(write_whole(folder / f"{name}.png", partial(figure.savefig, dpi=150, metadata={"Software": None})))
         plt.close(figure)
-    report(f"drew {len(written)} pictures")
     return written
 
 
@@ -294,3 +281,16 @@ def draw_z_scores(folder: Path) -> Any:
     axis.set_ylabel("z = (simulation - theory) / standard error")
     axis.set_title(f"{len(z)} comparisons of theory with simulation", fontsize=10)
     return figure
+
+
+SIMULATION_PICTURES: dict[str, Callable[[Path], Any]] = {
+    "accuracy_against_n": draw_accuracy_against_n,
+    "ceiling": draw_ceiling,
+    "linf_mean": draw_linf_mean,
+    "frontier": draw_frontier,
+    "ddim_shrinkage": draw_ddim_shrinkage,
+    "class_snr": draw_class_snr,
+    "sample_gap": draw_sample_gap,
+    "theory_vs_simulation": draw_z_scores,
+}
+DATA_PICTURES: dict[str, Callable[[Path], Any]] = {"real_data": draw_real_data}

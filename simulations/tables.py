@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,14 +104,16 @@ def _load_digits(spec: str) -> Table:
 
 
 def _load_npz(path: Path) -> Table:
+    remedy = "save plain arrays with numpy.savez(file, x=..., y=...)"
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"--data {path}: the file is damaged or no npz file; {remedy}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        reason = (
-            "it holds Python objects, which are never loaded" if "pickle" in str(error).lower() else "it is damaged or no npz file"
-        )
-        raise UserError(f"--data {path}: {reason}; save plain arrays with numpy.savez(file, x=..., y=...)") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, zlib.error) as error:
+        pickled = "allow_pickle" in str(error)
+        reason = "it holds Python objects, which are never loaded" if pickled else f"the file is damaged or no npz file ({error})"
+        raise UserError(f"--data {path}: {reason}; {remedy}") from None
     x_key = next((key for key in FEATURE_KEYS if key in arrays), None)
     y_key = next((key for key in LABEL_KEYS if key in arrays), None)
     if x_key is None or y_key is None:

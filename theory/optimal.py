@@ -103,7 +103,7 @@ def _elementwise_weights(mu: Array, variances: Array, eps: float, p: float) -> A
     order = np.argsort(-slopes)
     total_mu, total_v = np.cumsum(np.abs(mu)[order]), np.cumsum(variances[order])
     thresholds = (total_mu - eps) / total_v  # t if exactly the first k+1 coordinates are active
-    active = max(1, np.count_nonzero(thresholds < slopes[order]))  # a prefix: its last member fixes t
+    active = max(1, int(np.count_nonzero(thresholds < slopes[order])))  # a prefix: its last member fixes t
     return np.asarray(np.sign(mu) * np.minimum(slopes, thresholds[active - 1]))
 
 

@@ -99,11 +99,8 @@ def test_rotated_coordinates_give_the_same_law():
 
 @pytest.mark.parametrize("sigma", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("n", [1, 10**6, 10**12])
-@pytest.mark.parametrize("dim", [1, 2, 1000, 10**6])
-@pytest.mark.parametrize("cosine", [1.0, 0.7])
+@pytest.mark.parametrize(("dim", "cosine"), [(1, 1.0), (2, 1.0), (2, 0.7), (1000, 1.0), (1000, 0.7), (10**6, 1.0), (10**6, 0.7)])
 def test_edges_stay_finite_and_ordered(sigma, n, dim, cosine):
-    if dim == 1 and cosine != 1:
-        pytest.skip("one dimension has no angle but 0 and pi")
     case = law(dim=dim, sigma=sigma, std=sigma, n=n, cosine=cosine)
     low, middle, high = case.quantile(0.01), case.quantile(0.5), case.quantile(0.99)
     assert 0 <= low <= middle <= high <= 1

@@ -1,0 +1,182 @@
+"""The main job as a user runs it."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulations import checks, gaussian_mixture
+from simulations.checks import Check, Effort, Estimate
+from simulations.output import UserError, prepare_folder, text_table, write_csv, write_json, write_whole
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "simulations" / "gaussian_mixture.py"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One quick run from another folder, as a script."""
+    folder = tmp_path_factory.mktemp("main")
+    command = [sys.executable, str(SCRIPT), "--quick", "--out", "out", "--seed", "3"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False), folder / "out"
+
+
+def test_quick_run_agrees_with_theory(finished):
+    result, out = finished
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.startswith("settings: data=breast-cancer")
+    with (out / "theory_vs_simulation.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["quantity", "setting", "theory", "simulation", "standard_error", "z"]
+    assert len(rows) >= 200
+    assert {row["quantity"].split()[0] for row in rows} == {f"T{i}" for i in range(1, 12)}
+    for row in rows:
+        z = (float(row["simulation"]) - float(row["theory"])) / float(row["standard_error"])
+        assert float(row["z"]) == pytest.approx(z)
+        assert abs(z) <= 5
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["theory_vs_simulation"]["rows"] == len(rows)
+    assert summary["theory_vs_simulation"]["kolmogorov_smirnov"]["p_value"] > 1e-4
+    assert summary["settings"]["seed"] == 3
+    assert summary["real_data"]["rows"] == {"training": 284, "held_out": 285}
+
+
+def test_every_csv_has_its_picture(finished):
+    _, out = finished
+    pictures = {path.stem for path in out.glob("*.png")}
+    drawn = ("accuracy_against_n", "ceiling", "linf_mean", "frontier", "ddim_shrinkage", "class_snr", "sample_gap", "real_data")
+    assert pictures == {*drawn, "theory_vs_simulation"}
+    for name in pictures:
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / f"{name}.csv").is_file()
+    assert not list(out.glob(".*")), "temporary files were left"
+
+
+@pytest.mark.slow
+def test_same_files_on_any_number_of_workers(tmp_path):
+    for workers in (1, 2):
+        arguments = ["--quick", "--workers", str(workers), "--out", str(tmp_path / str(workers))]
+        subprocess.run([sys.executable, str(SCRIPT), *arguments], check=True, capture_output=True)
+    names = sorted(path.name for path in (tmp_path / "1").iterdir() if path.name != "summary.json")
+    assert len(names) > 15
+    for name in names:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+
+def test_rows_do_not_depend_on_order_or_company():
+    first = Check("a", "x=1", lambda rng, effort: {"": Estimate(0.0, rng.random(), 1.0)})
+    second = Check("b", "x=1", first.run)
+    alone = first.rows(5, Effort.quick())
+    assert checks.run_all([second.rows, first.rows], 5, Effort.quick(), 1)[1] == alone
+    assert first.rows(6, Effort.quick()) != alone
+    assert second.rows(5, Effort.quick())[0].simulation != alone[0].simulation
+
+
+def test_disagreement_fails_the_run(tmp_path, monkeypatch, capsys):
+    """A theory that is wrong by 6 standard errors ends with exit status 1 and names the row."""
+    broken = Check("T1 broken", "p=2", lambda rng, effort: {"": Estimate(0.5, 0.5 + 6 * 0.01, 0.01)})
+    monkeypatch.setattr("simulations.theory_checks.all_checks", lambda: [broken])
+    monkeypatch.setattr("simulations.curves.CURVES", {})
+    monkeypatch.setattr("simulations.pictures.SIMULATION_PICTURES", {})
+    assert gaussian_mixture.main(["--part", "simulation", "--quick", "--workers", "1", "--out", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert "T1 broken, p=2: theory 0.5, simulation 0.56, z 6.0" in output.out
+    assert "FAILED" in output.err
+
+
+def test_real_data_alone_with_all_options(tmp_path, capsys):
+    options = ["--data", "digits:1,7", "--norms", "1", "2", "inf", "--eps", "0", "0.1", "--radius", "0.5", "--accuracy", "0.9"]
+    assert gaussian_mixture.main([*options, "--part", "data", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "real_data.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {(float(row["p"]), float(row["eps"])) for row in rows} == {(p, e) for p in (1, 2, math.inf) for e in (0, 0.1)}
+    for row in rows:
+        gap = float(row["measured"]) - float(row["predicted"])
+        assert float(row["moments_gap"]) + float(row["shape_gap"]) == pytest.approx(gap, abs=1e-12)
+    assert "where the Gaussian assumption breaks" in capsys.readouterr().out
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys):
+    assert gaussian_mixture.main(["--dry-run", "--out", str(tmp_path / "none")]) == 0
+    assert "would run: theory against simulation and real data breast-cancer" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+BAD = [
+    (["--eps", "-1"], "--eps -1.0: must be a finite number >= 0"),
+    (["--eps", "nan"], "--eps nan"),
+    (["--radius", "inf"], "--radius inf"),
+    (["--accuracy", "1.5"], "--accuracy 1.5: must lie in"),
+    (["--confidence", "0"], "--confidence 0.0: must lie"),
+    (["--seed", "-2"], "--seed -2: must be >= 0"),
+    (["--workers", "-1"], "--workers -1"),
+    (["--data", "breast-cancre"], "did you mean 'breast-cancer'"),
+    (["--data", "missing.csv"], "no such file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_settings_are_one_line(tmp_path, capsys, arguments, message):
+    assert gaussian_mixture.main([*arguments, "--out", str(tmp_path / "none")]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_unknown_flag_names_the_nearest(capsys):
+    with pytest.raises(SystemExit) as caught:
+        gaussian_mixture.main(["--quik"])
+    assert caught.value.code == 2
+    assert "--quick" in capsys.readouterr().err
+
+
+def test_unwritable_output(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert gaussian_mixture.main(["--part", "data", "--out", str(tmp_path / "file")]) == 1
+    assert "cannot create the folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_interrupted_write_keeps_the_earlier_file(tmp_path):
+    path = write_csv(tmp_path / "a.csv", ("x",), [(0.1,), (1 / 3,)])
+    before = path.read_bytes()
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, fail)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_full_disk_is_one_line(tmp_path):
+    def fail(temporary):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"cannot write.*No space left.*another --out"):
+        write_whole(tmp_path / "a.csv", fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_csv_keeps_every_digit_and_json_every_infinity(tmp_path):
+    values = np.random.default_rng(0).standard_normal(5)
+    write_csv(tmp_path / "a.csv", ("x",), [(float(v),) for v in values])
+    np.testing.assert_array_equal(np.loadtxt(tmp_path / "a.csv", skiprows=1), values)
+    write_json(tmp_path / "a.json", {"a": math.inf, "b": [np.float64(0.5), Path("x")], "c": (np.int64(2),)})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": "inf", "b": [0.5, "x"], "c": [2]}
+
+
+def test_text_table_is_aligned():
+    assert text_table(("name", "n"), [("a", "1"), ("long", "22")]).splitlines() == ["name   n", "----  --", "a      1", "long  22"]
+
+
+def test_prepare_folder(tmp_path):
+    assert prepare_folder(tmp_path / "a" / "b").is_dir()

@@ -1,0 +1,83 @@
+"""Real-data analysis on data whose truth is known: Gaussian data give no gap, broken assumptions are named."""
+
+import math
+
+import numpy as np
+import pytest
+
+from simulations.real_data import OPTIMUM, analyse, estimate_mixture, split_and_scale, verdict
+from simulations.tables import make_table
+from theory import BinaryMixture, bayes_robust_accuracy
+
+
+def table_of(x, y):
+    return make_table("made", x, np.where(y > 0, "b", "a"), tuple(f"f{i}" for i in range(x.shape[1])))
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    rng = np.random.default_rng(0)
+    factor = rng.standard_normal((6, 12))
+    mixture = BinaryMixture(rng.standard_normal(6) * 0.8, factor @ factor.T / 12 + 0.3 * np.eye(6), 0.4)
+    x, y = mixture.sample(20_000, rng)
+    return analyse(table_of(x * 7 + 100, y), (2.0, math.inf), (), 0.8, 0.95, (), 0)
+
+
+def test_predictions_hold_on_gaussian_data(gaussian):
+    """10,000 held-out rows: every prediction within 5 binomial standard errors plus 0.01 for the estimated moments."""
+    for row in gaussian.comparisons:
+        assert abs(row.measured - row.predicted) < 5 * row.standard_error + 0.01, row
+        assert abs(row.shape_gap) < 5 * row.standard_error, row
+
+
+def test_learning_curve_is_predicted_on_gaussian_data(gaussian):
+    for point in gaussian.curve:
+        if point.n >= 8:  # the second-order law at d = 6 needs a few samples
+            assert abs(point.measured - point.predicted) < 5 * point.standard_error + 0.015, point
+
+
+def test_optimum_is_not_beaten(gaussian):
+    for row in gaussian.comparisons:
+        best = bayes_robust_accuracy(gaussian.mixture, row.eps, row.p)
+        assert row.predicted <= best + 1e-9
+        if row.classifier == OPTIMUM:
+            assert row.predicted == pytest.approx(best, abs=1e-12)
+
+
+def test_last_default_radius_is_trivial_and_said(gaussian):
+    trivial = [row for row in gaussian.comparisons if row.trivial]
+    assert {row.p for row in trivial} == {2.0, math.inf}
+    for row in trivial:
+        if row.classifier == OPTIMUM:
+            assert row.predicted == pytest.approx(max(gaussian.mixture.prior, 1 - gaussian.mixture.prior))
+
+
+def test_scaling_uses_the_training_half_alone():
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((200, 3)), np.repeat([1.0, -1.0], 100)
+    x[:, 2] = 5.0
+    train, test, dropped = split_and_scale(table_of(x, y), 3)
+    assert dropped == ("f2",)
+    assert train.x.shape[1] == test.x.shape[1] == 2
+    np.testing.assert_allclose(train.x.std(axis=0), 1, atol=1e-12)
+    mixture, shrinkage = estimate_mixture(train)
+    np.testing.assert_allclose(train.x[train.y > 0].mean(axis=0), mixture.mean, atol=1e-12)
+    assert 0 <= shrinkage <= 1
+
+
+def test_unequal_spread_is_named():
+    rng = np.random.default_rng(2)
+    y = np.repeat([1.0, -1.0], 1000)
+    x = rng.standard_normal((2000, 4)) * np.where(y > 0, 2.0, 0.7)[:, None] + y[:, None]
+    lines = "\n".join(verdict(analyse(table_of(x, y), (2.0,), (), 0.8, 0.95, (), 0)))
+    assert "class 'b'" in lines
+    assert "as wide as the shared covariance says" in lines
+
+
+def test_same_seed_same_analysis():
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((100, 3)), np.repeat([1.0, -1.0], 50)
+    table = table_of(x + y[:, None], y)
+    first, second = (analyse(table, (2.0,), (0.1,), 0.8, 0.95, (0.5,), 7) for _ in range(2))
+    assert first.comparisons == second.comparisons
+    assert first.curve == second.curve

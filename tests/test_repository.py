@@ -1,0 +1,90 @@
+"""The repository keeps its own promises: equal dependency lists, pins without addresses, light imports, one-way arrows."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def requirements():
+    extras = PROJECT["optional-dependencies"].values()
+    return sorted({*PROJECT["dependencies"], *(entry for group in extras for entry in group)})
+
+
+def test_environment_yml_equals_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = [entry for entry in environment if isinstance(entry, str)]
+    assert f"python{PROJECT['requires-python']}" in conda
+    packages = [entry.replace("pytorch", "torch") for entry in conda if not entry.startswith(("python", "pip")) or "torch" in entry]
+    assert sorted(packages) == requirements()
+    assert environment[-1] == {"pip": ["-e ."]}
+
+
+def test_the_packages_that_were_asked_for_are_there():
+    names = {re.match(r"[a-z-]+", entry).group() for entry in requirements()}
+    assert {"numpy", "scipy", "scikit-learn", "matplotlib", "torch", "seaborn", "pytest"} <= names
+
+
+def test_constraints_pin_every_requirement_and_hold_no_address():
+    text = (ROOT / "constraints.txt").read_text()
+    assert "://" not in text
+    assert "@" not in text
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in text.splitlines() if "==" in line}
+    for entry in requirements():
+        assert re.match(r"[a-z-]+", entry).group() in pinned, entry
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "theory").glob("*.py")), ids=lambda path: path.name)
+def test_theory_needs_numpy_and_scipy_alone(path):
+    foreign = set(imports_of(path)) - set(sys.stdlib_module_names) - {"theory", "numpy", "scipy"}
+    assert not foreign
+
+
+def test_importing_theory_is_light():
+    heavy = ("torch", "matplotlib", "sklearn", "scipy.stats", "scipy.optimize")
+    probe = f"import sys, theory; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
+
+
+def test_readme_shows_commands_that_exist():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z-]+)", readme)):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for script in set(re.findall(r"python ([a-z_]+/[a-z_]+\.py)", readme)):
+        assert (ROOT / script).is_file(), script
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme):
+        assert (ROOT / picture).is_file(), picture
+
+
+def test_readme_example_gives_the_numbers_it_shows():
+    """Every line `expression  # number` of the python block evaluates to that number, to the digits shown."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    names: dict[str, object] = {}
+    shown = 0
+    for line in block.strip().splitlines():
+        code, _, comment = line.partition("#")
+        if "=" in code.split("(")[0] or code.startswith(("import", "from")):
+            exec(code, names)
+        elif number := re.match(r" (\[.*?\]|[\d.]*\d)", comment):
+            expected = ast.literal_eval(number.group(1))
+            digits = len(number.group(1).partition(".")[2]) if isinstance(expected, float) else 9
+            assert eval(code, names) == pytest.approx(expected, abs=10.0**-digits), line
+            shown += 1
+    assert shown == 5
