@@ -65,7 +65,7 @@ def test_importing_theory_is_light():
 
 def test_readme_shows_commands_that_exist():
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?make ([a-z-]+)", readme)):
+    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", readme, re.M)):
         assert re.search(rf"^{target}:", makefile, re.M), target
     for script in set(re.findall(r"python ([a-z_]+/[a-z_]+\.py)", readme)):
         assert (ROOT / script).is_file(), script
