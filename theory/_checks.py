@@ -20,7 +20,7 @@ def _as_float64(value: Any, name: str) -> Array:
         raise ValueError(f"{name} is ragged ({error}): give rows of equal length") from None
     if array.dtype.kind not in "buif":
         raise ValueError(f"{name} has dtype {array.dtype}, not real numbers: convert it to float first")
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)
 
 
 def finite_array(value: Any, name: str, ndim: int | tuple[int, ...]) -> Array:
@@ -35,6 +35,13 @@ def finite_array(value: Any, name: str, ndim: int | tuple[int, ...]) -> Array:
     if not np.isfinite(array).all():
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} contains {array[index]} at index {index}: remove or impute it")
+    return array
+
+
+def frozen_array(value: Any, name: str, ndim: int | tuple[int, ...]) -> Array:
+    """Like `finite_array`, but a read-only copy: what a frozen object holds cannot change under it."""
+    array = np.array(finite_array(value, name, ndim))
+    array.flags.writeable = False
     return array
 
 

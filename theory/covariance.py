@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
 
-from theory._checks import Array, finite_array, same_dimension
+from theory._checks import Array, frozen_array, same_dimension
 
 SYMMETRY_TOLERANCE = 1e-10  # relative to the largest entry; above rounding, below any intended asymmetry
 
@@ -30,7 +30,7 @@ class Covariance:
     dim: int
 
     def __post_init__(self) -> None:
-        value = finite_array(self.value, "cov", (0, 1, 2))
+        value = frozen_array(self.value, "cov", (0, 1, 2))
         object.__setattr__(self, "value", value)
         if value.ndim:
             same_dimension(value.shape[0], self.dim, "cov and mean")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from theory._checks import Array, dual_exponent, finite_array, non_negative, norm_order, real_number, same_dimension
+from theory._checks import Array, dual_exponent, finite_array, frozen_array, non_negative, norm_order, real_number, same_dimension
 from theory.mixtures import BinaryMixture, GaussianMixture
 
 
@@ -20,7 +20,7 @@ class LinearClassifier:
     bias: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weights", finite_array(self.weights, "weights", 1))
+        object.__setattr__(self, "weights", frozen_array(self.weights, "weights", 1))
         object.__setattr__(self, "bias", real_number(self.bias, "bias"))
 
     def score(self, x: Any) -> Array:

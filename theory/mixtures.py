@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from theory._checks import Array, count, finite_array, open_unit, real_number, same_dimension
+from theory._checks import Array, count, finite_array, frozen_array, open_unit, real_number, same_dimension
 from theory.covariance import Covariance
 
 
@@ -23,22 +22,18 @@ class BinaryMixture:
     mean: Any
     cov: Any = 1.0
     prior: float = 0.5
+    covariance: Covariance = field(init=False, repr=False)
+    """The covariance with its operations (solve, quadratic, trace, ...); `cov` is its value."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", finite_array(self.mean, "mean", 1))
-        covariance = Covariance(self.cov, self.dim)
-        object.__setattr__(self, "_covariance", covariance)
-        object.__setattr__(self, "cov", covariance.value)
+        object.__setattr__(self, "mean", frozen_array(self.mean, "mean", 1))
+        object.__setattr__(self, "covariance", Covariance(self.cov, self.dim))
+        object.__setattr__(self, "cov", self.covariance.value)
         object.__setattr__(self, "prior", open_unit(self.prior, "prior"))
 
     @property
     def dim(self) -> int:
         return int(self.mean.shape[0])
-
-    @property
-    def covariance(self) -> Covariance:
-        """The covariance with its operations (solve, quadratic, trace, ...)."""
-        return self._covariance  # type: ignore[attr-defined, no-any-return]
 
     @property
     def log_odds(self) -> float:
@@ -66,19 +61,21 @@ class GaussianMixture:
     means: Any
     covs: Any
     weights: Any = None
+    covariances: tuple[Covariance, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        means = finite_array(self.means, "means", 2)
+        means = frozen_array(self.means, "means", 2)
         classes, dim = means.shape
         shared = np.isscalar(self.covs) or (isinstance(self.covs, np.ndarray) and self.covs.ndim == 0)
         entries = [self.covs] * classes if shared else list(self.covs)
         same_dimension(len(entries), classes, "covs (one entry a class) and means")
-        weights = np.full(classes, 1 / classes) if self.weights is None else finite_array(self.weights, "weights", 1)
+        weights = np.full(classes, 1 / classes) if self.weights is None else frozen_array(self.weights, "weights", 1)
         same_dimension(len(weights), classes, "weights and means")
         if weights.min() <= 0 or abs(weights.sum() - 1) > 1e-9:
             raise ValueError(f"weights {weights.tolist()} must be positive and sum to 1 (they sum to {weights.sum():g})")
         object.__setattr__(self, "means", means)
-        object.__setattr__(self, "covs", tuple(Covariance(entry, dim).value for entry in entries))
+        object.__setattr__(self, "covariances", tuple(Covariance(entry, dim) for entry in entries))
+        object.__setattr__(self, "covs", tuple(covariance.value for covariance in self.covariances))
         object.__setattr__(self, "weights", weights)
 
     @property
@@ -88,10 +85,6 @@ class GaussianMixture:
     @property
     def classes(self) -> int:
         return int(self.means.shape[0])
-
-    @cached_property
-    def covariances(self) -> tuple[Covariance, ...]:
-        return tuple(Covariance(cov, self.dim) for cov in self.covs)
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[Array, np.ndarray[Any, np.dtype[np.int64]]]:
         """Draw n labelled points: x (n, d), y (n,) int in 0..K-1."""

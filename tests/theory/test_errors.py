@@ -91,3 +91,16 @@ def test_one_clear_line(call, pattern):
     message = str(caught.value)
     assert re.search(pattern, message), message
     assert "\n" not in message
+
+
+def test_frozen_objects_do_not_change_under_the_caller():
+    mean, cov = np.array([1.0, 2.0]), np.eye(2)
+    mixture = t.BinaryMixture(mean, cov)
+    mean[0], cov[0, 0] = 7.0, 9.0
+    assert mixture.mean[0] == mixture.cov[0, 0] == 1.0
+    for array in (mixture.mean, mixture.cov, t.LinearClassifier(mean).weights):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 5.0
+    x = np.zeros((1, 2))
+    t.LinearClassifier([1.0, 1.0]).score(x)
+    x[0, 0] = 1.0  # the caller's own arrays stay writable
