@@ -111,7 +111,7 @@ def run(settings: Settings) -> int:
     summary["seconds"]["pictures"] = round(time.perf_counter() - begin, 2)
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     write_json(settings.out / "summary.json", summary)
-    print(f"wrote {settings.out}/summary.json, csv files and {len(drawn)} pictures in {summary['seconds']['total']:.0f} s")
+    print(f"wrote {settings.out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
     if failed:
         print("FAILED: some simulation disagrees with theory by more than 5 standard errors", file=sys.stderr)
     return int(failed)

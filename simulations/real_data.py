@@ -286,10 +286,11 @@ def verdict(analysis: Analysis) -> list[str]:
         where = f"{worst.classifier}, p={worst.p:g}, eps={worst.eps:.3g}"
         lines.append(f"{name}: mean |gap| {np.abs(gaps).mean():.3f}, largest {largest:+.3f} ({where})")
     by_optimum = [row for row in live if row.classifier == OPTIMUM]
-    off = [row for row in by_optimum if abs(row.measured - row.predicted) > 3 * row.standard_error]
+    gaps = [row.measured - row.predicted for row in by_optimum]
+    beyond = sum(abs(gap) > 3 * row.standard_error for gap, row in zip(gaps, by_optimum, strict=True))
     lines.append(
-        f"the predicted robust optimum is off by more than 3 standard errors at {len(off)} of {len(by_optimum)} attacks; "
-        f"largest {max((row.measured - row.predicted for row in by_optimum), key=abs):+.3f}"
+        f"predicted robust optimum: mean |measured - predicted| {np.abs(gaps).mean():.3f}, largest {max(gaps, key=abs):+.3f}, "
+        f"beyond 3 standard errors at {beyond} of {len(gaps)} attacks"
     )
     for shape in analysis.shapes:
         faults = []
