@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 HEADER = ("quantity", "setting", "theory", "simulation", "standard_error", "z")
-Z_LIMIT = 5.0  # P(any of 300 standard normals beyond 5) = 1.7e-4
+Z_LIMIT = 5.0  # P(any of 300 standard normals beyond 5) = 1.7e-4; a few 1e-3 with --quick, whose smallest samples have wider tails
 
 
 @dataclass(frozen=True)

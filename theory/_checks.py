@@ -18,7 +18,7 @@ def _as_float64(value: Any, name: str) -> Array:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} is ragged ({error}): give rows of equal length") from None
-    if array.dtype.kind not in "buif":
+    if array.dtype.kind not in "uif":
         raise ValueError(f"{name} has dtype {array.dtype}, not real numbers: convert it to float first")
     return array.astype(np.float64, copy=False)
 
@@ -46,7 +46,11 @@ def frozen_array(value: Any, name: str, ndim: int | tuple[int, ...]) -> Array:
 
 
 def real_number(value: Any, name: str) -> float:
-    """Return `value` as a finite float."""
+    """Return `value` as a finite float; 0-d arrays count as numbers."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, int) and abs(value) > 10**300:
+        raise ValueError(f"{name} has {len(str(abs(value)))} digits: it must fit a floating-point number")
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"{name}={value!r} is not a finite real number")
     return float(value)
@@ -58,6 +62,14 @@ def non_negative(value: Any, name: str) -> float:
     if number < 0:
         raise ValueError(f"{name}={number:g} is negative: it must be >= 0")
     return number
+
+
+def numbers_only(value: Any, name: str) -> Array:
+    """Return `value` as float64 of any shape, infinities allowed, NaN refused."""
+    array = _as_float64(value, name)
+    if np.isnan(array).any():
+        raise ValueError(f"{name} contains NaN: give numbers")
+    return array
 
 
 def positive(value: Any, name: str) -> float:
@@ -86,6 +98,8 @@ def count(value: Any, name: str, minimum: int = 1) -> int:
 
 def norm_order(p: Any) -> float:
     """Return p as a float in [1, inf]."""
+    if isinstance(p, np.ndarray) and p.ndim == 0:
+        p = p.item()
     if isinstance(p, bool | np.bool_) or not isinstance(p, numbers.Real) or not float(p) >= 1:
         raise ValueError(f"p={p!r} is not a norm: use 1 <= p <= inf, for example 1, 2 or numpy.inf")
     return float(p)
@@ -106,8 +120,8 @@ def same_dimension(left: int, right: int, names: str) -> None:
 
 def one_of(value: Any, name: str, known: tuple[str, ...]) -> str:
     """Return `value` if it is one of `known`, else raise with the nearest known name."""
-    if value in known:
-        return str(value)
+    if isinstance(value, str) and value in known:
+        return value
     import difflib
 
     near = difflib.get_close_matches(str(value), known, n=1)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtr, gammaln, ndtr, ndtri
 
-from theory._checks import Array, count, non_negative, open_unit, same_dimension
+from theory._checks import Array, count, non_negative, numbers_only, open_unit, same_dimension
 from theory.mixtures import BinaryMixture
 from theory.synthetic import misalignment_ceiling
 
@@ -102,19 +102,17 @@ class AveragingLaw:
     def _sigma(self) -> float:
         return math.sqrt(self.mixture.cov)
 
-    def accuracy_at(self, psi: Array) -> Array:
+    def accuracy_at(self, psi: Any) -> Array:
         """Robust accuracy of a direction at angle psi (radians) to mu."""
-        return np.asarray(ndtr((self._signal * np.cos(psi) - self.eps) / self._sigma))
+        return np.asarray(ndtr((self._signal * np.cos(numbers_only(psi, "psi")) - self.eps) / self._sigma))
 
     def angle_cdf(self, psi: Any) -> Array:
         """P(angle between theta and mu <= psi), psi in radians, any shape."""
-        return _angle_cdf(np.asarray(psi, dtype=np.float64), self.mixture.dim, self.kappa, self.alignment)
+        return _angle_cdf(numbers_only(psi, "psi"), self.mixture.dim, self.kappa, self.alignment)
 
     def cdf(self, a: Any) -> Any:
         """P(A <= a), for a scalar or an array of accuracies."""
-        level = np.asarray(a, dtype=np.float64)
-        if np.isnan(level).any():
-            raise ValueError("a contains NaN: accuracies must be numbers")
+        level = numbers_only(a, "a")
         cosine = (self._sigma * ndtri(np.clip(level, 0, 1)) + self.eps) / self._signal
         probability = 1 - self.angle_cdf(np.arccos(np.clip(cosine, -1, 1)))
         probability = np.where(cosine >= 1, 1.0, np.where(cosine < -1, 0.0, probability))

@@ -14,8 +14,9 @@ def ddim_law(mean: Any, std: Any, alpha_bars: Any, guidance: Any = None) -> tupl
     """Mean and standard deviation of DDIM (eta = 0) samples of N(mean, std^2) with the exact noise prediction, from x_T ~ N(0, I) (T8).
 
     One step from a to a' maps u = x - sqrt(a) mean to g u, g = (sqrt(a a') std^2 + sqrt((1-a)(1-a'))) / (a std^2 + 1 - a). Hence
-    std_out = prod g and mean_out = mean (1 - sqrt(a_T) prod g): few steps shrink a class more than they shift it, so
-    acceleration by itself raises the class SNR.
+    std_out = prod g and mean_out = mean (1 - sqrt(a_T) prod g). On data of unit scale few steps shrink a class more than they shift
+    it, so acceleration by itself raises the class SNR (linear schedule, std = 1, 10 steps: by 1.23); classes much wider than the noise
+    do the opposite (std = 10, 50 steps: 0.97).
     A vector h added to the noise prediction shifts x by (sqrt(1-a') - sqrt(a' (1-a) / a)) h in its step, carried on by later g's.
 
     mean: scalar or (d,). std: scalar or (d,) standard deviations along the axes (or principal axes). alpha_bars: (steps + 1,)

@@ -49,6 +49,7 @@ def distinguishability_frontier(mixture: BinaryMixture, radius: float) -> Fronti
     return Frontier(
         radius=r,
         mean_scale=tangent * math.sin(phi + psi) / m,
-        std_scale=tangent * math.cos(phi + psi) / s,
+        # tangent cos(phi + psi) / s without its cancellation at r -> s
+        std_scale=tangent * (s - r) * (s + r) / (s * (s * tangent + m * r)),
         sample_multiplier=(math.tan(phi + psi) / math.tan(phi)) ** 2,
     )

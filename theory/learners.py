@@ -48,7 +48,7 @@ def direction_variance(class_snr: float, learner: str, eps: float = 0.0) -> floa
     if learner != "logistic":
         if radius:
             raise ValueError(f"eps={radius:g} applies to the logistic learner only: use eps=0 with {learner!r}")
-        return 1 / snr**2 + (1.0 if learner == "lda" else 0.0)
+        return (1 / snr) * (1 / snr) + (1.0 if learner == "lda" else 0.0)
     k = snr - radius
     if k <= 0:
         raise ValueError(f"eps={radius:g} >= class_snr={snr:g}: the adversary erases the classes and training returns w = 0")
@@ -73,7 +73,7 @@ def optimal_class_snr(learner: str = "logistic", eps: float = 0.0) -> float:
         value, derivative = _mean_sech(k)
         return k - 2 / (k + radius) - derivative / value
 
-    return float(radius + brentq(slope, 1e-9, 2.0, xtol=1e-14, rtol=1e-14))
+    return float(radius + brentq(slope, 0.1 / (1 + radius), 2.0, xtol=1e-14, rtol=1e-14))
 
 
 def large_sample_accuracy(

@@ -107,7 +107,7 @@ def multiclass_robust_accuracy(
     The K-1 margins are jointly Gaussian, so this is a Gaussian orthant probability of dimension K-1.
 
     weights: (K, d). biases: (K,). eps: attack radius in units of x. Exact to rounding for K = 2 and to about 1e-8 for K = 3;
-    from K = 4 scipy's randomised quasi-Monte Carlo, error about 1e-5 a class, reproducible through `seed`.
+    from K = 4 scipy's randomised quasi-Monte Carlo, error about 3e-5 a class, reproducible through `seed`.
     Raises ValueError for mismatched shapes, equal rows of weights, eps < 0 or p < 1.
     """
     w, b = finite_array(weights, "weights", 2), finite_array(biases, "biases", 1)

@@ -66,6 +66,10 @@ class GaussianMixture:
     def __post_init__(self) -> None:
         means = frozen_array(self.means, "means", 2)
         classes, dim = means.shape
+        if classes == 0:
+            raise ValueError("means has no rows: give at least one class")
+        if self.covs is None:
+            raise ValueError("covs is None: give one variance for all classes or one covariance a class")
         shared = np.isscalar(self.covs) or (isinstance(self.covs, np.ndarray) and self.covs.ndim == 0)
         entries = [self.covs] * classes if shared else list(self.covs)
         same_dimension(len(entries), classes, "covs (one entry a class) and means")

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky
 from scipy.special import ndtr
 
-from theory._checks import Array, non_negative, norm_order
+from theory._checks import Array, dual_exponent, finite_array, non_negative, norm_order, same_dimension
 from theory.linear import LinearClassifier, robust_accuracy, vector_norm
 from theory.mixtures import BinaryMixture
 
@@ -28,6 +28,7 @@ SNAP = 1e-9  # relative size of w below which an interior-point entry counts as 
 NO_ATTACK = 1e-100  # relative radius below which the attack is nothing and the multipliers of the solvers would overflow
 NEWTON_STEPS = 100
 INTERIOR_POINT_STEPS = 100
+PATIENCE = 12  # steps without progress before the certificate decides
 
 
 def bayes_robust_classifier(mixture: BinaryMixture, eps: float, p: float = 2) -> LinearClassifier:
@@ -82,14 +83,21 @@ def is_trivial(mixture: BinaryMixture, eps: float, p: float = 2) -> bool:
 def duality_gap(mixture: BinaryMixture, weights: Array, eps: float, p: float) -> float:
     """Upper minus attained accuracy of a candidate w, balanced classes: 0 iff w is optimal, an upper bound on the loss otherwise.
 
-    Attained: Phi((w.mu - eps ||w||_q) / sqrt(w' Sigma w)). Upper: Phi(||mu - z||_{Sigma^-1}) for the feasible z nearest to mu - Sigma w.
+    Attained: Phi(m), m = (w.mu - eps ||w||_q) / sqrt(w' Sigma w). Upper: Phi(||mu - z||_{Sigma^-1}) for the shift z = mu - t Sigma w,
+    t = m / sqrt(w' Sigma w), scaled into the l_p ball. The scale of w does not matter.
+    Raises ValueError for weights of zero or of another dimension, eps < 0, p < 1.
     """
-    shift = mixture.mean - mixture.covariance.matvec(weights)
-    norm = vector_norm(shift, p)
-    feasible = shift * (eps / norm if norm > eps else 1.0)
-    balanced = BinaryMixture(mixture.mean, mixture.cov)
-    upper = ndtr(mixture.covariance.mahalanobis(mixture.mean - feasible))
-    return float(upper - robust_accuracy(LinearClassifier(weights), balanced, eps, p))
+    w, radius, order = finite_array(weights, "weights", 1), non_negative(eps, "eps"), norm_order(p)
+    same_dimension(len(w), mixture.dim, "weights and mixture")
+    if not w.any():
+        raise ValueError("weights are zero: they name no direction to bound")
+    w = w / np.abs(w).max()
+    margin = float(w @ mixture.mean) - radius * vector_norm(w, dual_exponent(order))
+    spread = mixture.covariance.quadratic(w)
+    shift = mixture.mean - mixture.covariance.matvec(w) * (max(margin, 0.0) / spread)
+    norm = vector_norm(shift, order)
+    feasible = shift * (radius / norm if norm > radius else 1.0)
+    return float(ndtr(mixture.covariance.mahalanobis(mixture.mean - feasible)) - ndtr(margin / math.sqrt(spread)))
 
 
 def _elementwise_weights(mu: Array, variances: Array, eps: float, p: float) -> Array:
@@ -156,14 +164,17 @@ def _interior_point_weights(mixture: BinaryMixture, eps: float, p: float) -> Arr
     """p in {1, inf}, full covariance: primal-dual interior point on the dimensionless problem, then the duality gap."""
     variance, length = mixture.covariance.trace / mixture.dim, float(np.abs(mixture.mean).max())
     weights = _interior_point(mixture.mean / length, mixture.covariance.value / variance, eps / length, p) * (length / variance)
-    # Close to eps = ||mu||_p rounding of w (1e-16 where it should be 0 or tied) costs 1e-9 of accuracy: snap it if that is better.
+    # Close to eps = ||mu||_p rounding of w (1e-16 where it should be 0 or tied) costs accuracy: snap it, or take the limit there
+    # (p=inf: the largest coordinate of mu alone; p=1: its signs), if that is better.
     size = np.abs(weights) / np.abs(weights).max()
     snapped = np.where(size < SNAP, 0.0, np.where(size > 1 - SNAP, np.sign(weights) * np.abs(weights).max(), weights))
-    gap, weights = min(((duality_gap(mixture, w, eps, p), w) for w in (weights, snapped)), key=lambda pair: pair[0])
+    largest = np.abs(mixture.mean) == np.abs(mixture.mean).max()
+    limit = np.sign(mixture.mean) * (largest if math.isinf(p) else 1.0)
+    gap, weights = min(((duality_gap(mixture, w, eps, p), w) for w in (weights, snapped, limit)), key=lambda pair: pair[0])
     if not gap <= GAP_TOLERANCE:
         raise RuntimeError(
-            f"optimal classifier for p={p:g}: the duality gap is {gap:.1e} in accuracy, above {GAP_TOLERANCE:.0e}; "
-            "the covariance is too ill-conditioned: rescale the features or add to its diagonal"
+            f"optimal classifier for p={p:g}: the interior-point method left a duality gap of {gap:.1e} in accuracy, above "
+            f"{GAP_TOLERANCE:.0e}; rescale the features or add to the diagonal of the covariance"
         )
     return weights
 
@@ -177,23 +188,30 @@ def _interior_point(mu: Array, cov: Array, eps: float, p: float) -> Array:
     lsq_linear, needs minutes at d = 1,000.
     """
     d, shared = len(mu), p == 1
-    w, t = np.zeros(d), np.ones(1 if shared else d)
+    start = np.linalg.solve(cov, mu)  # the answer at eps = 0, whose size bounds that of w: start half-way, with slack of that size
+    w, t = start / 2, np.full(1 if shared else d, np.abs(start).max())
     a = np.full(d, eps / (2 * d) if shared else eps / 2)
     b = a.copy()
-    residual = math.inf
-    upper, lower = np.ones(d), np.ones(d)  # slacks t - w, t + w > 0, carried along: recomputing them would cancel
+    residual, best, stalled = math.inf, math.inf, 0
+    upper, lower = t - w, t + w  # slacks t - w, t + w > 0, carried along: recomputing them would cancel
     for _ in range(INTERIOR_POINT_STEPS):
         residual_w = cov @ w - mu + a - b
         gap, previous, residual = a @ upper + b @ lower, residual, np.abs(residual_w).max()
-        if gap <= 1e-13 * (w @ cov @ w) and residual >= 0.5 * previous:
-            break  # complementary, and stationary to rounding: further steps only add noise
+        stalled = 0 if gap < 0.9 * best else stalled + 1
+        best = min(best, gap)
+        size = float(w @ cov @ w)
+        settled = gap <= 1e-13 * size and 0.5 * previous <= residual < 1e-3  # complementary, and stationary to rounding
+        if settled or stalled == PATIENCE or gap <= 1e-25 * size:
+            break  # further steps would only add noise; the duality gap judges the result
         residual_t = eps - (a + b).sum(keepdims=True) if shared else eps - a - b
         newton = _newton_system(cov, a / upper, b / lower, residual_w, residual_t)
         da, db, du, dl = newton(-a, -b)[:4]  # predictor: aim at complementarity 0
         reach = _step_length((a, da), (b, db), (upper, du), (lower, dl))
         after = (a + reach * da) @ (upper + reach * du) + (b + reach * db) @ (lower + reach * dl)
         target = (after / gap) ** 3 * gap / (2 * d)
-        da, db, du, dl, dw, dt = newton((target - da * du) / upper - a, (target - db * dl) / lower - b)  # corrector
+        trust = float(reach > 0.1)  # after a short predictor its second-order terms mislead, and the iterates can cycle
+        c_a, c_b = (target - trust * da * du) / upper - a, (target - trust * db * dl) / lower - b
+        da, db, du, dl, dw, dt = newton(c_a, c_b)  # corrector
         reach = 0.995 * _step_length((a, da), (b, db), (upper, du), (lower, dl))
         a, b, upper, lower = a + reach * da, b + reach * db, upper + reach * du, lower + reach * dl
         w, t = w + reach * dw, t + reach * dt

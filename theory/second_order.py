@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from theory._checks import Array, count, non_negative, norm_order, open_unit, positive, real_number, same_dimension
+from theory._checks import Array, count, non_negative, norm_order, numbers_only, open_unit, positive, real_number, same_dimension
 from theory._search import smallest_count
 from theory.averaging import AveragingLaw
 from theory.covariance import Covariance
@@ -63,7 +63,7 @@ class SecondOrderLaw:
     def cdf(self, a: Any) -> Any:
         """P(A <= a) with h normal."""
         mean, variance = self._margin
-        probability = ndtr((ndtri(np.clip(np.asarray(a, dtype=np.float64), 0, 1)) - mean) / math.sqrt(variance))
+        probability = ndtr((ndtri(np.clip(numbers_only(a, "a"), 0, 1)) - mean) / math.sqrt(variance))
         return float(probability) if probability.ndim == 0 else probability
 
     def quantile(self, q: float) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import ndtr
 
-from theory._checks import Array, non_negative, norm_order, one_of, real_number, same_dimension
-from theory.linear import LinearClassifier, robust_accuracy
+from theory._checks import Array, finite_array, non_negative, norm_order, one_of, real_number, same_dimension
+from theory.linear import LinearClassifier, robust_accuracy, vector_norm
 from theory.mixtures import BinaryMixture
 from theory.optimal import bayes_robust_accuracy, bayes_robust_classifier, is_trivial
 
@@ -49,7 +51,8 @@ def learned_classifier(
 def optimality_gap(synthetic: BinaryMixture, mixture: BinaryMixture, eps: float, p: float = 2, learner: str = "averaging") -> float:
     """Robust accuracy that infinitely many samples of `synthetic` leave on the table: A* - A(learned classifier) >= 0 (T3).
 
-    For balanced classes it is 0 iff the learned direction is proportional to w* of T2. `adversarial` trains at the same (eps, p).
+    Where both mixtures are balanced it is 0 iff the learned direction is proportional to w* of T2; unequal synthetic priors also move
+    the threshold. `adversarial` trains at the same (eps, p).
     """
     learned = learned_classifier(synthetic, learner, eps, p)
     return bayes_robust_accuracy(mixture, eps, p) - robust_accuracy(learned, mixture, eps, p)
@@ -70,22 +73,23 @@ def optimal_synthetic_mean(mixture: BinaryMixture, eps: float, p: float = 2, lea
         raise ValueError(
             f"eps={eps:g} >= ||mean||_{norm_order(p):g}: no classifier beats guessing, so no synthetic mean is optimal; use a smaller eps"
         )
+    w = bayes_robust_classifier(mixture, eps, p).weights
     if learner == "adversarial":
         return np.array(mixture.mean)
-    w = bayes_robust_classifier(mixture, eps, p).weights
     shifted_mean = mixture.covariance.matvec(w)  # Sigma w* = mu - z*
     if learner == "averaging":
         return np.asarray(w * ((w @ shifted_mean) / (w @ w)))
     return shifted_mean
 
 
-def direction_cosine(left: Array, right: Array) -> float:
-    """Cosine of the angle between two directions, in [-1, 1]; raises ValueError when one of them is zero."""
-    same_dimension(len(left), len(right), "directions")
-    norms = np.linalg.norm(left) * np.linalg.norm(right)
-    if not norms > 0:
+def direction_cosine(left: Any, right: Any) -> float:
+    """Cosine of the angle between two directions (d,), in [-1, 1]; raises ValueError when one of them is zero or not a vector."""
+    first, second = finite_array(left, "left", 1), finite_array(right, "right", 1)
+    same_dimension(len(first), len(second), "left and right")
+    lengths = vector_norm(first, 2), vector_norm(second, 2)
+    if not min(lengths) > 0:
         raise ValueError("a direction is zero: its angle is undefined")
-    return float(np.clip(left @ right / norms, -1, 1))
+    return float(np.clip((first / lengths[0]) @ (second / lengths[1]), -1, 1))
 
 
 def misalignment_ceiling(mixture: BinaryMixture, cosine: float, eps: float) -> float:
