@@ -75,8 +75,8 @@ def check_settings(settings: Settings) -> None:
     if not settings.norms:
         raise UserError("--norms: give at least one of 1, 2, inf")
     for name, number in (("seed", settings.seed), ("workers", settings.workers)):
-        if number < 0:
-            raise UserError(f"--{name} {number}: must be >= 0")
+        if not 0 <= number < 2**32:
+            raise UserError(f"--{name} {number}: must lie in 0 .. 2^32 - 1")
 
 
 def run(settings: Settings) -> int:
@@ -161,7 +161,10 @@ def analyse_real_data(settings: Settings, table: Any) -> dict[str, Any]:
     from simulations.real_data import analyse, optimum_by_eps, verdict
 
     norms = tuple(float(p) for p in settings.norms)
-    analysis = analyse(table, norms, settings.eps, settings.accuracy, settings.confidence, settings.radius, settings.seed)
+    try:
+        analysis = analyse(table, norms, settings.eps, settings.accuracy, settings.confidence, settings.radius, settings.seed)
+    except (ValueError, RuntimeError) as error:  # theory/ and scikit-learn name value, cause and remedy in one line
+        raise UserError(f"--data {table.name} cannot be analysed: {error}") from error
     name = table.name
     write_csv(
         settings.out / "real_data.csv",

@@ -21,6 +21,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.model_selection import train_test_split
 
 from simulations.learners import Array, fit_adversarial, fit_averaging, fit_logistic, fit_shrunk_lda, fit_svm
+from simulations.output import UserError
 from simulations.tables import Table
 from theory import (
     BinaryMixture,
@@ -160,8 +161,13 @@ def analyse(
 def split_and_scale(table: Table, seed: int) -> tuple[_Half, _Half, tuple[str, ...]]:
     """Stratified halves, standardised and centred between the class means with the training half; constant columns are dropped."""
     x_train, x_test, y_train, y_test = train_test_split(table.x, table.y, test_size=0.5, stratify=table.y, random_state=seed)
+    size = np.abs(x_train).max(axis=0)
+    size[size == 0] = 1.0
+    x_train, x_test = x_train / size, x_test / size  # so that no square over- or underflows
     std = x_train.std(axis=0)
-    varies = std > 1e-12 * np.abs(x_train).max(axis=0)
+    varies = std > 1e-12
+    if not varies.any():
+        raise UserError(f"--data {table.name}: no feature varies in the training half; give features that differ between rows")
     dropped = tuple(name for name, keep in zip(table.features, varies, strict=True) if not keep)
     centre = (x_train[y_train > 0].mean(axis=0) + x_train[y_train < 0].mean(axis=0)) / 2
     train, test = (
@@ -173,7 +179,14 @@ def split_and_scale(table: Table, seed: int) -> tuple[_Half, _Half, tuple[str, .
 def estimate_mixture(train: _Half) -> tuple[BinaryMixture, float]:
     """Class mean, pooled Ledoit-Wolf covariance and prior of the training half, and the shrinkage used."""
     mean = (train.x[train.y > 0].mean(axis=0) - train.x[train.y < 0].mean(axis=0)) / 2
-    pooled = LedoitWolf(assume_centered=True).fit(train.x - train.y[:, None] * mean)
+    residual = train.x - train.y[:, None] * mean
+    if not mean.any():
+        raise UserError("the two classes have the same mean in the training half: nothing linear separates them; check the labels")
+    if np.abs(residual).max() < 1e-9:
+        raise UserError(
+            "the features are constant within each class: the classes are separated perfectly; remove the label from them"
+        )
+    pooled = LedoitWolf(assume_centered=True).fit(residual)
     return BinaryMixture(mean, pooled.covariance_, float((train.y > 0).mean())), float(pooled.shrinkage_)
 
 
@@ -247,9 +260,8 @@ def describe_shapes(test: _Half, mixture: BinaryMixture, classes: tuple[str, str
 
 def need(mixture: BinaryMixture, eps: float, p: float, accuracy: float, confidence: float) -> Need:
     """Samples for the wished accuracy, or None where the ceiling lies below it."""
-    balanced = BinaryMixture(mixture.mean, mixture.cov)
-    ceiling = robust_accuracy(learned_classifier(balanced, "averaging"), balanced, eps, p)
-    n = required_samples(balanced, balanced, eps, accuracy, confidence, p) if accuracy < ceiling else None
+    ceiling = robust_accuracy(learned_classifier(mixture, "averaging"), mixture, eps, p)
+    n = required_samples(mixture, mixture, eps, accuracy, confidence, p) if accuracy < ceiling else None
     return Need(p, eps, accuracy, ceiling, n)
 
 
@@ -257,22 +269,19 @@ def learning_curve(
     train: _Half, test: _Half, mixture: BinaryMixture, radii: tuple[float, ...], p: float, rng: np.random.Generator
 ) -> list[CurvePoint]:
     """Averaging on random subsets of the training half, attacked on the held-out half; spread over subsets only."""
-    balanced = BinaryMixture(mixture.mean, mixture.cov)
     sizes = [n for n in (2, 4, 8, 16, 32, 64, 128) if n <= len(train.y) // 2]
     points = []
     for eps in radii:
         for n in sizes:
             measured = np.empty(CURVE_DRAWS)
             for i in range(CURVE_DRAWS):
-                chosen = rng.choice(len(train.y), n, replace=False)
+                chosen = rng.choice(len(train.y), n)  # with replacement: the law speaks of independent samples
                 classifier = fit_averaging(train.x[chosen], train.y[chosen])
                 attacked = test.x + worst_case_perturbation(classifier, test.y, eps, p)
                 right = classifier.predict(attacked) == test.y
                 measured[i] = (right[test.y > 0].mean() + right[test.y < 0].mean()) / 2  # balanced, as the law is
             error = float(measured.std(ddof=1) / math.sqrt(CURVE_DRAWS))
-            points.append(
-                CurvePoint(p, eps, n, SecondOrderLaw(balanced, balanced, n, eps, p).mean(), float(measured.mean()), error)
-            )
+            points.append(CurvePoint(p, eps, n, SecondOrderLaw(mixture, mixture, n, eps, p).mean(), float(measured.mean()), error))
     return points
 
 
@@ -280,7 +289,11 @@ def verdict(analysis: Analysis) -> list[str]:
     """Plain sentences: where the Gaussian assumption breaks and by how much."""
     lines = []
     live = [row for row in analysis.comparisons if not row.trivial]
-    for name in ("moments", "shape"):
+    if not live:
+        lines.append(
+            "every radius is at or beyond ||mu||_p: no classifier beats guessing, so there is nothing to compare; use a smaller --eps"
+        )
+    for name in ("moments", "shape") if live else ():
         gaps = [getattr(row, f"{name}_gap") for row in live]
         largest, worst = max(zip(gaps, live, strict=True), key=lambda pair: abs(pair[0]))
         where = f"{worst.classifier}, p={worst.p:g}, eps={worst.eps:.3g}"
@@ -288,10 +301,11 @@ def verdict(analysis: Analysis) -> list[str]:
     by_optimum = [row for row in live if row.classifier == OPTIMUM]
     gaps = [row.measured - row.predicted for row in by_optimum]
     beyond = sum(abs(gap) > 3 * row.standard_error for gap, row in zip(gaps, by_optimum, strict=True))
-    lines.append(
-        f"predicted robust optimum: mean |measured - predicted| {np.abs(gaps).mean():.3f}, largest {max(gaps, key=abs):+.3f}, "
-        f"beyond 3 standard errors at {beyond} of {len(gaps)} attacks"
-    )
+    if live:
+        lines.append(
+            f"predicted robust optimum: mean |measured - predicted| {np.abs(gaps).mean():.3f}, largest {max(gaps, key=abs):+.3f}, "
+            f"beyond 3 standard errors at {beyond} of {len(gaps)} attacks"
+        )
     for shape in analysis.shapes:
         faults = []
         if not 0.8 < shape.std_ratio < 1.25:

@@ -52,6 +52,8 @@ def load_table(spec: str, label: str | None = None) -> Table:
         raise UserError(f"--data {spec!r} is neither a known table ({', '.join(NAMES)}) nor a .npz or .csv file{hint}")
     if not path.is_file():
         raise UserError(f"--data {spec}: no such file; check the path (relative to {Path.cwd()})")
+    if label is not None and path.suffix != ".csv":
+        raise UserError(f"--label {label} applies to csv files; an npz names its labels y, label, labels or target")
     try:
         return _load_npz(path) if path.suffix == ".npz" else _load_csv(path, label)
     except OSError as error:
@@ -77,6 +79,14 @@ def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...]) -> Tab
         raise UserError(
             f"--data {name}: row {row + 1}, column {features[column]!r} holds {points[row, column]}; remove the row or impute the value"
         )
+    if tags.dtype.kind in "US":
+        missing = np.flatnonzero(np.isin(np.char.lower(np.char.strip(tags)), ["", "nan", "na", "null", "none"]))
+        if len(missing):
+            raise UserError(
+                f"--data {name}: row {int(missing[0]) + 1} has no label ({str(tags[missing[0]])!r}); remove it or fill it in"
+            )
+    if tags.dtype.kind not in "USbuif":
+        raise UserError(f"--data {name}: labels are {tags.dtype}; give numbers or text")
     if tags.dtype.kind == "f" and not np.isfinite(tags).all():
         raise UserError(
             f"--data {name}: row {int(np.flatnonzero(~np.isfinite(tags))[0]) + 1} has no label; remove it or fill it in"

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +114,8 @@ BAD = [
     (["--radius", "inf"], "--radius inf"),
     (["--accuracy", "1.5"], "--accuracy 1.5: must lie in"),
     (["--confidence", "0"], "--confidence 0.0: must lie"),
-    (["--seed", "-2"], "--seed -2: must be >= 0"),
+    (["--seed", "-2"], "--seed -2: must lie in 0"),
+    (["--seed", "5000000000"], "--seed 5000000000: must lie in 0"),
     (["--workers", "-1"], "--workers -1"),
     (["--data", "breast-cancre"], "did you mean 'breast-cancer'"),
     (["--data", "missing.csv"], "no such file"),
@@ -127,6 +129,42 @@ def test_bad_settings_are_one_line(tmp_path, capsys, arguments, message):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "none").exists()
+
+
+def test_all_radii_trivial_is_said_plainly(tmp_path, capsys):
+    assert gaussian_mixture.main(["--part", "data", "--eps", "100", "--out", str(tmp_path)]) == 0
+    assert "no classifier beats guessing" in capsys.readouterr().out
+    assert (tmp_path / "summary.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.ones((40, 3)), "no feature varies"),
+        (np.repeat([[0.0], [1.0]], 20, axis=0), "constant within each class"),
+        (np.tile(np.arange(20.0), 2)[:, None], "same mean|cannot be analysed|wrote"),
+    ],
+)
+def test_degenerate_tables_are_one_line(tmp_path, capsys, features, message):
+    np.savez(tmp_path / "a.npz", x=features, y=np.repeat([0, 1], 20))
+    status = gaussian_mixture.main(["--part", "data", "--data", str(tmp_path / "a.npz"), "--out", str(tmp_path / "out")])
+    output = capsys.readouterr()
+    assert re.search(message, output.err + output.out)
+    assert status == (0 if "wrote" in output.out else 1)
+    assert output.err.count("\n") <= 1
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e160])
+def test_extreme_units_change_nothing(tmp_path, unit):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 3)), np.repeat([0, 1], 30)
+    x[y == 1] += 1
+    tables = []
+    for scale in (1.0, unit):
+        np.savez(tmp_path / "a.npz", x=x * scale, y=y)
+        assert gaussian_mixture.main(["--part", "data", "--data", str(tmp_path / "a.npz"), "--out", str(tmp_path / "out")]) == 0
+        tables.append(np.genfromtxt(tmp_path / "out" / "real_data.csv", delimiter=",", skip_header=1, usecols=(1, 2, 4, 6)))
+    np.testing.assert_allclose(tables[0], tables[1], atol=1e-6)
 
 
 def test_unknown_flag_names_the_nearest(capsys):

@@ -69,6 +69,8 @@ def refuse(spec, pattern, label=None):
 
 
 def test_unknown_names_and_files(tmp_path):
+    np.savez(tmp_path / "b.npz", x=np.ones((3, 2)), y=np.arange(3))
+    refuse(tmp_path / "b.npz", "--label state applies to csv", "state")
     refuse("breast-cancr", "did you mean 'breast-cancer'")
     refuse("digits:3", "two different digits")
     refuse("digits:3,3", "two different digits")
@@ -100,6 +102,8 @@ def test_bad_npz(tmp_path, data):
     refuse(saved(x=x[:, 0], y=y), "have shape")
     refuse(saved(x=np.where(np.arange(30)[:, None] == 4, np.nan, x), y=y), "row 5, column 'column 1' holds nan; remove")
     refuse(saved(x=x, y=np.where(np.arange(30) == 2, np.nan, y)), "row 3 has no label")
+    refuse(saved(x=x, y=np.where(np.arange(30) == 2, "nan", y.astype(str))), "row 3 has no label")
+    refuse(saved(x=x, y=y + 1j), "labels are complex")
     refuse(saved(x=x, y=np.r_[np.zeros(28), 1, 1]), "class '1.0' has 2 rows; at least 10")
     path.write_bytes(path.read_bytes()[:100])
     refuse(path, "damaged or no npz")
@@ -118,6 +122,7 @@ def test_bad_csv(tmp_path, data):
     refuse(save_csv(path, [*rows, [1, "tall", 2, "sick"]]), "line 31, column 'column 2' holds the text 'tall'")
     refuse(save_csv(path, [*rows, [1, "", 2, "sick"]]), "holds an empty cell")
     refuse(save_csv(path, [*rows, [1, "nan", 2, "sick"]]), "row 31, column 'column 2' holds nan")
+    refuse(save_csv(path, [*rows, [1, 2, 3, ""]]), "row 31 has no label")
     refuse(save_csv(path, [[1], [2]]), "one column only")
     refuse(save_csv(path, rows, ["a", "b", "c", "state"]), "--label 'stat' is no column.*did you mean 'state'", "stat")
     path.write_bytes(b"\xff\xfe\x00\x01")
