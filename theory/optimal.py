@@ -196,7 +196,7 @@ def _interior_point(mu: Array, cov: Array, eps: float, p: float) -> Array:
     upper, lower = t - w, t + w  # slacks t - w, t + w > 0, carried along: recomputing them would cancel
     for _ in range(INTERIOR_POINT_STEPS):
         residual_w = cov @ w - mu + a - b
-        gap, previous, residual = a @ upper + b @ lower, residual, np.abs(residual_w).max()
+        gap, previous, residual = float(a @ upper + b @ lower), residual, float(np.abs(residual_w).max())
         stalled = 0 if gap < 0.9 * best else stalled + 1
         best = min(best, gap)
         size = float(w @ cov @ w)

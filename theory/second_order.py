@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,26 +71,9 @@ class SecondOrderLaw:
         mean, variance = self._margin
         return float(ndtr(mean + math.sqrt(variance) * ndtri(open_unit(q, "q"))))
 
-    @cached_property
-    def _theta(self) -> tuple[Array, Covariance]:
-        return self.synthetic.mean, Covariance(self.synthetic.cov / self.n, self.synthetic.dim)
-
-    @cached_property
+    @property
     def _statistics(self) -> tuple[Array, Array]:
-        """Means (3,) and covariance (3, 3) of X, V, Z, where V = Y for p=inf and Y^2 for p=2."""
-        (m, cov), mu, real = self._theta, self.mixture.mean, self.mixture.covariance
-        identity = Covariance(1.0, self.mixture.dim)
-        v = _quadratic_moments(m, cov, mu, identity, real) if self.p == 2 else _absolute_moments(m, cov, mu, real)
-        z = _quadratic_moments(m, cov, mu, real, real)
-        means = np.array([m @ mu, v.mean, z.mean])
-        covariance = np.array(
-            [
-                [cov.quadratic(mu), v.with_x, z.with_x],
-                [v.with_x, v.variance, v.with_z],
-                [z.with_x, v.with_z, z.variance],
-            ]
-        )
-        return means, covariance
+        return _statistics(self.mixture, self.synthetic, self.n, self.p)
 
     @cached_property
     def _margin_at_means(self) -> float:
@@ -125,55 +108,103 @@ class _Moments:
     with_z: float
 
 
-def _trace_of_product(a: Covariance, b: Covariance) -> float:
-    """tr(A B) without building a matrix that is not there."""
-    if a.is_full and b.is_full:
-        return float((a.value * b.value).sum())
-    return float((a.variances * b.variances).sum())
+@lru_cache(maxsize=64)
+def _statistics(mixture: BinaryMixture, synthetic: BinaryMixture, n: int, p: float) -> tuple[Array, Array]:
+    """Means (3,) and covariance (3, 3) of X, V, Z, where V = Y for p=inf and Y^2 for p=2; the same for every radius."""
+    m, mu, products = synthetic.mean, mixture.mean, _products(mixture, synthetic)
+    z = _quadratic_moments(m, mu, n, products, products.with_real)
+    identity = products.with_identity
+    v = _quadratic_moments(m, mu, n, products, identity) if p == 2 else _absolute_moments(m, mu, n, products)
+    covariance = np.array(
+        [
+            [synthetic.covariance.quadratic(mu) / n, v.with_x, z.with_x],
+            [v.with_x, v.variance, v.with_z],
+            [z.with_x, v.with_z, z.variance],
+        ]
+    )
+    return np.array([m @ mu, v.mean, z.mean]), covariance
 
 
-def _sandwich(a: Covariance, middle: Covariance) -> Covariance:
-    """A M A, elementwise where both are."""
-    if not a.is_full and not middle.is_full:
-        return Covariance(a.value * middle.value * a.value, a.dim)
-    left = a.matvec(middle.matvec(np.eye(a.dim)))
-    product = a.matvec(left.T)
-    return Covariance((product + product.T) / 2, a.dim)
+@dataclass(frozen=True, eq=False)
+class _Form:
+    """A quadratic form A beside C = Sigma~: A itself, tr(AC), tr(ACAC), tr(AC Sigma C)."""
+
+    form: Covariance
+    trace: float
+    trace_squared: float
+    trace_with_real: float
 
 
-def _quadratic_moments(m: Array, cov: Covariance, mu: Array, form: Covariance, real: Covariance) -> _Moments:
-    """Moments of theta' A theta, theta ~ N(m, C): mean m'Am + tr(AC), covariance with theta' B theta 2 tr(ACBC) + 4 m'ACBm."""
-    spread = _sandwich(cov, form)  # C A C
-    am = form.matvec(m)
-    return _Moments(
-        mean=float(m @ am) + _trace_of_product(form, cov),
-        variance=2 * _trace_of_product(form, spread) + 4 * cov.quadratic(am),
-        with_x=2 * float(mu @ cov.matvec(am)),
-        with_z=2 * _trace_of_product(real, spread) + 4 * float(am @ cov.matvec(real.matvec(m))),
+@dataclass(frozen=True, eq=False)
+class _Products:
+    """Everything of order d^3, once a pair of mixtures and whatever n: C = Sigma~, Sigma and their products."""
+
+    cov: Covariance
+    real: Covariance
+    sandwich_diagonal: Array  # (C Sigma C)_ii
+    with_identity: _Form
+    with_real: _Form
+
+
+@lru_cache(maxsize=2)
+def _products(mixture: BinaryMixture, synthetic: BinaryMixture) -> _Products:
+    cov, real = synthetic.covariance, mixture.covariance
+    if not cov.is_full and not real.is_full:
+        c, s = cov.variances, real.variances
+        diagonal, squares, quartic = c * s * c, float(c @ c), float((c * s) @ (c * s))
+        trace_real = float(c @ s)
+    else:
+        left = cov.value if cov.is_full else cov.variances[:, None]
+        product = left @ real.value if cov.is_full and real.is_full else left * real.value  # C Sigma, (d, d)
+        dense = cov.value if cov.is_full else None
+        diagonal = (product * dense).sum(axis=1) if dense is not None else np.diagonal(product) * cov.variances
+        squares = float((dense * dense).sum()) if dense is not None else float(cov.variances @ cov.variances)
+        quartic, trace_real = float((product * product.T).sum()), float(np.trace(product))
+    identity = Covariance(1.0, mixture.dim)
+    return _Products(
+        cov=cov,
+        real=real,
+        sandwich_diagonal=diagonal,
+        with_identity=_Form(identity, cov.trace, squares, float(diagonal.sum())),
+        with_real=_Form(real, trace_real, quartic, quartic),
     )
 
 
-def _absolute_moments(m: Array, cov: Covariance, mu: Array, real: Covariance) -> _Moments:
-    """Moments of ||theta||_1, theta ~ N(m, C): folded normals, joined by Stein's lemma and Mehler's series.
+def _quadratic_moments(m: Array, mu: Array, n: int, products: _Products, a: _Form) -> _Moments:
+    """Moments of theta' A theta, theta ~ N(m, C/n): mean m'Am + tr(AC)/n, covariance with theta'B theta 2 tr(ACBC)/n^2 + 4 m'ACBm/n."""
+    cov, am, real_m = products.cov, a.form.matvec(m), products.real.matvec(m)
+    return _Moments(
+        mean=float(m @ am) + a.trace / n,
+        variance=2 * a.trace_squared / n**2 + 4 * cov.quadratic(am) / n,
+        with_x=2 * float(mu @ cov.matvec(am)) / n,
+        with_z=2 * a.trace_with_real / n**2 + 4 * float(am @ cov.matvec(real_m)) / n,
+    )
 
-    E|t| = 2 s phi(r) + m (2 Phi(r) - 1), r = m/s; cov(|t_i|, t_j) = C_ij (2 Phi(r_i) - 1);
-    cov(|t_i|, t'At) = 2 (CAm)_i (2 Phi(r_i) - 1) + 2 (CAC)_ii phi(r_i) / s_i;
+
+def _absolute_moments(m: Array, mu: Array, n: int, products: _Products) -> _Moments:
+    """Moments of ||theta||_1, theta ~ N(m, C/n): folded normals, joined by Stein's lemma and Mehler's series. With s_i^2 = C_ii / n:
+
+    E|t| = 2 s phi(r) + m (2 Phi(r) - 1), r = m/s; cov(|t_i|, t_j) = C_ij (2 Phi(r_i) - 1) / n;
+    cov(|t_i|, t'At) = 2 (CAm)_i (2 Phi(r_i) - 1) / n + 2 (CAC)_ii phi(r_i) / (s_i n^2);
     cov(|t_i|, |t_j|) = sum_k rho_ij^k a_k(i) a_k(j) / k!, a_1 = s (2 Phi(r) - 1), a_k = 2 s (-1)^k He_{k-2}(r) phi(r).
     """
-    s = np.sqrt(cov.variances)
+    cov = products.cov
+    s = np.sqrt(cov.variances / n)
     r = m / s
     density, sign = np.exp(-r * r / 2) / math.sqrt(2 * math.pi), 2 * ndtr(r) - 1
     folded = 2 * s * density + m * sign
     variance = float((m * m + s * s - folded * folded).sum())
     if cov.is_full:
-        correlation = cov.value / np.outer(s, s)
+        spread = np.sqrt(cov.variances)
+        correlation = cov.value / np.outer(spread, spread)
         np.fill_diagonal(correlation, 0.0)  # the diagonal is exact above
         variance += _mehler_sum(correlation, s, r, density, sign)
     return _Moments(
         mean=float(folded.sum()),
         variance=variance,
-        with_x=float(cov.matvec(mu) @ sign),
-        with_z=2 * float(cov.matvec(real.matvec(m)) @ sign) + 2 * float((_sandwich(cov, real).variances * density / s).sum()),
+        with_x=float(cov.matvec(mu) @ sign) / n,
+        with_z=2 * float(cov.matvec(products.real.matvec(m)) @ sign) / n
+        + 2 * float((products.sandwich_diagonal * density / s).sum()) / n**2,
     )
 
 
