@@ -9,15 +9,17 @@ each, and OUT/summary.json. Exit status: 0 fine; 1 some |z| > 5 or bad input; 2 
 
 from __future__ import annotations
 
+import io
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
@@ -25,6 +27,9 @@ import numpy as np
 import tyro
 
 from simulations.output import UserError, prepare_folder, text_table, write_csv, write_json
+
+if TYPE_CHECKING:
+    from simulations.tables import Table
 
 Part = Literal["all", "simulation", "data"]
 HELP = "Closed-form theory of robust classification against simulation, and on your data."
@@ -35,7 +40,7 @@ class Settings:
     """Everything that decides the result."""
 
     data: str = "breast-cancer"
-    """breast-cancer, digits:A,B, or FILE.npz / FILE.csv with features and two labels."""
+    """Table: breast-cancer, digits:A,B, or FILE.npz / FILE.csv with features and two labels."""
     label: str | None = None
     """Label column of a csv file (default: the last)."""
     eps: tuple[float, ...] = ()
@@ -51,13 +56,13 @@ class Settings:
     part: Part = "all"
     """Run both parts, only theory against simulation, or only the real data."""
     quick: bool = False
-    """Fewer repetitions: under 15 s instead of under 60 s on 2 cores."""
+    """Fewer repetitions: about 12 s instead of about 40 s on 2 cores."""
     seed: int = 0
     """Seed of every random stream; the same seed gives the same files on any number of workers."""
     workers: int = 0
     """Processes (0: one a core)."""
-    out: Path = Path("results/gaussian_mixture")
-    """Folder for the results."""
+    out: Path | None = None
+    """Folder for the results (default: results/gaussian_mixture; other tables and single parts get folders of their own)."""
     dry_run: bool = False
     """Print the resolved settings and what would be run, then stop."""
 
@@ -83,6 +88,8 @@ def run(settings: Settings) -> int:
     """Run the chosen parts and write their files; returns the exit status."""
     start = time.perf_counter()
     check_settings(settings)
+    out = settings.out or default_folder(settings)
+    settings = replace(settings, out=out)
     print("settings: " + ", ".join(f"{name}={_shown(value)}" for name, value in asdict(settings).items()))
     with_simulation, with_data = settings.part != "data", settings.part != "simulation"
     if with_data:
@@ -91,33 +98,33 @@ def run(settings: Settings) -> int:
         table = load_table(settings.data, settings.label)  # bad input is said before anything is computed
     if settings.dry_run:
         parts = ["theory against simulation"] * with_simulation + [f"real data {settings.data}"] * with_data
-        print(f"would run: {' and '.join(parts)}; would write to {settings.out}")
+        print(f"would run: {' and '.join(parts)}; would write to {out}")
         return 0
-    prepare_folder(settings.out)
+    prepare_folder(out)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions(), "seconds": {}}
     failed = False
     if with_simulation:
-        summary["theory_vs_simulation"] = compare_with_simulation(settings)
+        summary["theory_vs_simulation"] = compare_with_simulation(settings, out)
         failed = summary["theory_vs_simulation"]["failures"] > 0
         summary["seconds"]["simulation"] = round(time.perf_counter() - start, 2)
     if with_data:
         begin = time.perf_counter()
-        summary["real_data"] = analyse_real_data(settings, table)
+        summary["real_data"] = analyse_real_data(settings, table, out)
         summary["seconds"]["real_data"] = round(time.perf_counter() - begin, 2)
     from simulations.pictures import draw_all
 
     begin = time.perf_counter()
-    drawn = draw_all(settings.out, real_data=with_data, simulation=with_simulation)
+    drawn = draw_all(out, real_data=with_data, simulation=with_simulation)
     summary["seconds"]["pictures"] = round(time.perf_counter() - begin, 2)
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
-    write_json(settings.out / "summary.json", summary)
-    print(f"wrote {settings.out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
+    write_json(out / "summary.json", summary)
+    print(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
     if failed:
         print("FAILED: some simulation disagrees with theory by more than 5 standard errors", file=sys.stderr)
     return int(failed)
 
 
-def compare_with_simulation(settings: Settings) -> dict[str, Any]:
+def compare_with_simulation(settings: Settings, out: Path) -> dict[str, Any]:
     """Part 1: run all checks, write them and the exact curves, print one line a quantity."""
     from scipy.stats import kstest
 
@@ -129,9 +136,9 @@ def compare_with_simulation(settings: Settings) -> dict[str, Any]:
     jobs = [*CURVES.values(), *(check.rows for check in all_checks())]
     results = run_all(jobs, settings.seed, effort, settings.workers or os.cpu_count() or 1)
     rows = [row for rows in results[len(CURVES) :] for row in rows]
-    write_csv(settings.out / "theory_vs_simulation.csv", HEADER, [row.cells for row in rows])
+    write_csv(out / "theory_vs_simulation.csv", HEADER, [row.cells for row in rows])
     for name, (header, lines) in zip(CURVES, results, strict=False):
-        write_csv(settings.out / f"{name}.csv", header, lines)
+        write_csv(out / f"{name}.csv", header, lines)
     z = np.array([row.z for row in rows])
     failures = [row for row in rows if not abs(row.z) <= Z_LIMIT]
     groups: dict[str, list[float]] = {}
@@ -156,93 +163,21 @@ def compare_with_simulation(settings: Settings) -> dict[str, Any]:
     }
 
 
-def analyse_real_data(settings: Settings, table: Any) -> dict[str, Any]:
-    """Part 2: predict, measure, write, print."""
-    from simulations.real_data import analyse, optimum_by_eps, verdict
+def analyse_real_data(settings: Settings, table: Table, out: Path) -> dict[str, Any]:
+    """Part 2: predict and measure, then write and print; nothing is written unless all of it succeeded."""
+    from simulations.real_data import analyse
+    from simulations.real_data_report import describe_analysis, summarise, write_analysis
 
-    norms = tuple(float(p) for p in settings.norms)
+    norms = tuple(dict.fromkeys(float(p) for p in settings.norms))
+    eps, radius = tuple(dict.fromkeys(settings.eps)), tuple(dict.fromkeys(settings.radius))
     try:
-        analysis = analyse(table, norms, settings.eps, settings.accuracy, settings.confidence, settings.radius, settings.seed)
+        analysis = analyse(table, norms, eps, settings.accuracy, settings.confidence, radius, settings.seed)
+        summary, text = summarise(analysis), describe_analysis(analysis, settings.accuracy, settings.confidence)
     except (ValueError, RuntimeError) as error:  # theory/ and scikit-learn name value, cause and remedy in one line
         raise UserError(f"--data {table.name} cannot be analysed: {error}") from error
-    name = table.name
-    write_csv(
-        settings.out / "real_data.csv",
-        (
-            "data",
-            "p",
-            "eps",
-            "classifier",
-            "predicted",
-            "with_held_out_moments",
-            "measured",
-            "standard_error",
-            "moments_gap",
-            "shape_gap",
-        ),
-        [
-            (name, c.p, c.eps, c.classifier, c.predicted, c.with_moments, c.measured, c.standard_error, c.moments_gap, c.shape_gap)
-            for c in analysis.comparisons
-        ],
-    )
-    needs = [(name, n.p, n.eps, n.accuracy, n.ceiling, "" if n.n is None else n.n) for n in analysis.needs]
-    write_csv(settings.out / "real_data_samples.csv", ("data", "p", "eps", "accuracy", "ceiling", "n"), needs)
-    curve = [(name, c.p, c.eps, c.n, c.predicted, c.measured, c.standard_error) for c in analysis.curve]
-    write_csv(
-        settings.out / "real_data_learning_curve.csv", ("data", "p", "eps", "n", "predicted", "measured", "standard_error"), curve
-    )
-    write_csv(
-        settings.out / "real_data_frontier.csv", ("radius", "mean_scale", "std_scale", "sample_multiplier"), list(analysis.frontier)
-    )
-    shape_header = ("direction", "class", "mean_shift", "std_ratio", "skewness", "excess_kurtosis", "ks_p")
-    write_csv(settings.out / "real_data_shape.csv", shape_header, [tuple(asdict(shape).values()) for shape in analysis.shapes])
-    print_real_data(analysis, settings)
-    return {
-        "data": name,
-        "classes": table.classes,
-        "rows": {"training": analysis.train_rows, "held_out": analysis.test_rows},
-        "dimension": analysis.mixture.dim,
-        "dropped_features": analysis.dropped,
-        "shrinkage": analysis.shrinkage,
-        "predicted_optimum": [
-            {"p": p, "eps": eps, "robust_accuracy": value, "trivial": trivial}
-            for p, eps, value, trivial in optimum_by_eps(analysis)
-        ],
-        "verdict": verdict(analysis),
-    }
-
-
-def print_real_data(analysis: Any, settings: Settings) -> None:
-    """The report on the terminal."""
-    from simulations.real_data import optimum_by_eps, verdict
-
-    table = analysis.table
-    print(
-        f"\nreal data {table.name}: {table.classes[0]!r} against {table.classes[1]!r}, {analysis.train_rows} training and "
-        f"{analysis.test_rows} held-out rows, {analysis.mixture.dim} features; radii in feature standard deviations"
-    )
-    if analysis.dropped:
-        print(f"dropped {len(analysis.dropped)} features that are constant in the training half: {', '.join(analysis.dropped)}")
-    rows = []
-    for p, eps, value, trivial in optimum_by_eps(analysis):
-        group = {c.classifier: c for c in analysis.comparisons if (c.p, c.eps) == (p, eps)}
-        need = next((n for n in analysis.needs if (n.p, n.eps) == (p, eps)), None)
-        samples = "-" if need is None else (f"ceiling {need.ceiling:.3f}" if need.n is None else str(need.n))
-        cells = [f"{c.predicted:.3f} / {c.measured:.3f}" for c in group.values()]
-        rows.append((f"p={p:g} eps={eps:.3f}", "guessing" if trivial else f"{value:.3f}", *cells, samples))
-    names = list(dict.fromkeys(c.classifier for c in analysis.comparisons))
-    shown = [name.replace("robust optimum (theory)", "optimum").replace("adversarial logistic", "adv. logistic") for name in names]
-    if any(len(row) != len(names) + 3 for row in rows):  # p=1 has no adversarial training
-        rows = [row if len(row) == len(names) + 3 else (*row[:-1], "-", row[-1]) for row in rows]
-    print(text_table(("robust accuracy, predicted / measured", "best possible", *shown, f"n for {settings.accuracy:g}"), rows))
-    print(
-        f"n for {settings.accuracy:g}: samples with which averaging reaches it (balanced) with probability {settings.confidence:g}; "
-        "'guessing': eps >= ||mu||_p, no classifier beats the larger class"
-    )
-    print("frontier: " + "; ".join(f"W2 {r:.3g} -> one sample is worth {m:.2f}" for r, _, _, m in analysis.frontier))
-    print("where the Gaussian assumption breaks:")
-    for line in verdict(analysis):
-        print(f"  {line}")
+    write_analysis(analysis, out)
+    print(text)
+    return summary
 
 
 def versions() -> dict[str, str]:
@@ -256,22 +191,45 @@ def versions() -> dict[str, str]:
     return found
 
 
+def default_folder(settings: Settings) -> Path:
+    """results/gaussian_mixture for both parts on the default table; other combinations get folders of their own."""
+    stem = Path(settings.data).stem.replace(":", "-").replace(",", "-")
+    if settings.part == "all":
+        return Path("results") / ("gaussian_mixture" if settings.data == Settings.data else f"gaussian_mixture-{stem}")
+    return Path("results") / (stem if settings.part == "data" else "simulation")
+
+
 def _shown(value: Any) -> str:
-    return "default" if value in ((), None) else str(value)
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "default"
+    return "default" if value is None else str(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run; user errors are one line on standard error and status 1."""
-    settings = tyro.cli(Annotated[Settings, tyro.conf.arg(name="")], args=arguments, description=HELP)
+    """Parse the command line and run; what the user can mend is one line on standard error and status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # class names in any script on any terminal
     try:
-        return run(settings)
+        status = run(tyro.cli(Annotated[Settings, tyro.conf.arg(name="")], args=arguments, description=HELP))
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: files already written are whole, none is half-written", file=sys.stderr)
+        print("interrupted: every file in the output folder is whole, but it may mix this run with an earlier one", file=sys.stderr)
         return 130
+    except OSError as error:  # standard output is gone or full; files have their own message
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"error: cannot write to standard output ({error.strerror}); redirect it elsewhere", file=sys.stderr)
+        return 1
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt  # SIGTERM ends like Ctrl-C, so that the workers are stopped
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())

@@ -98,9 +98,10 @@ def draw_ceiling(folder: Path) -> Any:
     for i, (name, label) in enumerate((("ceiling", "n = ∞: the ceiling"), ("n30", "n = 30"), ("n5", "n = 5"))):
         axis.plot(data["angle_degrees"], data[name], label=label, lw=2.5 if i == 0 else 1.5, **_style(i))
     axis.axhline(0.5, color="0.5", lw=0.8)
+    axis.text(1, 0.507, "guessing", color="0.35", fontsize=9)
     axis.set_xlabel("angle between synthetic and real mean (degrees)")
     axis.set_ylabel(r"mean robust accuracy ($\ell_2$, $\varepsilon$ = 0.5)")
-    axis.set_title("A rotated mean: no number of samples lifts the ceiling", fontsize=10)
+    axis.set_title("A rotated mean: no number of samples lifts the ceiling (d = 20, ‖μ‖ = 2, σ = 1)", fontsize=10)
     axis.legend()
     return figure
 
@@ -127,14 +128,14 @@ def draw_frontier(folder: Path) -> Any:
         x = data["radius_over_total_std"][rows]
         left.plot(x, data["sample_multiplier"][rows], label=f"‖μ‖/(√d σ) = {snr:g}", **_style(i))
         right.plot(x, data["mean_scale"][rows], **_style(i))
-        right.plot(x, data["std_scale"][rows], color=COLOURS[i], lw=3, alpha=0.4)
+        right.plot(x, data["std_scale"][rows], lw=3, alpha=0.5, **_style(i))
     left.set_yscale("log")
     left.set_yticks([1, 2, 5, 10], ["1", "2", "5", "10"])
     left.minorticks_off()
     left.set_ylabel("sample multiplier")
-    left.set_title("Fidelity spent, real samples that one is worth", fontsize=10)
+    left.set_title("Real samples that one frontier sample is worth", fontsize=10)
     left.legend()
-    right.set_ylabel("scale of mean (thin), of std (thick, pale)")
+    right.set_ylabel("scale of the mean (thin), of the std (thick)")
     right.set_title("Where the frontier puts the synthetic classes", fontsize=10)
     for axis in (left, right):
         axis.set_xlabel(r"Wasserstein-2 distance from the real class / ($\sqrt{d}\,\sigma$)")
@@ -150,11 +151,11 @@ def draw_ddim_shrinkage(folder: Path) -> Any:
         left.plot(data["steps"][rows], data["std_ratio"][rows], label=f"σ = {std:g}", **style)
         right.plot(data["steps"][rows], data["class_snr_ratio"][rows], label=f"σ = {std:g}", **style)
     left.set_ylabel("generated / true standard deviation")
-    left.set_title("DDIM shrinks the classes", fontsize=10)
+    left.set_title("Few DDIM steps shrink a class of std σ ...", fontsize=10)
     right.set_yscale("log")
     right.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
     right.set_ylabel("generated / true class SNR")
-    right.set_title("so few steps raise distinguishability", fontsize=10)
+    right.set_title("... and so raise its class SNR (linear schedule)", fontsize=10)
     for axis in (left, right):
         axis.axhline(1, color="0.5", lw=0.8)
         axis.set_xscale("log")
@@ -181,7 +182,7 @@ def draw_class_snr(folder: Path) -> Any:
     axis.set_xticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
     axis.minorticks_off()
     axis.set_xlabel(r"class SNR of one sample, $\kappa_1 = c\,\|\mu\|/\tilde\sigma$")
-    axis.set_ylabel(r"$V = n\,\mathrm{E}\tan^2(\mathrm{angle})/(d-1)$: samples needed")
+    axis.set_ylabel(r"$V = n\,\mathrm{E}\tan^2(\mathrm{angle})/(d-1)$: relative sample need")
     axis.set_title("Which separation teaches a learner fastest? (marks: optimum)", fontsize=10)
     axis.legend(fontsize=9)
     return figure
@@ -194,7 +195,7 @@ def draw_sample_gap(folder: Path) -> Any:
         ("standard_samples", "no attack"),
         ("robust_samples", r"$\ell_\infty$, ε = 0.25"),
         ("robust_samples_separation_2", r"$\ell_\infty$, ε = 0.25, classes 2x apart"),
-        ("carmon_order", r"$4\varepsilon^2\sqrt{d n_0}$ (Carmon et al. 2019)"),
+        ("carmon_order", r"$4\varepsilon^2\sqrt{d n_0}$, order only (Carmon et al. 2019)"),
     )
     for i, (name, label) in enumerate(series):
         marker = {} if name == "carmon_order" else {"marker": MARKERS[i], "ms": 4}
@@ -203,7 +204,7 @@ def draw_sample_gap(folder: Path) -> Any:
     axis.set_yscale("log")
     axis.set_xlabel("dimension d")
     axis.set_ylabel("samples for mean accuracy 0.8")
-    axis.set_title(r"The robust sample gap (Schmidt model, $n_0$ = 5)", fontsize=10)
+    axis.set_title(r"The robust sample gap: averaging, Schmidt model, $n_0$ = 5", fontsize=10)
     axis.legend(fontsize=9)
     return figure
 
@@ -245,7 +246,7 @@ def _draw_attacks(axis: Any, data: Columns, p: float, names: list[str]) -> None:
     axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel(f"attack radius ε, {_norm_name(p)} (feature standard deviations)")
     axis.set_ylabel("robust accuracy")
-    axis.set_title("lines: predicted, marks: measured (±2 s.e.)", fontsize=10)
+    axis.set_title(f"{_norm_name(p)} attack: lines predicted, marks measured (±2 s.e.)", fontsize=10)
 
 
 def _marks(axis: Any, i: int, x: Any, y: Any, error: Any, label: str | None = None) -> None:
@@ -254,12 +255,16 @@ def _marks(axis: Any, i: int, x: Any, y: Any, error: Any, label: str | None = No
 
 def _draw_learning_curve(axis: Any, curve: Columns) -> None:
     attacks = [(p, eps) for p, eps in dict.fromkeys(zip(curve["p"], curve["eps"], strict=True)) if eps > 0 or p == curve["p"][0]]
+    if not attacks:
+        return
     for i, (p, eps) in enumerate(attacks):  # eps = 0 is the same in every norm: shown once
         rows = (curve["p"] == p) & (curve["eps"] == eps)
         axis.plot(curve["n"][rows], curve["predicted"][rows], **_style(i))
         label = f"{_norm_name(p)}, ε = {eps:.2g}" if eps else "no attack"
         _marks(axis, i, curve["n"][rows], curve["measured"][rows], curve["standard_error"][rows], label)
     axis.set_xscale("log")
+    axis.set_xticks(np.unique(curve["n"]), [f"{n:g}" for n in np.unique(curve["n"])])
+    axis.minorticks_off()
     axis.set_xlabel("training samples n")
     axis.set_ylabel("balanced robust accuracy")
     axis.set_title("averaging learner: lines predicted, marks measured", fontsize=10)

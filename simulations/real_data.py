@@ -142,7 +142,8 @@ def analyse(
     total_std = math.sqrt(mixture.covariance.trace)
     standard = fit_standard(train)
     frontier = [distinguishability_frontier(mixture, r) for r in radii or [f * total_std for f in RADIUS_FRACTIONS]]
-    curve = [point for p in norms if p != 1 for point in learning_curve(train, test, mixture, grids[p][:4:2], p, rng)]
+    shown = {p: [eps for eps in grids[p][:4:2] if not is_trivial(mixture, eps, p)] for p in norms if p != 1}
+    curve = [point for p, radii in shown.items() for point in learning_curve(train, test, mixture, radii, p, rng)]
     return Analysis(
         table=table,
         mixture=mixture,
@@ -266,7 +267,7 @@ def need(mixture: BinaryMixture, eps: float, p: float, accuracy: float, confiden
 
 
 def learning_curve(
-    train: _Half, test: _Half, mixture: BinaryMixture, radii: tuple[float, ...], p: float, rng: np.random.Generator
+    train: _Half, test: _Half, mixture: BinaryMixture, radii: list[float], p: float, rng: np.random.Generator
 ) -> list[CurvePoint]:
     """Averaging on random subsets of the training half, attacked on the held-out half; spread over subsets only."""
     sizes = [n for n in (2, 4, 8, 16, 32, 64, 128) if n <= len(train.y) // 2]

@@ -38,24 +38,25 @@ def load_table(spec: str, label: str | None = None) -> Table:
     label: name of the label column of a csv file (default: the last column). npz: features under x, X, features or data, labels
     under y, Y, label, labels or target.
     """
+    if label is not None and not spec.lower().endswith(".csv"):
+        raise UserError(f"--label {label} applies to csv files only: {spec} knows its labels (npz: y, label, labels or target)")
     if spec == "breast-cancer":
         from sklearn.datasets import load_breast_cancer
 
         data = load_breast_cancer()
         return make_table(spec, data.data, data.target_names[data.target], tuple(data.feature_names))
-    if spec.startswith("digits"):
+    if spec == "digits" or spec.startswith("digits:"):
         return _load_digits(spec)
     path = Path(spec)
-    if path.suffix not in (".npz", ".csv"):
+    suffix = path.suffix.lower()
+    if suffix not in (".npz", ".csv"):
         near = difflib.get_close_matches(spec, ["breast-cancer", "digits:3,8"], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"--data {spec!r} is neither a known table ({', '.join(NAMES)}) nor a .npz or .csv file{hint}")
     if not path.is_file():
         raise UserError(f"--data {spec}: no such file; check the path (relative to {Path.cwd()})")
-    if label is not None and path.suffix != ".csv":
-        raise UserError(f"--label {label} applies to csv files; an npz names its labels y, label, labels or target")
     try:
-        return _load_npz(path) if path.suffix == ".npz" else _load_csv(path, label)
+        return _load_npz(path) if suffix == ".npz" else _load_csv(path, label)
     except OSError as error:
         raise UserError(f"--data {spec}: cannot read ({error.strerror or error}); check its permissions") from None
 
@@ -95,7 +96,9 @@ def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...]) -> Tab
     names = [str(value) for value in values]
     if len(values) != 2:
         shown = ", ".join(names[:5]) + (", ..." if len(values) > 5 else "")
-        raise UserError(f"--data {name}: found {len(values)} classes ({shown}); exactly two are needed, so keep the rows of two")
+        raise UserError(
+            f"--data {name}: found {len(values)} classes ({shown}); exactly two are needed: drop rows or name another label column"
+        )
     if counts.min() < FEWEST_ROWS:
         rare = int(counts.argmin())
         raise UserError(f"--data {name}: class {names[rare]!r} has {counts[rare]} rows; at least {FEWEST_ROWS} of each are needed")
@@ -145,21 +148,27 @@ def _load_csv(path: Path, label: str | None) -> Table:
         raise UserError(f"--data {path}: not a utf-8 csv file ({error}); export it again as csv") from None
     if not rows:
         raise UserError(f"--data {path}: the file has no rows; give some data")
-    header = _header(rows[0][1], label)
     width = len(rows[0][1])
+    if width < 2:
+        separator = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in rows[0][1][0]), None)
+        found = f"columns separated by {separator}" if separator else "one column only"
+        raise UserError(f"--data {path}: {found}; needs features and a label, separated by commas")
+    header = _header(rows[0][1], label)
     if header is not None:
         rows = rows[1:]
     names = header or [f"column {i + 1}" for i in range(width)]
     if label is not None and label not in names:
-        near = difflib.get_close_matches(label, names, n=1)
+        near = [name for name in names if name.lower() == label.lower()] or difflib.get_close_matches(label, names, n=1)
         raise UserError(f"--label {label!r} is no column of {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
     target = names.index(label) if label is not None else width - 1
-    if width < 2:
-        raise UserError(f"--data {path}: one column only; needs features and a label, separated by commas")
+    if len(set(names)) < len(names):
+        raise UserError(f"--data {path}: two columns are called {max(names, key=names.count)!r}; give each its own name")
     x = np.empty((len(rows), width - 1))
     for i, (line, row) in enumerate(rows):
         if len(row) != width:
-            raise UserError(f"--data {path}: line {line} has {len(row)} cells, the first line has {width}; make them equal")
+            raise UserError(
+                f"--data {path}: line {line} has {len(row)} cells, the first has {width}; make them equal or close a quote"
+            )
         for column, cell in enumerate(row[:target] + row[target + 1 :]):
             x[i, column] = _number(cell, path, line, names[column + (column >= target)])
     tags = np.array([row[target].strip() for _, row in rows])

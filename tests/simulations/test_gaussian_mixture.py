@@ -174,6 +174,30 @@ def test_unknown_flag_names_the_nearest(capsys):
     assert "--quick" in capsys.readouterr().err
 
 
+def test_parts_and_tables_get_their_own_folders():
+    folder = gaussian_mixture.default_folder
+    settings = gaussian_mixture.Settings
+    assert folder(settings()) == Path("results/gaussian_mixture")
+    names = {
+        folder(settings(part=part, data=data)) for part in ("all", "data") for data in ("breast-cancer", "digits:3,8", "a/b.csv")
+    }
+    assert len(names | {folder(settings(part="simulation"))}) == 7
+
+
+@pytest.mark.parametrize("options", [["--help"], ["--part", "data"]])
+def test_closed_output_is_no_traceback(tmp_path, options):
+    command = f"{sys.executable} {SCRIPT} {' '.join(options)} --out {tmp_path} | head -c 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+
+
+def test_few_rows_are_warned_of(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", x=rng.standard_normal((40, 30)), y=np.repeat([0, 1], 20))
+    assert gaussian_mixture.main(["--part", "data", "--data", str(tmp_path / "a.npz"), "--out", str(tmp_path)]) == 0
+    assert "WARNING: 20 training rows for 30 features" in capsys.readouterr().out
+
+
 def test_unwritable_output(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert gaussian_mixture.main(["--part", "data", "--out", str(tmp_path / "file")]) == 1

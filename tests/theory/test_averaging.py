@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.stats import kstest, nct, norm
+from scipy.stats import kstest, nct, ncx2, norm
 
 from simulations.theory_checks import aligned, averaged_accuracies
 from theory import AveragingLaw, BinaryMixture, required_samples
@@ -40,6 +40,25 @@ def test_mean_is_the_accuracy_averaged_over_the_angle():
     for case in (law(), law(dim=2, n=1), law(dim=5, cosine=0.4, n=7), law(dim=300, c=3.0, cosine=0.95, n=50), law(sigma=0.05)):
         accuracy = case.accuracy_at((psi[1:] + psi[:-1]) / 2)
         assert case.mean() == pytest.approx(accuracy @ np.diff(case.angle_cdf(psi)), abs=1e-7)
+
+
+@pytest.mark.parametrize(("dim", "kappa", "cosine"), [(5, 200.0, 0.7), (3, 60.0, 0.2), (40, 1000.0, 0.95), (5, 20.0, -0.8)])
+def test_misaligned_law_at_large_kappa(dim, kappa, cosine):
+    """P(N(kappa rho, 1) >= r chi') with scipy's noncentral chi-square and adaptive integration over the normal variable."""
+    case = law(dim=dim, norm_=1.0, c=kappa, cosine=cosine, n=1)
+    along, across = kappa * cosine, kappa * math.sqrt(1 - cosine**2)
+    centre = math.atan2(across, along)
+    for psi in centre + np.array([-2.0, -0.5, 0.0, 1.0, 2.5]) / kappa:
+        slope = math.tan(psi)  # chi' <= u tan psi where cos psi > 0, chi' <= |u| |tan psi| mirrored otherwise
+        sign = 1 if slope > 0 else -1
+
+        def inside(u, slope=slope):
+            return ncx2.cdf((u * slope) ** 2, dim - 1, across**2) * norm.pdf(u - along)
+
+        low, high = (max(0.0, along - 9), along + 9) if sign > 0 else (along - 9, min(0.0, along + 9))
+        part = quad(inside, low, high, epsabs=1e-13, limit=400)[0]
+        expected = part if sign > 0 else 1 - part
+        assert float(case.angle_cdf(psi)) == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -189,3 +208,9 @@ def test_required_samples_for_linf_and_anisotropic_data():
         n = required_samples(mixture, mixture, 0.05, 0.85, 0.9, p)
         assert SecondOrderLaw(mixture, mixture, n, 0.05, p).quantile(0.1) >= 0.85
         assert SecondOrderLaw(mixture, mixture, n - 1, 0.05, p).quantile(0.1) < 0.85
+
+
+def test_one_dimension_at_its_top():
+    case = law(dim=1, n=4, c=0.25)
+    assert case.cdf(0.9999) == 1.0
+    assert case.cdf(0.001) == 0.0

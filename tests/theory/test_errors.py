@@ -13,6 +13,20 @@ FULL = t.BinaryMixture([1.0, 0.5], [[1.0, 0.2], [0.2, 1.0]])
 
 CASES = [
     (lambda: t.BinaryMixture([1.0, 2.0], [[1.0, 0.5], [0.1, 1.0]]), "not symmetric.*0.4.*cov . cov.T"),
+    (lambda: t.BinaryMixture([1.0, 2.0], [[1.0, 0.1], [0.100001, 1.0]]), "not symmetric.*1e-06"),
+    (lambda: t.BinaryMixture([1.0], True), "not real numbers"),
+    (lambda: t.GaussianMixture([[1.0]], None), "covs is None"),
+    (lambda: t.GaussianMixture(np.empty((0, 2)), 1.0), "no rows"),
+    (lambda: t.direction_cosine([1.0, np.nan], [1.0, 1.0]), "left contains nan"),
+    (lambda: t.direction_cosine(1.0, [1.0, 1.0]), "left has shape"),
+    (lambda: t.duality_gap(GOOD, [1.0, 1.0], -0.1, 2), "eps=-0.1 is negative"),
+    (lambda: t.duality_gap(GOOD, [1.0], 0.1, 2), "dimensions 1 and 2"),
+    (lambda: t.duality_gap(GOOD, [0.0, 0.0], 0.1, 2), "weights are zero"),
+    (lambda: t.AveragingLaw(GOOD, GOOD, 10**400, 0.1), "n has 401 digits"),
+    (lambda: t.AveragingLaw(GOOD, GOOD, 5, 0.1).angle_cdf(math.nan), "psi contains NaN"),
+    (lambda: t.SecondOrderLaw(GOOD, GOOD, 5, 0.1).cdf(math.nan), "a contains NaN"),
+    (lambda: t.learned_classifier(GOOD, np.array(["lda", "lda"])), "unknown learner"),
+    (lambda: t.optimal_synthetic_mean(GOOD, 0.1, 3, "adversarial"), "p=3.*p = 1, 2 and inf"),
     (lambda: t.BinaryMixture([1.0, 2.0], [[1.0, 2.0], [2.0, 1.0]]), "not positive definite.*-1.*shrinkage"),
     (lambda: t.BinaryMixture([1.0, 2.0], [1.0, 0.0]), "variance 0.*> 0"),
     (lambda: t.BinaryMixture([1.0, 2.0], -1.0), "variance -1.*> 0"),
@@ -104,3 +118,13 @@ def test_frozen_objects_do_not_change_under_the_caller():
     x = np.zeros((1, 2))
     t.LinearClassifier([1.0, 1.0]).score(x)
     x[0, 0] = 1.0  # the caller's own arrays stay writable
+
+
+def test_numbers_may_be_zero_dimensional_arrays():
+    classifier = t.LinearClassifier([1.0, 1.0])
+    assert t.robust_accuracy(classifier, GOOD, np.array(0.1), np.array(2)) == t.robust_accuracy(classifier, GOOD, 0.1, 2)
+
+
+def test_extreme_arguments_have_answers():
+    assert t.direction_variance(1e-200, "averaging") == math.inf
+    assert t.optimal_class_snr(eps=1e10) == pytest.approx(1e10)

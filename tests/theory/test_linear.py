@@ -59,6 +59,11 @@ def test_zero_weights_predict_one_class():
     assert (constant.predict(x) == y).mean() == (y == -1).mean()
 
 
+def test_sign_of_zero_is_plus():
+    assert LinearClassifier([1.0]).predict([[0.0]]) == [1.0]
+    assert robust_accuracy(LinearClassifier([0.0]), BinaryMixture([1.0], prior=0.3)) == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize("scale", [1e-200, 1e-6, 1e6, 1e200])
 def test_robust_accuracy_ignores_the_scale_of_the_classifier(scale):
     mixture = random_mixture("full", 4, 6)

@@ -224,3 +224,55 @@ def test_a_hopeless_covariance_raises_instead_of_guessing():
             with contextlib.suppress(RuntimeError):  # refused: fine
                 w = bayes_robust_classifier(mixture, eps, p).weights
                 assert duality_gap(mixture, w, eps, p) <= 1e-9
+
+
+@pytest.mark.parametrize("seed", [249, 345, 379])
+def test_problems_on_which_an_unguarded_corrector_cycles(seed):
+    rng = np.random.default_rng(seed)
+    dim = int(rng.integers(4, 13))
+    basis = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    cov = (basis * np.geomspace(1, 1e5, dim)) @ basis.T
+    mixture = BinaryMixture(rng.standard_normal(dim), (cov + cov.T) / 2)
+    eps = 0.1 * np.abs(mixture.mean).max()
+    assert duality_gap(mixture, bayes_robust_classifier(mixture, eps, np.inf).weights, eps, np.inf) < 1e-9
+
+
+@pytest.mark.parametrize("digits", range(1, 14))
+def test_up_to_the_trivial_radius(kind, p, digits):
+    for seed in range(5):
+        mixture = random_mixture(kind, 4, seed)
+        eps = np.linalg.norm(mixture.mean, p) * (1 - 10.0**-digits)
+        accuracy = bayes_robust_accuracy(mixture, eps, p)
+        assert 0.5 <= accuracy < 0.5 + 10.0 ** (1 - digits) + 1e-9
+        assert duality_gap(mixture, bayes_robust_classifier(mixture, eps, p).weights, eps, p) < 1e-9
+
+
+@pytest.mark.parametrize("p", [1, np.inf])
+@pytest.mark.parametrize("noise", [1e-1, 1e-3])
+def test_a_wrong_solution_is_refused(monkeypatch, p, noise):
+    """The certificate, not the solver, decides: weights off by `noise` leave a gap of order noise^2 and are not returned."""
+    from theory import optimal
+
+    mixture = random_mixture("full", 5, 40, condition=3)
+    solve = optimal._interior_point
+    monkeypatch.setattr(optimal, "_interior_point", lambda *a: solve(*a) * (1 + noise * np.array([1, -1, 1, -1, 1])))
+    with pytest.raises(RuntimeError, match="duality gap"):
+        bayes_robust_classifier(mixture, radius(mixture, p, 0.3), p)
+
+
+def test_duality_gap_speaks_of_balanced_classes_and_ignores_the_scale():
+    mixture = random_mixture("full", 5, 41, prior=0.2)
+    balanced = BinaryMixture(mixture.mean, mixture.cov)
+    w = np.random.default_rng(0).standard_normal(5) + mixture.mean
+    gap = duality_gap(mixture, w, 0.1, 2)
+    assert gap > 1e-3
+    assert gap == pytest.approx(duality_gap(balanced, 1e6 * w, 0.1, 2), abs=1e-12)
+
+
+def test_secular_shift_lies_on_the_sphere():
+    for kind in ("diagonal", "full"):
+        for fraction in (0.01, 0.3, 0.9):
+            mixture = random_mixture(kind, 12, 42, condition=1e4)
+            eps = radius(mixture, 2, fraction)
+            shift = mixture.mean - mixture.covariance.matvec(bayes_robust_classifier(mixture, eps, 2).weights)
+            assert np.linalg.norm(shift) == pytest.approx(eps, rel=1e-10)

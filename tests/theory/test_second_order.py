@@ -118,3 +118,29 @@ def test_robust_samples_grow_like_the_square_root_of_the_dimension():
     slope = np.polyfit(np.log(dims), [math.log(needed(d)) for d in dims], 1)[0]
     assert 0.35 < slope < 0.55
     assert robust_sample_gap(100_000, 5.0, 0.25).robust_samples == pytest.approx(needed(1e5), abs=1.5)
+
+
+def test_strongly_correlated_coordinates():
+    """Var ||theta||_1 at correlation 0.95, d = 40: 2 terms of Mehler's series give 233, all of them 258; Monte Carlo to 0.5 %."""
+    cov = np.full((40, 40), 0.95) + 0.05 * np.eye(40)
+    mixture = BinaryMixture(np.linspace(-0.5, 1.0, 40), cov)
+    _, theta = sampled_accuracies(mixture, mixture, 2, 0.1, np.inf, 400_000, 37)
+    variance = SecondOrderLaw(mixture, mixture, 2, 0.1)._statistics[1][1, 1]
+    assert variance == pytest.approx(np.abs(theta).sum(axis=1).var(), rel=0.01)
+
+
+def test_strong_attack_in_l2_to_its_error():
+    """At eps of the size of the signal the curvature of the norm matters: 6 times the error measured here, a sixth of the term."""
+    mixture = BinaryMixture(np.full(40, 0.3))
+    for n in (2, 4):
+        exact = AveragingLaw(mixture, mixture, n, 1.5).mean()
+        assert SecondOrderLaw(mixture, mixture, n, 1.5, 2).mean() == pytest.approx(exact, abs=1e-3)
+
+
+def test_gap_uses_the_standard_accuracy_and_names_the_ceiling():
+    gaps = [robust_sample_gap(400, 4.0, eps) for eps in (0.05, 0.4)]
+    assert gaps[0].standard_samples == gaps[1].standard_samples
+    mixture = schmidt_mixture(400, 4.0)
+    ceiling = ndtr((400 - 0.25 * 400) / math.sqrt(float(mixture.cov) * 400))
+    with pytest.raises(ValueError, match=f"the ceiling at eps=0.25 is {ceiling:.6g}"):
+        robust_sample_gap(400, 4.0, 0.25, 0.9999)
