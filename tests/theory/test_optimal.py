@@ -237,6 +237,15 @@ def test_problems_on_which_an_unguarded_corrector_cycles(seed):
     assert duality_gap(mixture, bayes_robust_classifier(mixture, eps, np.inf).weights, eps, np.inf) < 1e-9
 
 
+def test_another_problem_on_which_it_cycles():
+    rng = np.random.default_rng(1169)
+    dim, condition = int(rng.integers(2, 30)), 10 ** rng.uniform(0, 6)
+    basis = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    cov = (basis * np.geomspace(1, condition, dim)) @ basis.T
+    mixture = BinaryMixture(rng.standard_normal(dim), (cov + cov.T) / 2)
+    assert bayes_robust_accuracy(mixture, radius(mixture, 1, 0.1), 1) > 0.5
+
+
 @pytest.mark.parametrize("digits", range(1, 14))
 def test_up_to_the_trivial_radius(kind, p, digits):
     for seed in range(5):

@@ -120,13 +120,15 @@ def test_robust_samples_grow_like_the_square_root_of_the_dimension():
     assert robust_sample_gap(100_000, 5.0, 0.25).robust_samples == pytest.approx(needed(1e5), abs=1.5)
 
 
-def test_strongly_correlated_coordinates():
-    """Var ||theta||_1 at correlation 0.95, d = 40: 2 terms of Mehler's series give 233, all of them 258; Monte Carlo to 0.5 %."""
-    cov = np.full((40, 40), 0.95) + 0.05 * np.eye(40)
-    mixture = BinaryMixture(np.linspace(-0.5, 1.0, 40), cov)
-    _, theta = sampled_accuracies(mixture, mixture, 2, 0.1, np.inf, 400_000, 37)
-    variance = SecondOrderLaw(mixture, mixture, 2, 0.1)._statistics[1][1, 1]
-    assert variance == pytest.approx(np.abs(theta).sum(axis=1).var(), rel=0.01)
+@pytest.mark.parametrize(("low", "n"), [(-0.5, 2), (1.0, 1)])
+def test_strongly_correlated_coordinates(low, n):
+    """Var ||theta||_1 at correlation 0.95, d = 40, to 0.7 % (3 standard errors of 400,000 draws): fewer terms of Mehler's series or a
+    wrong Hermite recursion miss by 1 to 10 %.
+    """
+    mixture = BinaryMixture(np.linspace(low, 1.0, 40), np.full((40, 40), 0.95) + 0.05 * np.eye(40))
+    _, theta = sampled_accuracies(mixture, mixture, n, 0.1, np.inf, 400_000, 37)
+    variance = SecondOrderLaw(mixture, mixture, n, 0.1)._statistics[1][1, 1]
+    assert variance == pytest.approx(np.abs(theta).sum(axis=1).var(), rel=0.007)
 
 
 def test_strong_attack_in_l2_to_its_error():
