@@ -101,7 +101,7 @@ def draw_ceiling(folder: Path) -> Any:
     axis.text(1, 0.507, "guessing", color="0.35", fontsize=9)
     axis.set_xlabel("angle between synthetic and real mean (degrees)")
     axis.set_ylabel(r"mean robust accuracy ($\ell_2$, $\varepsilon$ = 0.5)")
-    axis.set_title("A rotated mean: no number of samples lifts the ceiling (d = 20, ‖μ‖ = 2, σ = 1)", fontsize=10)
+    axis.set_title("A rotated mean has a ceiling (d = 20, ‖μ‖ = 2, σ = 1)", fontsize=10)
     axis.legend()
     return figure
 
