@@ -184,8 +184,9 @@ def _interior_point(mu: Array, cov: Array, eps: float, p: float) -> Array:
 
     The multipliers a, b >= 0 of the two bounds give the adversary's shift z = a - b, with sum(a + b) = eps (p=1) or
     a + b = eps (p=inf). Mehrotra's predictor-corrector (Nocedal and Wright 2006, section 16.6); each step factorises one
-    d x d matrix, Sigma plus a diagonal. Own code because scipy has no quadratic-programming solver and its closest,
-    lsq_linear, needs minutes at d = 1,000.
+    d x d matrix, Sigma plus a diagonal. Own code because p=1 would need scipy's lsq_linear inside a root search, and for p=inf
+    lsq_linear misses the gap of 1e-9 on 4 % of random problems of condition 1 to 1e6 and takes 4 to 8 s at d = 1,000 where
+    they are ill-conditioned (this: none of 30,000, and about 1 s).
     """
     d, shared = len(mu), p == 1
     start = np.linalg.solve(cov, mu)  # the answer at eps = 0, whose size bounds that of w: start half-way, with slack of that size

@@ -38,7 +38,7 @@ def test_beats_a_thousand_random_classifiers_and_equals_its_own_classifier(kind,
         eps = radius(mixture, p, 0.4)
         best, classifier = bayes_robust_accuracy(mixture, eps, p), bayes_robust_classifier(mixture, eps, p)
         assert best == pytest.approx(robust_accuracy(classifier, mixture, eps, p), abs=1e-9)
-        for i in range(250):
+        for i in range(1000):
             near = classifier.weights * (1 + 0.1 * rng.standard_normal(dim))  # half of them close to the optimum
             w = near if i % 2 else rng.standard_normal(dim)
             rival = LinearClassifier(w / np.linalg.norm(w), rng.normal(0, 0.5))
