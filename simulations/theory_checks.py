@@ -152,12 +152,17 @@ def check_learned(rng: Rng, effort: Effort, learner: str, kind: str, p: float, l
 
 
 def check_optimal_mean(rng: Rng, effort: Effort, learner: str, kind: str, p: float) -> dict[str, Estimate]:
-    """T3a: standard training on the optimal synthetic mean is as robust as the robust optimum of the real mixture."""
-    mixture = example_mixture(kind, 5)
+    """T3a: standard training on the optimal synthetic mean is as robust as the robust optimum of the real mixture.
+
+    For p=inf the optimum has zero weights, whose noise costs accuracy of order 1/sqrt(n), not 1/n: there theory is the second-order law
+    at this n, which knows the kink of ||w||_1 at 0.
+    """
+    mixture, n = example_mixture(kind, 5), effort.training_points
     eps = radius_for(mixture, p, 0.5)
-    x, y = BinaryMixture(optimal_synthetic_mean(mixture, eps, p, learner), mixture.cov).sample(effort.training_points, rng)
-    hits = attacked_hits(fit(learner, x, y), mixture, eps, p, effort.test_points, rng)
-    return {"": share(bayes_robust_accuracy(mixture, eps, p), hits, effort.test_points)}
+    synthetic = BinaryMixture(optimal_synthetic_mean(mixture, eps, p, learner), mixture.cov)
+    hits = attacked_hits(fit(learner, *synthetic.sample(n, rng)), mixture, eps, p, effort.test_points, rng)
+    theory = bayes_robust_accuracy(mixture, eps, p) if p == 2 else SecondOrderLaw(mixture, synthetic, n, eps, p).mean()
+    return {"": share(theory, hits, effort.test_points)}
 
 
 def check_ceiling(rng: Rng, effort: Effort, cosine: float) -> dict[str, Estimate]:
@@ -186,8 +191,8 @@ def t3_checks() -> Iterator[Check]:
             yield Check("T3 learned classifier, many samples", describe(**arguments), check_learned, arguments)
     arguments = {"learner": "svm", "kind": "scalar", "p": 2.0, "label_noise": 0.0}
     yield Check("T3 learned classifier, many samples", describe(**arguments), check_learned, arguments)
-    for learner, kind in (("averaging", "scalar"), ("averaging", "full"), ("lda", "diagonal"), ("logistic", "full")):
-        for p in NORMS:
+    for kind in KINDS:
+        for learner, p in (("averaging", 2.0), ("averaging", math.inf), ("lda", 2.0), ("logistic", 2.0)):
             arguments = {"learner": learner, "kind": kind, "p": p}
             yield Check("T3 optimal synthetic mean", describe(**arguments), check_optimal_mean, arguments)
     for cosine in (1.0, 0.9, 0.7, 0.4, 0.0):
@@ -305,7 +310,7 @@ def t5_t6_checks() -> Iterator[Check]:
         ("scalar", math.inf, 100, 30),
         ("scalar", math.inf, 200, 10),
         ("diagonal", math.inf, 100, 5),
-        ("full", math.inf, 60, 5),
+        ("full", math.inf, 60, 20),
         ("diagonal", 2.0, 80, 4),
         ("full", 2.0, 60, 10),
     ):

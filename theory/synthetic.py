@@ -66,6 +66,9 @@ def optimal_synthetic_mean(mixture: BinaryMixture, eps: float, p: float = 2, lea
     lda, logistic  mu~ = mu - z*, since Sigma^-1 (mu - z*) = w*.
     adversarial    mu~ = mu: adversarial training needs no help from the data.
 
+    This is the limit of many samples. For p = 2 it is approached like 1/n; for p = inf and 1, where w* has zeros or ties that
+    sampling noise breaks, like 1/sqrt(n).
+
     Returns (d,). Raises ValueError where eps >= ||mu||_p (nothing is robust), for an unknown learner, p not in {1, 2, inf}.
     """
     learner = one_of(learner, "learner", LEARNERS)
