@@ -220,9 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: every file in the output folder is whole, but it may mix this run with an earlier one", file=sys.stderr)
         return 130
-    except OSError as error:  # standard output is gone or full; files have their own message
+    except OSError as error:  # files have their own message: an error without a name is standard output, closed or full
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"error: cannot write to standard output ({error.strerror}); redirect it elsewhere", file=sys.stderr)
+        print(f"error: cannot use {error.filename or 'standard output'} ({error.strerror}); redirect or free it", file=sys.stderr)
         return 1
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
@@ -27,7 +26,6 @@ from theory import (
     BinaryMixture,
     LinearClassifier,
     SecondOrderLaw,
-    bayes_robust_accuracy,
     bayes_robust_classifier,
     distinguishability_frontier,
     is_trivial,
@@ -288,26 +286,33 @@ def learning_curve(
 
 def verdict(analysis: Analysis) -> list[str]:
     """Plain sentences: where the Gaussian assumption breaks and by how much."""
-    lines = []
     live = [row for row in analysis.comparisons if not row.trivial]
     if not live:
-        lines.append(
-            "every radius is at or beyond ||mu||_p: no classifier beats guessing, so there is nothing to compare; use a smaller --eps"
-        )
-    for name in ("moments", "shape") if live else ():
-        gaps = [getattr(row, f"{name}_gap") for row in live]
-        largest, worst = max(zip(gaps, live, strict=True), key=lambda pair: abs(pair[0]))
+        trivial = "every radius is at or beyond ||mu||_p: no classifier beats guessing, so there is nothing to compare"
+        return [f"{trivial}; use a smaller --eps", *_shape_faults(analysis.shapes)]
+    return [*_gap_sizes(live), *_shape_faults(analysis.shapes)]
+
+
+def _gap_sizes(rows: list[Comparison]) -> list[str]:
+    lines = []
+    for name in ("moments", "shape"):
+        gaps = [getattr(row, f"{name}_gap") for row in rows]
+        largest, worst = max(zip(gaps, rows, strict=True), key=lambda pair: abs(pair[0]))
         where = f"{worst.classifier}, p={worst.p:g}, eps={worst.eps:.3g}"
         lines.append(f"{name}: mean |gap| {np.abs(gaps).mean():.3f}, largest {largest:+.3f} ({where})")
-    by_optimum = [row for row in live if row.classifier == OPTIMUM]
-    gaps = [row.measured - row.predicted for row in by_optimum]
-    beyond = sum(abs(gap) > 3 * row.standard_error for gap, row in zip(gaps, by_optimum, strict=True))
-    if live:
-        lines.append(
-            f"predicted robust optimum: mean |measured - predicted| {np.abs(gaps).mean():.3f}, largest {max(gaps, key=abs):+.3f}, "
-            f"beyond 3 standard errors at {beyond} of {len(gaps)} attacks"
-        )
-    for shape in analysis.shapes:
+    optimum = [(row.measured - row.predicted, row.standard_error) for row in rows if row.classifier == OPTIMUM]
+    gaps = [gap for gap, _ in optimum]
+    beyond = sum(abs(gap) > 3 * error for gap, error in optimum)
+    lines.append(
+        f"predicted robust optimum: mean |measured - predicted| {np.abs(gaps).mean():.3f}, largest {max(gaps, key=abs):+.3f}, "
+        f"beyond 3 standard errors at {beyond} of {len(gaps)} attacks"
+    )
+    return lines
+
+
+def _shape_faults(shapes: tuple[Shape, ...]) -> list[str]:
+    lines = []
+    for shape in shapes:
         faults = []
         if not 0.8 < shape.std_ratio < 1.25:
             faults.append(f"spreads {shape.std_ratio:.2f} times as wide as the shared covariance says")
@@ -322,5 +327,4 @@ def verdict(analysis: Analysis) -> list[str]:
 
 def optimum_by_eps(analysis: Analysis) -> list[tuple[float, float, float, bool]]:
     """(p, eps, predicted robust optimum, trivial) at each radius."""
-    seen: dict[tuple[float, float], Any] = {(row.p, row.eps): row.trivial for row in analysis.comparisons}
-    return [(p, eps, bayes_robust_accuracy(analysis.mixture, eps, p), trivial) for (p, eps), trivial in seen.items()]
+    return [(row.p, row.eps, row.predicted, row.trivial) for row in analysis.comparisons if row.classifier == OPTIMUM]

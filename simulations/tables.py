@@ -18,6 +18,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 NAMES = ("breast-cancer", "digits:A,B")
 FEATURE_KEYS = ("x", "X", "features", "data")
 LABEL_KEYS = ("y", "Y", "label", "labels", "target")
+NO_LABEL = ("", "nan", "na", "null", "none")
 FEWEST_ROWS = 10  # of each class: half of them estimate means and a covariance, half of them test
 
 
@@ -80,18 +81,13 @@ def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...]) -> Tab
         raise UserError(
             f"--data {name}: row {row + 1}, column {features[column]!r} holds {points[row, column]}; remove the row or impute the value"
         )
-    if tags.dtype.kind in "US":
-        missing = np.flatnonzero(np.isin(np.char.lower(np.char.strip(tags)), ["", "nan", "na", "null", "none"]))
-        if len(missing):
-            raise UserError(
-                f"--data {name}: row {int(missing[0]) + 1} has no label ({str(tags[missing[0]])!r}); remove it or fill it in"
-            )
     if tags.dtype.kind not in "USbuif":
         raise UserError(f"--data {name}: labels are {tags.dtype}; give numbers or text")
-    if tags.dtype.kind == "f" and not np.isfinite(tags).all():
-        raise UserError(
-            f"--data {name}: row {int(np.flatnonzero(~np.isfinite(tags))[0]) + 1} has no label; remove it or fill it in"
-        )
+    text = np.char.lower(np.char.strip(tags.astype(str)))
+    missing = np.flatnonzero(~np.isfinite(tags) if tags.dtype.kind == "f" else np.isin(text, NO_LABEL))
+    if len(missing):
+        row = int(missing[0])
+        raise UserError(f"--data {name}: row {row + 1} has no label ({str(tags[row])!r}); remove it or fill it in")
     values, codes, counts = np.unique(tags, return_inverse=True, return_counts=True)
     names = [str(value) for value in values]
     if len(values) != 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,12 @@ def vector_norm(vector: Array, p: float) -> float:
     return largest * float(np.linalg.norm(vector / largest, ord=p)) if largest else 0.0
 
 
+def robust_margin(w: Array, mixture: BinaryMixture, eps: float, p: float) -> tuple[float, float]:
+    """Mean w.mu - eps ||w||_q and standard deviation s = sqrt(w' Sigma w) of the attacked margin y w.(x + delta), w not zero."""
+    margin = float(w @ mixture.mean) - eps * vector_norm(w, dual_exponent(p))
+    return margin, math.sqrt(mixture.covariance.quadratic(w))
+
+
 def robust_accuracy(classifier: LinearClassifier, mixture: BinaryMixture, eps: float = 0.0, p: float = 2) -> float:
     """Accuracy of a linear classifier when every point may move by eps in l_p (T1).
 
@@ -55,9 +62,8 @@ def robust_accuracy(classifier: LinearClassifier, mixture: BinaryMixture, eps: f
     scale = float(np.abs(w).max())
     if scale == 0:
         return prior if b >= 0 else 1 - prior
-    w, b = w / scale, b / scale
-    s = np.sqrt(mixture.covariance.quadratic(w))
-    margin = w @ mixture.mean - radius * vector_norm(w, dual_exponent(order))
+    margin, s = robust_margin(w / scale, mixture, radius, order)
+    b = b / scale
     return float(prior * ndtr((margin + b) / s) + (1 - prior) * ndtr((margin - b) / s))
 
 

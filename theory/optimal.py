@@ -19,8 +19,8 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky
 from scipy.special import ndtr
 
-from theory._checks import Array, dual_exponent, finite_array, non_negative, norm_order, same_dimension
-from theory.linear import LinearClassifier, robust_accuracy, vector_norm
+from theory._checks import Array, finite_array, non_negative, norm_order, same_dimension
+from theory.linear import LinearClassifier, robust_accuracy, robust_margin, vector_norm
 from theory.mixtures import BinaryMixture
 
 GAP_TOLERANCE = 1e-9  # largest accepted duality gap, in accuracy
@@ -92,12 +92,11 @@ def duality_gap(mixture: BinaryMixture, weights: Array, eps: float, p: float) ->
     if not w.any():
         raise ValueError("weights are zero: they name no direction to bound")
     w = w / np.abs(w).max()
-    margin = float(w @ mixture.mean) - radius * vector_norm(w, dual_exponent(order))
-    spread = mixture.covariance.quadratic(w)
-    shift = mixture.mean - mixture.covariance.matvec(w) * (max(margin, 0.0) / spread)
+    margin, s = robust_margin(w, mixture, radius, order)
+    shift = mixture.mean - mixture.covariance.matvec(w) * (max(margin, 0.0) / s**2)
     norm = vector_norm(shift, order)
     feasible = shift * (radius / norm if norm > radius else 1.0)
-    return float(ndtr(mixture.covariance.mahalanobis(mixture.mean - feasible)) - ndtr(margin / math.sqrt(spread)))
+    return float(ndtr(mixture.covariance.mahalanobis(mixture.mean - feasible)) - ndtr(margin / s))
 
 
 def _elementwise_weights(mu: Array, variances: Array, eps: float, p: float) -> Array:

@@ -149,17 +149,18 @@ class _Products:
 @lru_cache(maxsize=2)
 def _products(mixture: BinaryMixture, synthetic: BinaryMixture) -> _Products:
     cov, real = synthetic.covariance, mixture.covariance
+    c = cov.variances
     if not cov.is_full and not real.is_full:
-        c, s = cov.variances, real.variances
-        diagonal, squares, quartic = c * s * c, float(c @ c), float((c * s) @ (c * s))
-        trace_real = float(c @ s)
+        diagonal, squares = c * real.variances * c, float(c @ c)
+        trace_real, quartic = float(c @ real.variances), float((c * real.variances) @ (c * real.variances))
     else:
-        left = cov.value if cov.is_full else cov.variances[:, None]
-        product = left @ real.value if cov.is_full and real.is_full else left * real.value  # C Sigma, (d, d)
-        dense = cov.value if cov.is_full else None
-        diagonal = (product * dense).sum(axis=1) if dense is not None else np.diagonal(product) * cov.variances
-        squares = float((dense * dense).sum()) if dense is not None else float(cov.variances @ cov.variances)
-        quartic, trace_real = float((product * product.T).sum()), float(np.trace(product))
+        if cov.is_full:
+            product = cov.value @ real.value if real.is_full else cov.value * real.value  # C Sigma, (d, d)
+            diagonal, squares = (product * cov.value).sum(axis=1), float((cov.value * cov.value).sum())
+        else:
+            product = c[:, None] * real.value
+            diagonal, squares = np.diagonal(product) * c, float(c @ c)
+        trace_real, quartic = float(np.trace(product)), float((product * product.T).sum())
     identity = Covariance(1.0, mixture.dim)
     return _Products(
         cov=cov,
