@@ -18,7 +18,7 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python %d.%d is too old: install Python >= 3.11 and run make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[diffusion,diffusers,dev]"
 	@touch $@
 
 demo: $(READY)
@@ -41,6 +41,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(PY) benchmarks/bench_theory.py $(ARGS)
+	$(PY) benchmarks/bench_guidance.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

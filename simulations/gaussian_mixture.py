@@ -9,23 +9,19 @@ each, and OUT/summary.json. Exit status: 0 fine; 1 some |z| > 5 or bad input; 2 
 
 from __future__ import annotations
 
-import io
 import os
-import platform
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
 import numpy as np
-import tyro
 
+from simulations.command import describe, run_command, versions
 from simulations.output import UserError, prepare_folder, text_table, write_csv, write_json
 
 if TYPE_CHECKING:
@@ -90,7 +86,7 @@ def run(settings: Settings) -> int:
     check_settings(settings)
     out = settings.out or default_folder(settings)
     settings = replace(settings, out=out)
-    print("settings: " + ", ".join(f"{name}={_shown(value)}" for name, value in asdict(settings).items()))
+    print(describe(settings))
     with_simulation, with_data = settings.part != "data", settings.part != "simulation"
     if with_data:
         from simulations.tables import load_table
@@ -180,17 +176,6 @@ def analyse_real_data(settings: Settings, table: Table, out: Path) -> dict[str, 
     return summary
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("contrastive-dp", "numpy", "scipy", "scikit-learn", "matplotlib"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
 def default_folder(settings: Settings) -> Path:
     """results/gaussian_mixture for both parts on the default table; other combinations get folders of their own."""
     stem = Path(settings.data).stem.replace(":", "-").replace(",", "-")
@@ -199,37 +184,10 @@ def default_folder(settings: Settings) -> Path:
     return Path("results") / (stem if settings.part == "data" else "simulation")
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value)) or "default"
-    return "default" if value is None else str(value)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run; what the user can mend is one line on standard error and status 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # class names in any script on any terminal
-    try:
-        status = run(tyro.cli(Annotated[Settings, tyro.conf.arg(name="")], args=arguments, description=HELP))
-        sys.stdout.flush()
-        return status
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: every file in the output folder is whole, but it may mix this run with an earlier one", file=sys.stderr)
-        return 130
-    except OSError as error:  # files have their own message: an error without a name is standard output, closed or full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"error: cannot use {error.filename or 'standard output'} ({error.strerror}); redirect or free it", file=sys.stderr)
-        return 1
-
-
-def _terminate(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt  # SIGTERM ends like Ctrl-C, so that the workers are stopped
+    """Parse the command line and run."""
+    return run_command(Settings, run, HELP, arguments)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())

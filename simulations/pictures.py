@@ -36,11 +36,15 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # 
 
 def draw_all(folder: Path, real_data: bool = True, simulation: bool = True) -> list[Path]:
     """Draw the pictures of one or both parts of the main job from the csv files in `folder`; returns the PNG paths."""
-    pictures = {**(SIMULATION_PICTURES if simulation else {}), **(DATA_PICTURES if real_data else {})}
+    return draw(folder, {**(SIMULATION_PICTURES if simulation else {}), **(DATA_PICTURES if real_data else {})})
+
+
+def draw(folder: Path, pictures: dict[str, Callable[[Path], Any]]) -> list[Path]:
+    """Draw each picture from the csv files in `folder` to NAME.png there; returns the paths."""
     written = []
-    for name, draw in pictures.items():
+    for name, drawing in pictures.items():
         with mpl.rc_context(STYLE):
-            figure = draw(folder)
+            figure = drawing(folder)
             # no creation date or version in the file: the same numbers give the same bytes
             written.append(write_whole(folder / f"{name}.png", partial(figure.savefig, dpi=150, metadata={"Software": None})))
         plt.close(figure)
@@ -61,23 +65,23 @@ def read_columns(path: Path) -> Columns:
     return columns
 
 
-def _new_figure(panels: int, width: float = 0.0, height: float = 3.6) -> tuple[Any, Any]:
+def new_figure(panels: int, width: float = 0.0, height: float = 3.6) -> tuple[Any, Any]:
     figure, axes = plt.subplots(1, panels, figsize=(width or 4.6 * panels, height), layout="constrained", squeeze=False)
     return figure, axes[0]
 
 
-def _style(i: int) -> dict[str, Any]:
+def style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i], "linestyle": DASHES[i]}
 
 
 def draw_accuracy_against_n(folder: Path) -> Any:
     data = read_columns(folder / "accuracy_against_n.csv")
-    figure, (left, right) = _new_figure(2)
+    figure, (left, right) = new_figure(2)
     for i, c in enumerate(np.unique(data["separation"])):
         rows = data["separation"] == c
         for axis, x in ((left, data["n"][rows]), (right, data["kappa"][rows])):
-            axis.plot(x, data["mean"][rows], label=f"c = {c:g}", **_style(i))
-            _marks(axis, i, x, data["simulation"][rows], data["standard_error"][rows])
+            axis.plot(x, data["mean"][rows], label=f"c = {c:g}", **style(i))
+            marks(axis, i, x, data["simulation"][rows], data["standard_error"][rows])
         left.fill_between(data["n"][rows], data["q05"][rows], data["q95"][rows], color=COLOURS[i], alpha=0.15, lw=0)
     for axis in (left, right):
         axis.axhline(data["ceiling"][0], color="0.3", lw=1, ls=(0, (1, 1)))
@@ -94,9 +98,9 @@ def draw_accuracy_against_n(folder: Path) -> Any:
 
 def draw_ceiling(folder: Path) -> Any:
     data = read_columns(folder / "ceiling.csv")
-    figure, (axis,) = _new_figure(1, 5.6)
+    figure, (axis,) = new_figure(1, 5.6)
     for i, (name, label) in enumerate((("ceiling", "n = ∞: the ceiling"), ("n30", "n = 30"), ("n5", "n = 5"))):
-        axis.plot(data["angle_degrees"], data[name], label=label, lw=2.5 if i == 0 else 1.5, **_style(i))
+        axis.plot(data["angle_degrees"], data[name], label=label, lw=2.5 if i == 0 else 1.5, **style(i))
     axis.axhline(0.5, color="0.5", lw=0.8)
     axis.text(1, 0.507, "guessing", color="0.35", fontsize=9)
     axis.set_xlabel("angle between synthetic and real mean (degrees)")
@@ -108,7 +112,7 @@ def draw_ceiling(folder: Path) -> Any:
 
 def draw_linf_mean(folder: Path) -> Any:
     data = read_columns(folder / "linf_mean.csv")
-    figure, (axis,) = _new_figure(1, 7.0)
+    figure, (axis,) = new_figure(1, 7.0)
     axis.bar(data["coordinate"], data["real"], color="0.85", edgecolor="0.5", label="real mean μ")
     for i, eps in enumerate(("0.2", "0.5")):
         style = {"color": COLOURS[i], "marker": MARKERS[i], "ms": 5}
@@ -122,13 +126,13 @@ def draw_linf_mean(folder: Path) -> Any:
 
 def draw_frontier(folder: Path) -> Any:
     data = read_columns(folder / "frontier.csv")
-    figure, (left, right) = _new_figure(2)
+    figure, (left, right) = new_figure(2)
     for i, snr in enumerate(np.unique(data["mean_over_total_std"])):
         rows = data["mean_over_total_std"] == snr
         x = data["radius_over_total_std"][rows]
-        left.plot(x, data["sample_multiplier"][rows], label=f"‖μ‖/(√d σ) = {snr:g}", **_style(i))
-        right.plot(x, data["mean_scale"][rows], **_style(i))
-        right.plot(x, data["std_scale"][rows], lw=3, alpha=0.5, **_style(i))
+        left.plot(x, data["sample_multiplier"][rows], label=f"‖μ‖/(√d σ) = {snr:g}", **style(i))
+        right.plot(x, data["mean_scale"][rows], **style(i))
+        right.plot(x, data["std_scale"][rows], lw=3, alpha=0.5, **style(i))
     left.set_yscale("log")
     left.set_yticks([1, 2, 5, 10], ["1", "2", "5", "10"])
     left.minorticks_off()
@@ -144,12 +148,12 @@ def draw_frontier(folder: Path) -> Any:
 
 def draw_ddim_shrinkage(folder: Path) -> Any:
     data = read_columns(folder / "ddim_shrinkage.csv")
-    figure, (left, right) = _new_figure(2)
+    figure, (left, right) = new_figure(2)
     for i, std in enumerate(np.unique(data["std"])):
         rows = data["std"] == std
-        style = {**_style(i), "marker": MARKERS[i], "ms": 4}
-        left.plot(data["steps"][rows], data["std_ratio"][rows], label=f"σ = {std:g}", **style)
-        right.plot(data["steps"][rows], data["class_snr_ratio"][rows], label=f"σ = {std:g}", **style)
+        look = {**style(i), "marker": MARKERS[i], "ms": 4}
+        left.plot(data["steps"][rows], data["std_ratio"][rows], label=f"σ = {std:g}", **look)
+        right.plot(data["steps"][rows], data["class_snr_ratio"][rows], label=f"σ = {std:g}", **look)
     left.set_ylabel("generated / true standard deviation")
     left.set_title("Few DDIM steps shrink a class of std σ ...", fontsize=10)
     right.set_yscale("log")
@@ -166,12 +170,12 @@ def draw_ddim_shrinkage(folder: Path) -> Any:
 
 def draw_class_snr(folder: Path) -> Any:
     data = read_columns(folder / "class_snr.csv")
-    figure, (axis,) = _new_figure(1, 6.2, 4.0)
+    figure, (axis,) = new_figure(1, 6.2, 4.0)
     curves = dict.fromkeys(zip(data["learner"], data["training_eps_over_sigma"], strict=True))
     for i, (learner, eps) in enumerate(curves):
         rows = (data["learner"] == learner) & (data["training_eps_over_sigma"] == eps)
         label = f"{learner}, adversarial, ε/σ = {eps:g}" if eps else learner
-        axis.plot(data["class_snr"][rows], data["variance"][rows], label=label, **_style(i))
+        axis.plot(data["class_snr"][rows], data["variance"][rows], label=label, **style(i))
         best = data["optimal_class_snr"][rows][0]
         if np.isfinite(best):
             value = np.exp(np.interp(np.log(best), np.log(data["class_snr"][rows]), np.log(data["variance"][rows])))
@@ -190,7 +194,7 @@ def draw_class_snr(folder: Path) -> Any:
 
 def draw_sample_gap(folder: Path) -> Any:
     data = read_columns(folder / "sample_gap.csv")
-    figure, (axis,) = _new_figure(1, 6.0)
+    figure, (axis,) = new_figure(1, 6.0)
     series = (
         ("standard_samples", "no attack"),
         ("robust_samples", r"$\ell_\infty$, ε = 0.25"),
@@ -199,7 +203,7 @@ def draw_sample_gap(folder: Path) -> Any:
     )
     for i, (name, label) in enumerate(series):
         marker = {} if name == "carmon_order" else {"marker": MARKERS[i], "ms": 4}
-        axis.plot(data["dim"], data[name], label=label, **_style(i), **marker)
+        axis.plot(data["dim"], data[name], label=label, **style(i), **marker)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel("dimension d")
@@ -241,15 +245,15 @@ def _draw_attacks(axis: Any, data: Columns, p: float, names: list[str]) -> None:
         rows = (data["p"] == p) & (data["classifier"] == name)
         if not rows.any():
             continue
-        axis.plot(data["eps"][rows], data["predicted"][rows], **_style(i))
-        _marks(axis, i, data["eps"][rows], data["measured"][rows], data["standard_error"][rows], name)
+        axis.plot(data["eps"][rows], data["predicted"][rows], **style(i))
+        marks(axis, i, data["eps"][rows], data["measured"][rows], data["standard_error"][rows], name)
     axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel(f"attack radius ε, {_norm_name(p)} (feature standard deviations)")
     axis.set_ylabel("robust accuracy")
     axis.set_title(f"{_norm_name(p)} attack: lines predicted, marks measured (±2 s.e.)", fontsize=10)
 
 
-def _marks(axis: Any, i: int, x: Any, y: Any, error: Any, label: str | None = None) -> None:
+def marks(axis: Any, i: int, x: Any, y: Any, error: Any, label: str | None = None) -> None:
     axis.errorbar(x, y, 2 * error, fmt=MARKERS[i], color=COLOURS[i], ms=5, capsize=2, label=label)
 
 
@@ -259,9 +263,9 @@ def _draw_learning_curve(axis: Any, curve: Columns) -> None:
         return
     for i, (p, eps) in enumerate(attacks):  # eps = 0 is the same in every norm: shown once
         rows = (curve["p"] == p) & (curve["eps"] == eps)
-        axis.plot(curve["n"][rows], curve["predicted"][rows], **_style(i))
+        axis.plot(curve["n"][rows], curve["predicted"][rows], **style(i))
         label = f"{_norm_name(p)}, ε = {eps:.2g}" if eps else "no attack"
-        _marks(axis, i, curve["n"][rows], curve["measured"][rows], curve["standard_error"][rows], label)
+        marks(axis, i, curve["n"][rows], curve["measured"][rows], curve["standard_error"][rows], label)
     axis.set_xscale("log")
     axis.set_xticks(np.unique(curve["n"]), [f"{n:g}" for n in np.unique(curve["n"])])
     axis.minorticks_off()
@@ -279,7 +283,7 @@ def draw_z_scores(folder: Path) -> Any:
     data = read_columns(folder / "theory_vs_simulation.csv")
     z = np.sort(data["z"])
     expected = ndtri((np.arange(len(z)) + 0.5) / len(z))
-    figure, (axis,) = _new_figure(1, 4.6, 4.0)
+    figure, (axis,) = new_figure(1, 4.6, 4.0)
     axis.plot(expected, z, "o", ms=3, color=COLOURS[0])
     axis.plot([-3.5, 3.5], [-3.5, 3.5], color="0.4", lw=1)
     axis.set_xlabel("standard normal quantile")

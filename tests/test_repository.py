@@ -63,6 +63,20 @@ def test_importing_theory_is_light():
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "contrastive_dp").glob("*.py")), ids=lambda path: path.name)
+def test_the_sampler_needs_torch_and_neither_theory_nor_simulations(path):
+    allowed = {"contrastive_dp", "torch", "numpy", "safetensors", "diffusers", "huggingface_hub"}
+    assert not set(imports_of(path)) - set(sys.stdlib_module_names) - allowed
+
+
+def test_importing_the_sampler_costs_little_beyond_torch():
+    """Neither diffusers nor anything else that is slow; the time itself is measured by `make bench`."""
+    heavy = ("diffusers", "matplotlib", "sklearn", "scipy", "theory", "torch._dynamo")
+    probe = f"import torch, sys; old = set(sys.modules); import contrastive_dp; print([n for n in {heavy} if n in set(sys.modules) - old])"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
+
+
 def test_readme_shows_commands_that_exist():
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", readme, re.M)):

@@ -4,7 +4,7 @@ Depends on numpy and scipy only. All arrays are float64. Each public name gives 
 """
 
 from theory.averaging import AveragingLaw
-from theory.ddim import ddim_law
+from theory.ddim import ddim_law, gaussian_nodes, guided_ddim_law
 from theory.frontier import Frontier, distinguishability_frontier
 from theory.learners import direction_variance, large_sample_accuracy, optimal_class_snr
 from theory.linear import LinearClassifier, multiclass_robust_accuracy, robust_accuracy, worst_case_perturbation
@@ -35,6 +35,8 @@ __all__ = [
     "direction_variance",
     "distinguishability_frontier",
     "duality_gap",
+    "gaussian_nodes",
+    "guided_ddim_law",
     "is_trivial",
     "large_sample_accuracy",
     "learned_classifier",

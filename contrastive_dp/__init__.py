@@ -1,0 +1,46 @@
+"""Contrastive-guided diffusion sampling in torch: noise schedules, DDIM and DDPM, contrastive losses, guidance, training.
+
+A sampler sees only a function noise_prediction(x, t[, labels]); guidance is an argument. Tensors keep the dtype and device of x_T.
+diffusers is imported only by `load_diffusers`. Each public name gives its equation, shapes, source and errors in its docstring.
+"""
+
+from contrastive_dp.adapters import DiffusersNoisePrediction, diffusers_sample, load_diffusers, schedule_of
+from contrastive_dp.embeddings import ClassifierFeatures, OnUnitRange, ProjectionHead, embed_anchors, frozen, train_projection_head
+from contrastive_dp.guidance import ClassifierGuidance, ContrastiveGuidance, Guidance, GuidedRun, classifier_free
+from contrastive_dp.losses import ClassAnchored, ContrastiveLoss, HardNegativeMining, InfoNCE, SupervisedContrastive
+from contrastive_dp.networks import NoisePredictionMLP
+from contrastive_dp.randomness import SampleNoise
+from contrastive_dp.samplers import ddim_sample, ddpm_sample, in_pieces
+from contrastive_dp.schedules import NoiseSchedule
+from contrastive_dp.training import TrainingSettings, train_noise_prediction
+
+__all__ = [
+    "ClassAnchored",
+    "ClassifierFeatures",
+    "ClassifierGuidance",
+    "ContrastiveGuidance",
+    "ContrastiveLoss",
+    "DiffusersNoisePrediction",
+    "Guidance",
+    "GuidedRun",
+    "HardNegativeMining",
+    "InfoNCE",
+    "NoisePredictionMLP",
+    "NoiseSchedule",
+    "OnUnitRange",
+    "ProjectionHead",
+    "SampleNoise",
+    "SupervisedContrastive",
+    "TrainingSettings",
+    "classifier_free",
+    "ddim_sample",
+    "ddpm_sample",
+    "diffusers_sample",
+    "embed_anchors",
+    "frozen",
+    "in_pieces",
+    "load_diffusers",
+    "schedule_of",
+    "train_noise_prediction",
+    "train_projection_head",
+]

@@ -1,0 +1,78 @@
+"""Input checks shared by contrastive_dp: each raises ValueError naming the value, the cause and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def positive(value: float, name: str) -> float:
+    """Return `value` as a finite float > 0."""
+    number = _number(value, name)
+    if not number > 0:
+        raise ValueError(f"{name}={number:g} must be > 0")
+    return number
+
+
+def non_negative(value: float, name: str, remedy: str = "") -> float:
+    """Return `value` as a finite float >= 0."""
+    number = _number(value, name)
+    if number < 0:
+        raise ValueError(f"{name}={number:g} is negative: it must be >= 0{remedy}")
+    return number
+
+
+def in_unit(value: float, name: str) -> float:
+    """Return `value` as a float in [0, 1)."""
+    number = _number(value, name)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name}={number:g} must lie in [0, 1)")
+    return number
+
+
+def count(value: int, name: str, minimum: int = 1) -> int:
+    """Return `value` as an int >= minimum."""
+    number = _number(value, name)
+    if number != int(number) or number < minimum:
+        raise ValueError(f"{name}={number:g} must be a whole number >= {minimum}")
+    return int(number)
+
+
+def one_of(value: str, name: str, known: Sequence[str]) -> str:
+    """Return `value` if it is one of `known`, else raise with the nearest known name."""
+    if value in known:
+        return value
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name}={value!r} is unknown: use one of {', '.join(map(repr, known))}{hint}")
+
+
+def batch_labels(labels: Any, n: int) -> torch.Tensor:
+    """Return integer labels of shape (n,)."""
+    if not isinstance(labels, torch.Tensor):
+        raise ValueError(f"labels is {type(labels).__name__}: give an integer tensor of shape ({n},)")
+    if labels.shape != (n,) or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels has shape {tuple(labels.shape)} and dtype {labels.dtype}: give an integer tensor of shape ({n},)")
+    return labels
+
+
+def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Return `tensor` if it holds no NaN or infinity. Reads the result on the host: for inputs, not inside loops."""
+    if not torch.isfinite(tensor).all():
+        index = tuple(int(i) for i in torch.nonzero(~torch.isfinite(tensor))[0])
+        raise ValueError(f"{name} contains {float(tensor[index])} at index {index}: remove or replace it")
+    return tensor
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={value!r} is not a number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name}={number} is not finite: give a finite number")
+    return number

@@ -1,0 +1,151 @@
+"""diffusers models as noise predictions, and guidance inside diffusers' schedulers (DPM-Solver++, UniPC, DDIM, ...).
+
+diffusers is imported only where a model is loaded; a U-Net or scheduler object that the caller made needs no import here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_dp._checks import batch_labels, count, finite, one_of
+from contrastive_dp.guidance import Guidance
+from contrastive_dp.randomness import SampleNoise
+from contrastive_dp.samplers import NoisePrediction, OnStep, predict
+from contrastive_dp.schedules import NoiseSchedule
+from contrastive_dp.watch import Watch
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+class DiffusersNoisePrediction(nn.Module):
+    """A diffusers UNet2DModel as noise_prediction(x, t[, labels]).
+
+    prediction_type: what the network was trained to give; v = sqrt(a) eps - sqrt(1-a) x_0 and x_0 are turned into
+    eps = sqrt(a) v + sqrt(1-a) x and eps = (x - sqrt(a) x_0) / sqrt(1-a). A second half of output channels (learned variance) is dropped.
+    Labels reach the network only if it was made with classes; null_label stands in for missing ones. Guidance gets them in any case.
+    """
+
+    def __init__(
+        self, unet: nn.Module, schedule: NoiseSchedule, prediction_type: str = "epsilon", null_label: int | None = None
+    ) -> None:
+        super().__init__()
+        self.unet, self.schedule, self.null_label = unet, schedule, null_label
+        self.prediction_type = one_of(prediction_type, "prediction_type", PREDICTION_TYPES)
+        config: Any = unet.config
+        self.conditional = bool(config.get("num_class_embeds") or config.get("class_embed_type"))
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        classes = None
+        if self.conditional:
+            if labels is None and self.null_label is None:
+                raise ValueError(
+                    "this U-Net is class-conditional: pass labels=..., or null_label=... for unconditional predictions"
+                )
+            classes = torch.full_like(t, self.null_label or 0) if labels is None else labels
+        out: Tensor = self.unet(x, t, class_labels=classes).sample[:, : x.shape[1]]
+        if self.prediction_type == "epsilon":
+            return out
+        a = self.schedule.alpha_bar.to(x.device)[t].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        if self.prediction_type == "v_prediction":
+            return a.sqrt() * out + (1 - a).sqrt() * x
+        return (x - a.sqrt() * out) / (1 - a).sqrt()
+
+
+def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> tuple[DiffusersNoisePrediction, NoiseSchedule]:
+    """Noise prediction and schedule of a diffusers pipeline: a folder on disk, or the name of one on the Hugging Face hub.
+
+    Reads the U-Net and the scheduler's settings, in folders unet/ and scheduler/ or side by side (as google/ddpm-cifar10-32 has them).
+    Weights come from safetensors files alone. The U-Net is in evaluation mode and takes no gradient.
+    Raises FileNotFoundError for what is not there, ValueError for what cannot be read.
+    """
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    folder = Path(folder_or_id)
+    if not folder.is_dir():
+        folder = _download(str(folder_or_id))
+    parts = {name: folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")}
+    for part, file in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
+        if not (parts[part] / file).is_file():
+            raise FileNotFoundError(
+                f"{parts[part] / file} is missing: give the folder of a diffusers pipeline (unet and scheduler)"
+            )
+    try:
+        scheduler = DDIMScheduler.from_pretrained(parts["scheduler"])
+        unet = UNet2DModel.from_pretrained(parts["unet"], use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{folder_or_id} cannot be loaded as a U-Net with safetensors weights: {reason}") from None
+    schedule = schedule_of(scheduler)
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    return DiffusersNoisePrediction(unet.eval().requires_grad_(False), schedule, kind, null_label), schedule
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # the hub's client has a dozen kinds: no such name, no network, no permission
+        reason = " ".join(str(error).split())[:200]
+        raise FileNotFoundError(
+            f"{name} is neither a folder nor reachable on the hub ({reason}): check the name or the network"
+        ) from None
+
+
+def schedule_of(scheduler: Any) -> NoiseSchedule:
+    """The NoiseSchedule of a diffusers scheduler. Raises ValueError for schedulers without alphas_cumprod (flow matching)."""
+    levels = getattr(scheduler, "alphas_cumprod", None)
+    if levels is None:
+        raise ValueError(
+            f"{type(scheduler).__name__} has no alphas_cumprod: use a scheduler of DDPM type (DDIM, DPMSolverMultistep, UniPC)"
+        )
+    return NoiseSchedule(levels)
+
+
+@torch.no_grad()
+def diffusers_sample(
+    noise_prediction: NoisePrediction,
+    scheduler: Any,
+    x_T: Tensor,
+    steps: int,
+    labels: Tensor | None = None,
+    guidance: Guidance | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Sample x_0 with a diffusers scheduler, guided: DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDIMScheduler and their like.
+
+    scheduler: any whose states are x_t = sqrt(a) x_0 + sqrt(1-a) noise (not Euler, Heun or LMS, which rescale them); it is not modified.
+    Other arguments as in ddim_sample; schedulers draw their own noise, so SampleNoise can make x_T but not drive them.
+    Raises ValueError for a scheduler of another kind or settings that do not fit; FloatingPointError naming timestep and term for NaN.
+    """
+    if isinstance(generator, SampleNoise):
+        raise ValueError("diffusers' schedulers draw noise themselves: pass a torch.Generator, or use ddim_sample with SampleNoise")
+    finite(x_T, "x_T")
+    if labels is not None:
+        batch_labels(labels, len(x_T))
+    schedule, solver = schedule_of(scheduler), type(scheduler).from_config(scheduler.config)
+    solver.set_timesteps(count(steps, "steps"))
+    timesteps = [int(t) for t in solver.timesteps]  # on the CPU: no step waits for a device to learn its own number
+    if float(solver.init_noise_sigma) != 1.0 or not torch.equal(solver.scale_model_input(x_T, solver.timesteps[0]), x_T):
+        raise ValueError(f"{type(scheduler).__name__} rescales its states: use DDIM, DDPM, DPMSolverMultistep, UniPC or DEIS")
+    known = {"generator": generator} if "generator" in inspect.signature(solver.step).parameters else {}
+    guide = guidance.start(schedule, labels) if guidance is not None else None
+    watch, x = guide.watch if guide is not None else Watch(), x_T
+    for t, time in zip(timesteps, solver.timesteps, strict=True):
+        eps = predict(noise_prediction, x, t, labels)
+        watch("noise prediction", t, eps)
+        if guide is not None:
+            eps = guide(x, t, eps)
+        x = solver.step(eps, time, x, **known).prev_sample
+        watch("state", t, x)
+        if on_step is not None:
+            on_step(t, x)
+    watch.report()
+    return x

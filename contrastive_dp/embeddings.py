@@ -1,0 +1,148 @@
+"""Embeddings for the contrastive losses: features of a classifier, a projection head on top, and the embeddings of real samples.
+
+Networks of a diffusion model take images in [-1, 1]; classifiers take [0, 1]. The helpers here convert, freeze and check.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from contrastive_dp._checks import batch_labels, count, finite, one_of, positive
+from contrastive_dp.files import read_safetensors, write_safetensors
+from contrastive_dp.losses import ContrastiveLoss, SupervisedContrastive
+
+Embed = Callable[[Tensor], Tensor]
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """A copy of `module` in evaluation mode whose parameters take no gradient; the original is left as it is."""
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+class OnUnitRange(nn.Module):
+    """A frozen copy of a network that takes [0, 1], to be called with [-1, 1]: network((x + 1) / 2)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = frozen(network)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network((x + 1) / 2)
+        return out
+
+
+class ClassifierFeatures(nn.Module):
+    """Penultimate features of a classifier, (n, ...) in [-1, 1] -> (n, k): what its last linear layer is fed.
+
+    classifier: takes images in [0, 1] (value_range=(0, 1), the field's convention) and ends in a linear layer; it is copied and frozen.
+    layer: name of that layer as in classifier.named_modules(); by default the last nn.Linear.
+    value_range: inputs that the classifier expects for x = -1 and x = 1; (-1, 1) passes x on as it is (vectors, 2D networks).
+    Raises ValueError when there is no such layer, or its input is not (n, k).
+    """
+
+    def __init__(self, classifier: nn.Module, layer: str | None = None, value_range: tuple[float, float] = (0.0, 1.0)) -> None:
+        super().__init__()
+        self.classifier = frozen(classifier)
+        linear = [name for name, module in self.classifier.named_modules() if isinstance(module, nn.Linear)]
+        if layer is None and not linear:
+            raise ValueError(
+                f"{type(classifier).__name__} has no nn.Linear: name the layer whose input is the embedding, layer=..."
+            )
+        self.layer = linear[-1] if layer is None else one_of(layer, "layer", [name for name, _ in self.classifier.named_modules()])
+        self.low, self.high = value_range
+        self._captured: Tensor | None = None
+        self.classifier.get_submodule(self.layer).register_forward_pre_hook(self._capture)
+
+    def _capture(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._captured = inputs[0]
+
+    def _taken(self) -> Tensor | None:
+        return self._captured
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._captured = None
+        self.classifier((x + 1) * ((self.high - self.low) / 2) + self.low)
+        features, self._captured = self._taken(), None
+        if features is None or features.ndim != 2:
+            found = "nothing" if features is None else f"shape {tuple(features.shape)}"
+            raise ValueError(f"layer {self.layer!r} was fed {found}: name the last linear layer, fed (n, k), with layer=...")
+        return features
+
+
+@torch.no_grad()
+def embed_anchors(embed: Embed, x: Tensor, batch_size: int = 512) -> Tensor:
+    """Unit-norm embeddings (m, k) of real samples x (m, ...), for ClassAnchored."""
+    return F.normalize(torch.cat([embed(piece) for piece in finite(x, "x").split(count(batch_size, "batch_size"))]), dim=1)
+
+
+class ProjectionHead(nn.Module):
+    """Linear-ReLU-Linear from k features to `dim` (Chen et al. 2020), as in the paper's code, but trained before sampling and saved."""
+
+    def __init__(self, features: int, dim: int = 128, hidden: int | None = None) -> None:
+        super().__init__()
+        self.shape = {"features": features, "dim": dim, "hidden": hidden or features}
+        self.layers = nn.Sequential(nn.Linear(features, hidden or features), nn.ReLU(), nn.Linear(hidden or features, dim))
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.layers(z)
+        return out
+
+    def save(self, path: str | Path) -> Path:
+        """Write weights and shape to a safetensors file, whole and then renamed."""
+        return write_safetensors(path, self.state_dict(), {"projection_head": json.dumps(self.shape)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> ProjectionHead:
+        """Read a file written by `save`, frozen. Raises ValueError for another kind of file or weights that do not fit."""
+        tensors, metadata = read_safetensors(path)
+        if "projection_head" not in metadata:
+            raise ValueError(f"{path} holds no projection head: give a file written by ProjectionHead.save")
+        head = cls(**json.loads(metadata["projection_head"]))
+        head.load_state_dict(tensors)
+        return head.eval().requires_grad_(False)
+
+
+def train_projection_head(
+    embed: Embed,
+    x: Tensor,
+    labels: Tensor,
+    dim: int = 128,
+    loss: ContrastiveLoss | None = None,
+    *,
+    steps: int = 500,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> ProjectionHead:
+    """Train a head on the features of real labelled samples by a contrastive loss (SupervisedContrastive by default), before sampling.
+
+    embed: frozen features (n, ...) -> (n, k), computed once. x: (m, ...). labels: (m,) int. Batch i depends on (seed, i) alone.
+    Returns the frozen head; use it as `lambda x: head(embed(x))` or nn.Sequential(embed, head), and `head.save(path)`.
+    """
+    count(steps, "steps")
+    positive(learning_rate, "learning_rate")
+    batch_labels(labels, len(x))
+    objective = loss or SupervisedContrastive()
+    with torch.no_grad():
+        features = torch.cat([embed(piece) for piece in finite(x, "x").split(512)])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = ProjectionHead(features.shape[1], dim)
+    head = head.to(features)
+    optimiser = torch.optim.Adam(head.parameters(), lr=learning_rate)
+    generator = torch.Generator()
+    for step in range(steps):
+        generator.manual_seed((seed << 32) + step)
+        index = torch.randint(len(x), (min(batch_size, len(x)),), generator=generator).to(features.device)
+        value = objective(F.normalize(head(features[index]), dim=1), None, labels.to(features.device)[index]) / len(index)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+    return head.eval().requires_grad_(False)

@@ -1,0 +1,192 @@
+"""The four contrastive losses, each a small frozen object: loss(z, previous=None, labels=None) -> scalar, summed over samples.
+
+z: (n, k) unit-norm embeddings of the current states; the gradient flows through z alone. previous: (n, k) unit-norm embeddings of the
+same trajectories' previous states, held constant. labels: (n,) integer classes. Everything is computed from logits z.z'/temperature in
+log space. A sum, not a mean: what one sample feels does not shrink with the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, positive
+
+
+class ContrastiveLoss(Protocol):
+    """What ContrastiveGuidance asks of a loss; write your own as any object with these."""
+
+    needs_previous: ClassVar[bool]
+    """Whether `previous` is read: if so, a step without a known previous state is not guided."""
+
+    def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        """The loss summed over samples."""
+
+
+@dataclass(frozen=True)
+class InfoNCE:
+    """L = -sum_i log( e^{z_i.p_i/tau} / sum_j e^{z_i.p_j/tau} ), p the previous states (van den Oord et al. 2018; the paper's main loss).
+
+    Positive: the same trajectory's previous state. Negatives: the other trajectories' previous states.
+    temperature: tau > 0. Raises ValueError for temperature <= 0, previous missing or of another shape, fewer than two samples.
+    """
+
+    temperature: float = 0.1
+    needs_previous: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        positive(self.temperature, "temperature")
+
+    def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        keys = _check_previous(z, previous, "InfoNCE")
+        logits = z @ keys.T / self.temperature  # (n, n)
+        return F.cross_entropy(logits, torch.arange(len(z), device=z.device), reduction="sum")
+
+
+@dataclass(frozen=True)
+class HardNegativeMining:
+    """Debiased contrastive loss with hard negatives up-weighted (Robinson et al. 2021, equations 3-4) over the 2n views [z; previous].
+
+    For a view f with positive f+ (its trajectory's other view) and N = 2n - 2 negatives, s = e^{f.f'/tau}, pos = e^{f.f+/tau}:
+    Ng = max( (sum_j w_j s_j - tau_plus N pos) / (1 - tau_plus), N e^{-1/tau} ), w_j = s_j^beta / mean(s^beta);
+    L = -sum over views log( pos / (pos + Ng) ).
+
+    temperature: tau > 0. tau_plus: prior probability that a negative is of the same class, in [0, 1). beta >= 0: concentration on hard
+    negatives (0: none). Raises ValueError outside these ranges, for previous missing or of another shape, fewer than two samples.
+    """
+
+    temperature: float = 10.0
+    tau_plus: float = 0.1
+    beta: float = 1.0
+    needs_previous: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        positive(self.temperature, "temperature")
+        in_unit(self.tau_plus, "tau_plus")
+        non_negative(self.beta, "beta")
+
+    def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        keys = _check_previous(z, previous, "HardNegativeMining")
+        n, negatives = len(z), 2 * len(z) - 2
+        views = torch.cat([z, keys])  # (2n, k)
+        logits = views @ views.T / self.temperature
+        log_pos = (z * keys).sum(dim=1).repeat(2) / self.temperature  # (2n,)
+        own = torch.eye(n, dtype=torch.bool, device=z.device).repeat(2, 2)  # a view itself and its positive
+        log_mean = torch.logsumexp((self.beta * logits).masked_fill(own, -math.inf), dim=1) - math.log(negatives)
+        log_sum = torch.logsumexp(((1 + self.beta) * logits).masked_fill(own, -math.inf), dim=1) - log_mean  # of w_j s_j
+        log_ng = self._log_negative_term(log_sum, log_pos, negatives)
+        return F.softplus(log_ng - log_pos).sum()
+
+    def _log_negative_term(self, log_sum: Tensor, log_pos: Tensor, negatives: int) -> Tensor:
+        """log of max((e^log_sum - tau_plus N pos) / (1 - tau_plus), N e^{-1/tau})."""
+        floor = torch.full_like(log_sum, math.log(negatives) - 1 / self.temperature)
+        if self.tau_plus == 0:
+            return torch.maximum(log_sum, floor)
+        ratio = math.log(self.tau_plus * negatives) + log_pos - log_sum  # log of subtrahend / minuend
+        left = ratio < -1e-12  # where nothing is left the floor holds, and the gradient of the other branch must stay finite
+        difference = log_sum + torch.log(-torch.expm1(torch.where(left, ratio, -1.0))) - math.log1p(-self.tau_plus)
+        return torch.where(left & (difference > floor), difference, floor)
+
+
+@dataclass(frozen=True)
+class SupervisedContrastive:
+    """L = -sum_i 1/|P(i)| sum_{p in P(i)} log( e^{z_i.z_p/tau} / sum_{a != i} e^{z_i.z_a/tau} ) (Khosla et al. 2020, L_out).
+
+    P(i): the other samples of the batch with i's label; a sample without any contributes nothing but remains a negative of the others.
+    The gradient flows through both ends of each pair. temperature: tau > 0.
+    Raises ValueError for temperature <= 0, labels missing or misshapen, fewer than two samples.
+    """
+
+    temperature: float = 0.1
+    needs_previous: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        positive(self.temperature, "temperature")
+
+    def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        _check_batch(z, "SupervisedContrastive", 2)
+        classes = _check_labels(labels, z, "SupervisedContrastive")
+        itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        logits = z @ z.T / self.temperature  # (n, n)
+        same = (classes[:, None] == classes[None, :]) & ~itself
+        return _pull_and_push(logits, logits.masked_fill(itself, -math.inf), same)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassAnchored:
+    """L = -sum_i 1/|P(i)| sum_{p in P(i)} log( e^{z_i.a_p/tau} / sum_j e^{z_i.a_j/tau} ), a the embeddings of real samples.
+
+    P(i): the anchors of i's class; the denominator runs over all anchors. The classes are tied to the real data, so guidance cannot
+    rotate them. The "conditional" loss of the paper, with the sum on the right axis.
+
+    anchors: (m, k) unit-norm embeddings of real samples (`embed_anchors` makes them). anchor_labels: (m,) integers.
+    Raises ValueError for temperature <= 0, anchors that do not fit their labels or z, NaN, labels missing, and a class of the batch
+    without anchors (checked once a run by ContrastiveGuidance, through `check_labels`).
+    """
+
+    anchors: Tensor
+    anchor_labels: Tensor
+    temperature: float = 0.1
+    needs_previous: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        positive(self.temperature, "temperature")
+        if self.anchors.ndim != 2 or len(self.anchors) == 0:
+            raise ValueError(f"anchors has shape {tuple(self.anchors.shape)}: give (m, k) embeddings of at least one real sample")
+        finite(self.anchors, "anchors")
+        batch_labels(self.anchor_labels, len(self.anchors))
+        norms = self.anchors.norm(dim=1)
+        if (norms - 1).abs().max() > 1e-3:
+            raise ValueError(
+                f"anchors have norms {norms.min():.3g}..{norms.max():.3g}: they must be 1; make them with embed_anchors(embed, x)"
+            )
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raise for a class without a real anchor. Reads labels on the host: once a run, not once a step."""
+        missing = sorted(set(labels.unique().tolist()) - set(self.anchor_labels.unique().tolist()))
+        if missing:
+            raise ValueError(f"classes {missing} have no real anchors: add real samples of them or leave them out of labels")
+
+    def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        _check_batch(z, "ClassAnchored", 1)
+        classes = _check_labels(labels, z, "ClassAnchored")
+        anchors = self.anchors.to(device=z.device, dtype=z.dtype)
+        if anchors.shape[1] != z.shape[1]:
+            raise ValueError(f"anchors have {anchors.shape[1]} features, z has {z.shape[1]}: embed both with the same module")
+        logits = z @ anchors.T / self.temperature  # (n, m)
+        return _pull_and_push(logits, logits, classes[:, None] == self.anchor_labels.to(z.device)[None, :])
+
+
+def _pull_and_push(logits: Tensor, contrast: Tensor, same: Tensor) -> Tensor:
+    """Sum over rows of logsumexp(contrast) - mean(logits where same), that is -mean log-probability; a row without positives gives 0."""
+    counts = same.sum(dim=1, keepdim=True)
+    weights = same / counts.clamp(min=1)  # (n, m), constant
+    pushed = torch.logsumexp(contrast, dim=1) * (counts[:, 0] > 0)
+    return pushed.sum() - (logits * weights).sum()
+
+
+def _check_batch(z: Tensor, name: str, fewest: int) -> None:
+    if z.ndim != 2:
+        raise ValueError(f"{name}: z has shape {tuple(z.shape)}; embeddings must be (n, k)")
+    if len(z) < fewest:
+        raise ValueError(f"{name}: a batch of {len(z)} has no negatives; guide at least {fewest} samples together")
+
+
+def _check_previous(z: Tensor, previous: Tensor | None, name: str) -> Tensor:
+    _check_batch(z, name, 2)
+    if previous is None:
+        raise ValueError(f"{name}: previous is missing; pass the embeddings of the same trajectories' previous states")
+    if previous.shape != z.shape:
+        raise ValueError(f"{name}: previous has shape {tuple(previous.shape)}, z has {tuple(z.shape)}; they must be equal")
+    return previous.detach()
+
+
+def _check_labels(labels: Tensor | None, z: Tensor, name: str) -> Tensor:
+    if labels is None:
+        raise ValueError(f"{name}: labels are missing; pass labels=... of shape ({len(z)},) to the sampler")
+    return batch_labels(labels, len(z)).to(z.device)

@@ -1,0 +1,46 @@
+"""Random numbers that belong to a sample, not to a batch: item i depends on (seed, i) alone, whatever the split."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contrastive_dp._checks import count
+
+
+class SampleNoise:
+    """Standard normal draws for samples first, first + 1, ...: pass it wherever a sampler takes a generator.
+
+    Draw j of sample i comes from one fixed place of a counter-based stream (Philox, key (seed, j)), turned into a normal by the inverse
+    distribution function. So batches of any size, on any number of processes and in any order give the same samples.
+
+    seed: whole number >= 0. first: index of the first sample of this batch.
+    """
+
+    def __init__(self, seed: int, first: int = 0) -> None:
+        self.seed, self.first, self.draws = count(seed, "seed", 0), count(first, "first", 0), 0
+
+    def normal(self, like: Tensor) -> Tensor:
+        """The next draw: standard normals of the shape, dtype and device of `like` (n, ...); row i belongs to sample first + i."""
+        return self.normal_of(tuple(like.shape), like.dtype, like.device)
+
+    def normal_of(
+        self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    ) -> Tensor:
+        """The next draw: standard normals of the given shape (n, ...), for example x_T."""
+        width = int(np.prod(shape[1:], dtype=np.int64))
+        blocks = -(-width // 4)  # Philox makes four numbers a counter value; each sample gets whole blocks of its own
+        stream = np.random.Philox(key=[self.seed, self.draws])
+        stream.advance(self.first * blocks)
+        uniform = np.random.Generator(stream).random((shape[0], blocks * 4))[:, :width]
+        self.draws += 1
+        normal = torch.special.ndtri(torch.from_numpy(uniform + 2.0**-54))  # random() can be 0, never 1 - 2^-54
+        return normal.reshape(shape).to(device=device, dtype=dtype)
+
+
+def standard_normal(like: Tensor, generator: torch.Generator | SampleNoise) -> Tensor:
+    """Standard normals shaped like `like` from either kind of source."""
+    if isinstance(generator, SampleNoise):
+        return generator.normal(like)
+    return torch.randn(like.shape, dtype=like.dtype, device=generator.device, generator=generator).to(like.device)

@@ -1,0 +1,151 @@
+"""DDIM and DDPM samplers. A sampler sees only a function of (x, t[, labels]); networks, diffusers models and exact scores come in by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from contrastive_dp._checks import batch_labels, finite, non_negative, one_of, positive
+from contrastive_dp.guidance import Guidance
+from contrastive_dp.randomness import SampleNoise, standard_normal
+from contrastive_dp.schedules import NoiseSchedule
+from contrastive_dp.watch import Watch
+
+NoisePrediction = Callable[..., Tensor]
+"""noise_prediction(x, t) or, with labels, noise_prediction(x, t, labels). x: (n, ...); t, labels: (n,) int64; returns E[noise | x_t]."""
+Generator = torch.Generator | SampleNoise
+OnStep = Callable[[int, Tensor], None]
+
+
+@torch.no_grad()
+def ddim_sample(
+    noise_prediction: NoisePrediction,
+    x_T: Tensor,
+    schedule: NoiseSchedule,
+    steps: int | Sequence[int],
+    labels: Tensor | None = None,
+    eta: float = 0.0,
+    guidance: Guidance | None = None,
+    generator: Generator | None = None,
+    *,
+    clip: float | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Sample x_0 by DDIM (Song, Meng, Ermon 2021, equation 12). A step from alpha_bar a to a':
+
+    x0_hat = (x - sqrt(1-a) eps) / sqrt(a);   s = eta sqrt((1-a')/(1-a)) sqrt(1 - a/a');
+    x' = sqrt(a') x0_hat + sqrt(1 - a' - s^2) eps + s noise.   The last step goes to a' = 1.
+
+    x_T: (n, ...) standard normal. steps: how many (timesteps linspace(T-1, 0) rounded down), or the timesteps themselves. labels: (n,) int.
+    eta: 0 deterministic, 1 ancestral. generator: torch.Generator or SampleNoise, needed where eta > 0. clip: bound on |x0_hat| (images: 1).
+    on_step: called with (t, x') after each step. Guidance acts on eps before the step (see guidance.py).
+
+    Raises ValueError for settings that do not fit; FloatingPointError naming the timestep and the term when something turns NaN.
+    """
+    _check_batch(x_T, labels)
+    if non_negative(eta, "eta") > 1:
+        raise ValueError(f"eta={eta:g} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
+    return _sample(
+        noise_prediction, x_T, schedule, schedule.timesteps(steps), labels, eta, False, guidance, generator, clip, on_step
+    )
+
+
+@torch.no_grad()
+def ddpm_sample(
+    noise_prediction: NoisePrediction,
+    x_T: Tensor,
+    schedule: NoiseSchedule,
+    steps: int | Sequence[int] | None = None,
+    labels: Tensor | None = None,
+    guidance: Guidance | None = None,
+    generator: Generator | None = None,
+    *,
+    variance: str = "posterior",
+    clip: float | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Sample x_0 by ancestral sampling (Ho, Jain, Abbeel 2020, algorithm 2), over all timesteps or fewer.
+
+    x' ~ N(posterior mean of x_{t'} given x_t and x0_hat, s^2 I), beta = 1 - a/a'. variance: "posterior", s^2 = beta (1-a')/(1-a), which is
+    DDIM with eta = 1; or "beta", s^2 = beta, the published choice for CIFAR-10 (no noise in the last step). A generator is required.
+    Other arguments and errors as in ddim_sample.
+    """
+    _check_batch(x_T, labels)
+    one_of(variance, "variance", ("posterior", "beta"))
+    visited = schedule.timesteps(len(schedule) if steps is None else steps)
+    return _sample(noise_prediction, x_T, schedule, visited, labels, 1.0, variance == "beta", guidance, generator, clip, on_step)
+
+
+def _sample(
+    noise_prediction: NoisePrediction,
+    x: Tensor,
+    schedule: NoiseSchedule,
+    timesteps: list[int],
+    labels: Tensor | None,
+    eta: float,
+    wide: bool,
+    guidance: Guidance | None,
+    generator: Generator | None,
+    clip: float | None,
+    on_step: OnStep | None,
+) -> Tensor:
+    if eta > 0 and generator is None:
+        raise ValueError("this sampler draws noise: pass generator=torch.Generator().manual_seed(0) or SampleNoise(seed)")
+    bound = None if clip is None else positive(clip, "clip")
+    guide = guidance.start(schedule, labels) if guidance is not None else None
+    watch = guide.watch if guide is not None else Watch()
+    for t, t_next in zip(timesteps, [*timesteps[1:], -1], strict=True):
+        a, a_next = schedule[t], schedule[t_next]
+        # noise prediction, and what guidance adds to it
+        eps = predict(noise_prediction, x, t, labels)
+        watch("noise prediction", t, eps)
+        if guide is not None:
+            eps = guide(x, t, eps)
+        # denoised estimate
+        x_0 = (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
+        if bound is not None:
+            x_0 = x_0.clamp(-bound, bound)
+            eps = (x - math.sqrt(a) * x_0) / math.sqrt(1 - a)
+        # to the next level: signal, the rest of the old noise, fresh noise
+        s = eta * math.sqrt((1 - a_next) / (1 - a)) * math.sqrt(1 - a / a_next)
+        x = math.sqrt(a_next) * x_0 + math.sqrt(max(1 - a_next - s * s, 0.0)) * eps
+        if s > 0 and generator is not None:
+            x = x + (math.sqrt(1 - a / a_next) if wide else s) * standard_normal(x, generator)
+        watch("state", t, x)
+        if on_step is not None:
+            on_step(t, x)
+    watch.report()
+    return x
+
+
+def predict(noise_prediction: NoisePrediction, x: Tensor, t: int, labels: Tensor | None) -> Tensor:
+    """noise_prediction at one timestep for the whole batch, its shape checked."""
+    times = torch.full((len(x),), t, device=x.device)
+    eps = noise_prediction(x, times) if labels is None else noise_prediction(x, times, labels)
+    if eps.shape != x.shape:
+        raise ValueError(f"the noise prediction has shape {tuple(eps.shape)}, x has {tuple(x.shape)}: they must be equal")
+    return eps
+
+
+def in_pieces(noise_prediction: NoisePrediction, batch_size: int) -> NoisePrediction:
+    """The same noise prediction evaluated at most batch_size samples at a time: bounds memory without changing how samples interact."""
+
+    def split(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        rest = () if labels is None else (labels.split(batch_size),)
+        parts = zip(x.split(batch_size), t.split(batch_size), *rest, strict=True)
+        return torch.cat([noise_prediction(*part) for part in parts])
+
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be >= 1")
+    return split
+
+
+def _check_batch(x_T: Tensor, labels: Tensor | None) -> None:
+    if x_T.ndim < 2 or not x_T.is_floating_point():
+        raise ValueError(f"x_T has shape {tuple(x_T.shape)} and dtype {x_T.dtype}: give floating-point noise of shape (n, ...)")
+    finite(x_T, "x_T")
+    if labels is not None:
+        batch_labels(labels, len(x_T))

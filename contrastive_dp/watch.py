@@ -1,0 +1,31 @@
+"""Finds the step and the term where a NaN came from without waiting for the device at every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+REPORT_EVERY = 100  # notes between two looks on a device
+
+
+class Watch:
+    """watch(term, t, values) notes values that are not finite; on the CPU it raises at once, on a device every so often and at the end."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[str, int, Tensor]] = []
+
+    def __call__(self, term: str, t: int, values: Tensor) -> None:
+        # the sum is finite iff every value is, short of an overflow, which deserves the same message
+        good = torch.isfinite(values.detach().sum(dtype=torch.float32 if values.dtype.itemsize < 4 else None))
+        self.noted.append((term, t, good))
+        if values.device.type == "cpu" or len(self.noted) >= REPORT_EVERY:
+            self.report()
+
+    def report(self) -> None:
+        """Raise FloatingPointError for the first term noted with NaN or infinity, else forget what was noted."""
+        noted, self.noted = self.noted, []
+        if noted and not torch.stack([good for _, _, good in noted]).all():
+            term, t = next((term, t) for term, t, good in noted if not good)
+            raise FloatingPointError(
+                f"the {term} at timestep {t} is NaN or infinite: check what computes it, lower the guidance scale or use float32"
+            )

@@ -1,0 +1,328 @@
+"""Guided diffusion on Gaussian mixtures, where everything is known: `python simulations/guided_diffusion.py`.
+
+Guidance x scale x window x steps x solver x seeds, exact scores and trained networks; measured class SNR, alignment, Wasserstein-2
+distance and robust accuracy of learners beside what theory predicts from the guidance setting alone.
+
+    python simulations/guided_diffusion.py --quick                                   # everything, small
+    python simulations/guided_diffusion.py --guidance anchored --scale 0.3           # one setting against no guidance
+    python simulations/guided_diffusion.py --guidance supervised --high 400 --at x0 --target-snr 2
+
+Writes OUT/guidance.csv (a row a run), prediction.csv, accuracy.csv, learners.csv, timing.csv and more, OUT/summary.json, OUT/*.png.
+Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+
+import math
+
+from simulations.command import describe, run_command, versions
+from simulations.output import UserError, prepare_folder, text_table, write_csv, write_json
+
+Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners"]
+ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners")
+HELP = "Contrastive-guided diffusion on Gaussian mixtures: theory's prediction beside measurement."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result. With --guidance one setting is run against no guidance; without, the parts of the study."""
+
+    parts: tuple[Part, ...] = ALL_PARTS
+    """Parts of the study to run."""
+    guidance: (
+        Literal["none", "constant", "classifier", "classifier-free", "infonce", "hard-negative", "supervised", "anchored"] | None
+    ) = None
+    """Run this one guidance instead of the study."""
+    problem: Literal["two", "d10", "d100", "anisotropic", "unbalanced", "ring"] = "two"
+    """Mixture of a single run."""
+    scale: float = 0.3
+    """lambda of a single run."""
+    low: int = 0
+    """Guided at timesteps low <= t < high."""
+    high: int = 1000
+    """Guided at timesteps low <= t < high."""
+    at: Literal["xt", "x0"] = "xt"
+    """What the loss of a single run sees: the noisy state or the denoised estimate."""
+    relative: bool = False
+    """Scale as a fraction of the noise prediction's norm."""
+    reverse: bool = False
+    """Ascend the loss instead of descending it."""
+    every: int = 1
+    """Guide every k-th step."""
+    temperature: float = 0.0
+    """Temperature of the loss (0: its default)."""
+    solver: Literal["ddim", "ddpm", "dpm-solver++", "unipc"] = "ddim"
+    """Sampler of a single run."""
+    steps: int = 50
+    """Steps of a single run."""
+    train_on: int = 0
+    """Train the noise prediction on that many real samples (0: exact)."""
+    target_w2: float | None = None
+    """Choose the scale that spends this Wasserstein-2 distance, by theory."""
+    target_snr: float | None = None
+    """Choose the scale that reaches this class SNR, by theory."""
+    seeds: int = 0
+    """Independent repetitions (0: 20, with --quick 4)."""
+    samples: int = 0
+    """Samples a run (0: 5120, with --quick 1024)."""
+    quick: bool = False
+    """Fewer seeds, samples and fits: about 2 minutes instead of about 20 on 2 cores."""
+    seed: int = 0
+    """First seed; the same seed gives the same files on any number of workers (timing.csv apart)."""
+    workers: int = 0
+    """Processes (0: one a core)."""
+    out: Path | None = None
+    """Folder for the results (default: results/guided_diffusion, single runs in results/guided_diffusion-GUIDANCE)."""
+    dry_run: bool = False
+    """Print the resolved settings and what would be run, then stop."""
+
+
+def check_scale(settings: Settings) -> None:
+    """UserError for a scale, temperature or target that nothing could use."""
+    for name in ("scale", "temperature"):
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value >= 0):
+            remedy = "; to ascend the loss use --reverse" if name == "scale" and value < 0 else ""
+            raise UserError(f"--{name} {value}: must be a finite number >= 0{remedy}")
+    for name in ("target_w2", "target_snr"):
+        value = getattr(settings, name)
+        flag = f"--{name.replace('_', '-')}"
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UserError(f"{flag} {value}: must be a finite number > 0")
+        if value is not None and settings.guidance in (None, "none"):
+            raise UserError(f"{flag} chooses the scale of one guidance: add --guidance, for example --guidance anchored")
+        if value is not None and settings.solver != "ddim":
+            raise UserError(f"{flag}: theory predicts DDIM only; use --solver ddim")
+    if settings.target_w2 is not None and settings.target_snr is not None:
+        raise UserError("--target-w2 and --target-snr both choose the scale: give one of them")
+
+
+def check_numbers(settings: Settings) -> None:
+    """UserError for windows, counts and parts that nothing could use."""
+    if not 0 <= settings.low < settings.high <= 1000:
+        raise UserError(f"--low {settings.low} --high {settings.high}: the window must satisfy 0 <= low < high <= 1000 timesteps")
+    for name, least, most in (
+        ("every", 1, 1000),
+        ("steps", 1, 1000),
+        ("seeds", 0, 10**6),
+        ("seed", 0, 2**31),
+        ("workers", 0, 1024),
+    ):
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            raise UserError(f"--{name} {value}: must lie in {least} .. {most}")
+    for name in ("samples", "train_on"):
+        value = getattr(settings, name)
+        if value != 0 and not 32 <= value <= 10**8:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be 0 or lie in 32 .. 10^8")
+    if not settings.parts:
+        raise UserError(f"--parts: give at least one of {' '.join(ALL_PARTS)}")
+
+
+def resolve(settings: Settings) -> Settings:
+    """Check the settings and fill in the defaults that depend on others."""
+    check_scale(settings)
+    check_numbers(settings)
+    folder = "guided_diffusion" if settings.guidance is None else f"guided_diffusion-{settings.guidance}"
+    return replace(
+        settings,
+        seeds=settings.seeds or (4 if settings.quick else 20),
+        samples=settings.samples or (1024 if settings.quick else 5120),
+        out=settings.out or Path("results") / folder,
+    )
+
+
+def run(settings: Settings) -> int:
+    """Run the study or one setting and write its files; returns the exit status."""
+    start = time.perf_counter()
+    settings = resolve(settings)
+    print(describe(settings))
+    from contrastive_dp import NoiseSchedule
+    from simulations.guided_designs import settings_of
+
+    schedule = NoiseSchedule.linear()
+    parts = () if settings.guidance is not None else settings.parts
+    cells = settings_of(tuple(p for p in parts if p != "learners")) if parts else single(settings, schedule)
+    out = settings.out
+    assert out is not None
+    print(f"{len(cells)} settings x {settings.seeds} seeds" + ", and learners at every class SNR" * ("learners" in parts))
+    if settings.dry_run:
+        print("would run " + "; ".join(f"{c.problem} {c.score} {c.label} {c.scale:g} {c.solver} {c.steps}" for c in cells))
+        print(f"would write to {out}")
+        return 0
+    prepare_folder(out)
+    summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "seconds": {}}
+    if cells:
+        summary["guidance"] = run_settings(settings, cells, schedule, out)
+        summary["seconds"]["guidance"] = round(time.perf_counter() - start, 2)
+    if "learners" in parts:
+        begin = time.perf_counter()
+        summary["learners"] = run_learners(settings, out)
+        summary["seconds"]["learners"] = round(time.perf_counter() - begin, 2)
+    from simulations.guided_pictures import draw_all, write_picture_data
+
+    write_picture_data(out, settings.seed, schedule, cells)
+    drawn = draw_all(out)
+    summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
+    write_json(out / "summary.json", summary)
+    print(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
+    return 0
+
+
+def single(settings: Settings, schedule: Any) -> list[Any]:
+    """The unguided setting and the one that was asked for, its scale chosen by theory where a target is given."""
+    from simulations.guided_models import Setting
+    from simulations.guided_report import baseline_of
+    from simulations.guided_theory import scale_for
+
+    names = ("problem", "guidance", "scale", "low", "high", "at", "relative", "every", "reverse", "temperature", "solver", "steps")
+    score = f"network-{settings.train_on}" if settings.train_on else "exact"
+    setting = Setting(score=score, **{name: getattr(settings, name) for name in names})
+    if setting.guidance == "none":
+        return [baseline_of(setting)]
+    for target, quantity in ((settings.target_w2, "w2"), (settings.target_snr, "class_snr")):
+        if target is not None:
+            scale, foreseen = scale_for(setting, schedule, quantity, target)
+            setting = replace(setting, scale=scale)
+            print(f"scale {scale:.5g}: theory predicts class SNR {foreseen.class_snr:.4g}, W2 {foreseen.w2:.4g}")
+    return [baseline_of(setting), setting]
+
+
+def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path) -> dict[str, Any]:
+    """Every setting with every seed, on all cores; writes the tables, prints prediction beside measurement."""
+    from simulations.guided_designs import settings_of
+    from simulations.guided_report import (
+        ACCURACY_HEADER,
+        PREDICTION_HEADER,
+        PRINTED_HEADER,
+        ROTATION_HEADER,
+        accuracy_rows,
+        frontier_rows,
+        grouped,
+        prediction_rows,
+        printed_rows,
+        rotation_rows,
+    )
+    from simulations.guided_runs import LEARNERS, RUN_HEADER, Effort, run_row
+
+    effort = Effort(samples=settings.samples)
+    if settings.guidance is not None:
+        effort = replace(effort, slow_samples=settings.samples)
+    if settings.quick:
+        effort = replace(effort, averaging_fits=64, other_fits=2, training_steps=500)
+    # every learner where guidances and mixtures are compared, the averaging learner where solvers, windows or networks are
+    every_learner = set(cells) if settings.guidance is not None else set(settings_of(("guidance", "mixtures")))
+    jobs = [
+        (cell, seed, effort, LEARNERS if cell in every_learner else LEARNERS[:1]) for cell in cells for seed in _seeds(settings)
+    ]
+    runs = parallel(_measure, jobs, settings.workers, "guided runs")
+    groups = grouped(runs)
+    write_csv(out / "guidance.csv", RUN_HEADER, [run_row(run) for run in runs])
+    write_csv(
+        out / "timing.csv",
+        ("setting", "solver", "steps", "problem", "seed", "microseconds_per_sample"),
+        [(r.setting.label, r.setting.solver, r.setting.steps, r.setting.problem, r.seed, r.microseconds_per_sample) for r in runs],
+    )
+    predictions = prediction_rows(groups, schedule)
+    write_csv(out / "prediction.csv", PREDICTION_HEADER, predictions)
+    write_csv(out / "accuracy.csv", ACCURACY_HEADER, accuracy_rows(groups))
+    write_csv(out / "rotation.csv", ROTATION_HEADER, rotation_rows(runs))
+    write_csv(out / "frontier.csv", ("w2", "class_snr"), frontier_rows())
+    print(text_table(PRINTED_HEADER, printed_rows(predictions)))
+    return headline(groups, predictions)
+
+
+def headline(groups: Any, predictions: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """Print and return what the study claims, with intervals."""
+    from simulations.guided_designs import ANCHORED
+    from simulations.guided_models import Setting
+    from simulations.guided_report import MULTIPLIER_SIZE, PREDICTION_HEADER, SETTING_COLUMNS, fewer_samples
+
+    claims: dict[str, Any] = {"runs": sum(len(group.runs) for group in groups.values())}
+    for few, many in ((20, 20), (20, 60), (200, 200), (200, 600)):
+        gain = fewer_samples(groups, ANCHORED, few, many)
+        if gain is not None:
+            claims[f"anchored n={few} minus unguided n={many}"] = gain
+            print(f"averaging, {ANCHORED.label} {ANCHORED.scale:g}: n={few} guided minus n={many} unguided "
+                  f"{gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}]")  # fmt: skip
+    ratios = {}
+    for row in predictions:
+        cell = dict(zip(PREDICTION_HEADER, row, strict=True))
+        setting = Setting(**{name: cell[name] for name in SETTING_COLUMNS})
+        if setting.score == "exact" and setting.guidance != "none" and cell["multiplier"] > 0 and cell["multiplier_predicted"] > 0:
+            ratios[setting] = (cell["multiplier_predicted"] / cell["multiplier"], cell["multiplier_predicted"])
+    moderate = {setting: ratio for setting, (ratio, predicted) in ratios.items() if predicted <= 5}
+    if moderate:
+        missed = {f"{s.problem}: {s.label} {s.scale:g} every {s.every}": r for s, r in moderate.items() if not 0.9 <= r <= 1.1}
+        claims["multiplier"] = {
+            "settings": len(moderate),
+            "within 10 %": len(moderate) - len(missed),
+            "others, predicted/measured": missed,
+        }
+        print(f"sample multiplier at n={MULTIPLIER_SIZE}, predicted up to 5: within 10 % of the measured one in "
+              f"{len(moderate) - len(missed)} of {len(moderate)} settings")  # fmt: skip
+        for name, ratio in missed.items():
+            print(f"  predicted / measured {ratio:.2f}: {name}")
+    return claims
+
+
+def run_learners(settings: Settings, out: Path) -> dict[str, Any]:
+    """Learners on guided samples of every class SNR beside T10 and T11."""
+    from simulations.guided_learners import FITS, HEADER, SAMPLES, TRAINING_EPS, optimum_interval, tabulate
+
+    samples, fits = (SAMPLES // 4, FITS) if settings.quick else (SAMPLES, FITS)
+    by_seed = parallel(_learn, [(seed, samples, fits) for seed in _seeds(settings)], settings.workers, "learners")
+    write_csv(out / "learners.csv", HEADER, tabulate(by_seed, samples))
+    found = {}
+    for name, eps in (("logistic", 0.0), (f"adversarial, training eps {TRAINING_EPS:g} sigma", TRAINING_EPS)):
+        interval = optimum_interval(by_seed, eps)
+        found[name] = interval
+        print(f"{name}: learns fastest at class SNR {interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}], "
+              f"theory {interval['theory']:.3f}")  # fmt: skip
+    return found
+
+
+def parallel(function: Any, jobs: list[tuple[Any, ...]], workers: int, name: str) -> list[Any]:
+    """[function(*job) for job in jobs] on several processes with a progress bar; results keep the order of the jobs."""
+    from joblib import Parallel, delayed
+    from tqdm import tqdm
+
+    results = Parallel(n_jobs=workers or -1, return_as="generator", batch_size=1)(delayed(function)(*job) for job in jobs)
+    try:
+        return list(tqdm(results, total=len(jobs), desc=name, unit="run"))
+    except (FloatingPointError, ValueError) as error:  # contrastive_dp names value, cause and remedy in one line
+        raise UserError(f"{name}: {error}") from error
+
+
+def _measure(cell: Any, seed: int, effort: Any, learners: tuple[str, ...]) -> Any:
+    from simulations.guided_runs import measure
+
+    return measure(cell, seed, effort, learners)
+
+
+def _learn(seed: int, samples: int, fits: int) -> Any:
+    from simulations.guided_learners import learn_at_every_snr
+
+    return learn_at_every_snr(seed, samples, fits)
+
+
+def _seeds(settings: Settings) -> range:
+    return range(settings.seed, settings.seed + settings.seeds)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run."""
+    return run_command(Settings, run, HELP, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

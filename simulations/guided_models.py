@@ -1,0 +1,223 @@
+"""The mixtures, embeddings and guidances of `guided_diffusion.py`, by name, and the exact noise prediction as a torch function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contrastive_dp import (
+    ClassAnchored,
+    ClassifierGuidance,
+    ContrastiveGuidance,
+    Guidance,
+    GuidedRun,
+    HardNegativeMining,
+    InfoNCE,
+    NoiseSchedule,
+    SupervisedContrastive,
+    classifier_free,
+    embed_anchors,
+)
+from theory import BinaryMixture, GaussianMixture, bayes_robust_accuracy, bayes_robust_classifier
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+ANCHORS = 400  # real samples that class-anchored guidance is given
+EMBEDDING_SCALE = 2.5  # of the lifted embedding, in units of the root mean square norm of real samples
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A mixture to generate and classify. binary: the same as a mirrored pair, where there are two classes; eps: l_2 attack radius."""
+
+    name: str
+    mixture: GaussianMixture
+    eps: float
+    binary: BinaryMixture | None
+
+    @cached_property
+    def optimum(self) -> float:
+        """Exact robust optimum of two classes; nan for more, where no closed form is known."""
+        return math.nan if self.binary is None else bayes_robust_accuracy(self.binary, self.eps)
+
+    @cached_property
+    def optimal_direction(self) -> Array | None:
+        return None if self.binary is None else np.asarray(bayes_robust_classifier(self.binary, self.eps).weights)
+
+    @cached_property
+    def radius(self) -> float:
+        """Root mean square norm of real samples."""
+        mixture = self.mixture
+        second = [m @ m + cov.trace for m, cov in zip(mixture.means, mixture.covariances, strict=True)]
+        return math.sqrt(float(mixture.weights @ np.array(second)))
+
+
+def _pair(name: str, mean: Array, cov: Any, eps: float = 0.3, prior: float = 0.5) -> Problem:
+    binary = BinaryMixture(mean, cov, prior)
+    return Problem(name, GaussianMixture(np.stack([-binary.mean, binary.mean]), [cov, cov], [1 - prior, prior]), eps, binary)
+
+
+def _axis(dim: int, norm: float) -> Array:
+    return norm * np.eye(dim)[0]
+
+
+def _ring() -> Problem:
+    angles = 2 * np.pi * np.arange(8) / 8
+    return Problem("ring", GaussianMixture(3 * np.stack([np.cos(angles), np.sin(angles)], 1), 0.36), 0.3, None)
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "two": lambda: _pair("two", _axis(2, 1.0), 1.0),
+    "d10": lambda: _pair("d10", _axis(10, 1.5), 1.0),
+    "d100": lambda: _pair("d100", _axis(100, 2.0), 1.0),
+    "anisotropic": lambda: _pair("anisotropic", np.array([1.0, 0.5]), np.array([[1.0, 0.6], [0.6, 1.0]])),
+    "unbalanced": lambda: _pair("unbalanced", _axis(2, 1.0), 1.0, prior=0.8),
+    "ring": _ring,
+}
+
+
+@lru_cache(maxsize=8)
+def problem_named(name: str) -> Problem:
+    """The problem of that name, made once a process."""
+    return PROBLEMS[name]()
+
+
+def balanced_labels(problem: Problem, first: int, n: int) -> Tensor:
+    """Labels of samples first .. first+n-1, a function of the index alone: round robin, or as the class weights demand."""
+    index = np.arange(first, first + n)
+    weights = problem.mixture.weights
+    if np.allclose(weights, weights[0]):
+        return torch.from_numpy(index % len(weights))
+    upper = np.floor((index + 1) * weights[1] + 1e-9) > np.floor(index * weights[1] + 1e-9)
+    return torch.from_numpy(upper.astype(np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class ExactNoisePrediction:
+    """theory's closed-form noise prediction of a mixture as noise_prediction(x, t[, labels]) in torch."""
+
+    mixture: GaussianMixture
+    schedule: NoiseSchedule
+
+    def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        y = None if labels is None else labels.numpy()
+        return torch.from_numpy(self.mixture.noise_prediction(x.double().numpy(), self.schedule[int(t[0])], y)).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Lift:
+    """embed(x) = (x, r), r constant: normalised, a smooth unit-norm embedding of the plane that keeps the length of x."""
+
+    r: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.full_like(x[:, :1], self.r)], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanPush(Guidance):
+    """L = -sum_i m_{y_i}.x_i / ||m_{y_i}||: a constant push of every sample along its class mean, `strength` in the noise prediction.
+
+    scale is set to strength / sqrt(1 - alpha_bar_t), so the vector added to the noise prediction is the same at every timestep and
+    theory.ddim_law gives the result in closed form.
+    """
+
+    means: Tensor
+    scale: list[float]
+    window: tuple[int, int] | None = None
+    at: Any = "xt"
+    relative: bool = False
+    every: int = 1
+    reverse: bool = False
+    needs_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor:
+        directions = self.means / self.means.norm(dim=1, keepdim=True)
+        return -directions[run.labels].to(seen.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class BayesLogits:
+    """Logits of the Bayes classifier on clean data: log w_k N(x; mu_k, Sigma_k)."""
+
+    mixture: GaussianMixture
+
+    def __call__(self, x: Tensor) -> Tensor:
+        columns = []
+        for mean, cov, weight in zip(self.mixture.means, self.mixture.covariances, self.mixture.weights, strict=True):
+            matrix = torch.from_numpy(np.diag(cov.variances) if not cov.is_full else cov.value).to(x.dtype)
+            normal = torch.distributions.MultivariateNormal(torch.from_numpy(mean.copy()).to(x.dtype), matrix)
+            columns.append(normal.log_prob(x) + math.log(weight))
+        return torch.stack(columns, dim=1)
+
+
+LOSSES = ("infonce", "hard-negative", "supervised", "anchored")
+GUIDANCES = ("none", "constant", "classifier", "classifier-free", *LOSSES)
+TEMPERATURES = {"infonce": 0.1, "hard-negative": 10.0, "supervised": 0.1, "anchored": 0.1}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One cell of the experiment: what is generated, with which guidance, by which solver."""
+
+    problem: str = "two"
+    score: str = "exact"
+    """exact, or network-N: trained on N real samples."""
+    guidance: str = "none"
+    scale: float = 0.0
+    low: int = 0
+    high: int = 1000
+    at: str = "xt"
+    relative: bool = False
+    every: int = 1
+    reverse: bool = False
+    temperature: float = 0.0
+    """0: the default of the loss."""
+    solver: str = "ddim"
+    steps: int = 50
+
+    @property
+    def label(self) -> str:
+        """Short name of the guidance with its window and input."""
+        if self.guidance == "none":
+            return "unguided"
+        window = "" if (self.low, self.high) == (0, 1000) else f" {self.low}≤t<{self.high}"
+        seen = "" if self.guidance not in (*LOSSES, "classifier") else f" at {self.at}"
+        return f"{'reversed ' * self.reverse}{self.guidance}{seen}{window}"
+
+
+def make_guidance(setting: Setting, problem: Problem, schedule: NoiseSchedule, anchors: tuple[Tensor, Tensor]) -> Guidance | None:
+    """The guidance of a setting; None where it is part of the noise prediction or absent. anchors: real samples and their labels."""
+    if setting.guidance in ("none", "classifier-free"):
+        return None
+    window = (setting.low, setting.high)
+    shared: Any = {"window": window, "relative": setting.relative, "every": setting.every, "reverse": setting.reverse}
+    if setting.guidance == "constant":
+        levels = (setting.scale / (1 - schedule.alpha_bar).sqrt()).tolist()
+        return MeanPush(torch.from_numpy(problem.mixture.means.copy()), levels, **shared)
+    if setting.guidance == "classifier":
+        return ClassifierGuidance(BayesLogits(problem.mixture), setting.scale, at=setting.at, **shared)  # type: ignore[arg-type]
+    temperature = setting.temperature or TEMPERATURES[setting.guidance]
+    embed = Lift(EMBEDDING_SCALE * problem.radius)
+    loss: Any
+    if setting.guidance == "anchored":
+        loss = ClassAnchored(embed_anchors(embed, anchors[0]), anchors[1], temperature)
+    else:
+        loss = {"infonce": InfoNCE, "hard-negative": HardNegativeMining, "supervised": SupervisedContrastive}[setting.guidance](
+            temperature
+        )
+    return ContrastiveGuidance(embed, loss, setting.scale, at=setting.at, **shared)  # type: ignore[arg-type]
+
+
+def with_classifier_free(setting: Setting, noise_prediction: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The noise prediction of a setting: the given one, or classifier-free guidance around it."""
+    return classifier_free(noise_prediction, setting.scale) if setting.guidance == "classifier-free" else noise_prediction

@@ -1,0 +1,185 @@
+"""diffusers models and schedulers: conversions, folders, guided solvers, refusals."""
+
+import shutil
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from contrastive_dp import (
+    ClassAnchored,
+    ContrastiveGuidance,
+    DiffusersNoisePrediction,
+    NoiseSchedule,
+    SampleNoise,
+    SupervisedContrastive,
+    ddim_sample,
+    diffusers_sample,
+    embed_anchors,
+    load_diffusers,
+    schedule_of,
+)
+from tests.contrastive_dp.conftest import small_unet
+from theory import ddim_law
+
+diffusers = pytest.importorskip("diffusers")
+
+
+def noise(seed, *shape, dtype=torch.float32):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pipeline")
+    diffusers.DDPMPipeline(small_unet(), diffusers.DDPMScheduler(200, beta_start=1e-3, beta_end=0.1)).save_pretrained(path)
+    return path
+
+
+def flattened(folder, target):
+    """The layout of google/ddpm-cifar10-32: everything side by side."""
+    target.mkdir()
+    for part in ("unet", "scheduler"):
+        for file in (folder / part).iterdir():
+            shutil.copy(file, target / file.name)
+    shutil.copy(folder / "model_index.json", target)
+    return target
+
+
+def test_a_pipeline_folder_in_either_layout(folder, tmp_path):
+    x, t = noise(0, 2, 3, 8, 8), torch.tensor([5, 150])
+    expected = small_unet()(x, t).sample
+    for path in (folder, str(folder), flattened(folder, tmp_path / "flat")):
+        predict, schedule = load_diffusers(path)
+        assert torch.allclose(predict(x, t), expected, atol=1e-6)
+        assert torch.allclose(schedule.alpha_bar, NoiseSchedule.linear(200, 1e-3, 0.1).alpha_bar, rtol=1e-5)
+        assert not any(parameter.requires_grad for parameter in predict.parameters())
+        assert not predict.unet.training
+
+
+def test_every_prediction_type_means_the_same_noise(schedule):
+    """A network that knows eps, v and x_0 of one and the same noisy state."""
+    x_0, eps, t = noise(1, 4, 3, 8, 8), noise(2, 4, 3, 8, 8), torch.tensor([3, 200, 700, 990])
+    a = schedule.alpha_bar[t].float()[:, None, None, None]
+    x_t = schedule.add_noise(x_0, t, eps)
+
+    class Knows(torch.nn.Module):
+        config: ClassVar[dict[str, object]] = {}
+
+        def __init__(self, answer):
+            super().__init__()
+            self.answer = answer
+
+        def forward(self, x, t, class_labels=None):
+            return diffusers.models.unets.unet_2d.UNet2DOutput(sample=self.answer)
+
+    answers = {"epsilon": eps, "v_prediction": a.sqrt() * eps - (1 - a).sqrt() * x_0, "sample": x_0}
+    for kind, answer in answers.items():
+        assert torch.allclose(
+            DiffusersNoisePrediction(Knows(answer), schedule, kind)(x_t, t), eps, atol=1e-4 if kind == "sample" else 1e-5
+        )
+    wide = torch.cat([eps, eps + 5], dim=1)  # learned variances in the second half
+    assert torch.equal(DiffusersNoisePrediction(Knows(wide), schedule)(x_t, t), eps)
+    with pytest.raises(ValueError, match="did you mean 'v_prediction'"):
+        DiffusersNoisePrediction(Knows(eps), schedule, "v-prediction")
+
+
+def test_labels_reach_conditional_networks_alone(schedule):
+    x, t, labels = noise(0, 2, 3, 8, 8), torch.tensor([5, 5]), torch.tensor([0, 2])
+    conditional = small_unet(classes=3)
+    predict = DiffusersNoisePrediction(conditional, schedule, null_label=1)
+    assert torch.equal(predict(x, t, labels), conditional(x, t, class_labels=labels).sample)
+    assert torch.equal(predict(x, t), conditional(x, t, class_labels=torch.tensor([1, 1])).sample)
+    with pytest.raises(ValueError, match="class-conditional: pass labels"):
+        DiffusersNoisePrediction(conditional, schedule)(x, t)
+    unconditional = small_unet()
+    assert torch.equal(DiffusersNoisePrediction(unconditional, schedule)(x, t, labels), unconditional(x, t).sample)
+
+
+def test_ddim_inside_diffusers_equals_ours_with_guidance(pair, schedule):
+    x_T, labels = noise(3, 24, 3, dtype=torch.float64), torch.arange(24) % 2
+    guidance = ContrastiveGuidance(lambda x: x, SupervisedContrastive(), 0.2, window=(0, 500))
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    scheduler.set_timesteps(20)
+    theirs = diffusers_sample(pair[0], scheduler, x_T, 20, labels, guidance)
+    ours = ddim_sample(pair[0], x_T, schedule, scheduler.timesteps.tolist(), labels, guidance=guidance)
+    assert torch.allclose(theirs, ours, atol=2e-5)
+    assert scheduler.num_inference_steps == 20  # the caller's scheduler is not touched
+
+
+def test_the_loop_of_the_readme_is_diffusers_sample(pair):
+    """Three lines in a loop of one's own give what diffusers_sample gives."""
+    x_T, labels = noise(3, 24, 3, dtype=torch.float64), torch.arange(24) % 2
+    guidance = ContrastiveGuidance(lambda x: x, SupervisedContrastive(), 0.2, window=(0, 500))
+    scheduler = diffusers.UniPCMultistepScheduler()
+    expected = diffusers_sample(pair[0], scheduler, x_T, 12, labels, guidance)
+    guide = guidance.start(schedule_of(scheduler), labels)
+    scheduler.set_timesteps(12)
+    x = x_T
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            eps = pair[0](x, t.expand(len(x)), labels)
+            x = scheduler.step(guide(x, t, eps), t, x).prev_sample
+    assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("kind", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+def test_fast_solvers_reach_the_limit_of_ddim_on_gaussians(pair, schedule, kind):
+    """20 evaluations against the exact classes: standard deviation within 1 %, means within 0.01; DDIM at 20 is 9 % off."""
+    predict, means, std = pair
+    x_T, labels = noise(3, 50, 3, dtype=torch.float64), torch.arange(50) % 2
+    x = diffusers_sample(predict, getattr(diffusers, kind)(), x_T, 20, labels)
+    residual = (x - means[labels]) / std
+    assert float((residual - x_T).abs().max()) < 0.03 * float(x_T.abs().max())
+    slow = ddim_law(means[0].numpy(), std, schedule.visited(20).numpy())[1]
+    assert np.abs(np.asarray(slow) / std - 1).min() > 0.05
+
+
+def test_guided_fast_solvers_approach_guided_ddim(pair, schedule):
+    x_T, labels = noise(3, 60, 3, dtype=torch.float64), torch.arange(60) % 2
+
+    def embed(x):
+        return torch.cat([x, torch.full_like(x[:, :1], 3.0)], dim=1)
+
+    anchors = embed_anchors(embed, pair[1].repeat(5, 1) + 0.3 * noise(1, 10, 3, dtype=torch.float64))
+    guidance = ContrastiveGuidance(embed, ClassAnchored(anchors, torch.arange(10) % 2), 0.1)
+    limit = ddim_sample(pair[0], x_T, schedule, 1000, labels, guidance=guidance)
+    fast = diffusers_sample(pair[0], diffusers.UniPCMultistepScheduler(), x_T, 20, labels, guidance)
+    plain = ddim_sample(pair[0], x_T, schedule, 1000, labels)
+    assert (limit - plain).norm() > 5 * (fast - limit).norm()
+
+
+def test_bad_models_and_schedulers_are_named(folder, tmp_path, pair):
+    x_T, labels = noise(3, 4, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(ValueError, match="rescales its states"):
+        diffusers_sample(pair[0], diffusers.EulerDiscreteScheduler(), x_T, 5, labels)
+    with pytest.raises(ValueError, match="has no alphas_cumprod"):
+        diffusers_sample(pair[0], diffusers.FlowMatchEulerDiscreteScheduler(), x_T, 5, labels)
+    with pytest.raises(ValueError, match=r"pass a torch\.Generator"):
+        diffusers_sample(pair[0], diffusers.DDPMScheduler(), x_T, 5, labels, generator=SampleNoise(0))
+    with pytest.raises(ValueError, match=r"labels has shape \(3,\)"):
+        diffusers_sample(pair[0], diffusers.DDIMScheduler(), x_T, 5, labels[:3])
+    with pytest.raises(FileNotFoundError, match=r"config.json is missing"):
+        load_diffusers(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot be loaded as a U-Net"):
+        load_diffusers(broken)
+    weights.unlink()
+    torch.save(small_unet().state_dict(), broken / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ValueError, match="with safetensors weights"):
+        load_diffusers(broken)
+
+
+def test_a_name_that_is_nowhere(monkeypatch):
+    import huggingface_hub
+
+    def refuse(name, **_):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(FileNotFoundError, match="nobody/nothing is neither a folder nor reachable"):
+        load_diffusers("nobody/nothing")

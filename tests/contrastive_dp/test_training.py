@@ -1,0 +1,233 @@
+"""The training loop: exact after interruption, averaged as stated, good enough to know the exact noise prediction."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from contrastive_dp import NoisePredictionMLP, NoiseSchedule, TrainingSettings, train_noise_prediction
+from tests.contrastive_dp.conftest import GaussianNoise, small_unet
+
+QUICK = TrainingSettings(steps=12, batch_size=16, learning_rate=1e-3, ema=0.9, label_dropout=0.2, seed=4)
+
+
+class WithDropout(nn.Module):
+    """A network that draws random numbers of its own."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.inner = NoisePredictionMLP(2, classes=2, width=16, depth=1)
+        self.dropout = nn.Dropout(0.3)
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, x, t, labels=None):
+        return self.inner(self.dropout(self.norm(x)), t, labels)
+
+
+@pytest.fixture
+def data():
+    labels = torch.arange(60) % 2
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(2)) * 0.5 + (2 * labels[:, None] - 1.0)
+    return x, labels
+
+
+def train(data, schedule, settings=QUICK, **more):
+    return train_noise_prediction(WithDropout(), data[0], schedule, settings, data[1], null_label=2, **more)
+
+
+def same(left, right):
+    ours, theirs = left.state_dict(), right.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_an_interrupted_run_ends_bit_identical(tmp_path, schedule, data):
+    whole = train(data, schedule)
+    for stop, every in ((5, 1000), (7, 3)):  # interrupted by Ctrl-C: saved on the way out, or at the last multiple of 3
+        file = tmp_path / f"{stop}.pt"
+
+        def interrupt(step, loss, stop=stop):
+            if step == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(data, schedule, checkpoint=file, checkpoint_every=every, on_step=interrupt)
+        torch.manual_seed(stop)  # whatever else happened to the global stream
+        assert same(train(data, schedule, checkpoint=file), whole)
+        assert same(train(data, schedule, checkpoint=file), whole)  # finished: nothing left to do
+    assert {path.suffix for path in tmp_path.iterdir()} == {".pt"}
+
+
+def test_a_killed_run_goes_on_from_the_last_checkpoint(tmp_path, schedule, data):
+    def killed(step, loss):
+        if step == 8:
+            raise MemoryError
+
+    file = tmp_path / "run.pt"
+    with pytest.raises(MemoryError):
+        train(data, schedule, checkpoint=file, checkpoint_every=3, on_step=killed)
+    assert torch.load(file, weights_only=True)["step"] == 6
+    assert same(train(data, schedule, checkpoint=file), train(data, schedule))
+    assert same(train(data, schedule, replace(QUICK, steps=20), checkpoint=file), train(data, schedule, replace(QUICK, steps=20)))
+
+
+def test_averaged_weights_follow_the_stated_decay(schedule, data):
+    """EMA, warm-up, clipping and Adam's first step, against a recursion written out here."""
+    settings = replace(QUICK, steps=6, ema=0.5, warmup=4, clip=0.01, label_dropout=0.0)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 2))
+    network.forward = lambda x, t: network[0](x)
+    weights = [network[0].weight.detach().clone()]
+    averaged = train_noise_prediction(
+        network, data[0], schedule, settings, on_step=lambda step, loss: weights.append(network[0].weight.detach().clone())
+    )
+    mean = weights[0]
+    for step, weight in enumerate(weights[1:], start=1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * weight
+    assert torch.allclose(averaged.state_dict()["0.weight"], mean, rtol=1e-6)
+    first_move = (weights[1] - weights[0]).abs()
+    assert torch.allclose(first_move, torch.full_like(first_move, settings.learning_rate / 4), rtol=1e-3)  # Adam: lr times the sign
+
+
+@pytest.mark.parametrize("clip", [0.0, 1e-3])
+def test_gradients_are_clipped(schedule, data, clip):
+    torch.manual_seed(0)
+    network, norms = NoisePredictionMLP(2, 2, 8, 1), []
+
+    def norm_of_gradient(step, loss):
+        norms.append(math.sqrt(sum(float((p.grad**2).sum()) for p in network.parameters() if p.grad is not None)))
+
+    train_noise_prediction(
+        network, data[0], schedule, replace(QUICK, steps=3, clip=clip, label_dropout=0.0), on_step=norm_of_gradient
+    )
+    if clip:
+        assert max(norms) <= clip * (1 + 1e-4)
+    else:
+        assert min(norms) > 0.01
+
+
+def test_labels_are_dropped_at_the_stated_rate(schedule, data):
+    """Share of null labels within 4 standard errors."""
+    seen = []
+
+    class Spy(NoisePredictionMLP):
+        def forward(self, x, t, labels=None):
+            seen.append(labels)
+            return super().forward(x, t, labels)
+
+    train_noise_prediction(Spy(2, 2, 8, 1), data[0], schedule, replace(QUICK, steps=40, batch_size=100), data[1], null_label=2)
+    share = float((torch.cat(seen) == 2).float().mean())
+    assert abs(share - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 4000)
+
+
+def test_a_trained_network_knows_the_exact_noise_prediction():
+    """Mean squared difference from the exact noise prediction, against the spread of what is predicted."""
+    schedule = NoiseSchedule.linear(100, 1e-3, 0.2)
+    means, std, n = torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.5, 4000
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % 2
+    x = means[labels] + std * torch.randn(n, 2, generator=generator)
+    torch.manual_seed(0)
+    settings = TrainingSettings(steps=800, batch_size=256, learning_rate=3e-3, ema=0.98)
+    network = train_noise_prediction(NoisePredictionMLP(2, 2, 64, 2), x, schedule, settings, labels)
+    t = torch.randint(100, (2000,), generator=generator)
+    x_t = schedule.add_noise(x[:2000], t, torch.randn(2000, 2, generator=generator))
+    exact = GaussianNoise(means.double(), std, schedule)(x_t, t, labels[:2000])
+    error = ((network(x_t, t, labels[:2000]) - exact) ** 2).mean() / exact.var()
+    assert float(error) < 0.01
+
+
+def test_the_same_loop_trains_a_unet_on_uint8_images(schedule):
+    """The loss falls, images are mapped to [-1, 1], augmentation is applied."""
+    images = torch.randint(0, 256, (1, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).repeat(16, 1, 1, 1)
+    unet = small_unet()
+    network = nn.Module()
+    network.unet, network.forward = unet, lambda x, t: unet(x, t).sample
+    losses, ranges = [], []
+
+    def flip(x, generator):
+        ranges.append((float(x.min()), float(x.max())))
+        return torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
+
+    settings = TrainingSettings(steps=60, batch_size=16, learning_rate=3e-3, ema=0.9)
+    train_noise_prediction(network, images, schedule, settings, augment=flip, on_step=lambda step, loss: losses.append(float(loss)))
+    assert -1 <= min(low for low, _ in ranges) < -0.9
+    assert 0.9 < max(high for _, high in ranges) <= 1
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate=0 must be > 0"),
+        ({"ema": 1.0}, r"ema=1 must lie in \[0, 1\)"),
+        ({"steps": 0}, "steps=0"),
+        ({"clip": -1.0}, "clip=-1 is negative"),
+        ({"label_dropout": 1.5}, "label_dropout=1.5"),
+    ],
+)
+def test_bad_settings_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(QUICK, **change)
+
+
+def test_bad_data_is_named(schedule, data):
+    network = NoisePredictionMLP(2, 2, 8, 1)
+    plain = replace(QUICK, label_dropout=0.0)
+    with pytest.raises(ValueError, match="data contains nan"):
+        train_noise_prediction(network, torch.full((3, 2), math.nan), schedule, plain)
+    with pytest.raises(ValueError, match=r"data has shape \(0, 2\)"):
+        train_noise_prediction(network, torch.zeros(0, 2), schedule, plain)
+    with pytest.raises(ValueError, match=r"dtype torch\.int64"):
+        train_noise_prediction(network, torch.zeros(3, 2, dtype=torch.int64), schedule, plain)
+    with pytest.raises(ValueError, match="needs labels and null_label"):
+        train_noise_prediction(network, data[0], schedule, QUICK)
+    with pytest.raises(ValueError, match=r"labels has shape \(60,\)|give an integer tensor"):
+        train_noise_prediction(network, data[0][:5], schedule, plain, data[1])
+
+
+def test_nan_names_the_step(schedule, data):
+    class Broken(NoisePredictionMLP):
+        calls = 0
+
+        def forward(self, x, t, labels=None):
+            Broken.calls += 1
+            return super().forward(x, t, labels) * (math.nan if Broken.calls == 7 else 1.0)
+
+    with pytest.raises(FloatingPointError, match="the loss at step 7 is nan"):
+        train_noise_prediction(Broken(2, 2, 8, 1), data[0], schedule, replace(QUICK, label_dropout=0.0))
+
+
+def test_checkpoints_that_do_not_fit_are_named(tmp_path, schedule, data):
+    file = tmp_path / "run.pt"
+    train(data, schedule, checkpoint=file)
+    with pytest.raises(ValueError, match=r"other settings \(seed 4 -> 5\)"):
+        train(data, schedule, replace(QUICK, seed=5), checkpoint=file)
+    with pytest.raises(ValueError, match="other data, labels or noise schedule"):
+        train((data[0] + 1, data[1]), schedule, checkpoint=file)
+    with pytest.raises(ValueError, match="other data, labels or noise schedule"):
+        train(data, NoiseSchedule.cosine(), checkpoint=file)
+    with pytest.raises(ValueError, match="at step 12, beyond steps=5"):
+        train(data, schedule, replace(QUICK, steps=5), checkpoint=file)
+    with pytest.raises(ValueError, match="does not fit the network"):
+        train_noise_prediction(NoisePredictionMLP(2, 2, 8, 1), data[0], schedule, QUICK, data[1], null_label=2, checkpoint=file)
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="damaged or no checkpoint of ours"):
+        train(data, schedule, checkpoint=file)
+    torch.save({"step": 3}, file)
+    with pytest.raises(ValueError, match=r"lacks .*it is no checkpoint of ours"):
+        train(data, schedule, checkpoint=file)
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path, schedule, data):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"step": Evil()}, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="damaged or no checkpoint of ours"):
+        train(data, schedule, checkpoint=tmp_path / "run.pt")
+    assert not (tmp_path / "ran").exists()
