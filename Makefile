@@ -5,10 +5,11 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow lint format bench clean
+.PHONY: help demo guided test test-slow lint format bench clean
 
 help:
 	@echo "make demo       main job: theory against simulation, then real data (results/gaussian_mixture)"
+	@echo "make guided     guided diffusion in the plane and beyond (results/guided_diffusion)"
 	@echo "make test       all tests but the slow ones     make test-slow   the slow ones"
 	@echo "make lint       ruff and mypy                   make format      let ruff rewrite"
 	@echo "make bench      speed, as ratios measured in one run"
@@ -23,6 +24,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(PY) simulations/gaussian_mixture.py $(ARGS)
+
+guided: $(READY)
+	$(PY) simulations/guided_diffusion.py $(ARGS)
 
 test: $(READY)
 	$(PY) -m pytest -q -m "not slow" $(ARGS)

@@ -104,6 +104,7 @@ class GuidedRun:
     @torch.no_grad()
     def __call__(self, x: Tensor, t: int, eps: Tensor) -> Tensor:
         """Return eps with the guidance of timestep t added. x, eps: (n, ...)."""
+        t = int(t)  # diffusers' loops hand over tensors
         guidance, a, strength = self.guidance, self.schedule[t], self.strengths[t]
         low, high = guidance.window or (0, len(self.schedule))
         if not low <= t < high:

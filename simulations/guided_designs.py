@@ -26,14 +26,17 @@ GRID: tuple[tuple[Setting, tuple[float, ...]], ...] = (
 )
 
 
+WINDOWS = ((0, 200), (0, 400), (0, 700), (0, 1000), (400, 1000), (700, 1000))
+# do the classes rotate? Unanchored at the noisy state, unanchored at the denoised estimate, anchored
+ROTATION = (replace(SUPERVISED, at="xt", scale=1.0), replace(SUPERVISED, at="x0", scale=0.01), ANCHORED)
+
+
 def guidance_design() -> list[Setting]:
     return [UNGUIDED, *(replace(base, scale=scale) for base, scales in GRID for scale in scales)]
 
 
 def window_design() -> list[Setting]:
-    windows = ((0, 200), (0, 400), (0, 700), (0, 1000), (400, 1000), (700, 1000))
-    bases = (ANCHORED, replace(SUPERVISED, at="xt", scale=1.0))
-    return [replace(base, low=low, high=high) for base in bases for low, high in windows]
+    return [replace(base, low=low, high=high) for base in ROTATION for low, high in WINDOWS]
 
 
 def every_design() -> list[Setting]:

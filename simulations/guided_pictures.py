@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from matplotlib import ticker
 from scipy.special import ndtr
 
 from contrastive_dp import NoiseSchedule
-from simulations.guided_designs import ANCHORED, INFONCE, SUPERVISED, UNGUIDED, guidance_design
+from simulations.guided_designs import ANCHORED, INFONCE, ROTATION, SUPERVISED, UNGUIDED, WINDOWS, guidance_design
 from simulations.guided_models import Setting, problem_named
 from simulations.guided_runs import generate
 from simulations.output import write_csv
 from simulations.pictures import COLOURS, MARKERS, Columns, draw, marks, new_figure, read_columns, style
 
 SHOWN_SAMPLES, SHOWN_TRAJECTORIES = 512, 24
-ROTATING = Setting(guidance="supervised", at="xt", scale=1.0)
+ROTATING = ROTATION[0]
 STUDY_PANELS = (UNGUIDED, ANCHORED, SUPERVISED, INFONCE, ROTATING)
 RANGE = 3.6  # half width of the sample panels
 
@@ -187,16 +188,13 @@ def _family_of(setting: Setting) -> str:
 
 
 def _plain_rows(data: Columns) -> Any:
-    """Exact score, two classes in the plane, DDIM with 50 steps, guided at every step from t = 0, with noise-side windows left out."""
-    first = data["problem"] == "two"
-    return (
-        first
-        & (data["score"] == "exact")
-        & (data["solver"] == "ddim")
-        & (data["steps"] == 50)
-        & (data["every"] == 1)
-        & (data["low"] == 0)
-    )
+    """Of a study: two classes in the plane, exact score, DDIM with 50 steps, guided at every step from t = 0. Of a single run: all."""
+    rows = np.ones(len(data["problem"]), dtype=bool)
+    if len(_settings_in(data)) > 2:
+        plain = {"problem": "two", "score": "exact", "solver": "ddim", "steps": 50, "every": 1, "low": 0}
+        for name, value in plain.items():
+            rows &= data[name] == value
+    return rows
 
 
 def draw_rotation(folder: Path) -> Any:
@@ -205,27 +203,19 @@ def draw_rotation(folder: Path) -> Any:
     problem = problem_named("two")
     real = problem.binary
     assert real is not None
-    cases = (("supervised", "unanchored (supervised)"), ("anchored", "anchored to real samples"))
-    windows = ((0, 200), (0, 400), (0, 700), (0, 1000), (400, 1000), (700, 1000))
-    base = (
-        (data["problem"] == "two")
-        & (data["solver"] == "ddim")
-        & (data["steps"] == 50)
-        & (data["at"] == "xt")
-        & (data["every"] == 1)
-    )
-    for i, (guidance, name) in enumerate(cases):
-        scale = ROTATING.scale if guidance == "supervised" else ANCHORED.scale
-        rows = base & (data["guidance"] == guidance) & (data["scale"] == scale)
-        for j, (low, high) in enumerate(windows):
-            here = rows & (data["low"] == low) & (data["high"] == high)
-            jitter = np.linspace(-0.12, 0.12, int(here.sum())) + 0.3 * (i - 0.5)
-            left.plot(j + jitter, data["alignment"][here], MARKERS[i], color=COLOURS[i], ms=2.5, label=name if j == 0 else None)
-        right.plot(data["alignment"][rows], data["accuracy"][rows], MARKERS[i], color=COLOURS[i], ms=3, label=name)
+    names = ("unanchored, sees the noisy state", "unanchored, sees the denoised estimate", "anchored to real samples")
+    for i, (base, name) in enumerate(zip(ROTATION, names, strict=True)):
+        family = np.zeros(len(data["seed"]), dtype=bool)
+        for j, (low, high) in enumerate(WINDOWS):
+            rows = _chosen(data, replace(base, low=low, high=high))
+            family |= rows
+            jitter = np.linspace(-0.1, 0.1, int(rows.sum())) + 0.25 * (i - 1)
+            left.plot(j + jitter, data["alignment"][rows], MARKERS[i], color=COLOURS[i], ms=2.5, label=name if j == 0 else None)
+        right.plot(data["alignment"][family], data["accuracy"][family], MARKERS[i], color=COLOURS[i], ms=3, label=name)
     cosines = np.linspace(-1, 1, 200)
     norm, std = float(np.linalg.norm(real.mean)), math.sqrt(float(real.cov))
     right.plot(cosines, ndtr((cosines * norm - problem.eps) / std), color="black", lw=1, label="ceiling of T3")
-    left.set_xticks(range(len(windows)), [f"{low}-{high}" for low, high in windows], fontsize=8)
+    left.set_xticks(range(len(WINDOWS)), [f"{low}-{high}" for low, high in WINDOWS], fontsize=8)
     left.set_xlabel("window of timesteps guided (0: almost clean)")
     left.set_ylabel("alignment: cosine to the real optimum")
     left.set_title("A mark a batch of 256: guidance at high noise rotates the classes ...", fontsize=10)

@@ -120,10 +120,11 @@ def rotation_rows(runs: Sequence[Measured]) -> list[tuple[Any, ...]]:
     return [(*asdict(run.setting).values(), run.seed, i, *values) for run in runs for i, values in enumerate(run.groups)]
 
 
-def frontier_rows(problem_name: str = "two") -> list[tuple[Any, ...]]:
-    """(w2, class SNR) along T7's frontier for the real classes."""
+def frontier_rows(problem_name: str) -> list[tuple[Any, ...]]:
+    """(w2, class SNR) along T7's frontier for the real classes; nothing for more than two."""
     problem = problem_named(problem_name)
-    assert problem.binary is not None
+    if problem.binary is None:
+        return []
     start = Classes(
         problem, problem.mixture.means, np.stack([np.diag(cov.variances) for cov in problem.mixture.covariances])
     ).class_snr
