@@ -15,7 +15,9 @@ from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.watch import Watch
 
 NoisePrediction = Callable[..., Tensor]
-"""noise_prediction(x, t) or, with labels, noise_prediction(x, t, labels). x: (n, ...); t, labels: (n,) int64; returns E[noise | x_t]."""
+"""noise_prediction(x, t) or, with labels, noise_prediction(x, t, labels). x: (n, ...); t, labels: (n,) int64; returns E[noise | x_t].
+
+Where labels are for the guidance alone, wrap an unconditional network: lambda x, t, labels: network(x, t)."""
 Generator = torch.Generator | SampleNoise
 OnStep = Callable[[int, Tensor], None]
 

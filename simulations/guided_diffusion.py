@@ -221,10 +221,13 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path)
         effort = replace(effort, averaging_fits=64, other_fits=2, training_steps=500)
     # every learner where guidances and mixtures are compared, the averaging learner where solvers, windows or networks are
     every_learner = set(cells) if settings.guidance is not None else set(settings_of(("guidance", "mixtures")))
-    jobs = [
-        (cell, seed, effort, LEARNERS if cell in every_learner else LEARNERS[:1]) for cell in cells for seed in _seeds(settings)
-    ]
-    runs = parallel(_measure, jobs, settings.workers, "guided runs")
+    jobs = []
+    for together in sharing_a_network(cells):
+        learners = LEARNERS if together[0] in every_learner else LEARNERS[:1]
+        jobs += [(together, seed, effort, learners) for seed in _seeds(settings)]
+    place = {cell: i for i, cell in enumerate(cells)}
+    batches = parallel(_measure, jobs, settings.workers, "guided runs")
+    runs = sorted((run for batch in batches for run in batch), key=lambda run: (place[run.setting], run.seed))
     groups = grouped(runs)
     write_csv(out / "guidance.csv", RUN_HEADER, [run_row(run) for run in runs])
     write_csv(
@@ -303,10 +306,18 @@ def parallel(function: Any, jobs: list[tuple[Any, ...]], workers: int, name: str
         raise UserError(f"{name}: {error}") from error
 
 
-def _measure(cell: Any, seed: int, effort: Any, learners: tuple[str, ...]) -> Any:
+def sharing_a_network(cells: list[Any]) -> list[tuple[Any, ...]]:
+    """Settings that are run one after the other in one process: those that share a trained network, else each alone."""
+    groups: dict[Any, list[Any]] = {}
+    for cell in cells:
+        groups.setdefault(cell if cell.score == "exact" else (cell.problem, cell.score), []).append(cell)
+    return [tuple(group) for group in groups.values()]
+
+
+def _measure(cells: tuple[Any, ...], seed: int, effort: Any, learners: tuple[str, ...]) -> Any:
     from simulations.guided_runs import measure
 
-    return measure(cell, seed, effort, learners)
+    return [measure(cell, seed, effort, learners) for cell in cells]
 
 
 def _learn(seed: int, samples: int, fits: int) -> Any:

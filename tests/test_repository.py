@@ -88,29 +88,31 @@ def test_readme_shows_commands_that_exist():
         assert (ROOT / picture).is_file(), picture
 
 
-def python_blocks():
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def python_block(name):
+    """The python block of the README that uses this name."""
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if name in b]
+    return block
 
 
 def test_readme_guidance_example_runs():
-    """The second python block, with a small U-Net and classifier where the reader has large ones."""
+    """The guidance example, with a small U-Net and classifier where the reader has large ones."""
     import torch
     from tests.contrastive_dp.conftest import small_unet
 
     classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10))
     names = {"unet": small_unet(), "classifier": classifier, "labels": torch.arange(16) % 10, "x": torch.randn(16, 3, 8, 8)}
     plain = dict(names)
-    block = python_blocks()[1]
+    block = python_block("ContrastiveGuidance")
     exec(block, names)
     assert names["x"].shape == (16, 3, 8, 8)
     assert torch.isfinite(names["x"]).all()
-    exec(re.sub(r"guide\(x, t, (.*)\)", r"\1", block), plain)  # the same loop without the guidance
+    exec(re.sub(r"guide\(x, t, (\w+)\)", r"\1", block), plain)  # the same loop without the guidance
     assert not torch.allclose(plain["x"], names["x"])
 
 
 def test_readme_example_gives_the_numbers_it_shows():
-    """Every line `expression  # number` of the first python block evaluates to that number, to the digits shown."""
-    block = python_blocks()[0]
+    """Every line `expression  # number` of the theory example evaluates to that number, to the digits shown."""
+    block = python_block("AveragingLaw")
     names: dict[str, object] = {}
     shown = 0
     for line in block.strip().splitlines():
