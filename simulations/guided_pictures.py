@@ -20,7 +20,7 @@ from simulations.output import write_csv
 from simulations.pictures import COLOURS, MARKERS, Columns, draw, marks, new_figure, read_columns, style
 
 SHOWN_SAMPLES, SHOWN_TRAJECTORIES = 512, 24
-ROTATING = ROTATION[0]
+ROTATING = replace(ROTATION[0], high=1000)
 STUDY_PANELS = (UNGUIDED, ANCHORED, SUPERVISED, INFONCE, ROTATING)
 RANGE = 3.6  # half width of the sample panels
 
@@ -168,9 +168,9 @@ def draw_price_gain(folder: Path) -> Any:
             data["w2"][rows][order], data["class_snr"][rows][order], label=name, mfc=COLOURS[i % 6] if i < 6 else "white", **look
         )
     axis.set_xlim(-0.03, 1.25)
-    axis.set_ylim(0.4, 6)
+    axis.set_ylim(0.8, 6)
     axis.set_yscale("log")
-    axis.set_yticks([0.5, 1, 2, 3, 5], ["0.5", "1", "2", "3", "5"])
+    axis.set_yticks([1, 2, 3, 5], ["1", "2", "3", "5"])
     axis.minorticks_off()
     axis.set_xlabel("price: Wasserstein-2 distance to the real classes")
     axis.set_ylabel("gain: class SNR")
