@@ -36,9 +36,9 @@ def in_unit(value: float, name: str) -> float:
 
 def count(value: int, name: str, minimum: int = 1) -> int:
     """Return `value` as an int >= minimum."""
-    number = _number(value, name)
+    number = value if isinstance(value, int) else _number(value, name)
     if number != int(number) or number < minimum:
-        raise ValueError(f"{name}={number:g} must be a whole number >= {minimum}")
+        raise ValueError(f"{name}={number} must be a whole number >= {minimum}")
     return int(number)
 
 

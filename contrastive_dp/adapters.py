@@ -50,10 +50,11 @@ class DiffusersNoisePrediction(nn.Module):
         out: Tensor = self.unet(x, t, class_labels=classes).sample[:, : x.shape[1]]
         if self.prediction_type == "epsilon":
             return out
-        a = self.schedule.alpha_bar.to(x.device)[t].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        a = self.schedule.alpha_bar.to(x.device)[t].reshape(-1, *[1] * (x.ndim - 1))
+        signal, noise = a.sqrt().to(x.dtype), (1 - a).sqrt().to(x.dtype)  # 1 - a in double precision: in half it can be 0
         if self.prediction_type == "v_prediction":
-            return a.sqrt() * out + (1 - a).sqrt() * x
-        return (x - a.sqrt() * out) / (1 - a).sqrt()
+            return signal * out + noise * x
+        return (x - signal * out) / noise
 
 
 def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> tuple[DiffusersNoisePrediction, NoiseSchedule]:
@@ -80,7 +81,7 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{folder_or_id} cannot be loaded as a U-Net with safetensors weights: {reason}") from None
-    schedule = schedule_of(scheduler)
+    schedule = _levels_of(scheduler)
     kind = scheduler.config.get("prediction_type", "epsilon")
     return DiffusersNoisePrediction(unet.eval().requires_grad_(False), schedule, kind, null_label), schedule
 
@@ -98,7 +99,26 @@ def _download(name: str) -> Path:
 
 
 def schedule_of(scheduler: Any) -> NoiseSchedule:
-    """The NoiseSchedule of a diffusers scheduler. Raises ValueError for schedulers without alphas_cumprod (flow matching)."""
+    """The NoiseSchedule of a diffusers scheduler that is fed noise predictions, for guidance in a loop of one's own.
+
+    Raises ValueError for schedulers without alphas_cumprod (flow matching), or that expect v or x_0, which guidance does not act on.
+    """
+    kind = getattr(scheduler, "config", {}).get("prediction_type", "epsilon")
+    if kind != "epsilon":
+        raise ValueError(
+            f"this scheduler expects {kind!r}, guidance acts on noise: wrap the U-Net in DiffusersNoisePrediction and make the scheduler "
+            "with from_config(scheduler.config, prediction_type='epsilon'), or use diffusers_sample"
+        )
+    _check_scaling(scheduler)
+    return _levels_of(scheduler)
+
+
+def _check_scaling(scheduler: Any) -> None:
+    if float(scheduler.init_noise_sigma) != 1.0:
+        raise ValueError(f"{type(scheduler).__name__} rescales its states: use DDIM, DDPM, DPMSolverMultistep, UniPC or DEIS")
+
+
+def _levels_of(scheduler: Any) -> NoiseSchedule:
     levels = getattr(scheduler, "alphas_cumprod", None)
     if levels is None:
         raise ValueError(
@@ -130,11 +150,15 @@ def diffusers_sample(
     finite(x_T, "x_T")
     if labels is not None:
         batch_labels(labels, len(x_T))
-    schedule, solver = schedule_of(scheduler), type(scheduler).from_config(scheduler.config)
+    schedule = _levels_of(scheduler)
+    solver = type(scheduler).from_config(
+        scheduler.config, prediction_type="epsilon"
+    )  # what a noise prediction gives, whatever the model
     solver.set_timesteps(count(steps, "steps"))
     timesteps = [int(t) for t in solver.timesteps]  # on the CPU: no step waits for a device to learn its own number
-    if float(solver.init_noise_sigma) != 1.0 or not torch.equal(solver.scale_model_input(x_T, solver.timesteps[0]), x_T):
-        raise ValueError(f"{type(scheduler).__name__} rescales its states: use DDIM, DDPM, DPMSolverMultistep, UniPC or DEIS")
+    _check_scaling(solver)
+    if type(scheduler).__name__ == "DDPMScheduler" and generator is None:
+        raise ValueError("DDPMScheduler draws noise: pass generator=torch.Generator().manual_seed(0)")
     known = {"generator": generator} if "generator" in inspect.signature(solver.step).parameters else {}
     guide = guidance.start(schedule, labels) if guidance is not None else None
     watch, x = guide.watch if guide is not None else Watch(), x_T

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from contrastive_dp._checks import batch_labels, count, finite, one_of, positive
 from contrastive_dp.files import read_safetensors, write_safetensors
 from contrastive_dp.losses import ContrastiveLoss, SupervisedContrastive
+from contrastive_dp.training import mixed_seed
 
 Embed = Callable[[Tensor], Tensor]
 
@@ -43,7 +44,7 @@ class ClassifierFeatures(nn.Module):
 
     classifier: takes images in [0, 1] (value_range=(0, 1), the field's convention) and ends in a linear layer; it is copied and frozen.
     layer: name of that layer as in classifier.named_modules(); by default the last nn.Linear.
-    value_range: inputs that the classifier expects for x = -1 and x = 1; (-1, 1) passes x on as it is (vectors, 2D networks).
+    value_range: inputs that the classifier expects for x = -1 and x = 1; (-1, 1) passes x on as it is: use it for vectors.
     Raises ValueError when there is no such layer, or its input is not (n, k).
     """
 
@@ -79,7 +80,15 @@ class ClassifierFeatures(nn.Module):
 @torch.no_grad()
 def embed_anchors(embed: Embed, x: Tensor, batch_size: int = 512) -> Tensor:
     """Unit-norm embeddings (m, k) of real samples x (m, ...), for ClassAnchored."""
-    return F.normalize(torch.cat([embed(piece) for piece in finite(x, "x").split(count(batch_size, "batch_size"))]), dim=1)
+    return F.normalize(
+        torch.cat(
+            [
+                embed(piece).float() if piece.dtype.itemsize < 4 else embed(piece)
+                for piece in finite(x, "x").split(count(batch_size, "batch_size"))
+            ]
+        ),
+        dim=1,
+    )
 
 
 class ProjectionHead(nn.Module):
@@ -104,8 +113,12 @@ class ProjectionHead(nn.Module):
         tensors, metadata = read_safetensors(path)
         if "projection_head" not in metadata:
             raise ValueError(f"{path} holds no projection head: give a file written by ProjectionHead.save")
-        head = cls(**json.loads(metadata["projection_head"]))
-        head.load_state_dict(tensors)
+        try:
+            head = cls(**json.loads(metadata["projection_head"]))
+            head.load_state_dict(tensors)
+        except (TypeError, RuntimeError, json.JSONDecodeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path} does not hold the weights of a projection head ({reason}): save it again") from None
         return head.eval().requires_grad_(False)
 
 
@@ -139,7 +152,7 @@ def train_projection_head(
     optimiser = torch.optim.Adam(head.parameters(), lr=learning_rate)
     generator = torch.Generator()
     for step in range(steps):
-        generator.manual_seed((seed << 32) + step)
+        generator.manual_seed(mixed_seed(seed, step))
         index = torch.randint(len(x), (min(batch_size, len(x)),), generator=generator).to(features.device)
         value = objective(F.normalize(head(features[index]), dim=1), None, labels.to(features.device)[index]) / len(index)
         optimiser.zero_grad()

@@ -19,7 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ class Guidance(ABC):
     window: (low, high), guided at timesteps low <= t < high; None: at all.
     at: what the loss sees, "x0" or "xt".
     relative: lambda is the norm of the push as a fraction of the noise prediction's norm, sample by sample.
-    every: guide only every k-th visited step of the window, k times as strongly.
+    every: guide only the first of every k visited steps of the window, k times as strongly (the whole push is lambda's if k divides their
+        number).
     reverse: ascend the loss instead.
     """
 
@@ -58,8 +59,11 @@ class Guidance(ABC):
         one_of(self.at, "at", ("x0", "xt"))
         count(self.every, "every")
         self.strengths(None)
-        if self.window is not None and not (len(self.window) == 2 and 0 <= self.window[0] < self.window[1]):
-            raise ValueError(f"window={self.window}: give (low, high) timesteps with 0 <= low < high")
+        window: Any = self.window
+        if window is not None:
+            whole = isinstance(window, tuple | list) and len(window) == 2 and all(isinstance(edge, int) for edge in window)
+            if not (whole and 0 <= window[0] < window[1]):
+                raise ValueError(f"window={window}: give whole timesteps (low, high) with 0 <= low < high")
 
     def strengths(self, total: int | None) -> list[float]:
         """lambda at timesteps 0..total-1 (a single number when total is None). Raises for NaN, negative values, a wrong length."""
@@ -76,6 +80,8 @@ class Guidance(ABC):
         total = len(schedule)
         if self.window is not None and self.window[1] > total:
             raise ValueError(f"window={self.window} lies outside the schedule's {total} timesteps: use 0 <= low < high <= {total}")
+        if labels is not None:
+            batch_labels(labels, len(labels))
         if labels is None and self.needs_labels:
             raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
         return GuidedRun(self, schedule, labels, self.strengths(total))
@@ -89,7 +95,10 @@ NEGATIVE = "; to ascend the loss use reverse=True"
 
 
 class GuidedRun:
-    """One batch of trajectories under guidance: guide(x, t, eps) -> eps_hat. Holds what guidance remembers between steps: O(batch)."""
+    """One batch of trajectories under guidance: guide(x, t, eps) -> eps_hat. Holds what guidance remembers between steps: O(batch).
+
+    NaN raise FloatingPointError at once on a CPU; on a device they are looked for every ten guided steps, and by `guide.watch.report()`.
+    """
 
     def __init__(self, guidance: Guidance, schedule: NoiseSchedule, labels: Tensor | None, strengths: list[float]) -> None:
         self.guidance, self.schedule, self.labels, self.strengths = guidance, schedule, labels, strengths
@@ -107,12 +116,14 @@ class GuidedRun:
         t = int(t)  # diffusers' loops hand over tensors
         guidance, a, strength = self.guidance, self.schedule[t], self.strengths[t]
         low, high = guidance.window or (0, len(self.schedule))
-        if not low <= t < high:
-            self.last = (x, eps, a)
+        if strength == 0 or not low <= t < high:
+            self.last, self.embedding = (x.clone(), eps.clone(), a), None
             return eps
         self.visits += 1
-        if strength == 0 or (self.visits - 1) % guidance.every:
+        if (self.visits - 1) % guidance.every:
             return eps
+        self.watch("state", t, x)
+        self.watch("noise prediction", t, eps)
         gradient = guidance.gradient(self.see(x, eps, a), self, t)
         self.last = None
         if gradient is None:
@@ -125,7 +136,7 @@ class GuidedRun:
 
     def see(self, x: Tensor, eps: Tensor, a: float) -> Tensor:
         """What the loss sees of a state."""
-        return x if self.guidance.at == "xt" else (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
+        return x.clone() if self.guidance.at == "xt" else (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
 
     def _push(self, gradient: Tensor, eps: Tensor, noise_level: float) -> Tensor:
         if not self.guidance.relative:
@@ -138,7 +149,9 @@ class GuidedRun:
 
 @dataclass(frozen=True, eq=False)
 class ContrastiveGuidance(Guidance):
-    """Descend a contrastive loss of the embeddings of a batch of samples (Ouyang, Xie, Cheng 2023).
+    """Descend a contrastive loss L of the embeddings of a batch of samples (Ouyang, Xie, Cheng 2023):
+
+    eps_hat = eps + scale_t sqrt(1 - alpha_bar_t) grad_x L, L summed over samples, of x_t or of x0_hat with eps held constant.
 
     embed: any function or module (n, ...) -> (n, k); its output is normalised to unit length here. loss: InfoNCE, HardNegativeMining,
     SupervisedContrastive, ClassAnchored or your own (see ContrastiveLoss). batch_size: encode at most this many samples at once; the
@@ -164,9 +177,10 @@ class ContrastiveGuidance(Guidance):
             count(self.batch_size, "batch_size")
 
     def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
+        run = super().start(schedule, labels)
         if labels is not None and hasattr(self.loss, "check_labels"):
             self.loss.check_labels(labels)
-        return super().start(schedule, labels)
+        return run
 
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
         previous = run.embedding
@@ -203,10 +217,12 @@ class ContrastiveGuidance(Guidance):
         """Unit-norm embeddings of x."""
         raw = self.embed(x)
         if not isinstance(raw, Tensor) or raw.ndim != 2 or len(raw) != len(x):
-            found = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
+            found = f"shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else type(raw).__name__
             raise ValueError(
-                f"embed returned {found} for {len(x)} samples: it must return ({len(x)}, k); flatten or pool its features"
+                f"embed returned {found} for {len(x)} samples: it must return a tensor of shape ({len(x)}, k), features flattened or pooled"
             )
+        if torch.is_grad_enabled() and not raw.requires_grad:
+            raise ValueError("embed returned a tensor without gradient: it must be differentiable (no torch.no_grad, no detach)")
         run.watch("embedding", t, raw)
         return F.normalize(raw, dim=1)
 
@@ -215,7 +231,7 @@ class ContrastiveGuidance(Guidance):
 class ClassifierGuidance(Guidance):
     """Descend L = -sum_i log p(y_i | what the classifier sees of x_i) (Dhariwal, Nichol 2021): a baseline.
 
-    classifier: function or module (n, ...) -> (n, K) logits, on the sampler's inputs (for images wrap it: `on_unit_range`).
+    classifier: function or module (n, ...) -> (n, K) logits, on the sampler's inputs (for images wrap it: OnUnitRange).
     Needs labels. Other fields: see Guidance.
     """
 
@@ -239,7 +255,11 @@ class ClassifierGuidance(Guidance):
             logits = self.classifier(leaf)
             if logits.ndim != 2 or len(logits) != len(seen):
                 raise ValueError(f"classifier returned {tuple(logits.shape)} for {len(seen)} samples: it must return (n, classes)")
-            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels.to(logits.device), reduction="sum"), leaf)
+            if run.visits == 1 and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:  # looked at once a run
+                raise ValueError(
+                    f"labels reach from {int(labels.min())} to {int(labels.max())}, the classifier has classes 0..{logits.shape[1] - 1}"
+                )
+            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels.long().to(logits.device), reduction="sum"), leaf)
         return gradient
 
 

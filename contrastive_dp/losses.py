@@ -140,7 +140,7 @@ class ClassAnchored:
             raise ValueError(f"anchors has shape {tuple(self.anchors.shape)}: give (m, k) embeddings of at least one real sample")
         finite(self.anchors, "anchors")
         batch_labels(self.anchor_labels, len(self.anchors))
-        norms = self.anchors.norm(dim=1)
+        norms = self.anchors.float().norm(dim=1)
         if (norms - 1).abs().max() > 1e-3:
             raise ValueError(
                 f"anchors have norms {norms.min():.3g}..{norms.max():.3g}: they must be 1; make them with embed_anchors(embed, x)"

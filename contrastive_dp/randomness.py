@@ -15,11 +15,13 @@ class SampleNoise:
     Draw j of sample i comes from one fixed place of a counter-based stream (Philox, key (seed, j)), turned into a normal by the inverse
     distribution function. So batches of any size, on any number of processes and in any order give the same samples.
 
-    seed: whole number >= 0. first: index of the first sample of this batch.
+    seed: whole number in 0 .. 2^64 - 1. first: index of the first sample of this batch.
     """
 
     def __init__(self, seed: int, first: int = 0) -> None:
         self.seed, self.first, self.draws = count(seed, "seed", 0), count(first, "first", 0), 0
+        if self.seed >= 2**64:
+            raise ValueError(f"seed={seed} must be below 2^64")
 
     def normal(self, like: Tensor) -> Tensor:
         """The next draw: standard normals of the shape, dtype and device of `like` (n, ...); row i belongs to sample first + i."""
@@ -35,7 +37,8 @@ class SampleNoise:
         stream.advance(self.first * blocks)
         uniform = np.random.Generator(stream).random((shape[0], blocks * 4))[:, :width]
         self.draws += 1
-        normal = torch.special.ndtri(torch.from_numpy(uniform + 2.0**-54))  # random() can be 0, never 1 - 2^-54
+        # random() is a multiple of 2^-53 in [0, 1): half a step up, so that 0 is no infinity, and 1 neither
+        normal = torch.special.ndtri(torch.from_numpy(np.minimum(uniform + 2.0**-54, 1 - 2.0**-53)))
         return normal.reshape(shape).to(device=device, dtype=dtype)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +16,7 @@ from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.watch import Watch
 
 NoisePrediction = Callable[..., Tensor]
-"""noise_prediction(x, t) or, with labels, noise_prediction(x, t, labels). x: (n, ...); t, labels: (n,) int64; returns E[noise | x_t].
-
-Where labels are for the guidance alone, wrap an unconditional network: lambda x, t, labels: network(x, t)."""
+"""noise_prediction(x, t) or, with labels, noise_prediction(x, t, labels). x: (n, ...); t, labels: (n,) int64; returns E[noise | x_t]."""
 Generator = torch.Generator | SampleNoise
 OnStep = Callable[[int, Tensor], None]
 
@@ -41,13 +40,15 @@ def ddim_sample(
     x0_hat = (x - sqrt(1-a) eps) / sqrt(a);   s = eta sqrt((1-a')/(1-a)) sqrt(1 - a/a');
     x' = sqrt(a') x0_hat + sqrt(1 - a' - s^2) eps + s noise.   The last step goes to a' = 1.
 
+    noise_prediction: function of (x, t), with labels of (x, t, labels); t and labels are (n,) int64 tensors. Where labels are for the
+    guidance alone, wrap an unconditional network: lambda x, t, labels: network(x, t).
     x_T: (n, ...) standard normal. steps: how many (timesteps linspace(T-1, 0) rounded down), or the timesteps themselves. labels: (n,) int.
     eta: 0 deterministic, 1 ancestral. generator: torch.Generator or SampleNoise, needed where eta > 0. clip: bound on |x0_hat| (images: 1).
     on_step: called with (t, x') after each step. Guidance acts on eps before the step (see guidance.py).
 
     Raises ValueError for settings that do not fit; FloatingPointError naming the timestep and the term when something turns NaN.
     """
-    _check_batch(x_T, labels)
+    _check_batch(x_T, labels, schedule, guidance)
     if non_negative(eta, "eta") > 1:
         raise ValueError(f"eta={eta:g} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
     return _sample(
@@ -75,7 +76,7 @@ def ddpm_sample(
     DDIM with eta = 1; or "beta", s^2 = beta, the published choice for CIFAR-10 (no noise in the last step). A generator is required.
     Other arguments and errors as in ddim_sample.
     """
-    _check_batch(x_T, labels)
+    _check_batch(x_T, labels, schedule, guidance)
     one_of(variance, "variance", ("posterior", "beta"))
     visited = schedule.timesteps(len(schedule) if steps is None else steps)
     return _sample(noise_prediction, x_T, schedule, visited, labels, 1.0, variance == "beta", guidance, generator, clip, on_step)
@@ -127,6 +128,10 @@ def predict(noise_prediction: NoisePrediction, x: Tensor, t: int, labels: Tensor
     """noise_prediction at one timestep for the whole batch, its shape checked."""
     times = torch.full((len(x),), t, device=x.device)
     eps = noise_prediction(x, times) if labels is None else noise_prediction(x, times, labels)
+    if not isinstance(eps, Tensor):
+        raise ValueError(
+            f"the noise prediction returned {type(eps).__name__}: it must return a tensor shaped like x (a U-Net's .sample)"
+        )
     if eps.shape != x.shape:
         raise ValueError(f"the noise prediction has shape {tuple(eps.shape)}, x has {tuple(x.shape)}: they must be equal")
     return eps
@@ -145,7 +150,11 @@ def in_pieces(noise_prediction: NoisePrediction, batch_size: int) -> NoisePredic
     return split
 
 
-def _check_batch(x_T: Tensor, labels: Tensor | None) -> None:
+def _check_batch(x_T: Any, labels: Tensor | None, schedule: Any, guidance: Any) -> None:
+    for name, value, kind in (("x_T", x_T, Tensor), ("schedule", schedule, NoiseSchedule), ("guidance", guidance, Guidance | None)):
+        if not isinstance(value, kind):
+            wanted = getattr(kind, "__name__", "Guidance")
+            raise ValueError(f"{name} is {type(value).__name__}: it must be a {wanted}")
     if x_T.ndim < 2 or not x_T.is_floating_point():
         raise ValueError(f"x_T has shape {tuple(x_T.shape)} and dtype {x_T.dtype}: give floating-point noise of shape (n, ...)")
     finite(x_T, "x_T")

@@ -75,6 +75,9 @@ def train_noise_prediction(
     x, y = _check_data(data, labels, settings, null_label)
     x, y = x.to(device), None if y is None else y.to(device)
     path = Path(checkpoint) if checkpoint is not None else None
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint={path}: the folder {path.parent} does not exist; create it first")
+    count(checkpoint_every, "checkpoint_every")
     run = _Run(network, settings, "" if path is None else _fingerprint(data, labels, schedule.alpha_bar))
     if path is not None and path.exists():
         run.restore(path)
@@ -82,6 +85,7 @@ def train_noise_prediction(
     network.train()
     try:
         while run.step < settings.steps:
+            run.within_step = True
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 generator = _streams(settings.seed, run.step, device)
                 batch = _batch(x, y, settings, null_label, schedule, augment, generator)
@@ -89,14 +93,19 @@ def train_noise_prediction(
                     loss = _loss(network, *batch)
                 run.update(loss)
             losses.append(loss.detach())
+            run.within_step = False
             if on_step is not None:
                 on_step(run.step, losses[-1])
-            if run.step % 100 == 0 or run.step == settings.steps:
+            due = path is not None and run.step % checkpoint_every == 0
+            if due or run.step % 100 == 0 or run.step == settings.steps:
                 _check_losses(losses, run.step)
-            if path is not None and run.step % checkpoint_every == 0:
+            if path is not None and due:
                 run.save(path)
     except KeyboardInterrupt:
-        if path is not None and not run.within_update:
+        if (
+            path is not None and not run.within_step
+        ):  # within a step weights or buffers have moved already: the last checkpoint holds
+            _check_losses(losses, run.step)
             run.save(path)
         raise
     if path is not None:
@@ -118,14 +127,14 @@ class _Run:
                     mean.copy_(value)
 
         self.network, self.settings, self.fingerprint = network, settings, fingerprint
-        self.step, self.within_update = 0, False
+        self.step, self.within_step = 0, False
         self.optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         self.average = AveragedModel(network, multi_avg_fn=decayed, use_buffers=True)
         self.average.update_parameters(network)
 
     def update(self, loss: Tensor) -> None:
         """One optimiser step."""
-        settings, self.within_update = self.settings, True
+        settings = self.settings
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / max(settings.warmup, 1))
         self.optimiser.zero_grad()
@@ -135,7 +144,6 @@ class _Run:
         self.optimiser.step()
         self.step += 1
         self.average.update_parameters(self.network)
-        self.within_update = False
 
     def save(self, path: Path) -> None:
         content = {
@@ -183,11 +191,15 @@ def _fingerprint(*tensors: Tensor | None) -> str:
     return "; ".join(parts)
 
 
+def mixed_seed(seed: int, step: int) -> int:
+    """A seed for one step; torch's CPU generator reads only 32 bits, so that seed and step must be mixed well."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+
+
 def _streams(seed: int, step: int, device: torch.device) -> torch.Generator:
     """The generator of a step; also seeds torch's own stream, which dropout layers draw from."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9) % 2**63
-    torch.manual_seed(mixed)
-    return torch.Generator(device).manual_seed(mixed ^ 0x5DEECE66D)
+    torch.manual_seed(mixed_seed(seed, 2 * step))
+    return torch.Generator(device).manual_seed(mixed_seed(seed, 2 * step + 1))
 
 
 def _batch(
@@ -223,6 +235,8 @@ def _loss(network: nn.Module, x_t: Tensor, t: Tensor, noise: Tensor, labels: Ten
 
 def _check_losses(losses: list[Tensor], step: int) -> None:
     """Look at the losses since the last look, in one copy to the host."""
+    if not losses:
+        return
     values = torch.stack(losses)
     bad = torch.nonzero(~torch.isfinite(values))
     if len(bad):
@@ -244,4 +258,6 @@ def _check_data(
         raise ValueError(f"data has dtype {data.dtype}: give floating-point samples or uint8 images")
     if settings.label_dropout and (labels is None or null_label is None):
         raise ValueError(f"label_dropout={settings.label_dropout:g} needs labels and null_label, the label that stands for none")
-    return data, None if labels is None else batch_labels(labels, len(data))
+    if labels is not None and null_label is not None and bool((batch_labels(labels, len(data)) == null_label).any()):
+        raise ValueError(f"labels contain null_label={null_label}: give the label that stands for none a number of its own")
+    return data, None if labels is None else batch_labels(labels, len(data)).long()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-REPORT_EVERY = 100  # notes between two looks on a device
+REPORT_EVERY = 40  # notes between two looks on a device: ten guided steps
 
 
 class Watch:

@@ -97,6 +97,7 @@ def python_block(name):
 def test_readme_guidance_example_runs():
     """The guidance example, with a small U-Net and classifier where the reader has large ones."""
     import torch
+
     from tests.contrastive_dp.conftest import small_unet
 
     classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10))

@@ -278,7 +278,9 @@ def test_bad_guidance_is_named(schedule, encoder, change, message):
 
 def test_bad_batches_are_named(schedule, batch):
     x, eps = batch[0], batch[1]
-    with pytest.raises(ValueError, match=r"embed returned \(8, 3, 4, 4\) for 8 samples: it must return \(8, k\)"):
+    with pytest.raises(
+        ValueError, match=r"embed returned shape \(8, 3, 4, 4\) for 8 samples: it must return a tensor of shape \(8, k\)"
+    ):
         ContrastiveGuidance(lambda v: v, SupervisedContrastive(), 1.0).start(schedule, LABELS)(x, 300, eps)
     with pytest.raises(ValueError, match="embed returned tuple"):
         ContrastiveGuidance(lambda v: (v, v), SupervisedContrastive(), 1.0).start(schedule, LABELS)(x, 300, eps)
