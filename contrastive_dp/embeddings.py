@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from contrastive_dp._checks import batch_labels, count, finite, one_of, positive
 from contrastive_dp.files import read_safetensors, write_safetensors
 from contrastive_dp.losses import ContrastiveLoss, SupervisedContrastive
-from contrastive_dp.training import mixed_seed
+from contrastive_dp.randomness import mixed_seed
 
 Embed = Callable[[Tensor], Tensor]
 

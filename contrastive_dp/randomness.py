@@ -33,7 +33,7 @@ class SampleNoise:
         """The next draw: standard normals of the given shape (n, ...), for example x_T."""
         width = int(np.prod(shape[1:], dtype=np.int64))
         blocks = -(-width // 4)  # Philox makes four numbers a counter value; each sample gets whole blocks of its own
-        stream = np.random.Philox(key=[self.seed, self.draws])
+        stream = np.random.Philox(key=np.array([self.seed, self.draws], dtype=np.uint64))
         stream.advance(self.first * blocks)
         uniform = np.random.Generator(stream).random((shape[0], blocks * 4))[:, :width]
         self.draws += 1
@@ -47,3 +47,8 @@ def standard_normal(like: Tensor, generator: torch.Generator | SampleNoise) -> T
     if isinstance(generator, SampleNoise):
         return generator.normal(like)
     return torch.randn(like.shape, dtype=like.dtype, device=generator.device, generator=generator).to(like.device)
+
+
+def mixed_seed(seed: int, step: int) -> int:
+    """A seed for one step; torch's CPU generator reads only 32 bits, so that seed and step must be mixed well."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])

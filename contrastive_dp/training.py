@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, positive
 from contrastive_dp.files import read_checkpoint, write_whole
+from contrastive_dp.randomness import mixed_seed
 from contrastive_dp.schedules import NoiseSchedule
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -189,11 +190,6 @@ def _fingerprint(*tensors: Tensor | None) -> str:
             content = np.ascontiguousarray(tensor.detach().cpu().numpy())
             parts.append(f"{tuple(tensor.shape)} {tensor.dtype} {zlib.crc32(content.tobytes()):08x}")
     return "; ".join(parts)
-
-
-def mixed_seed(seed: int, step: int) -> int:
-    """A seed for one step; torch's CPU generator reads only 32 bits, so that seed and step must be mixed well."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
 def _streams(seed: int, step: int, device: torch.device) -> torch.Generator:

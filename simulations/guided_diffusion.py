@@ -29,6 +29,21 @@ from simulations.output import UserError, prepare_folder, text_table, write_csv,
 
 Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners"]
 ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners")
+GROUP_OF_SAMPLES = 256  # simulations.guided_theory.GROUP, which is not imported before the input is checked
+SINGLE_RUN_OPTIONS = (
+    "problem",
+    "scale",
+    "low",
+    "high",
+    "at",
+    "relative",
+    "reverse",
+    "every",
+    "temperature",
+    "solver",
+    "steps",
+    "train_on",
+)
 HELP = "Contrastive-guided diffusion on Gaussian mixtures: theory's prediction beside measurement."
 
 
@@ -38,9 +53,9 @@ class Settings:
 
     parts: tuple[Part, ...] = ALL_PARTS
     """Parts of the study to run."""
-    guidance: (
-        Literal["none", "constant", "classifier", "classifier-free", "infonce", "hard-negative", "supervised", "anchored"] | None
-    ) = None
+    guidance: Literal["constant", "classifier", "classifier-free", "infonce", "hard-negative", "supervised", "anchored"] | None = (
+        None
+    )
     """Run this one guidance instead of the study."""
     problem: Literal["two", "d10", "d100", "anisotropic", "unbalanced", "ring"] = "two"
     """Mixture of a single run."""
@@ -98,7 +113,7 @@ def check_scale(settings: Settings) -> None:
         flag = f"--{name.replace('_', '-')}"
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UserError(f"{flag} {value}: must be a finite number > 0")
-        if value is not None and settings.guidance in (None, "none"):
+        if value is not None and settings.guidance is None:
             raise UserError(f"{flag} chooses the scale of one guidance: add --guidance, for example --guidance anchored")
         if value is not None and settings.solver != "ddim":
             raise UserError(f"{flag}: theory predicts DDIM only; use --solver ddim")
@@ -124,14 +139,47 @@ def check_numbers(settings: Settings) -> None:
         value = getattr(settings, name)
         if value != 0 and not 32 <= value <= 10**8:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be 0 or lie in 32 .. 10^8")
+    if settings.samples % GROUP_OF_SAMPLES not in (0, *range(32, GROUP_OF_SAMPLES)):
+        raise UserError(
+            f"--samples {settings.samples}: leaves a last batch of {settings.samples % GROUP_OF_SAMPLES}; "
+            f"give a multiple of {GROUP_OF_SAMPLES}"
+        )
+    if settings.every > settings.steps:
+        raise UserError(
+            f"--every {settings.every}: is more than --steps {settings.steps}; guide at least every {settings.steps}th step"
+        )
     if not settings.parts:
         raise UserError(f"--parts: give at least one of {' '.join(ALL_PARTS)}")
+
+
+def check_combination(settings: Settings) -> None:
+    """UserError for options of a single run without one, and of the study with one: nothing is ignored."""
+    default = Settings()
+    if settings.guidance is None:
+        for name in SINGLE_RUN_OPTIONS:
+            if getattr(settings, name) != getattr(default, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(
+                    f"{flag} {getattr(settings, name)}: belongs to a single run; add --guidance, for example --guidance anchored"
+                )
+        return
+    if settings.parts != default.parts:
+        raise UserError(f"--parts {' '.join(settings.parts)}: belongs to the study; leave out --guidance")
+    unread = {
+        "classifier-free": ("low", "high", "at", "relative", "reverse", "every", "temperature"),
+        "constant": ("at", "relative", "temperature"),
+        "classifier": ("temperature",),
+    }
+    for name in unread.get(settings.guidance, ()):
+        if getattr(settings, name) != getattr(default, name):
+            raise UserError(f"--{name} {getattr(settings, name)}: {settings.guidance} guidance does not use it; leave it out")
 
 
 def resolve(settings: Settings) -> Settings:
     """Check the settings and fill in the defaults that depend on others."""
     check_scale(settings)
     check_numbers(settings)
+    check_combination(settings)
     folder = "guided_diffusion" if settings.guidance is None else f"guided_diffusion-{settings.guidance}"
     return replace(
         settings,
@@ -162,7 +210,10 @@ def run(settings: Settings) -> int:
     prepare_folder(out)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "seconds": {}}
     if cells:
-        summary["guidance"] = run_settings(settings, cells, schedule, out)
+        try:
+            summary["guidance"] = run_settings(settings, cells, schedule, out)
+        except (FloatingPointError, ValueError) as error:  # the libraries name value, cause and remedy in one line
+            raise UserError(f"guided runs: {error}") from error
         summary["seconds"]["guidance"] = round(time.perf_counter() - start, 2)
     if "learners" in parts:
         begin = time.perf_counter()
@@ -170,10 +221,11 @@ def run(settings: Settings) -> int:
         summary["seconds"]["learners"] = round(time.perf_counter() - begin, 2)
     from simulations.guided_pictures import draw_all, write_picture_data
 
-    write_picture_data(out, settings.seed, schedule, cells)
-    drawn = draw_all(out)
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     write_json(out / "summary.json", summary)
+    if settings.guidance is not None or "guidance" in parts:
+        write_picture_data(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
+    drawn = draw_all(out, parts)
     print(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
     return 0
 
@@ -187,8 +239,6 @@ def single(settings: Settings, schedule: Any) -> list[Any]:
     names = ("problem", "guidance", "scale", "low", "high", "at", "relative", "every", "reverse", "temperature", "solver", "steps")
     score = f"network-{settings.train_on}" if settings.train_on else "exact"
     setting = Setting(score=score, **{name: getattr(settings, name) for name in names})
-    if setting.guidance == "none":
-        return [baseline_of(setting)]
     for target, quantity in ((settings.target_w2, "w2"), (settings.target_snr, "class_snr")):
         if target is not None:
             scale, foreseen = scale_for(setting, schedule, quantity, target)
@@ -212,13 +262,9 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path)
         printed_rows,
         rotation_rows,
     )
-    from simulations.guided_runs import LEARNERS, RUN_HEADER, Effort, run_row
+    from simulations.guided_runs import LEARNERS, RUN_HEADER, run_row
 
-    effort = Effort(samples=settings.samples)
-    if settings.guidance is not None:
-        effort = replace(effort, slow_samples=settings.samples)
-    if settings.quick:
-        effort = replace(effort, averaging_fits=64, other_fits=2, training_steps=500)
+    effort = effort_of(settings)
     # every learner where guidances and mixtures are compared, the averaging learner where solvers, windows or networks are
     every_learner = set(cells) if settings.guidance is not None else set(settings_of(("guidance", "mixtures")))
     jobs = []
@@ -315,6 +361,18 @@ def parallel(function: Any, jobs: list[tuple[Any, ...]], workers: int, name: str
         return list(tqdm(results, total=len(jobs), desc=name, unit="run"))
     except (FloatingPointError, ValueError) as error:  # contrastive_dp names value, cause and remedy in one line
         raise UserError(f"{name}: {error}") from error
+
+
+def effort_of(settings: Settings) -> Any:
+    """Samples, fits and training steps of a run."""
+    from simulations.guided_runs import Effort
+
+    effort = Effort(samples=settings.samples)
+    if settings.guidance is not None:
+        effort = replace(effort, slow_samples=settings.samples)
+    if settings.quick:
+        effort = replace(effort, averaging_fits=64, other_fits=2, training_steps=500)
+    return effort
 
 
 def sharing_a_network(cells: list[Any]) -> list[tuple[Any, ...]]:

@@ -15,7 +15,7 @@ from scipy.special import ndtr
 from contrastive_dp import NoiseSchedule
 from simulations.guided_designs import ANCHORED, INFONCE, ROTATION, SUPERVISED, UNGUIDED, WINDOWS, guidance_design
 from simulations.guided_models import Setting, problem_named
-from simulations.guided_runs import generate
+from simulations.guided_runs import Effort, generate
 from simulations.output import write_csv
 from simulations.pictures import COLOURS, MARKERS, Columns, draw, marks, new_figure, read_columns, style
 
@@ -25,9 +25,11 @@ STUDY_PANELS = (UNGUIDED, ANCHORED, SUPERVISED, INFONCE, ROTATING)
 RANGE = 3.6  # half width of the sample panels
 
 
-def write_picture_data(folder: Path, seed: int, schedule: NoiseSchedule, cells: Sequence[Setting]) -> None:
+def write_picture_data(
+    folder: Path, seed: int, schedule: NoiseSchedule, cells: Sequence[Setting], training_steps: int = Effort.training_steps
+) -> None:
     """samples.csv and trajectories.csv: points of one run for a panel a setting (those of the study, or of a single run in the plane)."""
-    panels = STUDY_PANELS if len(cells) != 2 else [cell for cell in cells if problem_named(cell.problem).mixture.dim == 2]
+    panels = STUDY_PANELS if len(cells) > 2 else [cell for cell in cells if problem_named(cell.problem).mixture.dim == 2]
     points: list[tuple[Any, ...]] = []
     paths: list[tuple[Any, ...]] = []
     for i, setting in enumerate(panels):
@@ -35,7 +37,9 @@ def write_picture_data(folder: Path, seed: int, schedule: NoiseSchedule, cells: 
         x, y = generate(setting, seed, SHOWN_SAMPLES, schedule, on_step=lambda t, x, visited=visited: visited.append((t, x)))
         name = setting.label if setting.guidance == "none" else f"{setting.label}, λ = {setting.scale:.3g}"
         points += [(i, name, setting.problem, int(k), float(p[0]), float(p[1])) for p, k in zip(x, y, strict=True)]
-        for step, (t, state) in enumerate(visited[: len(visited) // 2]):  # the first of the two groups
+        first = visited[: len(visited) // 2]  # of the first of the two groups
+        for step, (_, state) in enumerate(first):
+            t = first[step + 1][0] if step + 1 < len(first) else -1  # the state after a step is at the next timestep, -1 is clean
             level = math.sqrt(schedule[t])
             paths += [
                 (i, name, j, step, t, level, float(state[j, 0]), float(state[j, 1]), int(y[j])) for j in range(SHOWN_TRAJECTORIES)
@@ -44,9 +48,11 @@ def write_picture_data(folder: Path, seed: int, schedule: NoiseSchedule, cells: 
     write_csv(folder / "trajectories.csv", ("panel", "name", "sample", "step", "t", "signal", "x1", "x2", "label"), paths)
 
 
-def draw_all(folder: Path) -> list[Path]:
-    """Draw every picture that the folder has data for."""
-    return draw(folder, {name: drawing for name, (drawing, files) in PICTURES.items() if all(_has_rows(folder / f) for f in files)})
+def draw_all(folder: Path, parts: Sequence[str]) -> list[Path]:
+    """Draw the pictures that these parts of the study have data for; without parts, those of a single run."""
+    wanted = {name for part in parts for name in PICTURES_OF_PART.get(part, ())} if parts else set(SINGLE_RUN)
+    chosen = {name: PICTURES[name] for name in PICTURES if name in wanted}
+    return draw(folder, {name: drawing for name, (drawing, files) in chosen.items() if all(_has_rows(folder / f) for f in files)})
 
 
 def _has_rows(path: Path) -> bool:
@@ -71,14 +77,23 @@ def draw_samples(folder: Path) -> Any:
             density = np.exp(-0.5 * (offset * cov.solve(offset)).sum(axis=1)).reshape(len(grid), -1)
             axis.contour(grid, grid, density, levels=[0.135, 0.607], colors=[COLOURS[k % 6]], linewidths=0.8)
             members = rows & (data["label"] == k)
-            axis.plot(data["x1"][members], data["x2"][members], MARKERS[k % 6], color=COLOURS[k % 6], ms=2, alpha=0.5, mew=0)
+            axis.plot(
+                data["x1"][members],
+                data["x2"][members],
+                MARKERS[(k + k // 6) % 6],
+                color=COLOURS[k % 6],
+                ms=2 + k // 6,
+                alpha=0.5,
+                mew=0,
+            )
             centre = data["x1"][members].mean(), data["x2"][members].mean()
             axis.plot(*centre, "X", color=COLOURS[k % 6], ms=10, mec="black")
         axis.set_xlim(-reach, reach)
         axis.set_ylim(-reach, reach)
         axis.set_aspect("equal")
         axis.set_title(_two_lines(name), fontsize=9)
-    figure.suptitle("Generated samples (dots), their class means (crosses), real classes (contours at 1 and 2 σ)", fontsize=10)
+    parts = ("Generated samples (dots), their class means (crosses),", "real classes (contours at 1 and 2 σ)")
+    figure.suptitle((" " if len(panels) > 2 else "\n").join(parts), fontsize=10)
     return figure
 
 
@@ -142,6 +157,7 @@ def draw_accuracy_against_n(folder: Path) -> Any:
                 n, np.maximum(low, 0.1 * mean) if lost else low, mean + 1.96 * error, color=COLOURS[i], alpha=0.25, lw=0
             )
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         if lost:
             axis.set_yscale("log")
         axis.set_xlabel("generated training samples n")
@@ -167,14 +183,18 @@ def draw_price_gain(folder: Path) -> Any:
         axis.plot(
             data["w2"][rows][order], data["class_snr"][rows][order], label=name, mfc=COLOURS[i % 6] if i < 6 else "white", **look
         )
-    axis.set_xlim(-0.03, 1.25)
-    axis.set_ylim(0.8, 6)
+    study = len(_settings_in(data)) > 2
+    axis.set_xlim(-0.03, 1.25 if study else 1.1 * max(float(np.nanmax(data["w2"])), 0.5))
+    low, high = float(np.nanmin(data["class_snr"])), float(np.nanmax(data["class_snr"]))
+    axis.set_ylim(0.8 if study else 0.7 * low, 6 if study else 1.5 * high)
     axis.set_yscale("log")
-    axis.set_yticks([1, 2, 3, 5], ["1", "2", "3", "5"])
+    axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+    axis.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
     axis.minorticks_off()
     axis.set_xlabel("price: Wasserstein-2 distance to the real classes")
     axis.set_ylabel("gain: class SNR")
-    axis.set_title("Which guidance buys distinguishability at the lowest price?\n(marks joined in order of scale)", fontsize=10)
+    question = "Which guidance buys distinguishability at the lowest price?\n(marks joined in order of scale)"
+    axis.set_title(question if study else "Distinguishability bought, and its price", fontsize=10)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
@@ -218,11 +238,11 @@ def draw_rotation(folder: Path) -> Any:
     left.set_xticks(range(len(WINDOWS)), [f"{low}-{high}" for low, high in WINDOWS], fontsize=8)
     left.set_xlabel("window of timesteps guided (0: almost clean)")
     left.set_ylabel("alignment: cosine to the real optimum")
-    left.set_title("A mark a batch of 256: guidance at high noise rotates the classes ...", fontsize=10)
+    left.set_title("A mark a batch of 256: who rotates the classes at high noise?", fontsize=10)
     left.legend(fontsize=8, loc="lower left")
     right.set_xlabel("alignment")
     right.set_ylabel("robust accuracy, averaging the 256 samples")
-    right.set_title("... and more samples of that batch could not repair it", fontsize=10)
+    right.set_title("Rotated classes meet the ceiling of T3: more samples do not help", fontsize=10)
     right.legend(fontsize=8)
     return figure
 
@@ -247,6 +267,9 @@ def draw_prediction(folder: Path) -> Any:
                 )
         values = np.concatenate([data[f"{name}_predicted"][known & seen], data[name][known & seen]])
         values = values[np.isfinite(values) & (values > 0)]
+        if not len(values):
+            axis.set_visible(False)
+            continue
         ends = np.array([values.min() * 0.8, values.max() * 1.25])
         axis.plot(ends, ends, color="0.4", lw=1)
         if name == "multiplier":
@@ -317,6 +340,7 @@ def draw_gain_against_snr(folder: Path) -> Any:
         axis.set_ylim(-0.02, 0.02)
         axis.set_xlabel("class SNR of the guided samples")
         axis.set_title(f"{learner} learner", fontsize=10)
+    figure.suptitle("Gain over unguided, 95 % intervals (without settings that rotate; the axis is cut at ±0.02)", fontsize=10)
     axes[0].set_ylabel("robust accuracy gained over unguided")
     axes[0].legend(fontsize=8)
     return figure
@@ -349,6 +373,13 @@ def draw_solvers(folder: Path) -> Any:
     return figure
 
 
+SINGLE_RUN = ("samples", "trajectories", "accuracy_against_n", "price_gain")
+PICTURES_OF_PART = {
+    "guidance": (*SINGLE_RUN, "prediction", "gain_against_snr"),
+    "windows": ("rotation",),
+    "solvers": ("solvers",),
+    "learners": ("learners",),
+}
 PICTURES: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "samples": (draw_samples, ("samples.csv",)),
     "trajectories": (draw_trajectories, ("trajectories.csv",)),

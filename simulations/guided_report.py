@@ -17,7 +17,6 @@ from simulations.guided_theory import Classes, equivalent_kappa, predict
 from theory import distinguishability_frontier
 
 MULTIPLIER_SIZE = 20  # training samples at which the sample multiplier is read off
-CONFIDENT = 1.959964  # two-sided 95 %
 SETTING_COLUMNS = tuple(Setting.__dataclass_fields__)
 PREDICTION_HEADER = (
     *SETTING_COLUMNS, "seeds",
@@ -70,10 +69,12 @@ def prediction_rows(groups: dict[Setting, Group], schedule: NoiseSchedule) -> li
         accuracy, error = mean_and_error(list(group.accuracies("averaging", MULTIPLIER_SIZE).values()))
         foreseen = known.averaging_accuracy(MULTIPLIER_SIZE) if known else math.nan
         cells += [float(np.mean(group.values("w2_floor"))), accuracy, error, foreseen, problem_named(setting.problem).optimum]
-        reach = 0.0 if math.isnan(error) else CONFIDENT * error
         base = groups.get(baseline_of(setting))
-        start = float(np.mean(list(base.accuracies("averaging", MULTIPLIER_SIZE).values()))) if base else math.nan
-        cells += [multiplier(setting, a, start) for a in (accuracy, accuracy - reach, accuracy + reach)]
+        theirs = base.accuracies("averaging", MULTIPLIER_SIZE) if base else {}
+        start = float(np.mean(list(theirs.values()))) if theirs else math.nan
+        # paired by seed: the interval of the gain, put on top of the unguided mean
+        _, low, high = paired_gain(group.accuracies("averaging", MULTIPLIER_SIZE), theirs)
+        cells += [multiplier(setting, a, start) for a in (accuracy, start + low, start + high)]
         cells.append(multiplier(setting, foreseen, reference.averaging_accuracy(MULTIPLIER_SIZE) if reference else math.nan))
         rows.append(tuple(cells))
     return rows

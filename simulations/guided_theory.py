@@ -159,7 +159,7 @@ def scale_for(setting: Setting, schedule: NoiseSchedule, quantity: str, target: 
             finite = [value for value in values if math.isfinite(value)]
             raise UserError(
                 f"{name} {target:g} is out of reach of {setting.label}: it goes from {min(finite):.3g} to {max(finite):.3g} as the scale "
-                "grows; choose a value between them or another guidance"
+                "grows; choose a value between them, another guidance or --reverse"
             )
         if (values[-1] >= target) == upwards:
             break

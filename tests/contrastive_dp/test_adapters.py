@@ -183,3 +183,39 @@ def test_a_name_that_is_nowhere(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(FileNotFoundError, match="nobody/nothing is neither a folder nor reachable"):
         load_diffusers("nobody/nothing")
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_schedulers_of_models_that_predict_something_else(pair, kind):
+    """diffusers_sample feeds noise predictions whatever the pipeline's scheduler expected; a loop of one's own is refused."""
+    x_T, labels = noise(3, 30, 3, dtype=torch.float64), torch.arange(30) % 2
+    expected = diffusers_sample(pair[0], diffusers.DPMSolverMultistepScheduler(), x_T, 15, labels)
+    other = diffusers.DPMSolverMultistepScheduler(prediction_type=kind)
+    assert torch.equal(diffusers_sample(pair[0], other, x_T, 15, labels), expected)
+    with pytest.raises(ValueError, match=f"this scheduler expects '{kind}', guidance acts on noise"):
+        schedule_of(other)
+
+
+def test_the_generator_reaches_the_scheduler_and_the_callers_is_left_alone(pair):
+    x_T, labels = noise(3, 8, 3, dtype=torch.float64), torch.arange(8) % 2
+    scheduler = diffusers.DDPMScheduler(clip_sample=False)
+    runs = [diffusers_sample(pair[0], scheduler, x_T, 10, labels, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+    assert scheduler.num_inference_steps is None
+    with pytest.raises(ValueError, match="DDPMScheduler draws noise"):
+        diffusers_sample(pair[0], scheduler, x_T, 10, labels)
+    with pytest.raises(ValueError, match="rescales its states"):
+        schedule_of(diffusers.EulerDiscreteScheduler())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_conversions_stay_finite(schedule, dtype):
+    class Zero(torch.nn.Module):
+        config: ClassVar[dict[str, object]] = {}
+
+        def forward(self, x, t, class_labels=None):
+            return diffusers.models.unets.unet_2d.UNet2DOutput(sample=torch.zeros_like(x))
+
+    x, t = noise(0, 3, 3, 4, 4).to(dtype), torch.tensor([0, 2, 4])
+    assert torch.isfinite(DiffusersNoisePrediction(Zero(), schedule, "sample")(x, t)).all()

@@ -125,3 +125,30 @@ def test_bad_embeddings_are_named(tmp_path, images):
         ProjectionHead.load(tmp_path / "bad.safetensors")
     with pytest.raises(ValueError, match="x contains nan"):
         embed_anchors(lambda v: v, torch.full((2, 3), float("nan")))
+
+
+def test_heads_of_different_seeds_see_different_batches():
+    seen = {}
+    x, labels = torch.arange(40.0)[:, None] * torch.ones(1, 3), torch.arange(40) % 2
+    for seed in (0, 77):
+        rows = []
+
+        class Spy(SupervisedContrastive):
+            def __call__(self, z, previous=None, labels=None, rows=rows):
+                rows.append(labels.tolist())
+                return super().__call__(z, previous, labels)
+
+        train_projection_head(lambda v: v, x, labels, 2, Spy(), steps=3, batch_size=16, seed=seed)
+        seen[seed] = rows
+    assert seen[0] != seen[77]
+    assert seen[0][0] != seen[0][1]
+
+
+def test_a_head_that_does_not_fit_its_file_is_named(tmp_path):
+    from contrastive_dp.files import write_safetensors
+
+    write_safetensors(
+        tmp_path / "a.safetensors", {"x": torch.zeros(2)}, {"projection_head": '{"features": 3, "dim": 2, "hidden": 3}'}
+    )
+    with pytest.raises(ValueError, match="does not hold the weights of a projection head"):
+        ProjectionHead.load(tmp_path / "a.safetensors")

@@ -306,3 +306,64 @@ def test_windows_fit_the_schedule_they_are_used_with(encoder):
     guidance.start(NoiseSchedule.cosine(200))
     with pytest.raises(ValueError, match="outside the schedule's 100 timesteps"):
         guidance.start(NoiseSchedule.cosine(100))
+
+
+def test_the_previous_embedding_is_that_of_the_step_before(schedule, encoder, batch):
+    """Three guided steps in a row: each push equals a fresh run's from the step before, whole and in pieces."""
+    states = [(batch[0], 400, batch[1]), (batch[2], 350, batch[3]), (batch[1], 300, batch[0]), (batch[3], 250, batch[2])]
+    for batch_size in (None, 3):
+        guidance = ContrastiveGuidance(encoder, InfoNCE(0.2), 1.0, batch_size=batch_size)
+        guide = guidance.start(schedule)
+        pushed = [guide(*state) for state in states]
+        for i in (1, 2, 3):
+            fresh = guidance.start(schedule)
+            fresh(*states[i - 1])
+            assert torch.allclose(fresh(*states[i]), pushed[i], rtol=1e-10)
+
+
+def test_scale_zero_is_outside_the_window(schedule, encoder, batch):
+    scales = [1.0] * 320 + [0.0] * 680
+    zero = ContrastiveGuidance(encoder, InfoNCE(), scales).start(schedule)
+    window = ContrastiveGuidance(encoder, InfoNCE(), 1.0, window=(0, 320)).start(schedule)
+    for guide in (zero, window):
+        guide(batch[2], 350, batch[3])
+    assert torch.equal(zero(batch[0], 300, batch[1]), window(batch[0], 300, batch[1]))
+
+
+def test_a_callers_own_tensors_are_neither_kept_nor_changed(schedule, encoder, batch):
+    x_before = batch[2].clone()
+    guide = ContrastiveGuidance(encoder, InfoNCE(), 1.0, at="xt", window=(0, 320)).start(schedule)
+    guide(x_before, 350, batch[3])
+    x_before.mul_(0)  # a loop that updates its state in place
+    expected = ContrastiveGuidance(encoder, InfoNCE(), 1.0, at="xt", window=(0, 320)).start(schedule)
+    expected(batch[2], 350, batch[3])
+    assert torch.equal(guide(batch[0], 300, batch[1]), expected(batch[0], 300, batch[1]))
+    x = batch[0].clone()
+    ContrastiveGuidance(lambda v: v.mul_(2).flatten(1), InfoNCE(), 1.0, at="xt").start(schedule)(x, 350, batch[1])
+    assert torch.equal(x, batch[0])
+
+
+def test_classifier_free_evaluates_each_sample_at_its_own_time():
+    def predict(x, t, labels=None):
+        return x * t[:, None].to(x.dtype) * (1.0 if labels is None else labels[:, None].to(x.dtype))
+
+    x, t, labels = draw(1, 4, 2), torch.tensor([1, 5, 9, 13]), torch.tensor([2, 3, 4, 5])
+    assert torch.allclose(classifier_free(predict, 0.5, null_label=1)(x, t, labels), classifier_free(predict, 0.5)(x, t, labels))
+
+
+def test_more_bad_batches_are_named(schedule, batch):
+    x, eps = batch[0], batch[1]
+    flat = ClassifierGuidance(lambda v: v.flatten(1)[:, :2], 1.0)
+    with pytest.raises(ValueError, match=r"labels reach from 0 to 2, the classifier has classes 0\.\.1"):
+        flat.start(schedule, LABELS)(x, 300, eps)
+    with pytest.raises(ValueError, match="embed returned a tensor without gradient"):
+        ContrastiveGuidance(lambda v: v.flatten(1).detach(), SupervisedContrastive(), 1.0).start(schedule, LABELS)(x, 300, eps)
+    with pytest.raises(ValueError, match="labels is list"):
+        ContrastiveGuidance(lambda v: v.flatten(1), SupervisedContrastive(), 1.0).start(schedule, [0, 1])
+    for window in ((0, 0.7), 5):
+        with pytest.raises(ValueError, match="give whole timesteps"):
+            ContrastiveGuidance(lambda v: v.flatten(1), InfoNCE(), 1.0, window=window)
+    with pytest.raises(FloatingPointError, match="the state at timestep 300 is NaN"):
+        ContrastiveGuidance(lambda v: v.flatten(1), SupervisedContrastive(), 1.0).start(schedule, LABELS)(x * math.nan, 300, eps)
+    with pytest.raises(FloatingPointError, match="the guidance gradient at timestep 300 is NaN"):
+        Towards(torch.full((4,), math.nan, dtype=torch.float64), 1.0).start(schedule)(x, 300, eps)

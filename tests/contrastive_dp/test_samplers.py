@@ -229,3 +229,22 @@ def test_bad_ddpm_calls_are_named(schedule, pair):
         ddim_sample(lambda x, t: x[:, :2], noise_like(2, 3), schedule, 5)
     with pytest.raises(ValueError, match="batch_size=0"):
         in_pieces(pair[0], 0)
+
+
+def test_large_seeds_are_kept_apart():
+    draws = [SampleNoise(seed).normal_of((4, 2), torch.float64) for seed in (2**53, 2**53 + 1, 2**64 - 1)]
+    assert not torch.equal(draws[0], draws[1])
+    with pytest.raises(ValueError, match=r"must be below 2\^64"):
+        SampleNoise(2**64)
+
+
+def test_wrong_kinds_of_arguments_are_named(schedule, pair):
+    labels = torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="x_T is ndarray: it must be a Tensor"):
+        ddim_sample(pair[0], np.zeros((2, 3)), schedule, 5, labels)
+    with pytest.raises(ValueError, match="schedule is list: it must be a NoiseSchedule"):
+        ddim_sample(pair[0], noise_like(2, 3), [0.5], 5, labels)
+    with pytest.raises(ValueError, match="guidance is InfoNCE: it must be a Guidance"):
+        ddim_sample(pair[0], noise_like(2, 3), schedule, 5, labels, guidance=InfoNCE())
+    with pytest.raises(ValueError, match="the noise prediction returned NoneType"):
+        ddim_sample(lambda x, t, labels: None, noise_like(2, 3), schedule, 5, labels)

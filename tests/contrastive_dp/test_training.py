@@ -231,3 +231,56 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path, schedule, data):
     with pytest.raises(ValueError, match="damaged or no checkpoint of ours"):
         train(data, schedule, checkpoint=tmp_path / "run.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_interrupt_within_a_step_leaves_the_last_checkpoint(tmp_path, schedule, data):
+    """Batch statistics have moved and the step has not: nothing is saved, and the run still ends bit-identical."""
+    calls = []
+
+    def interrupt(module, inputs):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+
+    file, network = tmp_path / "run.pt", WithDropout()
+    network.dropout.register_forward_pre_hook(interrupt)  # after the batch normalisation
+    with pytest.raises(KeyboardInterrupt):
+        train_noise_prediction(network, data[0], schedule, QUICK, data[1], null_label=2, checkpoint=file, checkpoint_every=2)
+    assert torch.load(file, weights_only=True)["step"] == 4
+    assert same(train(data, schedule, checkpoint=file), train(data, schedule))
+
+
+def test_nan_weights_never_replace_a_checkpoint(tmp_path, schedule, data):
+    class Broken(NoisePredictionMLP):
+        calls = 0
+
+        def forward(self, x, t, labels=None):
+            Broken.calls += 1
+            return super().forward(x, t, labels) * (math.nan if Broken.calls == 7 else 1.0)
+
+    file, plain = tmp_path / "run.pt", replace(QUICK, label_dropout=0.0)
+    with pytest.raises(FloatingPointError, match="the loss at step 7 is nan"):
+        train_noise_prediction(Broken(2, 2, 8, 1), data[0], schedule, plain, checkpoint=file, checkpoint_every=3)
+    content = torch.load(file, weights_only=True)
+    assert content["step"] == 6
+    assert all(torch.isfinite(value).all() for value in content["network"].values())
+
+
+def test_seeds_give_different_runs(schedule, data):
+    def weights(seed):
+        torch.manual_seed(0)
+        settings = replace(QUICK, seed=seed, label_dropout=0.0)
+        return train_noise_prediction(NoisePredictionMLP(2, 2, 8, 1), data[0], schedule, settings).state_dict()["input.weight"]
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_more_bad_calls_are_named(tmp_path, schedule, data):
+    network, plain = NoisePredictionMLP(2, 2, 8, 1), replace(QUICK, label_dropout=0.0)
+    with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
+        train_noise_prediction(network, data[0], schedule, plain, checkpoint=tmp_path / "no" / "run.pt")
+    with pytest.raises(ValueError, match="checkpoint_every=0"):
+        train_noise_prediction(network, data[0], schedule, plain, checkpoint=tmp_path / "run.pt", checkpoint_every=0)
+    with pytest.raises(ValueError, match="labels contain null_label=1"):
+        train_noise_prediction(network, data[0], schedule, plain, data[1], null_label=1)

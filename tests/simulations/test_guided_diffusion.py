@@ -12,11 +12,21 @@ import pytest
 import torch
 
 from contrastive_dp import NoiseSchedule, ddim_sample
-from simulations.guided_designs import ANCHORED, DESIGNS, SUPERVISED, settings_of
+from simulations.guided_designs import ANCHORED, DESIGNS, SUPERVISED, UNGUIDED, settings_of
 from simulations.guided_diffusion import main
 from simulations.guided_learners import CLASS_SNRS, learn_at_every_snr, optimum_interval, strength_for, tabulate
 from simulations.guided_models import PROBLEMS, ExactNoisePrediction, MeanPush, Setting, balanced_labels, problem_named
-from simulations.guided_report import paired_gain
+from simulations.guided_report import (
+    ACCURACY_HEADER,
+    MULTIPLIER_SIZE,
+    PREDICTION_HEADER,
+    accuracy_rows,
+    fewer_samples,
+    grouped,
+    multiplier,
+    paired_gain,
+    prediction_rows,
+)
 from simulations.guided_runs import Effort, attacked_accuracy, generate, group_directions, measure, moments
 from simulations.guided_theory import GROUP, Classes, equivalent_kappa, predict, scale_for
 from simulations.output import UserError
@@ -268,6 +278,11 @@ def test_one_guidance_from_the_command_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--problem", "ring"), "error: --problem ring: belongs to a single run; add --guidance"),
+        (("--guidance", "anchored", "--parts", "every"), "error: --parts every: belongs to the study"),
+        (("--guidance", "classifier-free", "--high", "400"), "error: --high 400: classifier-free guidance does not use it"),
+        (("--guidance", "anchored", "--every", "60"), "error: --every 60: is more than --steps 50"),
+        (("--guidance", "infonce", "--samples", "257"), "error: --samples 257: leaves a last batch of 1"),
         (("--scale", "-1"), "error: --scale -1.0: must be a finite number >= 0; to ascend the loss use --reverse"),
         (("--scale", "nan"), "error: --scale nan: must be a finite number >= 0"),
         (("--low", "500", "--high", "400"), "error: --low 500 --high 400: the window must satisfy"),
@@ -277,7 +292,7 @@ def test_one_guidance_from_the_command_line(tmp_path, capsys):
         (("--guidance", "anchored", "--target-snr", "2", "--target-w2", "1"), "both choose the scale"),
         (("--guidance", "anchored", "--target-w2", "1", "--solver", "unipc"), "theory predicts DDIM only"),
         (("--guidance", "infonce", "--high", "50", "--target-snr", "9"), "error: --target-snr 9 is out of reach of infonce"),
-        (("--steps", "0"), "error: --steps 0: must lie in 1 .. 1000"),
+        (("--guidance", "anchored", "--steps", "0"), "error: --steps 0: must lie in 1 .. 1000"),
         (("--samples", "3"), "error: --samples 3: must be 0 or lie in 32"),
         (("--seeds", "-1"), "error: --seeds -1"),
         (("--parts",), "error: --parts: give at least one"),
@@ -289,6 +304,50 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--problem", "ring"),
+        ("--solver", "unipc", "--steps", 5),
+        ("--train-on", 64, "--quick"),
+        ("--scale", 0.01, "--problem", "unbalanced"),
+    ],
+)
+def test_single_runs_of_every_kind_draw_what_they_have(arguments, tmp_path):
+    assert run_main("--guidance", "anchored", "--seeds", 1, "--samples", 256, "--workers", 1, "--out", tmp_path, *arguments) == 0
+    assert {"samples.png", "trajectories.png", "accuracy_against_n.png"} <= {path.name for path in tmp_path.glob("*.png")}
+    assert (tmp_path / "summary.json").is_file()
+
+
+def test_the_multiplier_is_the_squared_ratio_of_equivalent_class_snrs(schedule):
+    problem, n = problem_named("two"), MULTIPLIER_SIZE
+    accuracies = [AveragingLaw(problem.binary, BinaryMixture(c * problem.binary.mean), n, problem.eps).mean() for c in (1.5, 0.9)]
+    assert multiplier(ANCHORED, *accuracies) == pytest.approx((1.5 / 0.9) ** 2, rel=1e-6)
+
+
+def test_prediction_rows_hold_measured_beside_predicted(schedule):
+    """Columns by name: the multiplier lies within its interval, and the predicted one is of the same setting."""
+    runs = [measure(cell, seed, SMALL, ("averaging",)) for cell in (UNGUIDED, ANCHORED) for seed in range(3)]
+    rows = [dict(zip(PREDICTION_HEADER, row, strict=True)) for row in prediction_rows(grouped(runs), schedule)]
+    assert rows[0]["multiplier"] == rows[0]["multiplier_predicted"] == pytest.approx(1.0)
+    assert rows[1]["multiplier_low"] < rows[1]["multiplier"] < rows[1]["multiplier_high"]
+    foreseen = predict(ANCHORED, schedule)
+    assert rows[1]["class_snr_predicted"] == foreseen.class_snr
+    assert rows[1]["multiplier_predicted"] == pytest.approx(3.6, rel=0.1)
+    assert rows[1]["class_snr"] == pytest.approx(np.mean([run.class_snr for run in runs[3:]]))
+    gains = [dict(zip(ACCURACY_HEADER, row, strict=True)) for row in accuracy_rows(grouped(runs))]
+    twenty = next(row for row in gains if row["guidance"] == "anchored" and row["n"] == 20)
+    assert twenty["gain_low"] < twenty["gain"] < twenty["gain_high"]
+    few = fewer_samples(grouped(runs), ANCHORED, 5, 200)
+    assert few[0] == pytest.approx(
+        np.mean([dict_of(run)[5] for run in runs[3:]]) - np.mean([dict_of(run)[200] for run in runs[:3]])
+    )
+
+
+def dict_of(run):
+    return {n: accuracy for _, n, accuracy, _ in run.accuracies}
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
@@ -306,7 +365,9 @@ def test_an_unknown_flag_is_refused_with_the_nearest():
 
 def test_designs_hold_no_setting_twice():
     cells = settings_of(tuple(DESIGNS))
-    assert len(cells) == len(set(cells)) > 60
+    assert len(cells) > 60
+    for design in DESIGNS.values():
+        assert len(design()) == len(set(design()))
 
 
 @pytest.mark.slow
