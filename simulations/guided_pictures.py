@@ -66,7 +66,7 @@ def _panels(data: Columns) -> list[tuple[str, Any]]:
 def draw_samples(folder: Path) -> Any:
     data = read_columns(folder / "samples.csv")
     panels = _panels(data)
-    figure, axes = new_figure(len(panels), 3.1 * len(panels), 3.5)
+    figure, axes = new_figure(len(panels), 3.1 * len(panels), 4.0)
     problem = problem_named(str(data["problem"][0]))
     reach = max(RANGE, 1.35 * problem.radius)
     grid = np.linspace(-reach, reach, 90)
@@ -104,7 +104,7 @@ def _two_lines(name: str) -> str:
 def draw_trajectories(folder: Path) -> Any:
     data = read_columns(folder / "trajectories.csv")
     panels = _panels(data)
-    figure, axes = new_figure(len(panels), 3.1 * len(panels), 3.5)
+    figure, axes = new_figure(len(panels), 3.1 * len(panels), 4.0)
     for axis, (name, rows) in zip(axes, panels, strict=True):
         for j in np.unique(data["sample"][rows]):
             path = rows & (data["sample"] == j)
@@ -239,10 +239,10 @@ def draw_rotation(folder: Path) -> Any:
     left.set_xlabel("window of timesteps guided (0: almost clean)")
     left.set_ylabel("alignment: cosine to the real optimum")
     left.set_title("A mark a batch of 256: who rotates the classes at high noise?", fontsize=10)
-    left.legend(fontsize=8, loc="lower left")
+    left.legend(fontsize=8, loc="center left", bbox_to_anchor=(0, 0.3))
     right.set_xlabel("alignment")
     right.set_ylabel("robust accuracy, averaging the 256 samples")
-    right.set_title("Rotated classes meet the ceiling of T3: more samples do not help", fontsize=10)
+    right.set_title("Rotated classes stay at their ceiling (T3)", fontsize=10)
     right.legend(fontsize=8)
     return figure
 

@@ -329,7 +329,8 @@ def test_the_multiplier_is_the_squared_ratio_of_equivalent_class_snrs(schedule):
 
 def test_prediction_rows_hold_measured_beside_predicted(schedule):
     """Columns by name: the multiplier lies within its interval, and the predicted one is of the same setting."""
-    runs = [measure(cell, seed, SMALL, ("averaging",)) for cell in (UNGUIDED, ANCHORED) for seed in range(3)]
+    effort = Effort(samples=1024, averaging_fits=64)
+    runs = [measure(cell, seed, effort, ("averaging",)) for cell in (UNGUIDED, ANCHORED) for seed in range(3)]
     rows = [dict(zip(PREDICTION_HEADER, row, strict=True)) for row in prediction_rows(grouped(runs), schedule)]
     assert rows[0]["multiplier"] == rows[0]["multiplier_predicted"] == pytest.approx(1.0)
     assert rows[1]["multiplier_low"] < rows[1]["multiplier"] < rows[1]["multiplier_high"]
