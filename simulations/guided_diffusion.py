@@ -318,7 +318,12 @@ def headline(groups: Any, predictions: list[tuple[Any, ...]]) -> dict[str, Any]:
     for row in predictions:
         cell = dict(zip(PREDICTION_HEADER, row, strict=True))
         setting = Setting(**{name: cell[name] for name in SETTING_COLUMNS})
-        if setting.score == "exact" and setting.guidance != "none" and cell["multiplier"] > 0 and cell["multiplier_predicted"] > 0:
+        if (
+            setting.score == "exact"
+            and setting.guidance != "none"
+            and 0 < cell["multiplier"] < math.inf
+            and cell["multiplier_predicted"] > 0
+        ):
             ratios[setting] = (cell["multiplier_predicted"] / cell["multiplier"], cell["multiplier_predicted"])
     moderate = {setting: ratio for setting, (ratio, predicted) in ratios.items() if predicted <= 5}
     if moderate:

@@ -89,7 +89,7 @@ class Classes:
 def equivalent_kappa(problem: Problem, accuracy: float, n: int) -> float:
     """The class SNR at which n aligned isotropic samples give this mean robust accuracy to the averaging learner (T4, inverted).
 
-    nan where no SNR does: at or below guessing, at or above the ceiling, or for anything but two isotropic classes.
+    0 at or below guessing, inf at or above the ceiling; nan for anything but two isotropic classes.
     """
     real = problem.binary
     if real is None or real.covariance.kind != "scalar" or not math.isfinite(accuracy):
@@ -100,8 +100,10 @@ def equivalent_kappa(problem: Problem, accuracy: float, n: int) -> float:
         return AveragingLaw(real, BinaryMixture(scale * real.mean, real.cov), n, problem.eps).mean() - accuracy
 
     low, high = -7.0, 6.0
-    if not excess(low) < 0 < excess(high):
-        return math.nan
+    if excess(high) <= 0:
+        return math.inf
+    if excess(low) >= 0:
+        return 0.0
     return math.exp(float(brentq(excess, low, high, xtol=1e-10)))
 
 

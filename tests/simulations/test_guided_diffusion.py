@@ -90,7 +90,8 @@ def test_averaging_accuracy_and_its_inverse(name, n):
     law = AveragingLaw(real, BinaryMixture(scale * real.mean, std**2), n, problem.eps).mean()
     assert synthetic.averaging_accuracy(n) == pytest.approx(law, abs=3e-4)
     assert equivalent_kappa(problem, law, n) == pytest.approx(scale * np.linalg.norm(real.mean) / std, rel=1e-6)
-    assert math.isnan(equivalent_kappa(problem, problem.optimum + 1e-6, n))
+    assert equivalent_kappa(problem, problem.optimum + 1e-6, n) == math.inf
+    assert equivalent_kappa(problem, 0.3, n) == 0.0
     assert math.isnan(equivalent_kappa(problem_named("ring"), 0.8, n))
 
 
