@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,10 +15,9 @@ from torch.nn import functional as F
 
 from contrastive_dp._checks import batch_labels, count, finite, one_of, positive
 from contrastive_dp.files import read_safetensors, write_safetensors
+from contrastive_dp.guidance import Embed
 from contrastive_dp.losses import ContrastiveLoss, SupervisedContrastive
 from contrastive_dp.randomness import mixed_seed
-
-Embed = Callable[[Tensor], Tensor]
 
 
 def frozen(module: nn.Module) -> nn.Module:

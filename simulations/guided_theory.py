@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,7 @@ def equivalent_kappa(problem: Problem, accuracy: float, n: int) -> float:
     return math.exp(float(brentq(excess, low, high, xtol=1e-10)))
 
 
+@lru_cache(maxsize=128)  # the unguided setting is the reference of many
 def predict(setting: Setting, schedule: NoiseSchedule) -> Classes:
     """The classes that a DDIM setting generates with the exact score, by theory's Gaussian closure.
 
