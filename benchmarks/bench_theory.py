@@ -16,7 +16,7 @@ import numpy as np
 from scipy.linalg import cholesky
 from scipy.special import ndtr
 
-from simulations.output import text_table
+from command_line.output import text_table
 from theory import AveragingLaw, BinaryMixture, bayes_robust_classifier
 
 DIM, N, EPS = 20, 5, 0.5

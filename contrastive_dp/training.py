@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, positive
-from contrastive_dp.files import read_checkpoint, write_whole
 from contrastive_dp.randomness import mixed_seed
+from contrastive_dp.resumable import ResumableTraining, check_losses, fingerprint
 from contrastive_dp.schedules import NoiseSchedule
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -79,117 +75,52 @@ def train_noise_prediction(
     if path is not None and not path.parent.is_dir():
         raise FileNotFoundError(f"checkpoint={path}: the folder {path.parent} does not exist; create it first")
     count(checkpoint_every, "checkpoint_every")
-    run = _Run(network, settings, "" if path is None else _fingerprint(data, labels, schedule.alpha_bar))
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    trained_on = "" if path is None else fingerprint(data, labels, schedule.alpha_bar)
+    run = ResumableTraining(network, optimiser, settings.ema, asdict(settings), trained_on)
     if path is not None and path.exists():
         run.restore(path)
     losses: list[Tensor] = []
+    within_step = False
     network.train()
     try:
         while run.step < settings.steps:
-            run.within_step = True
+            within_step = True
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 generator = _streams(settings.seed, run.step, device)
                 batch = _batch(x, y, settings, null_label, schedule, augment, generator)
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
                     loss = _loss(network, *batch)
-                run.update(loss)
+                _update(run, loss, settings)
             losses.append(loss.detach())
-            run.within_step = False
+            within_step = False
             if on_step is not None:
                 on_step(run.step, losses[-1])
             due = path is not None and run.step % checkpoint_every == 0
             if due or run.step % 100 == 0 or run.step == settings.steps:
-                _check_losses(losses, run.step)
+                check_losses(losses, run.step)
             if path is not None and due:
                 run.save(path)
     except KeyboardInterrupt:
-        if (
-            path is not None and not run.within_step
-        ):  # within a step weights or buffers have moved already: the last checkpoint holds
-            _check_losses(losses, run.step)
+        if path is not None and not within_step:  # within a step weights or buffers have moved already: the last checkpoint holds
+            check_losses(losses, run.step)
             run.save(path)
         raise
     if path is not None:
         run.save(path)
-    averaged: nn.Module = run.average.module
-    return averaged.eval().requires_grad_(False)
+    return run.averaged.eval().requires_grad_(False)
 
 
-class _Run:
-    """Network, averaged network, optimiser and step: what a checkpoint holds."""
-
-    def __init__(self, network: nn.Module, settings: TrainingSettings, fingerprint: str) -> None:
-        def decayed(averaged: Sequence[Tensor], current: Sequence[Tensor], _count: Any) -> None:
-            decay = min(settings.ema, (1 + self.step) / (10 + self.step))
-            for mean, value in zip(averaged, current, strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1 - decay)
-                else:
-                    mean.copy_(value)
-
-        self.network, self.settings, self.fingerprint = network, settings, fingerprint
-        self.step, self.within_step = 0, False
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-        self.average = AveragedModel(network, multi_avg_fn=decayed, use_buffers=True)
-        self.average.update_parameters(network)
-
-    def update(self, loss: Tensor) -> None:
-        """One optimiser step."""
-        settings = self.settings
-        for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / max(settings.warmup, 1))
-        self.optimiser.zero_grad()
-        loss.backward()
-        if settings.clip:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
-        self.optimiser.step()
-        self.step += 1
-        self.average.update_parameters(self.network)
-
-    def save(self, path: Path) -> None:
-        content = {
-            "step": self.step,
-            "settings": asdict(self.settings),
-            "data": self.fingerprint,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        write_whole(path, lambda temporary: torch.save(content, temporary))
-
-    def restore(self, path: Path) -> None:
-        content: dict[str, Any] = read_checkpoint(path)
-        missing = {"step", "settings", "data", "network", "average", "optimiser"} - set(content)
-        if missing:
-            raise ValueError(f"{path} lacks {sorted(missing)}: it is no checkpoint of ours; delete it to start again")
-        ours, theirs = asdict(self.settings), dict(content["settings"])
-        changed = [f"{key} {theirs.get(key)} -> {ours[key]}" for key in ours if key != "steps" and theirs.get(key) != ours[key]]
-        if changed:
-            raise ValueError(
-                f"{path} was made with other settings ({', '.join(changed)}): restore them or delete it to start again"
-            )
-        if content["data"] != self.fingerprint:
-            raise ValueError(f"{path} was made with other data, labels or noise schedule: restore them or delete it to start again")
-        try:
-            self.network.load_state_dict(content["network"])
-            self.average.load_state_dict(content["average"])
-            self.optimiser.load_state_dict(content["optimiser"])
-        except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{path} does not fit the network ({reason}): delete it to start again") from None
-        self.step = content["step"]
-        if self.step > self.settings.steps:
-            raise ValueError(f"{path} is at step {self.step}, beyond steps={self.settings.steps}: raise steps or delete it")
-
-
-def _fingerprint(*tensors: Tensor | None) -> str:
-    """Shapes, types and checksums of what is trained on."""
-    parts = []
-    for tensor in tensors:
-        if tensor is not None:
-            content = np.ascontiguousarray(tensor.detach().cpu().numpy())
-            parts.append(f"{tuple(tensor.shape)} {tensor.dtype} {zlib.crc32(content.tobytes()):08x}")
-    return "; ".join(parts)
+def _update(run: ResumableTraining, loss: Tensor, settings: TrainingSettings) -> None:
+    """One optimiser step."""
+    for group in run.optimiser.param_groups:
+        group["lr"] = settings.learning_rate * min(1.0, (run.step + 1) / max(settings.warmup, 1))
+    run.optimiser.zero_grad()
+    loss.backward()
+    if settings.clip:
+        torch.nn.utils.clip_grad_norm_(run.network.parameters(), settings.clip)
+    run.optimiser.step()
+    run.stepped()
 
 
 def _streams(seed: int, step: int, device: torch.device) -> torch.Generator:
@@ -227,20 +158,6 @@ def _batch(
 def _loss(network: nn.Module, x_t: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
     predicted = network(x_t, t) if labels is None else network(x_t, t, labels)
     return torch.nn.functional.mse_loss(predicted.float(), noise.float())
-
-
-def _check_losses(losses: list[Tensor], step: int) -> None:
-    """Look at the losses since the last look, in one copy to the host."""
-    if not losses:
-        return
-    values = torch.stack(losses)
-    bad = torch.nonzero(~torch.isfinite(values))
-    if len(bad):
-        first = step - len(losses) + 1 + int(bad[0])
-        raise FloatingPointError(
-            f"the loss at step {first} is {float(values[bad[0]])}: lower learning_rate, or check data and network"
-        )
-    losses.clear()
 
 
 def _check_data(

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 
 import numpy as np
 
-from simulations.command import describe, run_command, versions
-from simulations.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.command import describe, run_command, versions
+from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 
 if TYPE_CHECKING:
     from simulations.tables import Table

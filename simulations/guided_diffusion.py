@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 
 import math
 
-from simulations.command import describe, run_command, versions
-from simulations.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.command import describe, run_command, versions
+from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 
 Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners"]
 ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners")

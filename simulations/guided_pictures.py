@@ -12,12 +12,12 @@ import numpy as np
 from matplotlib import ticker
 from scipy.special import ndtr
 
+from command_line.drawing import COLOURS, MARKERS, Columns, draw, marks, new_figure, read_columns, style
+from command_line.output import write_csv
 from contrastive_dp import NoiseSchedule
 from simulations.guided_designs import ANCHORED, INFONCE, ROTATION, SUPERVISED, UNGUIDED, WINDOWS, guidance_design
 from simulations.guided_models import Setting, problem_named
 from simulations.guided_runs import Effort, generate
-from simulations.output import write_csv
-from simulations.pictures import COLOURS, MARKERS, Columns, draw, marks, new_figure, read_columns, style
 
 SHOWN_SAMPLES, SHOWN_TRAJECTORIES = 512, 24
 ROTATING = replace(ROTATION[0], high=1000)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 
+from command_line.output import UserError
 from contrastive_dp import NoiseSchedule
 from simulations.guided_models import (
     ANCHORS,
@@ -22,7 +23,6 @@ from simulations.guided_models import (
     problem_named,
     with_classifier_free,
 )
-from simulations.output import UserError
 from theory import AveragingLaw, BinaryMixture, LinearClassifier, gaussian_nodes, guided_ddim_law, robust_accuracy
 
 GROUP = 256  # samples that see one another in a contrastive loss: the batch of the sampler, and of the prediction's nodes

@@ -19,8 +19,8 @@ from scipy.stats import kstest, kurtosis, skew
 from sklearn.covariance import LedoitWolf
 from sklearn.model_selection import train_test_split
 
+from command_line.output import UserError
 from simulations.learners import Array, fit_adversarial, fit_averaging, fit_logistic, fit_shrunk_lda, fit_svm
-from simulations.output import UserError
 from simulations.tables import Table
 from theory import (
     BinaryMixture,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from simulations.output import text_table, write_csv
+from command_line.output import text_table, write_csv
 from simulations.real_data import OPTIMUM, Analysis, optimum_by_eps, verdict
 
 ROWS_A_FEATURE = 5  # fewer training rows than this a feature: the estimated mixture flatters itself

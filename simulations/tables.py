@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from simulations.output import UserError
+from command_line.output import UserError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 NAMES = ("breast-cancer", "digits:A,B")

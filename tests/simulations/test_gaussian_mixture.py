@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json, write_whole
 from simulations import checks, gaussian_mixture
 from simulations.checks import Check, Effort, Estimate
-from simulations.output import UserError, prepare_folder, text_table, write_csv, write_json, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "simulations" / "gaussian_mixture.py"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from command_line.output import UserError
 from contrastive_dp import NoiseSchedule, ddim_sample
 from simulations.guided_designs import ANCHORED, DESIGNS, SUPERVISED, UNGUIDED, settings_of
 from simulations.guided_diffusion import main
@@ -29,7 +30,6 @@ from simulations.guided_report import (
 )
 from simulations.guided_runs import Effort, attacked_accuracy, generate, group_directions, measure, moments
 from simulations.guided_theory import GROUP, Classes, equivalent_kappa, predict, scale_for
-from simulations.output import UserError
 from theory import AveragingLaw, BinaryMixture, GaussianMixture, bayes_robust_accuracy, ddim_law, multiclass_robust_accuracy
 
 ROOT = Path(__file__).resolve().parents[2]

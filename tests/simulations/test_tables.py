@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from simulations.output import UserError
+from command_line.output import UserError
 from simulations.tables import load_table
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from simulations.output import UserError
+from command_line.output import UserError
 
 SettingsT = TypeVar("SettingsT")
 

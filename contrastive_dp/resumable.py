@@ -1,0 +1,118 @@
+"""What every training loop of the project keeps: network, averaged network, optimiser and step, exact after any interruption."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from contrastive_dp.files import read_checkpoint, write_whole
+
+PARTS = {"step", "settings", "data", "network", "average", "optimiser", "extra"}
+
+
+class ResumableTraining:
+    """A network in training with its exponential moving average; saved and restored as one file, whole and bit-identical.
+
+    average = decay average + (1 - decay) network after each step, decay = min(ema, (1 + step) / (10 + step)), so that short runs are
+    averaged too; buffers (batch statistics) are averaged alike, counters copied.
+
+    network: trained in place. optimiser: of its parameters. settings: everything that decides the result, compared on restoring ("steps",
+    the length of the run, may change). fingerprint: of the data, see `fingerprint`. extra: whatever else the loop must remember (tensors,
+    numbers, lists, dictionaries).
+    """
+
+    def __init__(
+        self, network: nn.Module, optimiser: torch.optim.Optimizer, ema: float, settings: Mapping[str, Any], data: str
+    ) -> None:
+        def decayed(averaged: Sequence[Tensor], current: Sequence[Tensor], _count: Any) -> None:
+            decay = min(ema, (1 + self.step) / (10 + self.step))
+            for mean, value in zip(averaged, current, strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
+
+        self.network, self.optimiser, self.settings, self.data = network, optimiser, dict(settings), data
+        self.step = 0
+        self.extra: dict[str, Any] = {}
+        self.average = AveragedModel(network, multi_avg_fn=decayed, use_buffers=True)
+        self.average.update_parameters(network)
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The averaged network."""
+        module: nn.Module = self.average.module
+        return module
+
+    def stepped(self) -> None:
+        """Count a step of the optimiser and average."""
+        self.step += 1
+        self.average.update_parameters(self.network)
+
+    def save(self, path: Path) -> None:
+        content = {
+            "step": self.step,
+            "settings": self.settings,
+            "data": self.data,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "extra": self.extra,
+        }
+        write_whole(path, lambda temporary: torch.save(content, temporary))
+
+    def restore(self, path: Path) -> None:
+        """Go on from a file written by `save`. Raises ValueError when settings, data or network differ, or the file is damaged."""
+        content: dict[str, Any] = read_checkpoint(path)
+        missing = PARTS - set(content)
+        if missing:
+            raise ValueError(f"{path} lacks {sorted(missing)}: it is no checkpoint of ours; delete it to start again")
+        ours, theirs = self.settings, dict(content["settings"])
+        changed = [f"{key} {theirs.get(key)} -> {ours[key]}" for key in ours if key != "steps" and theirs.get(key) != ours[key]]
+        if changed:
+            raise ValueError(
+                f"{path} was made with other settings ({', '.join(changed)}): restore them or delete it to start again"
+            )
+        if content["data"] != self.data:
+            raise ValueError(f"{path} was made with other data, labels or noise schedule: restore them or delete it to start again")
+        try:
+            self.network.load_state_dict(content["network"])
+            self.average.load_state_dict(content["average"])
+            self.optimiser.load_state_dict(content["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path} does not fit the network ({reason}): delete it to start again") from None
+        self.step, self.extra = content["step"], content["extra"]
+        if self.step > self.settings["steps"]:
+            raise ValueError(f"{path} is at step {self.step}, beyond steps={self.settings['steps']}: raise steps or delete it")
+
+
+def fingerprint(*tensors: Tensor | None) -> str:
+    """Shapes, types and checksums of what is trained on."""
+    parts = []
+    for tensor in tensors:
+        if tensor is not None:
+            content = np.ascontiguousarray(tensor.detach().cpu().numpy())
+            parts.append(f"{tuple(tensor.shape)} {tensor.dtype} {zlib.crc32(content.tobytes()):08x}")
+    return "; ".join(parts)
+
+
+def check_losses(losses: list[Tensor], step: int) -> None:
+    """Look at the losses since the last look, in one copy to the host. Raises FloatingPointError naming the step of a NaN or infinity."""
+    if not losses:
+        return
+    values = torch.stack(losses)
+    bad = torch.nonzero(~torch.isfinite(values))
+    if len(bad):
+        first = step - len(losses) + 1 + int(bad[0])
+        raise FloatingPointError(
+            f"the loss at step {first} is {float(values[bad[0]])}: lower learning_rate, or check data and network"
+        )
+    losses.clear()
