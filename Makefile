@@ -5,11 +5,12 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo guided test test-slow lint format bench clean
+.PHONY: help demo guided images test test-slow lint format bench clean
 
 help:
 	@echo "make demo       main job: theory against simulation, then real data (results/gaussian_mixture)"
 	@echo "make guided     guided diffusion in the plane and beyond (results/guided_diffusion)"
+	@echo "make images     the same guidance on images, end to end (results/digits-smoke); ARGS='--preset cpu' for real numbers"
 	@echo "make test       all tests but the slow ones     make test-slow   the slow ones"
 	@echo "make lint       ruff and mypy                   make format      let ruff rewrite"
 	@echo "make bench      speed, as ratios measured in one run"
@@ -19,11 +20,14 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python %d.%d is too old: install Python >= 3.11 and run make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[diffusion,diffusers,dev]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[diffusion,diffusers,images,dev]"
 	@touch $@
 
 demo: $(READY)
 	$(PY) simulations/gaussian_mixture.py $(ARGS)
+
+images: $(READY)
+	$(PY) image_experiments/run_cifar.py $(ARGS)
 
 guided: $(READY)
 	$(PY) simulations/guided_diffusion.py $(ARGS)

@@ -20,16 +20,28 @@ SettingsT = TypeVar("SettingsT")
 
 
 def run_command(
-    kind: type[SettingsT], run: Callable[[SettingsT], int], description: str, arguments: Sequence[str] | None = None
+    kind: type[SettingsT],
+    run: Callable[[SettingsT], int],
+    description: str,
+    arguments: Sequence[str] | None = None,
+    default: Callable[[], SettingsT] | None = None,
 ) -> int:
-    """Parse the command line into `kind` and run it; what the user can mend is one line on standard error and status 1."""
+    """Parse the command line into `kind` and run it; what the user can mend is one line on standard error and status 1.
+
+    default: makes the settings that flags override; then those of a nested part are named --part.name, else simply --name.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # class names in any script on any terminal
     if arguments is None:  # run as a program
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        settings: SettingsT = tyro.cli(kind, args=arguments, description=description, config=(tyro.conf.OmitArgPrefixes,))
+        if default is None:
+            settings: SettingsT = tyro.cli(kind, args=arguments, description=description, config=(tyro.conf.OmitArgPrefixes,))
+        else:
+            settings = tyro.cli(
+                kind, args=arguments, description=description, default=default(), config=(tyro.conf.AvoidSubcommands,)
+            )
         status = run(settings)
         sys.stdout.flush()
         return status

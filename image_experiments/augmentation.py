@@ -1,0 +1,50 @@
+"""Random shifts, mirror images and CutMix on a batch, from a generator that is passed in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Augmentation = Literal["auto", "none", "crop", "crop-flip"]
+
+
+def augment(x: Tensor, kind: Augmentation, generator: torch.Generator, fill: float = 0.0) -> Tensor:
+    """Images (n, C, H, W), each shifted by up to H // 8 pixels (what comes in is `fill`, black), and mirrored with probability 1/2.
+
+    Raises ValueError for "auto", which must be resolved for a data set first.
+    """
+    if kind == "auto":
+        raise ValueError("augmentation=auto depends on the data set: give none, crop or crop-flip")
+    if kind == "none":
+        return x
+    n, _, height, width = x.shape
+    pad = max(height // 8, 1)
+    top, left = torch.randint(0, 2 * pad + 1, (2, n), generator=generator, device=x.device)
+    rows = top[:, None] + torch.arange(height, device=x.device)  # (n, H)
+    columns = left[:, None] + torch.arange(width, device=x.device)
+    if kind == "crop-flip":
+        mirrored = torch.rand(n, generator=generator, device=x.device) < 0.5
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    padded = F.pad(x, (pad, pad, pad, pad), value=fill)
+    item = torch.arange(n, device=x.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[item, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def cutmix(x: Tensor, target: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """CutMix (Yun et al. 2019): with this probability, a box of every image is replaced by that of another image of the batch,
+    one box for the batch, its share of the area uniform on [0, 1]; targets (n, K) are mixed by the share that was replaced.
+    """
+    share, gate, row, column = torch.rand(4, generator=generator, device=x.device).tolist()
+    other = torch.randperm(len(x), generator=generator, device=x.device)
+    if gate >= probability:
+        return x, target
+    height, width = x.shape[-2:]
+    box_height, box_width = round(height * share**0.5), round(width * share**0.5)
+    top, left = int(row * (height - box_height + 1)), int(column * (width - box_width + 1))
+    mixed = x.clone()
+    mixed[..., top : top + box_height, left : left + box_width] = x[other][..., top : top + box_height, left : left + box_width]
+    replaced = box_height * box_width / (height * width)
+    return mixed, (1 - replaced) * target + replaced * target[other]

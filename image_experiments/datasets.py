@@ -1,0 +1,313 @@
+"""Data sets: digits, CIFAR-10, GTSRB, MNIST and folders of images, read into memory as uint8, their test images kept apart.
+
+Reading is one function a data set; `split` then takes training and validation images from what is not test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from command_line.output import UserError
+from image_experiments.archives import Entry, archive_entries, fetched, folder_entries, read_gzip, read_tar_member
+from image_experiments.decoding import decode_all
+
+Dataset = Literal["digits", "cifar10", "gtsrb", "mnist", "mnist-t10k", "images"]
+Array = np.ndarray[Any, Any]
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_ARCHIVE = ("https://www.cs.toronto.edu/~kriz/", {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d13530"})
+MNIST_FILES = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    {
+        "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+    },
+)
+GTSRB_FILES = (
+    "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/",
+    {
+        "GTSRB-Training_fixed.zip": "md5:513f3c79a4c5141765e10e952eaa2478",
+        "GTSRB_Final_Test_Images.zip": "md5:c7e4e6327067d32654124b0fe9e82185",
+        "GTSRB_Final_Test_GT.zip": "md5:fe31e9c9270bbcd7b84b7f21a9d9d9e5",
+    },
+)
+DIGITS_TEST = 1197  # of scikit-learn's 1797 digits; the other 600 are for training and validation
+TRACK_AND_FRAME = r"(\d+)_\d+"  # GTSRB: frames of one track are near-identical photographs of one sign
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """images: uint8 (n, H, W, C), labels: int64 (n,), of the training pool and of the test set; groups: int64 (n,), training images of
+    one group (frames of a video) never part; classes: their names; source: what was read, with its checksum."""
+
+    images: Array
+    labels: Array
+    groups: Array
+    test_images: Array
+    test_labels: Array
+    classes: tuple[str, ...]
+    source: str
+
+    def checksum(self) -> str:
+        """SHA-256 of all images and labels."""
+        whole = hashlib.sha256()
+        for array in (self.images, self.labels, self.test_images, self.test_labels):
+            whole.update(np.ascontiguousarray(array).data)
+        return whole.hexdigest()
+
+    def __post_init__(self) -> None:
+        for part, images, labels in (("train", self.images, self.labels), ("test", self.test_images, self.test_labels)):
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.images.shape[1:]:
+                raise UserError(
+                    f"{self.source}: {part} images have shape {images.shape} and type {images.dtype}; give uint8 (n, H, W, C)"
+                )
+            if len(labels) != len(images) or len(labels) == 0:
+                raise UserError(
+                    f"{self.source}: {len(images)} {part} images and {len(labels)} labels; there must be as many, and some"
+                )
+            if not 0 <= labels.min() <= labels.max() < len(self.classes):
+                raise UserError(
+                    f"{self.source}: {part} labels reach from {labels.min()} to {labels.max()}, classes are 0..{len(self.classes) - 1}"
+                )
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        if len(self.classes) < 2 or (counts > 0).sum() < 2:
+            raise UserError(f"{self.source}: one class ({', '.join(self.classes)}); a classifier needs at least two")
+        if not counts.all():
+            raise UserError(
+                f"{self.source}: no training images of class {self.classes[int(counts.argmin())]!r}; add some or remove it"
+            )
+
+
+def read_dataset(name: Dataset, data_dir: Path | None, image_size: int, group_pattern: str | None) -> ImageData:
+    """Read a data set. data_dir: where its files lie (downloaded if they don't); for "images" a folder or archive, required.
+
+    image_size: images are resized to this many pixels a side (0: as they are). group_pattern: see `read_images`.
+    Raises UserError for whatever cannot be read.
+    """
+    if name == "digits":
+        return read_digits()
+    if name == "cifar10":
+        return read_cifar10(data_dir)
+    if name in ("mnist", "mnist-t10k"):
+        return read_mnist(data_dir, test_file_alone=name == "mnist-t10k")
+    if name == "gtsrb" and (data_dir is None or not looks_like_images(data_dir)):
+        return read_gtsrb(data_dir, image_size or 32)
+    if data_dir is None:
+        raise UserError("--dataset images needs --data-dir: a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one")
+    return read_images(data_dir, image_size, group_pattern)
+
+
+def read_digits() -> ImageData:
+    """scikit-learn's copy of the UCI handwritten digits (Alpaydin, Kaynak 1998): 1797 images, 8 x 8, 17 grey levels."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)
+    labels = digits.target.astype(np.int64)
+    test = balanced_choice(labels, DIGITS_TEST, np.random.default_rng(0))  # the same test images whatever the seed
+    pool = np.setdiff1d(np.arange(len(labels)), test)
+    return ImageData(
+        images[pool],
+        labels[pool],
+        np.arange(len(pool)),
+        images[test],
+        labels[test],
+        tuple(map(str, range(10))),
+        "digits (scikit-learn)",
+    )
+
+
+def read_cifar10(data_dir: Path | None) -> ImageData:
+    """CIFAR-10 (Krizhevsky 2009), the binary version: records of a label byte and 3 x 32 x 32 pixels."""
+    (archive,) = fetched("cifar10", data_dir, *CIFAR10_ARCHIVE)
+    parts = []
+    for member in [*[f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin"]:
+        content = np.frombuffer(read_tar_member(archive, f"cifar-10-batches-bin/{member}"), dtype=np.uint8)
+        if len(content) % 3073:
+            raise UserError(
+                f"{archive}: {member} has {len(content)} bytes, no multiple of 3073: the archive is damaged, get it again"
+            )
+        parts.append(content.reshape(-1, 3073))
+    train, test = np.concatenate(parts[:5]), parts[5]
+    images, test_images = (np.ascontiguousarray(p[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)) for p in (train, test))
+    labels, test_labels = train[:, 0].astype(np.int64), test[:, 0].astype(np.int64)
+    return ImageData(images, labels, np.arange(len(labels)), test_images, test_labels, CIFAR10_CLASSES, str(archive))
+
+
+def read_mnist(data_dir: Path | None, test_file_alone: bool = False) -> ImageData:
+    """MNIST (LeCun et al. 1998), padded to 32 x 32. test_file_alone: only the 10,000 images of the test file, split in halves."""
+    url, files = MNIST_FILES
+    wanted = {name: md5 for name, md5 in files.items() if name.startswith("t10k") or not test_file_alone}
+    arrays = [read_idx(path) for path in fetched("mnist", data_dir, url, wanted)]
+    images = [np.pad(a, ((0, 0), (2, 2), (2, 2)))[..., None] for a in arrays[::2]]
+    labels = [a.astype(np.int64) for a in arrays[1::2]]
+    digits = tuple(map(str, range(10)))
+    if not test_file_alone:
+        return ImageData(images[0], labels[0], np.arange(len(labels[0])), images[1], labels[1], digits, "MNIST")
+    test = balanced_choice(labels[0], len(labels[0]) // 2, np.random.default_rng(0))
+    pool = np.setdiff1d(np.arange(len(labels[0])), test)
+    source = "MNIST (test file, split)"
+    return ImageData(images[0][pool], labels[0][pool], np.arange(len(pool)), images[0][test], labels[0][test], digits, source)
+
+
+def read_idx(path: Path) -> Array:
+    """An array in idx format, gzipped: magic 0 0 8 ndim, big-endian sizes, bytes."""
+    content = read_gzip(path)
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise UserError(f"{path} is no idx file of bytes: get it again")
+    sizes = np.frombuffer(content, dtype=">i4", count=content[3], offset=4)
+    values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * content[3])
+    if len(values) != np.prod(sizes, dtype=np.int64):
+        raise UserError(
+            f"{path} holds {len(values)} bytes, its header says {'x'.join(map(str, sizes))}: it is damaged, get it again"
+        )
+    return values.reshape(sizes)
+
+
+def read_gtsrb(data_dir: Path | None, image_size: int) -> ImageData:
+    """German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012), 43 classes, from its official archives, resized."""
+    training, tests, truth = fetched("gtsrb", data_dir, *GTSRB_FILES)
+    train, train_classes, groups = [], [], []
+    for entry in archive_entries(training):
+        if match := re.search(r"Training/(\d{5})/(\d{5})_\d{5}\.ppm$", entry.name):
+            train.append(entry)
+            train_classes.append(int(match.group(1)))
+            groups.append(int(match.group(1)) * 100_000 + int(match.group(2)))
+    table = next((entry for entry in archive_entries(truth) if entry.name.endswith("GT-final_test.csv")), None)
+    if table is None or not train:
+        raise UserError(f"{truth if train else training}: not the official archive of GTSRB; get it again")
+    lines = [line.split(";") for line in table.content.decode("utf-8-sig").split()]
+    class_of = {line[0]: int(line[-1]) for line in lines[1:]}
+    test = [entry for entry in archive_entries(tests) if entry.name.rsplit("/", 1)[-1] in class_of]
+    return ImageData(
+        decode_all(train, image_size),
+        np.array(train_classes),
+        np.unique(groups, return_inverse=True)[1],
+        decode_all(test, image_size),
+        np.array([class_of[entry.name.rsplit("/", 1)[-1]] for entry in test], dtype=np.int64),
+        tuple(map(str, range(43))),
+        "GTSRB",
+    )
+
+
+def looks_like_images(path: Path) -> bool:
+    """Whether this is a folder train/..., test/..., or an archive, rather than a folder of a data set's official files."""
+    return path.is_file() or (path / "train").is_dir()
+
+
+def read_images(path: Path, image_size: int, group_pattern: str | None) -> ImageData:
+    """A folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one; classes are numbered in the order of their names.
+
+    group_pattern: regular expression matched to the stem of a training file's name; images of one class with equal first group belong
+    together, and are never divided between training and validation. None: TRACK_FRAME is recognised where every name has that form.
+    """
+    entries = folder_entries(path) if path.is_dir() else archive_entries(path)
+    parts: dict[str, list[tuple[str, Entry]]] = {"train": [], "test": []}
+    for entry in entries:
+        steps = entry.name.split("/")
+        for part, found in parts.items():
+            if len(steps) >= 3 and steps[-3] == part:
+                found.append((steps[-2], entry))
+    for part, found in parts.items():
+        if not found:
+            raise UserError(
+                f"{path}: no images in {part}/CLASS/; give a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one"
+            )
+    classes = tuple(sorted({name for name, _ in parts["train"]}, key=natural))
+    strangers = sorted({name for name, _ in parts["test"]} - set(classes))
+    if strangers:
+        raise UserError(f"{path}: test class {strangers[0]!r} has no training images; add some or remove it")
+    number = {name: i for i, name in enumerate(classes)}
+    labels = {part: np.array([number[name] for name, _ in found], dtype=np.int64) for part, found in parts.items()}
+    sizes: dict[tuple[int, ...], str] = {}
+    images = {part: decode_all([entry for _, entry in found], image_size, sizes) for part, found in parts.items()}
+    groups = group_numbers([(name, entry.name) for name, entry in parts["train"]], group_pattern)
+    return ImageData(images["train"], labels["train"], groups, images["test"], labels["test"], classes, str(path))
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which class 10 follows class 9."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def group_numbers(files: list[tuple[str, str]], pattern: str | None) -> Array:
+    """Group of each training file (class, name); every file its own where nothing else is known. Raises UserError for a bad pattern."""
+    stems = [Path(name).stem for _, name in files]
+    try:
+        expression = re.compile(TRACK_AND_FRAME if pattern is None else pattern)
+    except re.error as error:
+        raise UserError(f"--group-pattern {pattern}: no regular expression ({error}); for example '(\\d+)_\\d+'") from None
+    matches = [expression.fullmatch(stem) for stem in stems] if expression.groups else []
+    if not all(matches) or not matches:
+        if pattern:
+            odd = next((stem for stem, match in zip(stems, matches, strict=False) if not match), stems[0])
+            raise UserError(f"--group-pattern {pattern}: does not match {odd!r} with one group; for example '(\\d+)_\\d+'")
+        return np.arange(len(files))
+    keys = [f"{name}/{match.group(1)}" for (name, _), match in zip(files, matches, strict=True) if match]
+    return np.unique(keys, return_inverse=True)[1]
+
+
+def balanced_order(labels: Array, rng: np.random.Generator) -> Array:
+    """A random order of all items whose every beginning has the classes as equal in number as their sizes allow."""
+    order = rng.permutation(len(labels))
+    rank = np.empty(len(labels), dtype=np.int64)  # the how-manieth of its class
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = np.arange(len(members))
+    return np.lexsort((rng.permutation(len(labels)), rank))
+
+
+def balanced_choice(labels: Array, count: int, rng: np.random.Generator) -> Array:
+    """Sorted places of `count` items, the classes as equal in number as their sizes allow."""
+    return np.sort(balanced_order(labels, rng)[:count])
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Places in the pool of ImageData."""
+
+    train: Array
+    validation: Array
+
+
+def split(data: ImageData, train: int, validation: int, seed: int) -> Split:
+    """Class-balanced validation and training images from the pool, without a group in both.
+
+    validation: how many in all, as equal a number of each class as there is. train: how many of the rest, likewise (0: all of them).
+    Raises UserError when there are too few.
+    """
+    rng = np.random.default_rng([seed, 1])
+    wanted = np.full(len(data.classes), validation // len(data.classes))
+    wanted[rng.permutation(len(data.classes))[: validation % len(data.classes)]] += 1
+    chosen: list[int] = []
+    taken: list[int] = []
+    for label, count in enumerate(wanted):
+        members = np.flatnonzero(data.labels == label)
+        groups = rng.permutation(np.unique(data.groups[members]))
+        found: list[int] = []
+        for group in groups[:-1]:  # one group at least stays for training
+            if len(found) >= count:
+                break
+            found += members[data.groups[members] == group].tolist()
+            taken.append(int(group))
+        if len(found) < count:
+            raise UserError(
+                f"--validation {validation}: class {data.classes[label]!r} has {len(members)} images in {len(groups)} groups, too few to "
+                f"set {count} apart; use less (0: none), or --group-pattern '' if they do not belong together"
+            )
+        chosen += rng.permutation(found)[:count].tolist()
+    rest = np.flatnonzero(~np.isin(data.groups, taken))
+    if train > len(rest):
+        raise UserError(
+            f"--train {train}: {len(rest)} images are left beside {validation} for validation; use at most that many, or 0 for all"
+        )
+    kept = rest[balanced_choice(data.labels[rest], train, rng)] if train else rest
+    return Split(kept, np.sort(np.array(chosen, dtype=np.int64)))

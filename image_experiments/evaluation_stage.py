@@ -1,0 +1,75 @@
+"""One classifier under every attack: rows for the table, outcomes image by image, warnings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from command_line.output import write_whole
+from contrastive_dp.randomness import mixed_seed
+from image_experiments.attacks import Threat
+from image_experiments.evaluation import (
+    EvaluationSettings,
+    Robustness,
+    autoattack_robustness,
+    disagreement,
+    pgd_robustness,
+    standard_error,
+)
+from image_experiments.real_images import RealImages
+from image_experiments.stages import StageRun
+
+
+def evaluate_classifier(
+    run: StageRun, real: RealImages, classifier: nn.Module, settings: EvaluationSettings, threats: list[Threat], seed: int
+) -> dict[str, Any]:
+    """Clean accuracy, PGD on all test images, AutoAttack on the first of them, under each threat; writes who withstood what."""
+    classifier = classifier.to(run.device)
+    x, y = real.test.x.to(run.device).float() / 255, real.test.y.to(run.device)
+    n = len(y) if settings.autoattack_images is None else min(settings.autoattack_images, len(y))
+    rows: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    outcomes: dict[str, Any] = {}
+    for i, threat in enumerate(threats):
+        key = f"{threat.norm}-{threat.eps:.6g}"
+        pgd = pgd_robustness(classifier, x, y, threat, settings, mixed_seed(seed, 100 + i))
+        outcomes |= {"clean": pgd.clean.cpu().numpy(), f"pgd-{settings.pgd_steps} {key}": pgd.robust.cpu().numpy()}
+        rows.append(_row(f"pgd-{settings.pgd_steps}", threat, pgd))
+        if n == 0:
+            continue
+        auto = autoattack_robustness(
+            classifier,
+            x[:n],
+            y[:n],
+            threat,
+            len(real.classes),
+            batch_size=settings.batch_size,
+            seed=mixed_seed(seed, 200 + i),
+            checkpoint=run.scratch / f"autoattack-{i}.pt",
+            on_batch=lambda batch: run.report(batch, 4 * -(-n // settings.batch_size)),
+        )
+        outcomes[f"autoattack {key}"] = auto.robust.cpu().numpy()
+        rows.append(_row("autoattack", threat, auto) | {"after": auto.after})
+        odd = disagreement(pgd.robust[:n], auto.robust)
+        warnings += [f"{threat}: {text}" for text in (*auto.warnings, *([odd] if odd else []))]
+
+    def write(path: Any) -> None:
+        with path.open("wb") as stream:
+            np.savez(stream, **outcomes)
+
+    write_whole(run.outputs["outcomes"], write)
+    return {"rows": rows, "warnings": warnings}
+
+
+def _row(attack: str, threat: Threat, found: Robustness) -> dict[str, Any]:
+    return {
+        "attack": attack,
+        "norm": threat.norm,
+        "eps": threat.eps,
+        "images": len(found.robust),
+        "clean_accuracy": found.clean_accuracy,
+        "robust_accuracy": found.accuracy,
+        "standard_error": standard_error(found.robust),
+    }

@@ -1,0 +1,66 @@
+"""Methods: ways to make synthetic images, as named on the command line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from command_line.output import UserError
+
+KINDS = ("infonce", "hard-negative", "supervised", "anchored", "classifier", "classifier-free")
+"""Guidance by one of the four contrastive losses, by a classifier (Dhariwal, Nichol 2021), without one (Ho, Salimans 2022)."""
+DEFAULT_SCALE = 0.3
+DEFAULT_NOISE = 0.1
+
+
+@dataclass(frozen=True)
+class Method:
+    """kind: "real", "unguided", "noise", "npz" or one of KINDS. scale: of the guidance, or standard deviation of the noise on [0, 1]."""
+
+    text: str
+    kind: str
+    scale: float = 0.0
+    reverse: bool = False
+    file: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """Name in tables and of folders: infonce-0.3, anchored-reversed-0.1, unguided."""
+        if self.file is not None:
+            return re.sub(r"[^\w.-]", "_", f"npz-{self.file.stem}")
+        return self.kind + "-reversed" * self.reverse + (f"-{self.scale:g}" if self.kind not in ("real", "unguided") else "")
+
+    @property
+    def generates(self) -> bool:
+        """Whether images are sampled for it; "noise" takes the unguided ones."""
+        return self.kind not in ("real", "npz", "noise")
+
+
+def parse_method(text: str) -> Method:
+    """The method named KIND, KIND:SCALE, KIND-reversed[:SCALE] or npz:FILE. Raises UserError naming the nearest known kind."""
+    name, colon, rest = text.partition(":")
+    if name == "npz":
+        if not rest:
+            raise UserError(f"--methods {text}: name the file of generated images, npz:FILE")
+        return Method(text, "npz", file=Path(rest))
+    kind, reverse = name.removesuffix("-reversed"), name.endswith("-reversed")
+    known = ("real", "unguided", "noise", "npz", *KINDS)
+    if kind not in known:
+        near = difflib.get_close_matches(kind, known, n=1)
+        raise UserError(f"--methods {text}: unknown{f'; did you mean {near[0]}?' if near else ''}; use one of {', '.join(known)}")
+    if kind in ("real", "unguided"):
+        if colon or reverse:
+            raise UserError(f"--methods {text}: {kind} takes no scale and no direction; write {kind}")
+        return Method(text, kind)
+    if reverse and kind in ("noise", "classifier-free"):
+        raise UserError(f"--methods {text}: {kind} cannot be reversed; write {kind}")
+    try:
+        scale = float(rest) if colon else (DEFAULT_NOISE if kind == "noise" else DEFAULT_SCALE)
+    except ValueError:
+        scale = math.nan
+    if not (math.isfinite(scale) and scale > 0):
+        raise UserError(f"--methods {text}: the scale must be a finite number > 0, for example {kind}:0.3")
+    return Method(text, kind, scale, reverse)

@@ -1,0 +1,320 @@
+"""The experiment as stages: what each reads, does and writes, and how they hang together.
+
+A stage's function imports what it uses within its body: those modules are its code, and a change in one of them runs it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from command_line.output import UserError
+from image_experiments.methods import Method
+from image_experiments.settings import Settings
+from image_experiments.stages import Stage, StageRun, source_digest
+
+
+def plan(settings: Settings) -> list[Stage]:
+    """All stages of a run, each after its inputs. Raises UserError for a file that is not there."""
+    stages: dict[str, Stage] = {}
+
+    def add(stage: Stage) -> Stage:
+        return stages.setdefault(stage.name, stage)
+
+    read = {name: getattr(settings, name) for name in ("dataset", "data_dir", "image_size", "group_pattern", "test")}
+    data = add(Stage("data", read_data, read, {"images": "data/images.npz"}, outside=_outside(settings.data_dir, "--data-dir")))
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    shared = {seed: _shared_stages(settings, data, seed) for seed in seeds}
+    for seed in seeds:
+        for stage in shared[seed].values():
+            add(stage)
+    for method in settings.parsed_methods():
+        for seed in seeds:
+            _add_method(settings, method, seed, shared[seed], add)
+    return list(stages.values())
+
+
+def _outside(path: Path | None, flag: str) -> dict[str, str]:
+    """Checksum of what a stage reads from outside."""
+    if path is None:
+        return {}
+    if not path.exists():
+        raise UserError(f"{flag} {path}: no such file or folder; check the path")
+    return {flag: source_digest(path)}
+
+
+def _shared_stages(settings: Settings, data: Stage, seed: int) -> dict[str, Stage]:
+    """What the methods of one seed share: split; and for synthetic images diffusion model, encoder and judge."""
+    methods = settings.parsed_methods()
+    chosen = {"train": settings.train, "validation": settings.validation, "seed": seed}
+    split = Stage(f"split/seed{seed}", split_data, chosen, {"split": f"data/split-seed{seed}.npz"}, {"data": data})
+    found = {"data": data, "split": split}
+    real = dict(found)
+
+    def trained(kind: str) -> dict[str, str]:
+        return {"weights": f"checkpoints/{kind}-seed{seed}.safetensors", "curve": f"curves/{kind}-seed{seed}.csv"}
+
+    if any(m.generates or m.kind == "noise" for m in methods) and settings.diffusion.load is None:
+        arguments: dict[str, Any] = {"settings": settings.diffusion, "seed": seed}
+        found["diffusion"] = Stage(f"diffusion/seed{seed}", train_diffusion, arguments, trained("diffusion"), real)
+    if any(m.kind != "real" for m in methods):
+        arguments = {"threat": settings.threat(), "seed": seed}
+        if settings.encoder_from is None:
+            training = {**arguments, "settings": settings.encoder}
+            found["encoder"] = Stage(f"encoder/seed{seed}", train_encoder, training, trained("encoder"), real)
+        else:
+            outside = _outside(settings.encoder_from, "--encoder-from")
+            reading = {"file": settings.encoder_from, "network": settings.encoder.network}
+            weights = {"weights": f"checkpoints/encoder-seed{seed}.safetensors"}
+            found["encoder"] = Stage(f"encoder/seed{seed}", read_encoder, reading, weights, real, outside)
+        judge = replace(settings.encoder, adversary="none", steps=settings.description.steps, keep="last")
+        found["judge"] = Stage(f"judge/seed{seed}", train_judge, {**arguments, "settings": judge}, trained("judge"), real)
+    return found
+
+
+def _add_method(settings: Settings, method: Method, seed: int, shared: dict[str, Stage], add: Callable[[Stage], Stage]) -> None:
+    """The stages of one method and seed: synthetic images, their description, a classifier, its evaluation."""
+    real = {name: shared[name] for name in ("data", "split")}
+    inputs = dict(real)
+    if method.kind != "real":
+        inputs["synthetic"] = _synthetic(settings, method, seed, shared, add)
+        described = {**inputs, **{name: shared[name] for name in ("encoder", "judge")}}
+        add(Stage(f"describe/{method.label}/seed{seed}", describe, {"settings": settings.description}, {}, described))
+    arguments = {"settings": settings.classifier, "threat": settings.threat(), "seed": seed}
+    name = f"{method.label}-seed{seed}"
+    outputs = {"weights": f"checkpoints/{name}.safetensors", "curve": f"curves/{name}.csv"}
+    classifier = add(Stage(f"classifier/{method.label}/seed{seed}", train_compared, arguments, outputs, inputs))
+    threats = [settings.threat(), *settings.evaluation.further()]
+    add(
+        Stage(
+            f"evaluate/{method.label}/seed{seed}",
+            evaluate,
+            {"settings": settings.evaluation, "threats": threats, "seed": seed},
+            {"outcomes": f"outcomes/{name}.npz"},
+            {**real, "classifier": classifier},
+        )
+    )
+
+
+def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, Stage], add: Callable[[Stage], Stage]) -> Stage:
+    """The stage whose output is the synthetic images of a method."""
+    real = {name: shared[name] for name in ("data", "split")}
+    file = {"images": f"synthetic/{method.label}/seed{seed}.npz"}
+    if method.kind == "npz":
+        arguments: dict[str, Any] = {"file": method.file, "count": settings.synthetic, "seed": seed}
+        outside = _outside(method.file, "--methods npz")
+        return add(Stage(f"read/{method.label}/seed{seed}", read_generated, arguments, file, real, outside))
+    if method.kind == "noise":
+        plain = _synthetic(settings, Method("unguided", "unguided"), seed, shared, add)
+        arguments = {"std": method.scale, "seed": seed}
+        return add(Stage(f"noise/{method.label}/seed{seed}", add_noise, arguments, file, {**real, "synthetic": plain}))
+    chosen = settings.selection
+    relabel = chosen.pseudo_label == "always" or (chosen.pseudo_label == "auto" and settings.diffusion.load is not None)
+    relabel |= chosen.pseudo_label == "auto" and not settings.diffusion.conditional
+    selects = chosen.surplus > 1 or relabel
+    count = math.ceil(settings.synthetic * chosen.surplus)
+    made = {"images": f"generated/{method.label}/seed{seed}.npz"} if selects else file
+    arguments = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "count": count, "seed": seed}
+    needed = {name: stage for name, stage in shared.items() if name != "judge"}
+    outside = _outside(settings.diffusion.load, "--diffusion.load") if _is_folder(settings.diffusion.load) else {}
+    generated = add(Stage(f"generate/{method.label}/seed{seed}", generate, arguments, made, needed, outside))
+    if not selects:
+        return generated
+    arguments = {"settings": chosen, "diffusion": settings.diffusion, "count": settings.synthetic, "seed": seed}
+    needed = {**real, "encoder": shared["encoder"], "generated": generated}
+    return add(Stage(f"select/{method.label}/seed{seed}", select, arguments, file, needed))
+
+
+def _is_folder(path: Path | None) -> bool:
+    return path is not None and path.is_dir()
+
+
+# What the stages do. Each is called with its run and its arguments, and returns results that JSON can hold.
+
+
+def read_data(
+    run: StageRun, dataset: Any, data_dir: Path | None, image_size: int, group_pattern: str | None, test: int
+) -> dict[str, Any]:
+    from image_experiments.datasets import read_dataset
+    from image_experiments.real_images import write_data
+
+    data = read_dataset(dataset, data_dir, image_size, group_pattern)
+    if test > len(data.test_labels):
+        raise UserError(f"--test {test}: there are {len(data.test_labels)} test images; use at most that many, or 0 for all")
+    write_data(run.outputs["images"], data, test)
+    return {
+        "source": data.source,
+        "sha256": data.checksum(),
+        "classes": list(data.classes),
+        "pool": len(data.labels),
+        "groups": len(set(data.groups.tolist())),
+        "test": test or len(data.test_labels),
+        "shape": list(data.images.shape[1:]),
+    }
+
+
+def split_data(run: StageRun, train: int, validation: int, seed: int) -> dict[str, Any]:
+    from image_experiments.datasets import split
+    from image_experiments.real_images import read_data, write_split
+
+    chosen = split(read_data(run.inputs["data"]["images"]), train, validation, seed)
+    write_split(run.outputs["split"], chosen)
+    return {"train": len(chosen.train), "validation": len(chosen.validation)}
+
+
+def train_diffusion(run: StageRun, settings: Any, seed: int) -> dict[str, Any]:
+    from image_experiments.curves import Curve
+    from image_experiments.diffusion import save_diffusion, train_diffusion
+    from image_experiments.real_images import read_real
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    curve = Curve(run.scratch / "losses.csv", settings.checkpoint_every)
+
+    def on_step(step: int, loss: Any) -> None:
+        curve.add(step, loss)
+        run.report(step, settings.steps)
+
+    checkpoint = run.scratch / "checkpoint.pt"
+    try:
+        network = train_diffusion(settings, real.train.x, real.train.y, len(real.classes), seed, run.device, checkpoint, on_step)
+    except KeyboardInterrupt:  # training saved a checkpoint at the step it was at
+        curve.keep_unfinished()
+        raise
+    save_diffusion(run.outputs["weights"], network)
+    curve.write(run.outputs["curve"])
+    return {"parameters": sum(p.numel() for p in network.parameters())}
+
+
+def train_encoder(run: StageRun, settings: Any, threat: Any, seed: int) -> dict[str, Any]:
+    from image_experiments.real_images import read_real
+    from image_experiments.training_stage import train_and_save
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    return train_and_save(run, real, real.train, None, settings, threat, seed)
+
+
+def read_encoder(run: StageRun, file: Path, network: str) -> dict[str, Any]:
+    from image_experiments.adversarial import accuracy
+    from image_experiments.networks import load_classifier, save_classifier
+    from image_experiments.real_images import read_real
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    encoder = load_classifier(file, len(real.classes), real.shape, network)
+    save_classifier(run.outputs["weights"], encoder, network, real.shape)
+    return {"last_clean_accuracy": accuracy(encoder, real.validation)} if len(real.validation) else {}
+
+
+def train_judge(run: StageRun, settings: Any, threat: Any, seed: int) -> dict[str, Any]:
+    import torch
+
+    from contrastive_dp.randomness import mixed_seed
+    from image_experiments.adversarial import Images
+    from image_experiments.real_images import read_real
+    from image_experiments.training_stage import train_and_save
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    both = Images(torch.cat([real.train.x, real.validation.x]), torch.cat([real.train.y, real.validation.y]))
+    return train_and_save(
+        run, replace(real, validation=real.validation.first(0)), both, None, settings, threat, mixed_seed(seed, 1)
+    )
+
+
+def train_compared(run: StageRun, settings: Any, threat: Any, seed: int) -> dict[str, Any]:
+    from image_experiments.real_images import read_real, read_synthetic
+    from image_experiments.training_stage import train_and_save
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    synthetic = read_synthetic(run.inputs["synthetic"]["images"], real) if "synthetic" in run.inputs else None
+    return train_and_save(run, real, real.train, synthetic, settings, threat, seed) | {
+        "n_real": len(real.train),
+        "n_synthetic": 0 if synthetic is None else len(synthetic),
+    }
+
+
+def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count: int, seed: int) -> dict[str, Any]:
+    from image_experiments.diffusion import read_diffusion
+    from image_experiments.generation_stage import generate_in_parts
+    from image_experiments.networks import load_classifier
+    from image_experiments.real_images import read_real
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    weights = run.inputs["diffusion"]["weights"] if "diffusion" in run.inputs else None
+    network, schedule, conditional = read_diffusion(diffusion, weights, len(real.classes), real.shape)
+    encoder = load_classifier(run.inputs["encoder"]["weights"], len(real.classes), real.shape)
+    generate_in_parts(run, real, network, schedule, encoder, method, settings, count, seed)
+    return {"images": count, "conditional": conditional}
+
+
+def select(run: StageRun, settings: Any, diffusion: Any, count: int, seed: int) -> dict[str, Any]:
+    from contrastive_dp import ClassifierFeatures
+    from image_experiments.adversarial import Images
+    from image_experiments.generated import write_images
+    from image_experiments.networks import load_classifier
+    from image_experiments.real_images import as_arrays, read_real, read_synthetic
+    from image_experiments.selection import best_of_each_class, keeps_highest, pseudo_labels, scores
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    made = read_synthetic(run.inputs["generated"]["images"], real)
+    encoder = load_classifier(run.inputs["encoder"]["weights"], len(real.classes), real.shape)
+    unconditional = not run.results["generated"]["conditional"]
+    relabelled = settings.pseudo_label == "always" or (settings.pseudo_label == "auto" and unconditional)
+    y = pseudo_labels(encoder, made.x) if relabelled else made.y
+    score = scores(settings.criterion, encoder, ClassifierFeatures(encoder), made.x, y, real.train.x, real.train.y, seed)
+    kept = best_of_each_class(score, y, count, keeps_highest(settings), len(real.classes))
+    write_images(run.outputs["images"], *as_arrays(Images(made.x[kept], y[kept])))
+    counts = y[kept].bincount(minlength=len(real.classes)).tolist()
+    return {"relabelled": relabelled, "of": len(made), "fewest_of_a_class": min(counts), "most_of_a_class": max(counts)}
+
+
+def add_noise(run: StageRun, std: float, seed: int) -> dict[str, Any]:
+    from contrastive_dp.randomness import mixed_seed
+    from image_experiments.adversarial import Images
+    from image_experiments.generated import write_images
+    from image_experiments.generation import noisy
+    from image_experiments.real_images import as_arrays, read_real, read_synthetic
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    plain = read_synthetic(run.inputs["synthetic"]["images"], real)
+    write_images(run.outputs["images"], *as_arrays(Images(noisy(plain.x, std, mixed_seed(seed, 2)), plain.y)))
+    return {"images": len(plain)}
+
+
+def read_generated(run: StageRun, file: Path, count: int, seed: int) -> dict[str, Any]:
+    import numpy as np
+
+    from image_experiments.datasets import balanced_choice
+    from image_experiments.generated import read_images, write_images
+    from image_experiments.real_images import read_real
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    channels, height, width = real.shape
+    images, labels = read_images(file, len(real.classes), (height, width, channels))
+    if count > len(labels):
+        raise UserError(f"--synthetic {count}: {file} holds {len(labels)} images; use at most that many")
+    kept = balanced_choice(labels, count, np.random.default_rng([seed, 4]))
+    write_images(run.outputs["images"], images[kept], labels[kept])
+    return {"images": count}
+
+
+def describe(run: StageRun, settings: Any) -> dict[str, Any]:
+    from image_experiments.description_stage import describe_synthetic
+    from image_experiments.networks import load_classifier
+    from image_experiments.real_images import read_real, read_synthetic
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    synthetic = read_synthetic(run.inputs["synthetic"]["images"], real)
+    judge, encoder = (load_classifier(run.inputs[name]["weights"], len(real.classes), real.shape) for name in ("judge", "encoder"))
+    return describe_synthetic(settings, real, synthetic, judge, encoder)
+
+
+def evaluate(run: StageRun, settings: Any, threats: list[Any], seed: int) -> dict[str, Any]:
+    from image_experiments.evaluation_stage import evaluate_classifier
+    from image_experiments.networks import load_classifier
+    from image_experiments.real_images import read_real
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    classifier = load_classifier(run.inputs["classifier"]["weights"], len(real.classes), real.shape)
+    return evaluate_classifier(run, real, classifier, settings, threats, seed)

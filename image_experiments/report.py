@@ -1,0 +1,139 @@
+"""Tables of a run, made from the stamps of its stages: metrics.csv, description.csv, differences.csv and the table on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from command_line.output import text_table, write_csv
+from image_experiments.settings import Settings
+from image_experiments.stages import read_stamp
+
+METRICS = ("dataset", "method", "seed", "n_real", "n_synthetic", "clean_accuracy", "robust_accuracy", "attack", "norm", "eps")
+DETAILS = ("method", "seed", "attack", "norm", "eps", "images", "clean_accuracy", "robust_accuracy", "standard_error")
+Row = dict[str, Any]
+
+
+def metric_rows(settings: Settings, out: Path, dataset: str) -> list[Row]:
+    """A row for each method, seed and attack."""
+    found: list[Row] = []
+    for method in settings.parsed_methods():
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            trained = results(out, f"classifier/{method.label}/seed{seed}")
+            about = {"dataset": dataset, "method": method.label, "seed": seed}
+            about |= {name: trained[name] for name in ("n_real", "n_synthetic")}
+            found += [about | row for row in results(out, f"evaluate/{method.label}/seed{seed}")["rows"]]
+    return found
+
+
+def description_rows(settings: Settings, out: Path) -> list[Row]:
+    """A row for each synthetic set."""
+    return [
+        {"method": method.label, "seed": seed} | results(out, f"describe/{method.label}/seed{seed}")
+        for method in settings.parsed_methods()
+        if method.kind != "real"
+        for seed in range(settings.seed, settings.seed + settings.seeds)
+    ]
+
+
+def results(out: Path, name: str) -> Row:
+    """What a finished stage returned."""
+    stamp = read_stamp(out, name)
+    assert stamp is not None, f"stage {name} has not run"
+    found: Row = stamp["results"]
+    return found
+
+
+def warnings_of(settings: Settings, out: Path) -> list[str]:
+    """Warnings about evaluations, each with its classifier."""
+    return [
+        f"{method.label}, seed {seed}: {text}"
+        for method in settings.parsed_methods()
+        for seed in range(settings.seed, settings.seed + settings.seeds)
+        for text in results(out, f"evaluate/{method.label}/seed{seed}")["warnings"]
+    ]
+
+
+def differences(rows: list[Row], baselines: Iterable[str] = ("real", "unguided")) -> list[Row]:
+    """Method minus baseline, seed by seed (the same test images and, but for the method, the same random numbers), with the mean's 95 %
+    interval over seeds by Student's t; empty with one seed."""
+    from scipy.stats import t as student
+
+    found = []
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for attack, norm, eps in dict.fromkeys((row["attack"], row["norm"], row["eps"]) for row in rows):
+        value = {
+            (row["method"], row["seed"]): row["robust_accuracy"]
+            for row in rows
+            if (row["attack"], row["norm"], row["eps"]) == (attack, norm, eps)
+        }
+        seeds = sorted({seed for _, seed in value})
+        for baseline in (name for name in baselines if name in methods):
+            for method in (name for name in methods if name != baseline):
+                gain = np.array([value[method, seed] - value[baseline, seed] for seed in seeds])
+                reach = math.nan
+                if len(seeds) > 1:
+                    reach = float(student.ppf(0.975, len(seeds) - 1) * gain.std(ddof=1) / math.sqrt(len(seeds)))
+                about = {"method": method, "baseline": baseline, "attack": attack, "norm": norm, "eps": eps, "seeds": len(seeds)}
+                found.append(
+                    about | {"gain": float(gain.mean()), "low": float(gain.mean()) - reach, "high": float(gain.mean()) + reach}
+                )
+    return found
+
+
+def write_tables(out: Path, rows: list[Row], described: list[Row], gains: list[Row]) -> None:
+    """Write the csv files."""
+    write_csv(out / "metrics.csv", METRICS, [[row[name] for name in METRICS] for row in rows])
+    write_csv(out / "details.csv", DETAILS, [[row[name] for name in DETAILS] for row in rows])
+    write_csv(
+        out / "description.csv", list(described[0]) if described else ("method", "seed"), [list(row.values()) for row in described]
+    )
+    header = ("method", "baseline", "attack", "norm", "eps", "seeds", "gain", "low", "high")
+    write_csv(out / "differences.csv", header, [[row[name] for name in header] for row in gains])
+
+
+def final_table(rows: list[Row], described: list[Row]) -> str:
+    """Mean (sd over seeds) of every accuracy, a line a method, and what its synthetic images are like."""
+    attacks = list(dict.fromkeys((row["attack"], row["norm"], row["eps"]) for row in rows))
+    images = {attack: next(r["images"] for r in rows if (r["attack"], r["norm"], r["eps"]) == attack) for attack in attacks}
+    header = ["method", "real", "synthetic", f"clean (n={images[attacks[0]]})"]
+    header += [f"{attack} {norm} {eps:.4g} (n={images[attack, norm, eps]})" for attack, norm, eps in attacks]
+    shown = {
+        "label_error": "label err.",
+        "class_snr": "class SNR",
+        "within_class_diversity": "diversity",
+        "frechet_distance": "Frechet",
+    }
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        of = [row for row in rows if row["method"] == method]
+        line = [method, str(of[0]["n_real"]), str(of[0]["n_synthetic"])]
+        line.append(spread([row["clean_accuracy"] for row in of if (row["attack"], row["norm"], row["eps"]) == attacks[0]]))
+        for attack in attacks:
+            line.append(spread([row["robust_accuracy"] for row in of if (row["attack"], row["norm"], row["eps"]) == attack]))
+        line += [spread([row[name] for row in described if row["method"] == method], 3) for name in shown]
+        lines.append(line)
+    return text_table([*header, *shown.values()], lines)
+
+
+def spread(values: list[float], digits: int = 4) -> str:
+    """Mean and, with several seeds, standard deviation: .6286 (.0047)."""
+    if not values:
+        return "-"
+    mean = f"{np.mean(values):.{digits}f}"
+    return f"{mean} ({np.std(values, ddof=1):.{digits}f})" if len(values) > 1 else mean
+
+
+def gain_lines(gains: list[Row]) -> list[str]:
+    """Gains over the unguided images (else over real data alone) in words, where there are several seeds."""
+    base = "unguided" if any(row["baseline"] == "unguided" for row in gains) else "real"
+    return [
+        f"{row['method']} minus {base}, {row['attack']} {row['norm']} {row['eps']:.4g}: {row['gain']:+.4f} "
+        f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+        for row in gains
+        if row["baseline"] == base and row["seeds"] > 1
+    ]

@@ -1,0 +1,164 @@
+"""CIFAR-sized images, end to end: `python image_experiments/run_cifar.py`.
+
+Trains an encoder and a diffusion model on real images, generates synthetic ones without and with guidance, selects, trains classifiers
+adversarially on real and synthetic images, attacks them, and prints robust accuracy by method with its spread over seeds.
+
+    python image_experiments/run_cifar.py                                       # every stage once, on handwritten digits
+    python image_experiments/run_cifar.py --preset cpu                          # real numbers with 3 seeds
+    python image_experiments/run_cifar.py --preset paper                        # CIFAR-10 as published (GPU)
+    python image_experiments/run_cifar.py --dataset images --data-dir FOLDER --methods real unguided supervised:0.1
+
+The same command goes on where it was interrupted and skips what has not changed. Writes OUT/metrics.csv, details.csv, description.csv,
+differences.csv, summary.json, samples.png and more pictures, synthetic/METHOD/*.npz, checkpoints/, curves/.
+Exit status: 0 fine; 1 bad input or a stage that failed; 2 unknown flag; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+
+from command_line.command import run_command, versions
+from command_line.output import UserError, prepare_folder, write_json
+from image_experiments.settings import Settings, flat, preset_named, resolve
+
+HELP = "Generate, select, adversarially train, evaluate: robust accuracy with real, unguided and guided synthetic images."
+
+
+def run(settings: Settings) -> int:
+    """Run all stages that are not current and write the tables; returns the exit status."""
+    begin = time.perf_counter()
+    settings = resolve(settings)
+    print(describe(settings))
+    from image_experiments.pipeline import plan
+
+    out = settings.out
+    assert out is not None
+    device, workers = choose_device(settings)
+    where = f"{device.partition(':')[0]}, {settings.threads} threads"
+    stages = plan(settings)
+    if settings.dry_run:
+        return show_plan(stages, out, where)
+    prepare_folder(out)
+    from image_experiments.scheduler import run_all
+    from image_experiments.tensorboard import log_stage
+
+    with only_run_in(out):
+        on_finished = (lambda stage: log_stage(stage, out)) if settings.tensorboard else (lambda _stage: None)
+        run_all(stages, out, where, device, settings.threads, min(workers, len(stages)), on_finished)
+        report(settings, out, stages, round(time.perf_counter() - begin, 2))
+    return 0
+
+
+def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> None:
+    """Write tables, summary and pictures; print the table."""
+    from image_experiments import report as tables
+    from image_experiments.pictures import draw_all
+    from image_experiments.stages import read_stamp
+
+    data = tables.results(out, "data")
+    rows = tables.metric_rows(settings, out, settings.dataset)
+    described = tables.description_rows(settings, out)
+    gains = tables.differences(rows)
+    warnings = tables.warnings_of(settings, out)
+    tables.write_tables(out, rows, described, gains)
+    stamps = {stage.name: read_stamp(out, stage.name) or {} for stage in stages}
+    summary = {
+        "settings": flat(settings),
+        "versions": versions("torch", "diffusers", "pyautoattack", "torchmetrics"),
+        "data": data,
+        "seeds": list(range(settings.seed, settings.seed + settings.seeds)),
+        "warnings": warnings,
+        "results": {name: stamp["results"] for name, stamp in stamps.items()},
+        "seconds": {name: stamp["seconds"] for name, stamp in stamps.items()} | {"this call": seconds},
+    }
+    write_json(out / "summary.json", summary)
+    drawn = draw_all(out, settings)
+    if settings.tensorboard:
+        from image_experiments.tensorboard import log_metrics
+
+        log_metrics(out, rows)
+    print(f"{data['source']}: {data['test']} test images, mean (sd) over {settings.seeds} seeds")
+    print(tables.final_table(rows, described))
+    for line in tables.gain_lines(gains):
+        print(line)
+    for text in warnings:
+        print(f"warning: {text}", file=sys.stderr)
+    print(f"wrote {out}/metrics.csv, summary.json, samples.png and {len(drawn) - 1} more pictures in {seconds:.0f} s")
+
+
+def show_plan(stages: list[Any], out: Path, where: str) -> int:
+    """Print which stages would run; one that reads what another would make anew runs too."""
+    from image_experiments.stages import is_current
+
+    stale: set[str] = set()
+    for stage in stages:
+        if any(needed.name in stale for needed in stage.inputs.values()) or not is_current(stage, out, where):
+            stale.add(stage.name)
+    for stage in stages:
+        print(f"{'would run ' if stage.name in stale else 'unchanged '} {stage.name}")
+    print(f"{len(stale)} of {len(stages)} stages, results in {out}")
+    return 0
+
+
+def choose_device(settings: Settings) -> tuple[str, int]:
+    """The device, and how many processes. Raises UserError for a device that is not there."""
+    import torch
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    number = int(device.partition(":")[2] or 0)
+    if device.startswith("cuda") and number >= torch.cuda.device_count():
+        raise UserError(f"--device {settings.device}: torch finds {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    if device.startswith("cuda"):
+        return device, settings.workers or 1
+    return device, settings.workers or max((os.cpu_count() or 1) // settings.threads, 1)
+
+
+@contextmanager
+def only_run_in(out: Path) -> Iterator[None]:
+    """Hold a lock on the folder. Raises UserError when another run holds it. The system frees it with the process, however it ends."""
+    with (out / ".lock").open("w") as stream:
+        for _ in range(20):  # workers of a run that was killed end within a moment
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.1)
+        else:
+            raise UserError(f"--out {out}: another run is writing there; wait for it or choose another folder")
+        yield
+
+
+def describe(settings: Settings) -> str:
+    """All settings, a line for each part."""
+    parts: dict[str, list[str]] = {"": []}
+    for name, value in flat(settings).items():
+        part, _, setting = name.rpartition(".")
+        parts.setdefault(part, []).append(f"{setting}={_shown(value)}")
+    return "settings: " + "\n".join(f"{f'  {part}: ' if part else ''}{', '.join(entries)}" for part, entries in parts.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return "default" if value is None else str(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return run_command(Settings, run, HELP, arguments, default=lambda: preset_named(given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

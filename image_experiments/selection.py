@@ -1,0 +1,105 @@
+"""Which generated images are kept: scores per image, then the best of each class, classes as equal in number as they come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Criterion = Literal["random", "confidence", "entropy", "gradient-norm", "class-separation", "density"]
+LOW_IS_GOOD = ("entropy", "gradient-norm")
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """More images are generated than kept, and which are kept."""
+
+    surplus: float = 1.0
+    """Images generated for each one kept."""
+    criterion: Criterion = "random"
+    """random; confidence: probability of the label; entropy: of the encoder's prediction; gradient-norm: of the encoder's loss;
+    class-separation: distance to the nearest other class centre minus that to the own; density: closeness to real images."""
+    order: Literal["default", "highest", "lowest"] = "default"
+    """Keep the highest or lowest scores (default: lowest entropy and gradient norm, else highest)."""
+    pseudo_label: Literal["auto", "always", "never"] = "auto"
+    """Labels by the encoder instead of those asked of the model (auto: where the model is unconditional)."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.surplus < float("inf"):
+            raise ValueError(f"surplus={self.surplus} must be a finite number >= 1")
+
+
+@torch.no_grad()
+def pseudo_labels(encoder: nn.Module, x: Tensor) -> Tensor:
+    """Most probable class of each uint8 image (n, C, H, W)."""
+    return torch.cat([encoder(piece.float() / 255).argmax(dim=1) for piece in x.split(500)])
+
+
+def scores(
+    criterion: Criterion, encoder: nn.Module, features: nn.Module, x: Tensor, y: Tensor, real_x: Tensor, real_y: Tensor, seed: int
+) -> Tensor:
+    """(n,) one score an image. x: uint8 (n, C, H, W), y: (n,); real_x, real_y: training images. With p = softmax(encoder(x)):
+
+    confidence p_y; entropy -sum p log p; gradient-norm ||grad_x -log p_y||_2; class-separation min_{k != y} ||f - c_k|| - ||f - c_y||, f
+    the unit-norm features and c_k the centres of the real classes; density minus the distance of f to the 5th nearest real image.
+    """
+    if criterion == "random":
+        return torch.from_numpy(np.random.default_rng([seed, 3]).random(len(x)))
+    real = unit_features(features, real_x) if criterion in ("class-separation", "density") else torch.empty(0)
+    found = [
+        _score(criterion, encoder, features, piece.float() / 255, labels, real, real_y)
+        for piece, labels in zip(x.split(500), y.split(500), strict=True)
+    ]
+    return torch.cat(found)
+
+
+def _score(criterion: str, encoder: nn.Module, features: nn.Module, x: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> Tensor:
+    if criterion == "gradient-norm":
+        seen = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(encoder(seen), y, reduction="sum"), seen)
+        return gradient.flatten(1).norm(dim=1)
+    with torch.no_grad():
+        if criterion in ("confidence", "entropy"):
+            log_p = F.log_softmax(encoder(x), dim=1)
+            return log_p.gather(1, y[:, None])[:, 0].exp() if criterion == "confidence" else -(log_p.exp() * log_p).sum(dim=1)
+        z = F.normalize(features(x * 2 - 1), dim=1)
+        if criterion == "density":
+            return -torch.cdist(z, real).kthvalue(min(NEIGHBOURS, len(real)), dim=1).values
+        centres = torch.stack([real[real_y == k].mean(dim=0) for k in range(int(real_y.max()) + 1)])
+        distance = torch.cdist(z, centres)
+        own = distance.gather(1, y[:, None])[:, 0]
+        return distance.scatter(1, y[:, None], float("inf")).min(dim=1).values - own
+
+
+@torch.no_grad()
+def unit_features(features: nn.Module, x: Tensor) -> Tensor:
+    """Unit-norm features (n, k) of uint8 images."""
+    return torch.cat([F.normalize(features(piece.float() / 127.5 - 1), dim=1) for piece in x.split(500)])
+
+
+def best_of_each_class(score: Tensor, y: Tensor, count: int, highest: bool, classes: int) -> Tensor:
+    """Sorted places of `count` images: in each class those of the best scores, classes as equal in number as they come.
+
+    Ties fall to the earlier image. Raises ValueError when there are fewer than `count`.
+    """
+    if count > len(y):
+        raise ValueError(f"{count} of {len(y)} images are to be kept: generate more, with a larger surplus")
+    order = torch.argsort(score, descending=highest, stable=True)
+    rank = torch.empty(len(y), dtype=torch.long)
+    for k in range(classes):
+        members = order[y[order] == k]
+        rank[members] = torch.arange(len(members))
+    place = torch.empty(len(y), dtype=torch.long)
+    place[order] = torch.arange(len(y))
+    kept = np.lexsort((place.numpy(), rank.numpy()))[:count]
+    return torch.from_numpy(np.sort(kept))
+
+
+def keeps_highest(settings: SelectionSettings) -> bool:
+    """Whether high scores are kept."""
+    return settings.order == "highest" or (settings.order == "default" and settings.criterion not in LOW_IS_GOOD)

@@ -1,0 +1,303 @@
+"""Settings of run_cifar.py: one frozen dataclass with a part for each stage, presets, checks, and what depends on the data set."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from command_line.output import UserError
+from image_experiments.adversarial import ClassifierSettings
+from image_experiments.attacks import Norm, Threat
+from image_experiments.augmentation import Augmentation
+from image_experiments.datasets import Dataset
+from image_experiments.diffusion import DiffusionSettings
+from image_experiments.evaluation import EvaluationSettings
+from image_experiments.features import DescriptionSettings
+from image_experiments.generation import GenerationSettings
+from image_experiments.methods import KINDS, Method, parse_method
+from image_experiments.selection import SelectionSettings
+
+Preset = Literal["smoke", "cpu", "paper"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result, but for workers."""
+
+    preset: Preset = "smoke"
+    """smoke: everything once, small; cpu: real numbers, 3 seeds, 2 cores; paper: the published sizes (GPU). Other flags override it."""
+    dataset: Dataset = "digits"
+    """digits (with scikit-learn), cifar10, gtsrb, mnist (downloaded once), mnist-t10k (its test file alone), images (--data-dir)."""
+    data_dir: Path | None = None
+    """Folder with the data set's files; for images a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one."""
+    image_size: int = 0
+    """Resize images to so many pixels a side (0: as they are)."""
+    group_pattern: str | None = None
+    """Regular expression of file stems: training images with equal first group (frames of a video) never part ('': all may)."""
+    train: int = 300
+    """Real training images (0: all that validation leaves)."""
+    validation: int = 100
+    """Real images set apart for choices, class-balanced."""
+    test: int = 0
+    """Test images (0: all)."""
+    methods: tuple[str, ...] = ("real", "unguided", "infonce:0.3", "anchored:0.3")
+    """What to compare: real, unguided, noise[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE] or npz:FILE of generated images."""
+    synthetic: int = 500
+    """Synthetic images a method."""
+    norm: Norm = "linf"
+    """Threat in training and evaluation."""
+    eps: float | None = None
+    """Its radius on the [0, 1] scale (default: what is usual for data set and norm)."""
+    seeds: int = 1
+    """Independent repetitions: each has its own training images, networks and noise."""
+    seed: int = 0
+    """First seed."""
+    encoder: ClassifierSettings = field(default_factory=lambda: ClassifierSettings(steps=300))
+    """The classifier whose features guide, select and pseudo-label; trained on the real images."""
+    encoder_from: Path | None = None
+    """Weights of the encoder (safetensors or pt, of encoder.network) instead of training it."""
+    diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
+    """The diffusion model."""
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    """Sampling and guidance."""
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    """Which generated images are kept."""
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    """The classifier that is compared between methods."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """Attacks on the test images."""
+    description: DescriptionSettings = field(default_factory=DescriptionSettings)
+    """Measures of the synthetic images."""
+    out: Path | None = None
+    """Folder for the results (default: results/DATASET-PRESET); run the same command again to go on where it stopped."""
+    workers: int = 0
+    """Processes (0: one a core, with CUDA one); does not change the results."""
+    threads: int = 1
+    """Threads of each process on a CPU; part of the result, as sums are added up in another order."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    tensorboard: bool = False
+    """Also write TensorBoard logs to OUT/tensorboard."""
+    dry_run: bool = False
+    """Print the resolved settings and the stages that would be run, then stop."""
+
+    def parsed_methods(self) -> list[Method]:
+        """The methods, in the order given."""
+        return [parse_method(text) for text in self.methods]
+
+    def threat(self) -> Threat:
+        """The threat of training and evaluation."""
+        assert self.eps is not None
+        return Threat(self.norm, self.eps)
+
+
+def smoke() -> Settings:
+    """Every stage once, on digits: less than 90 s on 2 cores."""
+    return Settings(
+        methods=("real", "unguided", "infonce:0.3"),
+        encoder=ClassifierSettings(steps=200, learning_rate=0.05, attack_steps=3),
+        diffusion=DiffusionSettings(
+            channels=(16, 32), steps=1000, batch_size=64, learning_rate=4e-3, ema=0.99, checkpoint_every=100
+        ),
+        generation=GenerationSettings(steps=20, batch_size=100),
+        classifier=ClassifierSettings(steps=200, learning_rate=0.05, attack_steps=3, checkpoint_every=100),
+        evaluation=EvaluationSettings(autoattack_images=40),
+    )
+
+
+def cpu() -> Settings:
+    """Real numbers on digits in less than 15 minutes on 2 cores."""
+    return Settings(
+        preset="cpu",
+        seeds=3,
+        methods=("real", "unguided", "noise:0.1", "infonce:0.3", "anchored:0.3"),
+        synthetic=2000,
+        encoder=ClassifierSettings(steps=600, learning_rate=0.05),
+        diffusion=DiffusionSettings(
+            channels=(24, 48), steps=1500, batch_size=64, learning_rate=2e-3, ema=0.998, checkpoint_every=150
+        ),
+        generation=GenerationSettings(steps=25, batch_size=250),
+        classifier=ClassifierSettings(steps=1000, learning_rate=0.05),
+        evaluation=EvaluationSettings(autoattack_images=200),
+    )
+
+
+def paper() -> Settings:
+    """The published sizes (Ouyang, Xie, Cheng 2023; Gowal et al. 2021), for a GPU."""
+    trained = ClassifierSettings(
+        network="wrn-28-10",
+        adversary="trades",
+        attack_steps=10,
+        steps=19_600,
+        batch_size=1024,
+        generated_fraction=0.7,
+        learning_rate=0.4,
+        warmup=490,
+        label_smoothing=0.1,
+        keep="best",
+        validate_every=490,
+        checkpoint_every=490,
+        bfloat16=True,
+    )
+    return Settings(
+        preset="paper",
+        dataset="cifar10",
+        train=0,
+        validation=1024,
+        methods=("real", "unguided", "infonce:0.3", "supervised:0.1", "anchored:0.1"),
+        synthetic=1_000_000,
+        encoder=replace(trained, steps=9_800),
+        diffusion=DiffusionSettings(
+            channels=(128, 256, 256, 256),
+            blocks=2,
+            attention=(False, True, False, False),
+            dropout=0.1,
+            schedule="linear",
+            steps=500_000,
+            batch_size=128,
+            learning_rate=2e-4,
+            warmup=5000,
+            ema=0.9999,
+            checkpoint_every=5000,
+            bfloat16=True,
+        ),
+        generation=GenerationSettings(steps=50, batch_size=512),
+        selection=SelectionSettings(surplus=1.25, criterion="confidence"),
+        classifier=trained,
+        evaluation=EvaluationSettings(pgd_restarts=5, batch_size=500),
+        description=DescriptionSettings(images=10_000, steps=9_800),
+    )
+
+
+PRESETS = {"smoke": smoke, "cpu": cpu, "paper": paper}
+USUAL_EPS: dict[tuple[str, str], float] = {
+    ("digits", "linf"): 0.15,
+    ("digits", "l2"): 0.5,
+    ("mnist", "linf"): 0.3,
+    ("mnist", "l2"): 2.0,
+}
+USUAL_EPS_OF_PHOTOGRAPHS = {"linf": 8 / 255, "l2": 128 / 255}
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "digits": "none",
+    "mnist": "crop",
+    "gtsrb": "crop",
+    "cifar10": "crop-flip",
+    "images": "crop",
+}
+
+
+def preset_named(arguments: list[str]) -> Settings:
+    """The preset that a command line names. Raises UserError for an unknown one, with the nearest known name."""
+    named = "smoke"
+    for i, argument in enumerate(arguments):
+        if argument == "--preset" and i + 1 < len(arguments):
+            named = arguments[i + 1]
+        elif argument.startswith("--preset="):
+            named = argument.removeprefix("--preset=")
+    if named not in PRESETS:
+        near = difflib.get_close_matches(named, PRESETS, n=1)
+        raise UserError(f"--preset {named}: unknown{f'; did you mean {near[0]}?' if near else ''}; use one of {', '.join(PRESETS)}")
+    return PRESETS[named]()
+
+
+def resolve(settings: Settings) -> Settings:
+    """Check the settings and fill in what depends on the data set. Raises UserError."""
+    _check_numbers(settings)
+    if not settings.methods:
+        raise UserError(f"--methods: name at least one of real, unguided, {', '.join(KINDS)}")
+    methods = settings.parsed_methods()
+    twice = {method.label for method in methods if [m.label for m in methods].count(method.label) > 1}
+    if twice:
+        raise UserError(f"--methods: {min(twice)} is named twice; give each method once")
+    _check_combination(settings, methods)
+    family = settings.dataset.partition("-")[0]
+    kind = AUGMENTATIONS[family]
+    usual = USUAL_EPS.get((family, settings.norm), USUAL_EPS_OF_PHOTOGRAPHS[settings.norm])
+    return replace(
+        settings,
+        eps=usual if settings.eps is None else settings.eps,
+        encoder=_augmented(settings.encoder, kind),
+        classifier=_augmented(settings.classifier, kind),
+        out=settings.out or Path("results") / f"{settings.dataset}-{settings.preset}",
+    )
+
+
+def _augmented(settings: ClassifierSettings, kind: Augmentation) -> ClassifierSettings:
+    return replace(settings, augmentation=kind) if settings.augmentation == "auto" else settings
+
+
+def _check_numbers(settings: Settings) -> None:
+    for name, least, most in (
+        ("train", 0, 10**9),
+        ("validation", 0, 10**9),
+        ("test", 0, 10**9),
+        ("synthetic", 1, 10**9),
+        ("seeds", 1, 10**6),
+        ("seed", 0, 2**31),
+        ("workers", 0, 1024),
+        ("threads", 1, 1024),
+        ("image_size", 0, 4096),
+    ):
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must lie in {least} .. {most}")
+    if settings.eps is not None and not 0 < settings.eps <= 100:
+        raise UserError(f"--eps {settings.eps}: must be a finite number > 0, on the scale of images in [0, 1] (8/255 is 0.0314)")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
+        raise UserError(f"--device {settings.device}: use auto, cpu, cuda or cuda:N")
+
+
+def _check_combination(settings: Settings, methods: list[Method]) -> None:
+    """UserError for settings that contradict each other, and for options that nothing would read."""
+    for part in ("encoder", "classifier"):
+        chosen: ClassifierSettings = getattr(settings, part)
+        if chosen.keep == "best" and settings.validation == 0:
+            raise UserError(f"--{part}.keep best: chooses on validation images; set some apart with --validation, or use last")
+    if settings.dataset != "images" and settings.group_pattern is not None and settings.dataset != "gtsrb":
+        raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
+    if settings.dataset in ("digits", "mnist", "mnist-t10k", "cifar10") and settings.image_size:
+        raise UserError(f"--image-size {settings.image_size}: {settings.dataset} has one size; leave it out")
+    if settings.dataset == "digits" and settings.data_dir is not None:
+        raise UserError(f"--data-dir {settings.data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
+    free = [method for method in methods if method.kind == "classifier-free"]
+    if free and not settings.diffusion.label_dropout and settings.diffusion.load is None:
+        raise UserError(f"--methods {free[0].text}: needs a model trained without labels too; add --diffusion.label-dropout 0.1")
+    if free and not settings.diffusion.conditional:
+        raise UserError(f"--methods {free[0].text}: needs a class-conditional model; leave out --diffusion.no-conditional")
+    window = settings.generation.window
+    if window is not None and not 0 <= window[0] < window[1] <= settings.diffusion.timesteps:
+        raise UserError(
+            f"--generation.window {window[0]} {window[1]}: must satisfy 0 <= low < high <= {settings.diffusion.timesteps} timesteps"
+        )
+    if not settings.diffusion.load and settings.generation.steps > settings.diffusion.timesteps:
+        raise UserError(
+            f"--generation.steps {settings.generation.steps}: the diffusion has {settings.diffusion.timesteps} timesteps; use fewer"
+        )
+    if settings.synthetic * settings.selection.surplus > 10**9:
+        raise UserError(f"--selection.surplus {settings.selection.surplus}: makes more than 10^9 images; use less")
+    for method in methods:
+        if method.kind in KINDS and settings.generation.batch_size < 2:
+            raise UserError(
+                f"--generation.batch-size {settings.generation.batch_size}: guidance compares images of a batch; use at least 2"
+            )
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """{"classifier.steps": 800, ...} of nested settings."""
+    found: dict[str, Any] = {}
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if hasattr(value, "__dataclass_fields__"):
+            found |= flat(value, f"{prefix}{entry.name}.")
+        else:
+            found[prefix + entry.name] = value
+    return found
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a setting holds no NaN or infinity."""
+    return not isinstance(value, float) or math.isfinite(value)
