@@ -102,7 +102,7 @@ def make_unet(settings: DiffusionSettings, classes: int, shape: tuple[int, int, 
     attention = settings.attention or (False,) * len(settings.channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet: nn.Module = UNet2DModel(
+        unet: Any = UNet2DModel(
             sample_size=(height, width),
             in_channels=channels,
             out_channels=channels,
@@ -114,7 +114,8 @@ def make_unet(settings: DiffusionSettings, classes: int, shape: tuple[int, int, 
             dropout=settings.dropout,
             num_class_embeds=classes + 1 if settings.conditional else None,
         )
-    return unet
+    made: nn.Module = unet
+    return made
 
 
 def train_diffusion(
