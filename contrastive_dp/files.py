@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,7 +30,23 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
 def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Write named tensors and text metadata."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return write_whole(path, lambda temporary: save_file(plain, temporary, dict(metadata)))
+    try:
+        return write_whole(path, lambda temporary: save_file(plain, temporary, dict(metadata)))
+    except SafetensorError as error:
+        raise _unwritten(path, error) from None
+
+
+def write_checkpoint(path: str | Path, content: Mapping[str, object]) -> Path:
+    """Write what `read_checkpoint` reads: tensors, numbers, text, and lists and dictionaries of them. Raises OSError on a full disk."""
+    try:
+        return write_whole(path, lambda temporary: torch.save(dict(content), temporary))
+    except RuntimeError as error:  # torch's word for a disk that takes no more
+        raise _unwritten(path, error) from None
+
+
+def _unwritten(path: str | Path, error: Exception) -> OSError:
+    reason = " ".join(str(error).split())[:120]
+    return OSError(errno.ENOSPC, f"cannot write, the disk is full perhaps: {reason}", str(path))
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from contrastive_dp.files import read_checkpoint, write_whole
+from contrastive_dp.files import read_checkpoint, write_checkpoint
 
 PARTS = {"step", "settings", "data", "network", "average", "optimiser", "extra"}
 
@@ -66,7 +66,7 @@ class ResumableTraining:
             "optimiser": self.optimiser.state_dict(),
             "extra": self.extra,
         }
-        write_whole(path, lambda temporary: torch.save(content, temporary))
+        write_checkpoint(path, content)
 
     def restore(self, path: Path) -> None:
         """Go on from a file written by `save`. Raises ValueError when settings, data or network differ, or the file is damaged."""

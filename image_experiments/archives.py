@@ -104,6 +104,10 @@ def _tar_entries(path: Path) -> Iterator[Entry]:
                 if len(content) != member.size:
                     raise EOFError(f"{member.name} is cut short")
                 yield Entry(member.name.removeprefix("./"), content, str(path))
+        while archive.fileobj is not None and archive.fileobj.read(
+            2**20
+        ):  # to the end, where a compressed file shows that it is whole
+            pass
 
 
 def _zip_entries(path: Path) -> Iterator[Entry]:

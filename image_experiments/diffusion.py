@@ -178,7 +178,13 @@ def read_diffusion(
     fresh = make_unet(settings, classes, shape, 0)
     network = DiffusersNoisePrediction(fresh, schedule, null_label=classes if settings.conditional else None)
     tensors, _ = read_safetensors(path)
-    network.load_state_dict(tensors)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} does not hold the weights of this U-Net ({reason}): restore the settings it was made with"
+        ) from None
     return network.eval().requires_grad_(False), schedule, settings.conditional
 
 

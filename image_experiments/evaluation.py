@@ -7,14 +7,13 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp.files import read_checkpoint, write_whole
+from contrastive_dp.files import read_checkpoint, write_checkpoint
 from contrastive_dp.randomness import mixed_seed
 from image_experiments.attacks import Threat, strongest
 
@@ -90,16 +89,34 @@ def standard_error(right: Tensor) -> float:
 
 
 def pgd_robustness(
-    classifier: nn.Module, x: Tensor, y: Tensor, threat: Threat, settings: EvaluationSettings, seed: int
+    classifier: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    settings: EvaluationSettings,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    on_batch: Callable[[int], None] | None = None,
 ) -> Robustness:
-    """PGD with random restarts on x (n, C, H, W) in [0, 1]."""
-    clean, robust = [], []
-    for i, (piece, labels) in enumerate(zip(x.split(settings.batch_size), y.split(settings.batch_size), strict=True)):
+    """PGD with random restarts on x (n, C, H, W) in [0, 1]. Goes on from `checkpoint`, which is written after each batch."""
+    state: dict[str, Any] = {"clean": [], "robust": []}
+    if checkpoint is not None and checkpoint.exists():
+        state = read_checkpoint(checkpoint)
+    pieces = list(zip(x.split(settings.batch_size), y.split(settings.batch_size), strict=True))
+    for i in range(len(state["robust"]), len(pieces)):
+        piece, labels = pieces[i]
         generator = torch.Generator(x.device).manual_seed(mixed_seed(seed, i))
-        robust.append(strongest(classifier, piece, labels, threat, settings.pgd_steps, settings.pgd_restarts, generator))
+        state["robust"].append(
+            strongest(classifier, piece, labels, threat, settings.pgd_steps, settings.pgd_restarts, generator).cpu()
+        )
         with torch.no_grad():
-            clean.append(classifier(piece).argmax(dim=1) == labels)
-    return Robustness(torch.cat(clean), torch.cat(robust))
+            state["clean"].append((classifier(piece).argmax(dim=1) == labels).cpu())
+        if checkpoint is not None:
+            write_checkpoint(checkpoint, state)
+        if on_batch is not None:
+            on_batch(i + 1)
+    return Robustness(torch.cat(state["clean"]), torch.cat(state["robust"]))
 
 
 def autoattack_robustness(
@@ -123,35 +140,26 @@ def autoattack_robustness(
         clean = torch.cat(
             [classifier(piece).argmax(dim=1) == labels for piece, labels in zip(x.split(500), y.split(500), strict=True)]
         )
-    state: dict[str, Any] = {
-        "robust": clean.clone(),
-        "after": {"clean": share(clean)},
-        "warnings": [],
-        "part": 0,
-        "batch": 0,
-        "flags": clean,
-    }
+    state: dict[str, Any] = {"robust": clean.clone(), "flags": clean, "after": {"clean": share(clean)}, "warnings": []}
+    state |= {"part": 0, "batch": 0, "done": 0}
     if checkpoint is not None and checkpoint.exists():
         state = read_checkpoint(checkpoint)
     parts = STANDARD if classes > 3 else WITHOUT_TARGETS
-    done = 0
-    for number, part in enumerate(parts):
-        if number < state["part"]:
-            continue
+    for number in range(state["part"], len(parts)):
         left = torch.nonzero(state["flags"])[:, 0]  # robust when this part began
-        for i, places in enumerate(left.split(batch_size)):
-            if i >= state["batch"]:
-                with collected(state["warnings"]):
-                    state["robust"][places] = _withstand(
-                        classifier, x[places], y[places], threat, classes, part, batch_size, mixed_seed(seed, i)
-                    )
-                state["batch"] = i + 1
-                if checkpoint is not None:
-                    write_whole(checkpoint, partial(torch.save, state))
-            done += 1
+        batches = left.split(batch_size) if len(left) else ()
+        for i in range(state["batch"], len(batches)):
+            places = batches[i]
+            with collected(state["warnings"]):
+                state["robust"][places] = _withstand(
+                    classifier, x[places], y[places], threat, classes, parts[number], batch_size, mixed_seed(seed, i)
+                )
+            state["batch"], state["done"] = i + 1, state["done"] + 1
+            if checkpoint is not None:
+                write_checkpoint(checkpoint, state)
             if on_batch is not None:
-                on_batch(done)
-        state["after"][part] = share(state["robust"])
+                on_batch(state["done"])
+        state["after"][parts[number]] = share(state["robust"])
         state |= {"part": number + 1, "batch": 0, "flags": state["robust"].clone()}
     with collected(state["warnings"]):
         _check_square(state["after"])
@@ -170,7 +178,12 @@ def _withstand(
     attack.apgd.n_restarts = 1  # what version="standard" sets
     attack.fab.n_restarts = 1
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
-    attacked, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
+    if part == "square" and threat.norm == "l2" and min(x.shape[-2:]) < 5:
+        raise ValueError(
+            f"AutoAttack's l_2 Square attack needs images of 5x5 pixels at least, these have {x.shape[-1]}x{x.shape[-2]}"
+        )
+    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):  # the package seeds torch's global generator
+        attacked, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
     if float((attacked - x).abs().max()) > 0 and not _within(attacked - x, threat):
         raise FloatingPointError(f"{part} left the ball of {threat}: do not trust this evaluation")
     with torch.no_grad():

@@ -29,13 +29,24 @@ def evaluate_classifier(
     classifier = classifier.to(run.device)
     x, y = real.test.x.to(run.device).float() / 255, real.test.y.to(run.device)
     n = len(y) if settings.autoattack_images is None else min(settings.autoattack_images, len(y))
+    most = 4 * -(-n // settings.batch_size)  # batches of AutoAttack's four parts, if every image stays robust
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
     outcomes: dict[str, Any] = {}
     for i, threat in enumerate(threats):
         key = f"{threat.norm}-{threat.eps:.6g}"
-        pgd = pgd_robustness(classifier, x, y, threat, settings, mixed_seed(seed, 100 + i))
-        outcomes |= {"clean": pgd.clean.cpu().numpy(), f"pgd-{settings.pgd_steps} {key}": pgd.robust.cpu().numpy()}
+        batches = -(-len(y) // settings.batch_size)
+        pgd = pgd_robustness(
+            classifier,
+            x,
+            y,
+            threat,
+            settings,
+            mixed_seed(seed, 100 + i),
+            checkpoint=run.scratch / f"pgd-{i}.pt",
+            on_batch=lambda batch: run.report(batch, batches + most),
+        )
+        outcomes |= {"clean": pgd.clean.numpy(), f"pgd-{settings.pgd_steps} {key}": pgd.robust.numpy()}
         rows.append(_row(f"pgd-{settings.pgd_steps}", threat, pgd))
         if n == 0:
             continue
@@ -48,11 +59,11 @@ def evaluate_classifier(
             batch_size=settings.batch_size,
             seed=mixed_seed(seed, 200 + i),
             checkpoint=run.scratch / f"autoattack-{i}.pt",
-            on_batch=lambda batch: run.report(batch, 4 * -(-n // settings.batch_size)),
+            on_batch=lambda batch: run.report(batches + batch, batches + most),
         )
         outcomes[f"autoattack {key}"] = auto.robust.cpu().numpy()
         rows.append(_row("autoattack", threat, auto) | {"after": auto.after})
-        odd = disagreement(pgd.robust[:n], auto.robust)
+        odd = disagreement(pgd.robust[:n], auto.robust.cpu())
         warnings += [f"{threat}: {text}" for text in (*auto.warnings, *([odd] if odd else []))]
 
     def write(path: Any) -> None:

@@ -33,9 +33,9 @@ def read_images(path: Path, classes: int, shape: tuple[int, int, int]) -> tuple[
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path")
     try:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path}: truncated or no npz file; give an npz with image and label, or make it again")
         with np.load(path, allow_pickle=False) as content:
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: a single array; give an npz with image and label")
             pair = next((keys for keys in KEYS if set(keys) <= set(content.files)), None)
             if pair is None:
                 raise UserError(

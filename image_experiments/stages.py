@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import json
 import shutil
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -175,7 +176,7 @@ def source_digest(path: Path) -> str:
 @functools.cache
 def code_digest(function: Callable[..., Any]) -> str:
     """Checksum of a function's source and of every module of the project that it imports, directly or through others."""
-    source = inspect.getsource(function)
+    source = textwrap.dedent(inspect.getsource(function))
     content = {name: module_path(name).read_text(encoding="utf-8") for name in sorted(imported(source))}  # type: ignore[union-attr]
     return hashlib.sha256(json.dumps([source, content]).encode()).hexdigest()
 

@@ -1,0 +1,207 @@
+"""Training of classifiers: the direction that theory says, losses by hand, batches, and interruptions."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from contrastive_dp.randomness import mixed_seed
+from image_experiments import adversarial
+from image_experiments.adversarial import ClassifierSettings, Images, batch_indices, learning_rate, train_classifier
+from image_experiments.attacks import Threat, pgd
+from image_experiments.augmentation import augment, cutmix
+from image_experiments.networks import make_classifier
+from tests.image_experiments.conftest import SPREAD, as_uint8, mixture_images
+from theory import BinaryMixture, learned_classifier
+
+P = {"linf": np.inf, "l2": 2}
+
+
+def mixture():
+    rng = np.random.default_rng(3)
+    mean = np.concatenate([np.full(5, 0.8), np.full(10, 0.3), np.zeros(10)])
+    return BinaryMixture(mean, np.diag(rng.uniform(0.5, 1.5, 25)))
+
+
+@pytest.mark.parametrize(("adversary", "norm", "eps"), [("none", "linf", 0.0), ("pgd", "linf", 0.25), ("pgd", "l2", 0.8)])
+def test_adversarial_training_of_a_linear_model_finds_the_direction_of_theory(adversary, norm, eps):
+    """Direction of the infinite-sample adversarial learner, Sigma^-1 (mu - z*): cosine > 0.99 from 40,000 images."""
+    problem = mixture()
+    images = as_uint8(*mixture_images(problem, 40_000, seed=0))
+    settings = ClassifierSettings(
+        network="linear", adversary=adversary, attack_steps=4, steps=1500, batch_size=1000, optimiser="adam", learning_rate=0.02,
+        weight_decay=0.0, average=0.99, augmentation="none",
+    )  # fmt: skip
+    network = make_classifier("linear", 2, (1, 5, 5), [0.5], [SPREAD])
+    trained, _ = train_classifier(network, images, Threat(norm, eps * SPREAD), settings, classes=2, seed=0)
+    found = (trained.head.weight[1] - trained.head.weight[0]).double().numpy()
+    wanted = learned_classifier(problem, "adversarial" if eps else "logistic", **({"eps": eps, "p": P[norm]} if eps else {}))
+    cosine = found @ wanted.weights / np.linalg.norm(found) / np.linalg.norm(wanted.weights)
+    assert cosine > 0.99
+    if eps:  # and not the direction of training without attacks
+        other = learned_classifier(problem, "logistic").weights
+        assert cosine > other @ wanted.weights / np.linalg.norm(other) / np.linalg.norm(wanted.weights) + 0.001
+
+
+def small(steps=12, **more):
+    kinds = {
+        "network": "small-cnn-8",
+        "steps": steps,
+        "batch_size": 16,
+        "attack_steps": 2,
+        "checkpoint_every": 5,
+        "validate_every": 4,
+    }
+    return ClassifierSettings(**{**kinds, "augmentation": "crop", **more})
+
+
+def random_images(n, seed, classes=3):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 256, (n, 1, 8, 8), generator=generator).to(torch.uint8)
+    return Images(x, torch.randint(0, classes, (n,), generator=generator))
+
+
+def trained(settings, **more):
+    network = make_classifier(settings.network, 3, (1, 8, 8), [0.5], [0.3], seed=1)
+    arguments = {"synthetic": random_images(30, 1), "validation": random_images(20, 2)} | more
+    return train_classifier(network, random_images(40, 0), Threat("linf", 0.1), settings, classes=3, seed=9, **arguments)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"adversary": "trades", "keep": "best"}, {"cutmix": 0.5, "network": "wrn-10-1", "average": 0.0}]
+)
+def test_an_interrupted_training_ends_bit_identical(tmp_path, more):
+    settings = small(**more)
+    whole, curve = trained(settings)
+
+    def stop(step):
+        if step == 8:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        trained(settings, checkpoint=tmp_path / "c.pt", on_step=stop)
+    steps = []
+    again, same_curve = trained(settings, checkpoint=tmp_path / "c.pt", on_step=steps.append)
+    assert steps[0] == 6  # goes on from the checkpoint of step 5
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert curve == same_curve
+    assert [row["step"] for row in curve] == [4, 8, 12]
+
+
+def test_best_keeps_the_weights_of_the_best_look():
+    looks = []
+    original = adversarial._look
+
+    def record(run, *arguments):
+        original(run, *arguments)
+        looks.append({name: tensor.clone() for name, tensor in run.averaged.state_dict().items()})
+
+    adversarial._look = record
+    try:
+        kept, curve = trained(small(keep="best", learning_rate=0.3, validate_every=2))
+    finally:
+        adversarial._look = original
+    best = int(np.argmax([row["robust_accuracy"] for row in curve]))
+    assert all(torch.equal(kept.state_dict()[name], tensor) for name, tensor in looks[best].items())
+
+
+def test_the_losses_are_those_of_the_docstring():
+    """pgd: H(y, f(x')); trades: H(y, f(x)) + beta KL(p(x) || p(x')); by their definitions, on one batch."""
+    network = make_classifier("small-cnn-8", 3, (1, 8, 8), [0.5], [0.3], seed=1)
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    target = F.one_hot(torch.tensor([0, 1, 2, 0, 1, 2]), 3).float()
+    threat = Threat("linf", 0.1)
+    for adversary, loss in (("pgd", "cross-entropy"), ("trades", "kl")):
+        settings = small(adversary=adversary, label_smoothing=0.1, beta=3.0)
+        found = adversarial._loss(network, x, target, threat, settings, torch.Generator().manual_seed(4))
+        attacked = pgd(network.eval(), x, target, threat, 2, 0.125, torch.Generator().manual_seed(4), loss)
+        p, q = network(x).softmax(dim=1), network(attacked).softmax(dim=1)
+        smooth = 0.9 * target + 0.1 / 3
+        if adversary == "pgd":
+            expected = -(smooth * q.log()).sum(dim=1).mean()
+        else:
+            expected = -(smooth * p.log()).sum(dim=1).mean() + 3.0 * (p * (p / q).log()).sum(dim=1).mean()
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_batch_has_its_share_of_synthetic_images():
+    real, synthetic = Images(torch.zeros(50, 1, 2, 2, dtype=torch.uint8), torch.zeros(50).long()), random_images(50, 0)
+    synthetic = Images(torch.ones(50, 1, 2, 2, dtype=torch.uint8), synthetic.y)
+    for fraction, count in ((0.7, 14), (0.0, 0), (1.0, 20)):
+        parts = adversarial._parts(real, synthetic, small(batch_size=20, generated_fraction=fraction), 3)
+        x, _ = adversarial._batch(parts, 3, 0, torch.device("cpu"))
+        assert len(x) == 20
+        assert int(x.amax(dim=(1, 2, 3)).sum()) == count
+
+
+def test_every_image_comes_once_an_epoch():
+    seen = torch.cat([batch_indices(7, 3, step, 5) for step in range(14)])  # six epochs of seven
+    for epoch in range(6):
+        assert sorted(seen[epoch * 7 : epoch * 7 + 7].tolist()) == list(range(7))
+    assert not torch.equal(seen[:7], seen[7:14])
+    assert not torch.equal(seen, torch.cat([batch_indices(7, 3, step, 6) for step in range(14)]))
+    assert len(batch_indices(3, 10, 2, 0)) == 10  # more than there are
+
+
+def test_learning_rates():
+    rates = lambda **kind: [learning_rate(small(steps=100, learning_rate=0.4, **kind), step) for step in range(100)]  # noqa: E731
+    cosine = rates(schedule="cosine", warmup=10)
+    assert cosine[0] == pytest.approx(0.04)
+    assert cosine[9] == pytest.approx(0.4)
+    assert cosine[55] == pytest.approx(0.2)
+    assert all(a >= b for a, b in zip(cosine[10:], cosine[11:], strict=False))
+    cycle = rates(schedule="one-cycle")
+    assert int(np.argmax(cycle)) == 30
+    assert max(cycle) == pytest.approx(0.4)
+    assert cycle[0] == cycle[99] == pytest.approx(0.016)
+    assert set(rates(schedule="constant")) == {0.4}
+
+
+def test_augmentation_shifts_and_mirrors():
+    """Each result is one of the shifted, perhaps mirrored, copies of its image; all of them come up."""
+    x = torch.rand(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    padded = F.pad(x, (1, 1, 1, 1), value=-1.0)
+    copies = [padded[:, :, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+    copies += [copy.flip(3) for copy in copies]
+    found = augment(x.expand(400, 2, 8, 8), "crop-flip", torch.Generator().manual_seed(1), fill=-1.0)
+    which = [next(i for i, copy in enumerate(copies) if torch.equal(copy[0], image)) for image in found]
+    assert set(which) == set(range(18))
+    only_shifted = augment(x.expand(100, 2, 8, 8), "crop", torch.Generator().manual_seed(1), fill=-1.0)
+    assert all(any(torch.equal(copy[0], image) for copy in copies[:9]) for image in only_shifted)
+    assert torch.equal(augment(x, "none", torch.Generator()), x)
+    with pytest.raises(ValueError, match="depends on the data set"):
+        augment(x, "auto", torch.Generator())
+
+
+def test_cutmix_mixes_labels_by_the_area_that_it_replaced():
+    n = 8
+    x = torch.arange(n).float().reshape(n, 1, 1, 1).expand(n, 1, 16, 16)
+    target = torch.eye(n)
+    for seed in range(40):
+        mixed, labels = cutmix(x, target, 1.0, torch.Generator().manual_seed(seed))
+        area = torch.stack([(mixed == k).float().mean(dim=(1, 2, 3)) for k in range(n)], dim=1)
+        torch.testing.assert_close(labels, area)
+    same, _ = cutmix(x, target, 0.0, torch.Generator().manual_seed(0))
+    assert torch.equal(same, x)
+
+
+def test_nan_and_bad_labels_are_named():
+    with pytest.raises(FloatingPointError, match="loss at step"):
+        trained(small(steps=60, learning_rate=1e20, cutmix=0.0))
+    with pytest.raises(ValueError, match=r"labels outside 0\.\.2"):
+        trained(small(), synthetic=random_images(10, 0, classes=9))
+    with pytest.raises(ValueError, match="keep=best"):
+        trained(small(keep="best"), validation=None)
+    for name, value in (
+        ("steps", 0),
+        ("generated_fraction", 1.5),
+        ("learning_rate", float("nan")),
+        ("average", 1.0),
+        ("beta", -1.0),
+    ):
+        with pytest.raises(ValueError, match=name):
+            ClassifierSettings(**{name: value})
+
+
+def test_steps_draw_different_numbers():
+    assert len({mixed_seed(9, step) for step in range(10_000)}) > 9_990

@@ -1,0 +1,395 @@
+"""Data sets from small files that the tests make: formats, downloads from 127.0.0.1, archives, splits, and everything that may be wrong."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import os
+import struct
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from command_line.output import UserError
+from image_experiments import datasets
+from image_experiments.datasets import balanced_order, group_numbers, read_dataset, read_images, split
+from tests.image_experiments.conftest import drawings, png, write_folder
+
+
+def md5(content):
+    return "md5:" + hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture
+def served(tmp_path):
+    """(folder, address) of a web server on 127.0.0.1."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def tar_of(members, kind="gz"):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=f"w:{kind}") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def zip_of(members):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+# digits
+
+
+def test_digits_are_scikit_learns_and_test_images_are_never_in_the_pool():
+    data = read_dataset("digits", None, 0, None)
+    raw = load_digits()
+    assert len(data.images) == 600
+    assert len(data.test_images) == 1197
+    both = np.concatenate([data.images, data.test_images])[..., 0]
+    assert sorted(map(bytes, both)) == sorted(map(bytes, np.round(raw.images * 255 / 16).astype(np.uint8)))
+    of = {bytes(image): label for image, label in zip(np.round(raw.images * 255 / 16).astype(np.uint8), raw.target, strict=True)}
+    assert all(of[bytes(image[..., 0])] == label for image, label in zip(data.test_images, data.test_labels, strict=True))
+    counts = np.bincount(data.test_labels)
+    assert counts.max() - counts.min() <= 1
+
+
+# CIFAR-10 and MNIST
+
+
+def cifar_archive(rng, n=20):
+    records, members = [], {}
+    for name in [*[f"data_batch_{i}" for i in range(1, 6)], "test_batch"]:
+        pixels, labels = rng.integers(0, 256, (n, 3072), dtype=np.uint8), np.arange(n, dtype=np.uint8) % 10
+        records.append((pixels, labels))
+        members[f"cifar-10-batches-bin/{name}.bin"] = b"".join(
+            bytes([y]) + x.tobytes() for x, y in zip(pixels, labels, strict=True)
+        )
+    return tar_of(members), records
+
+
+def test_cifar10_is_downloaded_once_checked_and_read(served, tmp_path, monkeypatch):
+    folder, address = served
+    content, records = cifar_archive(np.random.default_rng(0))
+    (folder / "cifar-10-binary.tar.gz").write_bytes(content)
+    monkeypatch.setattr(datasets, "CIFAR10_ARCHIVE", (address, {"cifar-10-binary.tar.gz": md5(content)}))
+    monkeypatch.setattr("pooch.os_cache", lambda _name: tmp_path / "cache")
+    data = read_dataset("cifar10", None, 0, None)
+    assert data.images.shape == (100, 32, 32, 3)
+    pixels, labels = records[1]
+    np.testing.assert_array_equal(data.images[23, 5, 7], pixels[3].reshape(3, 32, 32)[:, 5, 7])  # red, green, blue planes
+    np.testing.assert_array_equal(data.labels[20:40], labels)
+    np.testing.assert_array_equal(data.test_images[4, :, :, 2].ravel(), records[5][0][4, 2048:])
+    (folder / "cifar-10-binary.tar.gz").unlink()  # the second time nothing is asked of the server
+    assert read_dataset("cifar10", None, 0, None).checksum() == data.checksum()
+    assert read_dataset("cifar10", tmp_path / "cache" / "cifar10", 0, None).checksum() == data.checksum()
+    assert read_dataset("cifar10", tmp_path / "cache" / "cifar10" / "cifar-10-binary.tar.gz", 0, None).checksum() == data.checksum()
+
+
+def test_a_download_that_fails_or_differs_is_one_line_and_leaves_nothing(served, tmp_path, monkeypatch):
+    folder, address = served
+    monkeypatch.setattr("pooch.os_cache", lambda _name: tmp_path / "cache")
+    monkeypatch.setattr(datasets, "CIFAR10_ARCHIVE", (address, {"cifar-10-binary.tar.gz": md5(b"right")}))
+    with pytest.raises(UserError, match=r"cannot download .*--data-dir"):
+        read_dataset("cifar10", None, 0, None)
+    (folder / "cifar-10-binary.tar.gz").write_bytes(b"wrong")
+    with pytest.raises(UserError, match=r"cannot download .*(hash|MD5).*--data-dir"):
+        read_dataset("cifar10", None, 0, None)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_missing_wrong_and_truncated_archives_are_one_line(tmp_path, monkeypatch):
+    content, _ = cifar_archive(np.random.default_rng(0))
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    with pytest.raises(UserError, match="missing"):
+        read_dataset("cifar10", tmp_path, 0, None)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="checksum"):
+        read_dataset("cifar10", tmp_path, 0, None)
+    monkeypatch.setattr(datasets, "CIFAR10_ARCHIVE", ("", {"cifar-10-binary.tar.gz": md5(path.read_bytes())}))
+    with pytest.raises(UserError, match="truncated or damaged"):
+        read_dataset("cifar10", tmp_path, 0, None)
+
+
+def idx(array):
+    return gzip.compress(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
+
+
+def test_mnist_is_read_and_its_test_file_alone_can_be_split(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60, dtype=np.uint8) % 10]
+    arrays += [rng.integers(0, 256, (40, 28, 28), dtype=np.uint8), np.arange(40, dtype=np.uint8) % 10]
+    files = dict(zip(datasets.MNIST_FILES[1], map(idx, arrays), strict=True))
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(datasets, "MNIST_FILES", ("", {name: md5(content) for name, content in files.items()}))
+    data = read_dataset("mnist", tmp_path, 0, None)
+    np.testing.assert_array_equal(data.images[7, 2:30, 2:30, 0], arrays[0][7])
+    assert data.images.shape == (60, 32, 32, 1)
+    np.testing.assert_array_equal(data.test_labels, arrays[3])
+    (tmp_path / "train-images-idx3-ubyte.gz").unlink()
+    halves = read_dataset("mnist-t10k", tmp_path, 0, None)
+    assert len(halves.images) == len(halves.test_images) == 20
+    assert set(np.bincount(halves.test_labels)) == {2}
+    with pytest.raises(UserError, match="missing"):
+        read_dataset("mnist", tmp_path, 0, None)
+
+
+def test_mnists_real_test_file_is_read(shared_data):
+    data = read_dataset("mnist-t10k", shared_data / "mnist-t10k", 0, None)
+    assert len(data.labels) == len(data.test_labels) == 5000
+    assert data.source == "MNIST (test file, split)"
+
+
+@pytest.fixture
+def shared_data():
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("../shared/data is absent")
+    return folder
+
+
+def test_gtsrbs_official_archives_keep_tracks_together(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    ppm = lambda size: b"P6 %d %d 255\n" % (size, size) + rng.integers(0, 256, (size, size, 3), dtype=np.uint8).tobytes()  # noqa: E731
+    train = {
+        f"GTSRB/Training/{k:05d}/{track:05d}_{frame:05d}.ppm": ppm(20 + track)
+        for k in range(43)
+        for track in range(2)
+        for frame in range(3)
+    }
+    test = {f"GTSRB/Final_Test/Images/{i:05d}.ppm": ppm(25) for i in range(5)}
+    truth = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n" + "".join(
+        f"{i:05d}.ppm;25;25;1;1;2;2;{9 - i}\n" for i in range(5)
+    )
+    files = {
+        "GTSRB-Training_fixed.zip": zip_of(train),
+        "GTSRB_Final_Test_Images.zip": zip_of(test),
+        "GTSRB_Final_Test_GT.zip": zip_of({"GT-final_test.csv": truth.encode()}),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(datasets, "GTSRB_FILES", ("", {name: md5(content) for name, content in files.items()}))
+    data = read_dataset("gtsrb", tmp_path, 0, None)
+    assert data.images.shape == (43 * 6, 32, 32, 3)
+    assert data.test_labels.tolist() == [9, 8, 7, 6, 5]
+    assert len(set(data.groups)) == 86
+    assert all(len(set(data.labels[data.groups == g])) == 1 for g in set(data.groups))
+    chosen = split(data, 0, 43, seed=1)
+    assert not set(data.groups[chosen.train]) & set(data.groups[chosen.validation])
+
+
+# folders and archives of images
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar.gz", "tar.xz", "tar", "zip", "nested zip"])
+def test_a_folder_and_every_archive_of_it_read_the_same(tmp_path, kind):
+    written = write_folder(tmp_path / "set", np.random.default_rng(0))
+    members = {("top/" if kind == "nested zip" else "") + name: (tmp_path / "set" / name).read_bytes() for name in written}
+    path = tmp_path / "set"
+    if kind != "folder":
+        path = tmp_path / "archive"
+        path.write_bytes(zip_of(members) if "zip" in kind else tar_of(members, kind[4:]))
+    data = read_images(path, 0, None)
+    assert data.classes == ("left", "right")
+    for part, images, labels in (("train", data.images, data.labels), ("test", data.test_images, data.test_labels)):
+        names = sorted(name for name in written if name.startswith(part))
+        assert len(images) == len(names)
+        for name, image, label in zip(names, images, labels, strict=True):
+            np.testing.assert_array_equal(image, written[name])
+            assert name.split("/")[1] == data.classes[label]
+
+
+def member(name, kind=None, link=""):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        image = png(np.zeros((8, 8, 3), dtype=np.uint8))
+        for good in ("train/a/1.png", "train/b/1.png", "test/a/1.png"):
+            info = tarfile.TarInfo(good)
+            info.size = len(image)
+            archive.addfile(info, io.BytesIO(image))
+        info = tarfile.TarInfo(name)
+        if kind is not None:
+            info.type, info.linkname = kind, link
+        archive.addfile(info, io.BytesIO(b""))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        member("../outside.png"),
+        member("/etc/outside.png"),
+        member("train/a/../../../outside.png"),
+        member("train/a/2.png", tarfile.SYMTYPE, "/etc/passwd"),
+        member("train/a/2.png", tarfile.LNKTYPE, "../../outside"),
+        zip_of({"../outside.png": b""}),
+        zip_of({"train\\..\\..\\outside.png": b""}),
+        zip_of({"C:/outside.png": b""}),
+    ],
+)
+def test_an_archive_that_points_outside_is_refused_whole(tmp_path, content):
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(UserError, match="points outside|is a link"):
+        read_images(tmp_path / "archive", 0, None)
+    assert os.listdir(tmp_path) == ["archive"]
+
+
+def test_damaged_archives_and_images_are_one_line(tmp_path):
+    written = write_folder(tmp_path / "set", np.random.default_rng(0))
+    members = {name: (tmp_path / "set" / name).read_bytes() for name in written}
+    for kind in ("gz", "xz", "bz2"):
+        whole = tar_of(members, kind)
+        for end in (len(whole) // 2, len(whole) - 20, 0):
+            (tmp_path / "archive").write_bytes(whole[:end])
+            with pytest.raises(UserError, match="archive|no images"):
+                read_images(tmp_path / "archive", 0, None)
+    whole = zip_of(members)
+    (tmp_path / "archive").write_bytes(whole[:-30])
+    with pytest.raises(UserError, match="get it again"):
+        read_images(tmp_path / "archive", 0, None)
+    (tmp_path / "archive").write_bytes(
+        whole.replace(written_bytes := members["train/left/000.png"], written_bytes[:20] + bytes(len(written_bytes) - 20))
+    )
+    with pytest.raises(UserError, match="damaged|decoded"):
+        read_images(tmp_path / "archive", 0, None)
+    with pytest.raises(UserError, match="no such file"):
+        read_images(tmp_path / "nothing", 0, None)
+
+
+def test_an_image_that_does_not_decode_is_named(tmp_path):
+    write_folder(tmp_path, np.random.default_rng(0))
+    (tmp_path / "train/left/000.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing of the sort")
+    with pytest.raises(UserError, match=r"train/left/000\.png cannot be decoded .*replace or remove it") as error:
+        read_images(tmp_path, 0, None)
+    assert "\n" not in str(error.value)
+
+
+def test_images_of_two_sizes_are_named_and_can_be_resized(tmp_path):
+    write_folder(tmp_path, np.random.default_rng(0))
+    (tmp_path / "test/left/900.png").write_bytes(png(np.full((10, 12, 3), 77, dtype=np.uint8)))
+    with pytest.raises(UserError, match=r"8x8.*test/left/900\.png is 12x10.*--image-size"):
+        read_images(tmp_path, 0, None)
+    resized = read_images(tmp_path, 16, None)
+    assert resized.images.shape[1:] == resized.test_images.shape[1:] == (16, 16, 3)
+    assert (resized.test_images[(resized.test_labels == 0).sum() - 1] == 77).all()
+
+
+def test_grey_and_coloured_images_mix(tmp_path):
+    write_folder(tmp_path, np.random.default_rng(0))
+    (tmp_path / "test/left/900.png").write_bytes(png(np.full((8, 8), 77, dtype=np.uint8)))
+    data = read_images(tmp_path, 0, None)
+    assert (data.test_images[(data.test_labels == 0).sum() - 1] == 77).all()
+
+
+def test_one_class_no_images_and_strange_test_classes_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"no images in train/CLASS/"):
+        read_images(tmp_path, 0, None)
+    image = png(np.zeros((8, 8, 3), dtype=np.uint8))
+    for name in ("train/a/1.png", "test/a/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(image)
+    with pytest.raises(UserError, match="one class"):
+        read_images(tmp_path, 0, None)
+    (tmp_path / "train/b").mkdir()
+    (tmp_path / "train/b/1.png").write_bytes(image)
+    (tmp_path / "test/c").mkdir()
+    (tmp_path / "test/c/1.png").write_bytes(image)
+    with pytest.raises(UserError, match="test class 'c' has no training images"):
+        read_images(tmp_path, 0, None)
+
+
+def test_classes_are_numbered_in_natural_order(tmp_path):
+    for k in (10, 9, 1):
+        for part in ("train", "test"):
+            (tmp_path / part / str(k)).mkdir(parents=True)
+            (tmp_path / part / str(k) / "a.png").write_bytes(png(np.full((4, 4, 3), k, dtype=np.uint8)))
+    data = read_images(tmp_path, 0, None)
+    assert data.classes == ("1", "9", "10")
+    assert [int(image[0, 0, 0]) for image in data.images] == [int(data.classes[label]) for label in data.labels]
+
+
+# splits
+
+
+def some_data(n=120, classes=4, groups=None, seed=0):
+    images, _ = drawings(np.random.default_rng(seed), n)
+    labels = np.arange(n) % classes
+    groups = np.arange(n) if groups is None else groups
+    return datasets.ImageData(images, labels, groups, images[:8], labels[:8], tuple("abcd"[:classes]), "test")
+
+
+def test_parts_are_balanced_disjoint_and_follow_the_seed():
+    data = some_data()
+    chosen, again, other = split(data, 60, 20, 3), split(data, 60, 20, 3), split(data, 60, 20, 4)
+    assert not set(chosen.train) & set(chosen.validation)
+    assert np.bincount(data.labels[chosen.validation]).tolist() == [5] * 4
+    assert np.bincount(data.labels[chosen.train]).tolist() == [15] * 4
+    np.testing.assert_array_equal(chosen.train, again.train)
+    assert set(chosen.train) != set(other.train)
+    assert len(split(data, 0, 20, 0).train) == 100
+
+
+def test_groups_never_part():
+    groups = np.arange(120) // 4 % 10 + 10 * (np.arange(120) % 4)  # ten groups of three in each class
+    data = some_data(groups=groups)
+    for seed in range(20):
+        chosen = split(data, 40, 16, seed)
+        assert not set(groups[chosen.train]) & set(groups[chosen.validation])
+        assert np.bincount(data.labels[chosen.validation]).tolist() == [4] * 4
+
+
+def test_too_many_are_refused():
+    data = some_data()
+    with pytest.raises(UserError, match="--train 110: 100 images are left"):
+        split(data, 110, 20, 0)
+    with pytest.raises(UserError, match="--validation 119"):
+        split(data, 0, 119, 0)
+    with pytest.raises(UserError, match="--group-pattern ''"):
+        split(some_data(groups=np.arange(120) % 4), 0, 4, 0)
+
+
+def test_track_and_frame_are_recognised_or_asked_for():
+    files = [("stop", "train/stop/00001_00000.ppm"), ("stop", "train/stop/00001_00003.ppm"), ("go", "train/go/00001_00000.ppm")]
+    assert group_numbers(files, None).tolist() == [1, 1, 0]  # a track number starts again in every class
+    assert len(set(group_numbers(files, ""))) == 3
+    assert group_numbers([*files, ("go", "x/y.png")], None).tolist() == [0, 1, 2, 3]
+    assert group_numbers(files, r"\d+_(\d+)").tolist() == [1, 2, 0]
+    with pytest.raises(UserError, match="does not match"):
+        group_numbers(files, r"track(\d+)")
+    with pytest.raises(UserError, match="no regular expression"):
+        group_numbers(files, r"(")
+
+
+def test_every_beginning_of_a_balanced_order_is_balanced():
+    labels = np.repeat([0, 1, 2], [50, 30, 10])
+    order = balanced_order(labels, np.random.default_rng(0))
+    assert sorted(order) == list(range(90))
+    for n in range(1, 31):
+        counts = np.bincount(labels[order[:n]], minlength=3)
+        assert counts.max() - counts.min() <= 1
+    assert np.bincount(labels[order[:70]]).tolist() == [30, 30, 10]

@@ -1,0 +1,70 @@
+"""npz files of generated images: what is written comes back, both key conventions are read, everything else is refused."""
+
+import numpy as np
+import pytest
+
+from command_line.output import UserError
+from image_experiments.generated import read_images, write_images
+
+RNG = np.random.default_rng(0)
+IMAGES, LABELS = RNG.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8), np.array([0, 1, 2, 0, 1, 2])
+
+
+def read(path):
+    return read_images(path, 3, (4, 5, 3))
+
+
+def test_what_is_written_comes_back_under_the_fields_names(tmp_path):
+    write_images(tmp_path / "a.npz", IMAGES, LABELS)
+    images, labels = read(tmp_path / "a.npz")
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(labels, LABELS)
+    with np.load(tmp_path / "a.npz") as content:
+        assert {name: content[name].dtype.name for name in content.files} == {"image": "uint8", "label": "int64"}
+    write_images(tmp_path / "b.npz", IMAGES, LABELS)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_unnamed_arrays_and_grey_images_are_read(tmp_path):
+    np.savez(tmp_path / "a.npz", IMAGES, LABELS.astype(np.int32))
+    np.testing.assert_array_equal(read(tmp_path / "a.npz")[0], IMAGES)
+    np.savez_compressed(tmp_path / "b.npz", image=IMAGES[..., 0], label=LABELS.astype(np.uint8))
+    images, labels = read_images(tmp_path / "b.npz", 3, (4, 5, 1))
+    np.testing.assert_array_equal(images, IMAGES[..., :1])
+    assert labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"image": IMAGES, "label": np.array([{}] * 6, dtype=object)}, "Python objects"),
+        ({"image": np.array([None] * 6, dtype=object), "label": LABELS}, "Python objects"),
+        ({"image": IMAGES, "label": LABELS + 1}, r"reach from 1 to 3; the data have classes 0\.\.2"),
+        ({"image": IMAGES, "label": LABELS - 1}, "reach from -1"),
+        ({"image": IMAGES, "label": LABELS[:5]}, r"labels have shape \(5,\)"),
+        ({"image": IMAGES, "label": LABELS + 0.5}, "float64"),
+        ({"image": IMAGES / 255, "label": LABELS}, "float64"),
+        ({"image": IMAGES[:, :3], "label": LABELS}, r"\(6, 3, 5, 3\)"),
+        ({"image": IMAGES[:0], "label": LABELS[:0]}, "at least one"),
+        ({"pictures": IMAGES}, "has pictures"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(tmp_path, content, message):
+    np.savez(tmp_path / "a.npz", **content)
+    with pytest.raises(UserError, match=message) as error:
+        read(tmp_path / "a.npz")
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_files_are_one_line(tmp_path):
+    np.savez(tmp_path / "a.npz", image=IMAGES, label=LABELS)
+    whole = (tmp_path / "a.npz").read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"\x80\x04nothing", whole[:200] + bytes(40) + whole[240:]):
+        (tmp_path / "b.npz").write_bytes(content)
+        with pytest.raises(UserError, match="make it again|plain arrays"):
+            read(tmp_path / "b.npz")
+    with pytest.raises(UserError, match="no such file"):
+        read(tmp_path / "c.npz")
+    np.save(tmp_path / "d.npy", IMAGES)
+    with pytest.raises(UserError, match="no npz file"):
+        read(tmp_path / "d.npy")

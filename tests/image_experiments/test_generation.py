@@ -1,0 +1,164 @@
+"""Sampling: images belong to (seed, number), every guidance does what it is named for, noise is what it says."""
+
+import pytest
+import torch
+
+from contrastive_dp import ClassifierGuidance, ContrastiveGuidance, NoiseSchedule, SupervisedContrastive
+from image_experiments.diffusion import DiffusionSettings, make_unet, read_diffusion, save_diffusion, train_diffusion
+from image_experiments.generation import GenerationSettings, make_guidance, make_solver, noisy, sample_batch
+from image_experiments.methods import KINDS, parse_method
+from image_experiments.networks import make_classifier
+from tests.contrastive_dp.conftest import small_unet
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A class-conditional model of bright and dark images, a classifier of them, and some of them."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(64) % 2
+    x = (80 + 100 * y[:, None, None, None] + torch.randint(-30, 31, (64, *SHAPE), generator=generator)).to(torch.uint8)
+    settings = DiffusionSettings(channels=(8, 16), steps=500, batch_size=32, learning_rate=5e-3, ema=0.98, label_dropout=0.1)
+    network = train_diffusion(settings, x, y, 2, 0, torch.device("cpu"), checkpoint=None, on_step=lambda *_: None)
+    encoder = make_classifier("small-cnn-8", 2, SHAPE, [0.5], [0.25], seed=1)
+    optimiser = torch.optim.Adam(encoder.parameters(), 3e-3)
+    for _ in range(60):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(encoder(x.float() / 255), y).backward()
+        optimiser.step()
+    return network, settings.noise_schedule(), encoder.eval(), x.float() / 127.5 - 1, y
+
+
+def sample(trained, method, n=16, first=0, seed=3, **settings):
+    network, schedule, encoder, x, y = trained
+    chosen = GenerationSettings(steps=10, batch_size=16, **settings)
+    method = parse_method(method)
+    guidance = make_guidance(method, chosen, encoder, x, y, seed)
+    labels = torch.arange(first, first + n) % 2
+    return sample_batch(network, schedule, method, guidance, chosen, labels, SHAPE, first, seed, 2, torch.device("cpu"))
+
+
+def test_the_model_makes_the_classes_that_are_asked_for(trained):
+    made = sample(trained, "unguided").float().mean(dim=(1, 2, 3))
+    assert made[1::2].mean() > made[::2].mean() + 50
+
+
+@pytest.mark.parametrize("settings", [{}, {"eta": 0.5}, {"solver": "ddpm"}, {"solver": "dpm-solver++"}, {"solver": "unipc"}])
+def test_an_image_belongs_to_its_number(trained, settings):
+    """Drawn alone or among others an unguided image differs by rounding alone; with another seed it is another."""
+    whole = sample(trained, "unguided", **settings).int()
+    part = sample(trained, "unguided", n=8, first=8, **settings).int()
+    assert (whole[8:] - part).abs().max() <= 1
+    assert (whole - sample(trained, "unguided", seed=4, **settings).int()).abs().float().mean() > 2
+    brightness = whole.float().mean(dim=(1, 2, 3))
+    assert brightness[1::2].mean() > brightness[::2].mean() + 50
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_guidance_changes_the_images_more_when_stronger(trained, kind):
+    plain = sample(trained, "unguided").float()
+    weak, strong = ((sample(trained, f"{kind}:{scale}").float() - plain).square().mean() for scale in (0.1, 0.5))
+    assert 0 < weak < strong
+
+
+def test_class_guidance_raises_the_encoders_confidence_and_its_reverse_lowers_it(trained):
+    encoder, labels = trained[2], torch.arange(16) % 2
+
+    def margin(method):
+        logits = encoder(sample(trained, method).float() / 255).detach()
+        return float((logits.gather(1, labels[:, None]) - logits.gather(1, 1 - labels[:, None])).mean())
+
+    for kind in ("classifier", "supervised", "anchored"):
+        assert margin(f"{kind}:0.3") > margin("unguided") > margin(f"{kind}-reversed:0.3"), kind
+
+
+def test_settings_reach_the_guidance(trained):
+    encoder, x, y = trained[2:]
+    settings = GenerationSettings(window=(5, 400), at="xt", relative=False, every=2, temperature=0.4, head=8)
+    guidance = make_guidance(parse_method("supervised-reversed:0.2"), settings, encoder, x, y, 0)
+    assert isinstance(guidance, ContrastiveGuidance)
+    assert guidance.loss == SupervisedContrastive(0.4)
+    assert (guidance.scale, guidance.window, guidance.at, guidance.relative, guidance.every) == (0.2, (5, 400), "xt", False, 2)
+    assert guidance.reverse
+    assert guidance.embed(x).shape == (64, 8)
+    assert isinstance(make_guidance(parse_method("classifier"), settings, encoder, x, y, 0), ClassifierGuidance)
+    anchored = make_guidance(parse_method("anchored"), GenerationSettings(anchors=10), encoder, x, y, 0)
+    assert anchored.loss.anchors.shape == (10, 128)
+    assert make_guidance(parse_method("unguided"), settings, encoder, x, y, 0) is None
+
+
+def test_the_encoder_is_fed_images_in_the_unit_range(trained):
+    """At x0_hat, with images in [-1, 1], everything the encoder sees lies within what it was trained on, or near it."""
+    seen = []
+    network, schedule, encoder, x, y = trained
+
+    class Spy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = encoder
+
+        def forward(self, images):
+            seen.append((float(images.detach().min()), float(images.detach().max())))
+            return self.inner(images)
+
+    settings = GenerationSettings(steps=10, window=(0, 300))
+    guidance = make_guidance(parse_method("classifier"), settings, Spy(), x, y, 0)
+    sample_batch(network, schedule, parse_method("classifier"), guidance, settings, y[:4], SHAPE, 0, 0, 2, torch.device("cpu"))
+    assert len(seen) == 3
+    assert all(-0.3 < low < 0.5 < high < 1.3 for low, high in seen)
+
+
+def test_fast_solvers_keep_our_noise_schedule():
+    schedule = NoiseSchedule.cosine(1000)
+    for solver in ("dpm-solver++", "unipc"):
+        levels = make_solver(solver, schedule).alphas_cumprod
+        torch.testing.assert_close(levels.double(), schedule.alpha_bar, rtol=1e-4, atol=1e-7)
+
+
+def test_noise_has_the_stated_standard_deviation():
+    plain = torch.full((50, 3, 16, 16), 128, dtype=torch.uint8)
+    made = noisy(plain, 0.1, 5).float() / 255 - 128 / 255
+    assert float(made.std()) == pytest.approx(0.1, rel=0.02)
+    assert abs(float(made.mean())) < 0.002
+    assert torch.equal(noisy(plain, 0.1, 5)[10:20], noisy(plain, 0.1, 5)[10:20])
+    assert not torch.equal(noisy(plain, 0.1, 5), noisy(plain, 0.1, 6))
+
+
+def test_a_trained_model_comes_back_and_another_architecture_is_refused(trained, tmp_path):
+    settings = DiffusionSettings(channels=(8, 16), label_dropout=0.1)
+    save_diffusion(tmp_path / "d.safetensors", trained[0])
+    network, schedule, conditional = read_diffusion(settings, tmp_path / "d.safetensors", 2, SHAPE)
+    x, t, y = torch.randn(3, *SHAPE), torch.tensor([5, 500, 900]), torch.tensor([0, 1, 0])
+    assert torch.equal(network(x, t, y), trained[0](x, t, y))
+    assert conditional
+    assert len(schedule) == 1000
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        read_diffusion(DiffusionSettings(channels=(16, 32)), tmp_path / "d.safetensors", 2, SHAPE)
+
+
+def test_a_diffusers_pipeline_is_loaded_and_must_fit(tmp_path):
+    from diffusers import DDPMScheduler
+
+    unet = small_unet()
+    unet.save_pretrained(tmp_path / "unet")
+    DDPMScheduler(num_train_timesteps=100).save_pretrained(tmp_path / "scheduler")
+    network, schedule, conditional = read_diffusion(DiffusionSettings(load=tmp_path), None, 10, (3, 8, 8))
+    assert not conditional
+    assert len(schedule) == 100
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([3, 50])
+    torch.testing.assert_close(network(x, t, torch.tensor([0, 1])), unet(x, t).sample)
+    with pytest.raises(ValueError, match=r"makes images \(3, 8, 8\), the data have \(1, 8, 8\)"):
+        read_diffusion(DiffusionSettings(load=tmp_path), None, 10, SHAPE)
+
+
+def test_unets_are_built_as_asked():
+    unet = make_unet(DiffusionSettings(channels=(16, 32), attention=(False, True), conditional=False), 10, (3, 16, 16), 0)
+    assert unet.config["down_block_types"] == ("DownBlock2D", "AttnDownBlock2D")
+    assert unet.config["up_block_types"] == ("AttnUpBlock2D", "UpBlock2D")
+    assert unet.config["num_class_embeds"] is None
+    with pytest.raises(ValueError, match="cannot be halved 3 times"):
+        make_unet(DiffusionSettings(channels=(8, 8, 8, 8)), 10, (3, 12, 12), 0)
+    for bad in ({"channels": (12,)}, {"channels": ()}, {"attention": (True,)}, {"ema": 1.0}, {"steps": 0}, {"timesteps": 1}):
+        with pytest.raises(ValueError, match="channels|attention|ema|steps"):
+            DiffusionSettings(**bad)

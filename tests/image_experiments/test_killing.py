@@ -1,0 +1,122 @@
+"""Killed with SIGKILL at random moments, the same command goes on: bit-identical files, no more than one checkpoint interval repeated."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EVERY = 10
+TINY = [
+    "--train", "60", "--validation", "20", "--test", "60", "--synthetic", "48",
+    "--methods", "real", "unguided", "noise", "infonce:0.3",
+    "--encoder.network", "small-cnn-8", "--encoder.steps", "60", "--encoder.checkpoint-every", str(EVERY), "--encoder.batch-size", "32",
+    "--classifier.network", "small-cnn-8", "--classifier.steps", "60", "--classifier.checkpoint-every", str(EVERY),
+    "--classifier.batch-size", "32", "--classifier.validate-every", "25",
+    "--diffusion.channels", "8", "16", "--diffusion.steps", "95", "--diffusion.checkpoint-every", str(EVERY), "--diffusion.batch-size", "16",
+    "--generation.steps", "5", "--generation.batch-size", "16", "--selection.surplus", "1.5", "--selection.criterion", "confidence",
+    "--evaluation.autoattack-images", "6", "--evaluation.batch-size", "20", "--evaluation.pgd-steps", "5",
+    "--description.steps", "40",
+]  # fmt: skip
+STAGES = ("data", "diffusion", "encoder", "judge", "generate", "select", "describe", "classifier", "evaluate")
+
+
+def start(out, journal, workers):
+    environment = {**os.environ, "JOURNAL": str(journal), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.image_experiments.journalled", *TINY, "--out", str(out), "--workers", str(workers)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def kill_at(process, journal, stage, delay):
+    """Wait until a stage of this kind has begun (or the run ended), then a little, then SIGKILL; True if the run was still going."""
+    begun = journal.stat().st_size if journal.exists() else 0
+    while process.poll() is None:
+        if journal.exists() and any(line.startswith(stage) for line in journal.read_text()[begun:].splitlines()):
+            break
+        time.sleep(0.02)
+    time.sleep(delay)
+    going = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with journal.open("a") as stream:
+        stream.write("KILLED\n")
+    return going
+
+
+def contents(out):
+    """{file: bytes} of everything but times; half-written and forgotten files would show."""
+    found = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != ".lock"):
+        name = str(path.relative_to(out))
+        if path.suffix == ".json":
+            content = json.loads(path.read_text())
+            content.pop("seconds")
+            content.get("settings", {}).pop("out", None)
+            content.get("settings", {}).pop("workers", None)
+            found[name] = json.dumps(content).encode()
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def most_repeated(journal):
+    """{stage: largest number of steps, batches or parts done again after a kill}."""
+    repeated, last, resumed = {}, {}, set()
+    for line in journal.read_text().splitlines():
+        if line == "KILLED":
+            resumed = set(last)
+            continue
+        name, done = line.rsplit(" ", 1)
+        if int(done) == 0:
+            continue
+        if name in resumed:
+            repeated[name] = max(repeated.get(name, 0), last[name] - int(done) + 1)
+            resumed.discard(name)
+        last[name] = int(done)
+    return repeated
+
+
+def finish_and_compare(out, journal, reference):
+    process = start(out, journal, 2)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    found, expected = contents(out), contents(reference)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in found if found[name] != expected[name]] == []
+    for name, count in most_repeated(journal).items():
+        assert count <= (EVERY if name.split("/")[0] in ("diffusion", "encoder", "judge", "classifier") else 1), (name, count)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The same run, never interrupted, in one process."""
+    folder = tmp_path_factory.mktemp("reference")
+    process = start(folder / "out", folder / "journal", 1)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return folder / "out"
+
+
+def test_a_run_killed_twice_ends_as_if_it_never_was(reference, tmp_path):
+    """And two processes make what one makes."""
+    journal = tmp_path / "journal"
+    for stage, delay in (("diffusion", 0.3), ("evaluate", 1.0)):
+        assert kill_at(start(tmp_path / "out", journal, 2), journal, stage, delay)
+    finish_and_compare(tmp_path / "out", journal, reference)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_twenty_moments_over_all_stages_ends_as_if_it_never_was(reference, tmp_path):
+    rng = random.Random(0)
+    journal, out, kills, while_going = tmp_path / "journal", tmp_path / "out", [*STAGES, *STAGES, "encoder", "evaluate"], 0
+    for stage in sorted(kills, key=STAGES.index):
+        while_going += kill_at(start(out, journal, 2), journal, stage, rng.uniform(0, 0.6))
+    print(f"{while_going} of {len(kills)} kills met a run that was going; repeated: {most_repeated(journal)}")
+    assert while_going >= 15  # the others came too late: what they waited for was done
+    finish_and_compare(out, journal, reference)

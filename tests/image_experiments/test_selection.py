@@ -1,0 +1,152 @@
+"""Scores against their definitions, and the choice of the best of each class against a plain loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from contrastive_dp import ClassifierFeatures
+from image_experiments.methods import parse_method
+from image_experiments.networks import make_classifier
+from image_experiments.selection import SelectionSettings, best_of_each_class, keeps_highest, pseudo_labels, scores
+
+
+@pytest.fixture(scope="module")
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    encoder = make_classifier("small-cnn-8", 4, (1, 8, 8), [0.5], [0.3], seed=2).eval().double()
+    x = torch.randint(0, 256, (30, 1, 8, 8), generator=generator).to(torch.uint8)
+    real = torch.randint(0, 256, (40, 1, 8, 8), generator=generator).to(torch.uint8)
+    return encoder, x, torch.arange(30) % 4, real, torch.arange(40) % 4
+
+
+class Double(torch.nn.Module):
+    """The network in double precision on what the stages hand over in single."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x.double())
+
+
+def found(problem, criterion):
+    encoder, x, y, real, real_y = problem
+    wrapped = Double(encoder)
+    features = Double(ClassifierFeatures(encoder))
+    return scores(criterion, wrapped, features, x, y, real, real_y, seed=1).double().numpy()
+
+
+def features_of(problem, x):
+    z = ClassifierFeatures(problem[0])(x.double() / 127.5 - 1).detach().numpy()
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+def test_confidence_and_entropy_by_their_definitions(problem):
+    encoder, x, y = problem[:3]
+    p = encoder(x.double() / 255).softmax(dim=1).detach().numpy()
+    np.testing.assert_allclose(found(problem, "confidence"), p[np.arange(30), y], rtol=1e-6)
+    np.testing.assert_allclose(found(problem, "entropy"), [-sum(v * math.log(v) for v in row) for row in p], rtol=1e-6)
+
+
+def test_gradient_norm_by_finite_differences(problem):
+    encoder, x, y = problem[:3]
+    loss = lambda images: -encoder(images).log_softmax(dim=1)[torch.arange(30), y]  # noqa: E731
+    base = x.float().double() / 255
+    h, total = 1e-6, np.zeros(30)
+    for i in range(64):
+        step = torch.zeros(64, dtype=torch.double)
+        step[i] = h
+        step = step.reshape(1, 1, 8, 8)
+        total += ((loss(base + step) - loss(base - step)) / (2 * h)).detach().numpy() ** 2
+    np.testing.assert_allclose(found(problem, "gradient-norm"), np.sqrt(total), rtol=1e-4)
+
+
+def test_class_separation_and_density_by_plain_loops(problem):
+    _, x, y, real, real_y = problem
+    z, anchors = features_of(problem, x), features_of(problem, real)
+    centres = [anchors[real_y.numpy() == k].mean(axis=0) for k in range(4)]
+    distance = np.array([[np.linalg.norm(row - centre) for centre in centres] for row in z])
+    expected = [min(distance[i, k] for k in range(4) if k != y[i]) - distance[i, y[i]] for i in range(30)]
+    np.testing.assert_allclose(found(problem, "class-separation"), expected, atol=1e-5)
+    nearest, _ = NearestNeighbors(n_neighbors=5).fit(anchors).kneighbors(z)
+    np.testing.assert_allclose(found(problem, "density"), -nearest[:, 4], atol=1e-5)
+
+
+def test_random_scores_follow_the_seed(problem):
+    encoder, x, y, real, real_y = problem
+    one, same, other = (scores("random", encoder, encoder, x, y, real, real_y, seed) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("highest", [True, False])
+def test_the_best_of_each_class_are_kept(highest):
+    rng = np.random.default_rng(0)
+    score, y = torch.from_numpy(rng.normal(size=200)), torch.from_numpy(rng.integers(0, 5, 200))
+    kept = best_of_each_class(score, y, 50, highest, 5).numpy()
+    assert len(set(kept)) == 50
+    for k in range(5):
+        members = np.flatnonzero(y.numpy() == k)
+        best = sorted(members, key=lambda i: -score[i] if highest else score[i])[:10]
+        assert sorted(best) == [i for i in kept if y[i] == k]
+
+
+def test_small_classes_give_all_and_others_fill_up():
+    y = torch.tensor([0] * 50 + [1] * 3 + [2] * 50)
+    kept = best_of_each_class(torch.arange(103.0), y, 43, True, 3)
+    assert y[kept].bincount().tolist() == [20, 3, 20]
+    with pytest.raises(ValueError, match="larger surplus"):
+        best_of_each_class(torch.arange(103.0), y, 104, True, 3)
+    assert best_of_each_class(torch.zeros(103), y, 3, True, 3).tolist() == [0, 50, 53]  # ties: the first
+
+
+def test_pseudo_labels_are_the_encoders(problem):
+    encoder, x = problem[:2]
+    assert torch.equal(pseudo_labels(Double(encoder), x), encoder(x.double() / 255).argmax(dim=1))
+
+
+def test_directions_of_the_criteria():
+    for criterion, highest in (("confidence", True), ("entropy", False), ("gradient-norm", False), ("density", True)):
+        assert keeps_highest(SelectionSettings(criterion=criterion)) is highest
+        assert keeps_highest(SelectionSettings(criterion=criterion, order="highest"))
+        assert not keeps_highest(SelectionSettings(criterion=criterion, order="lowest"))
+    with pytest.raises(ValueError, match="surplus"):
+        SelectionSettings(surplus=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "scale", "reverse"),
+    [
+        ("real", "real", 0, False),
+        ("infonce", "infonce-0.3", 0.3, False),
+        ("anchored-reversed:0.05", "anchored-reversed-0.05", 0.05, True),
+        ("noise", "noise-0.1", 0.1, False),
+        ("hard-negative:2", "hard-negative-2", 2, False),
+        ("classifier-free:1.5", "classifier-free-1.5", 1.5, False),
+        ("npz:/data/some file.npz", "npz-some_file", 0, False),
+    ],
+)
+def test_methods_are_named(text, label, scale, reverse):
+    method = parse_method(text)
+    assert (method.label, method.scale, method.reverse) == (label, scale, reverse)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("infonse:0.3", "did you mean infonce"),
+        ("infonce:-1", "must be a finite number > 0"),
+        ("infonce:nan", "must be a finite number > 0"),
+        ("infonce:", "must be a finite number > 0"),
+        ("real:1", "takes no scale"),
+        ("noise-reversed", "cannot be reversed"),
+        ("npz", "name the file"),
+    ],
+)
+def test_unknown_methods_are_one_line(text, message):
+    with pytest.raises(Exception, match=message):
+        parse_method(text)

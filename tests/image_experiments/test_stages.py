@@ -1,0 +1,165 @@
+"""Stages: skipped while nothing changed, run again when settings, code, inputs or outputs did; a failure keeps what was made."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from command_line.output import UserError
+from image_experiments import stages
+from image_experiments.scheduler import run_all
+from image_experiments.stages import Stage, code_digest, imported, is_current, source_digest
+
+RAN = []
+ERRORS = [Exception()]
+
+
+def write(run, text):
+    RAN.append("write")
+    run.outputs["file"].write_text(text)
+    return {"length": len(text)}
+
+
+def copy(run, times):
+    RAN.append("copy")
+    run.outputs["file"].write_text(run.inputs["source"]["file"].read_text() * times)
+    return {"from": run.results["source"]["length"]}
+
+
+def fail(run):
+    RAN.append("fail")
+    (run.scratch / "half").write_text("kept for the next try")
+    raise ERRORS[0]
+
+
+def plan(text="ab", times=2, outside="x"):
+    first = Stage("first/a", write, {"text": text}, {"file": "made/first.txt"}, outside={"file": outside})
+    return [first, Stage("second/a", copy, {"times": times}, {"file": "made/second.txt"}, {"source": first})]
+
+
+def run(out, planned, where="cpu, 1 threads"):
+    RAN.clear()
+    run_all(planned, out, where, "cpu", 1, 1)
+    return list(RAN)
+
+
+def test_stages_run_once_and_again_only_where_something_changed(tmp_path):
+    assert run(tmp_path, plan()) == ["write", "copy"]
+    assert (tmp_path / "made/second.txt").read_text() == "abab"
+    assert run(tmp_path, plan()) == []
+    assert run(tmp_path, plan(times=3)) == ["copy"]
+    assert run(tmp_path, plan(text="cd", times=3)) == ["write", "copy"]
+    assert run(tmp_path, plan(text="cd", times=3, outside="y")) == ["write"]  # it made the same: the second has nothing to do
+    assert run(tmp_path, plan(text="cd", times=3, outside="y"), where="cuda, 1 threads") == ["write", "copy"]
+
+
+def test_a_file_that_was_touched_or_lost_is_made_again(tmp_path):
+    run(tmp_path, plan())
+    (tmp_path / "made/first.txt").write_text("other")
+    assert run(tmp_path, plan()) == ["write"]
+    (tmp_path / "made/second.txt").unlink()
+    assert run(tmp_path, plan()) == ["copy"]
+    (tmp_path / "stages/second/a.json").unlink()
+    assert run(tmp_path, plan()) == ["copy"]
+
+
+def test_a_damaged_stamp_is_one_line(tmp_path):
+    run(tmp_path, plan())
+    for content in ("{", "[]", "{}"):
+        (tmp_path / "stages/first/a.json").write_text(content)
+        with pytest.raises(UserError, match="is damaged; delete it"):
+            run(tmp_path, plan())
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "made/x"),
+            r"bad: cannot use made/x \(No space left on device\); free some space",
+        ),
+        (ValueError("scale=-1 must be > 0"), "bad: scale=-1 must be > 0"),
+        (UserError("two\nlines"), "bad: two lines"),
+    ],
+)
+def test_a_failure_names_the_stage_keeps_the_others_and_its_own_checkpoints(tmp_path, error, message):
+    ERRORS[0] = error
+    bad = Stage("bad", fail, {}, {})
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, [*plan(), bad])
+    assert (tmp_path / "made/second.txt").read_text() == "abab"
+    assert not (tmp_path / "stages/bad.json").exists()
+    assert len(list((tmp_path / "unfinished").glob("bad-*/half"))) == 1
+    assert run(tmp_path, plan()) == []
+
+
+def test_an_error_of_ours_is_no_user_error(tmp_path):
+    ERRORS[0] = ZeroDivisionError("bug")
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, [Stage("bad", fail, {}, {})])
+
+
+def test_checkpoints_of_other_settings_are_never_met(tmp_path):
+    seen = []
+
+    def look(run, text):
+        seen.append(sorted(path.name for path in run.scratch.iterdir()))
+        (run.scratch / text).write_text("")
+        if len(seen) < 3:
+            raise ValueError("stopped")
+        return {}
+
+    stage = lambda text: [Stage("look", look, {"text": text}, {})]  # noqa: E731
+    for text in ("a", "b"):
+        with pytest.raises(UserError):
+            run_all(stage(text), tmp_path, "cpu", "cpu", 1, 1)
+    run_all(stage("a"), tmp_path, "cpu", "cpu", 1, 1)
+    assert seen == [[], [], ["a"]]
+    assert not list((tmp_path / "unfinished").iterdir())  # nothing is left behind
+
+
+def test_the_code_of_a_stage_is_what_it_imports_directly_or_not(tmp_path, monkeypatch):
+    package = tmp_path / "image_experiments_copy"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("from image_experiments_copy import b\n")
+    (package / "b.py").write_text("import image_experiments_copy.c\nimport numpy\n")
+    (package / "c.py").write_text("X = 1\n")
+    (package / "d.py").write_text("X = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(stages, "OURS", ("image_experiments_copy",))
+    stages.module_path.cache_clear()
+    found = imported("def f(run):\n    from image_experiments_copy.a import thing\n    import torch\n")
+    assert found - {"image_experiments_copy"} == {f"image_experiments_copy.{name}" for name in "abc"}
+    stages.module_path.cache_clear()
+
+
+def test_training_does_not_depend_on_the_code_of_evaluation():
+    """A change in the attacks' package code runs the evaluation again, not the diffusion model."""
+    from image_experiments import pipeline
+
+    assert code_digest(pipeline.train_diffusion) != code_digest(pipeline.evaluate)
+    import inspect
+
+    diffusion = imported(inspect.getsource(pipeline.train_diffusion))
+    assert "image_experiments.diffusion" in diffusion
+    assert "contrastive_dp.training" in diffusion
+    assert "image_experiments.evaluation" not in diffusion
+    assert "image_experiments.settings" not in diffusion
+
+
+def test_digests_of_folders_see_every_change(tmp_path):
+    (tmp_path / "a").write_text("1")
+    before = source_digest(tmp_path)
+    (tmp_path / "a").write_text("22")
+    assert source_digest(tmp_path) != before
+    assert source_digest(tmp_path / "a") != source_digest(Path(__file__))
+
+
+def test_stamps_hold_results_and_checksums(tmp_path):
+    run(tmp_path, plan())
+    stamp = json.loads((tmp_path / "stages/second/a.json").read_text())
+    assert stamp["results"] == {"from": 2}
+    assert stamp["outputs"]["file"]["path"] == "made/second.txt"
+    assert is_current(plan()[1], tmp_path, "cpu, 1 threads")
