@@ -29,13 +29,14 @@ def evaluate_classifier(
     classifier = classifier.to(run.device)
     x, y = real.test.x.to(run.device).float() / 255, real.test.y.to(run.device)
     n = len(y) if settings.autoattack_images is None else min(settings.autoattack_images, len(y))
+    batches = -(-len(y) // settings.batch_size)
     most = 4 * -(-n // settings.batch_size)  # batches of AutoAttack's four parts, if every image stays robust
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
     outcomes: dict[str, Any] = {}
     for i, threat in enumerate(threats):
+        scratch = (run.scratch / f"pgd-{i}.pt", run.scratch / f"autoattack-{i}.pt")
         key = f"{threat.norm}-{threat.eps:.6g}"
-        batches = -(-len(y) // settings.batch_size)
         pgd = pgd_robustness(
             classifier,
             x,
@@ -43,7 +44,7 @@ def evaluate_classifier(
             threat,
             settings,
             mixed_seed(seed, 100 + i),
-            checkpoint=run.scratch / f"pgd-{i}.pt",
+            checkpoint=scratch[0],
             on_batch=lambda batch: run.report(batch, batches + most),
         )
         outcomes |= {"clean": pgd.clean.numpy(), f"pgd-{settings.pgd_steps} {key}": pgd.robust.numpy()}
@@ -58,7 +59,7 @@ def evaluate_classifier(
             len(real.classes),
             batch_size=settings.batch_size,
             seed=mixed_seed(seed, 200 + i),
-            checkpoint=run.scratch / f"autoattack-{i}.pt",
+            checkpoint=scratch[1],
             on_batch=lambda batch: run.report(batches + batch, batches + most),
         )
         outcomes[f"autoattack {key}"] = auto.robust.cpu().numpy()

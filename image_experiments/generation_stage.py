@@ -44,8 +44,8 @@ def generate_in_parts(
                 network, schedule, method, guidance, settings, asked, real.shape, batch * size, seed, classes, run.device
             )
             write_images(path, made.numpy().transpose(0, 2, 3, 1), asked.numpy())
+            run.report(batch + 1, batches)
         found, of = read_images(path, classes, (height, width, channels))
         images.append(found)
         labels.append(of)
-        run.report(batch + 1, batches)
     write_images(run.outputs["images"], np.concatenate(images)[:count], np.concatenate(labels)[:count])

@@ -50,7 +50,7 @@ def parse_method(text: str) -> Method:
     known = ("real", "unguided", "noise", "npz", *KINDS)
     if kind not in known:
         near = difflib.get_close_matches(kind, known, n=1)
-        raise UserError(f"--methods {text}: unknown{f'; did you mean {near[0]}?' if near else ''}; use one of {', '.join(known)}")
+        raise UserError(f"--methods {text}: unknown{f', did you mean {near[0]}?' if near else ''}; use one of {', '.join(known)}")
     if kind in ("real", "unguided"):
         if colon or reverse:
             raise UserError(f"--methods {text}: {kind} takes no scale and no direction; write {kind}")

@@ -33,7 +33,10 @@ def metric_rows(settings: Settings, out: Path, dataset: str) -> list[Row]:
 def description_rows(settings: Settings, out: Path) -> list[Row]:
     """A row for each synthetic set."""
     return [
-        {"method": method.label, "seed": seed} | results(out, f"describe/{method.label}/seed{seed}")
+        {"method": method.label, "seed": seed}
+        | {
+            name: float(value) for name, value in results(out, f"describe/{method.label}/seed{seed}").items()
+        }  # JSON holds NaN as text
         for method in settings.parsed_methods()
         if method.kind != "real"
         for seed in range(settings.seed, settings.seed + settings.seeds)

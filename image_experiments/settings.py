@@ -200,7 +200,7 @@ def preset_named(arguments: list[str]) -> Settings:
             named = argument.removeprefix("--preset=")
     if named not in PRESETS:
         near = difflib.get_close_matches(named, PRESETS, n=1)
-        raise UserError(f"--preset {named}: unknown{f'; did you mean {near[0]}?' if near else ''}; use one of {', '.join(PRESETS)}")
+        raise UserError(f"--preset {named}: unknown{f', did you mean {near[0]}?' if near else ''}; use one of {', '.join(PRESETS)}")
     return PRESETS[named]()
 
 

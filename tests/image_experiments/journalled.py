@@ -1,4 +1,4 @@
-"""run_cifar.py with a journal: JOURNAL gets a line "stage done" for each step, batch or part that a stage reports. For the tests of killing.
+"""run_cifar.py with a journal: JOURNAL gets a line "stage done" for each step, batch or part that a stage reports.
 
 The wrapping happens on import, because worker processes import the main module of the program that starts them.
 """

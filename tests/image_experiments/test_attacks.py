@@ -50,7 +50,7 @@ def test_autoattack_agrees_with_the_exact_margin_image_by_image(problem, norm, e
     dual = np.linalg.norm(classifier.weights, 1 if norm == "linf" else 2)
     truth = (2 * y.numpy() - 1) * (z @ classifier.weights + classifier.bias) > eps * dual
     assert (found.robust.numpy() != truth).mean() <= 0.005
-    assert found.warnings == ["with only 2 classes it is not possible to use the DLR loss!"] or found.warnings == []
+    assert found.warnings == []
     assert list(found.after) == ["clean", "apgd-ce", "fab", "square"]
 
 
@@ -178,5 +178,5 @@ def test_contradiction_between_pgd_and_autoattack_is_warned_of():
 
 @pytest.mark.parametrize(("norm", "eps"), [("l1", 0.1), ("linf", float("nan")), ("l2", -1.0), ("linf", float("inf"))])
 def test_bad_threats_are_refused(norm, eps):
-    with pytest.raises(ValueError, match="norm|eps"):
+    with pytest.raises(ValueError, match=r"norm|eps"):
         Threat(norm, eps)

@@ -254,7 +254,7 @@ def member(name, kind=None, link=""):
 )
 def test_an_archive_that_points_outside_is_refused_whole(tmp_path, content):
     (tmp_path / "archive").write_bytes(content)
-    with pytest.raises(UserError, match="points outside|is a link"):
+    with pytest.raises(UserError, match=r"points outside|is a link"):
         read_images(tmp_path / "archive", 0, None)
     assert os.listdir(tmp_path) == ["archive"]
 
@@ -266,7 +266,7 @@ def test_damaged_archives_and_images_are_one_line(tmp_path):
         whole = tar_of(members, kind)
         for end in (len(whole) // 2, len(whole) - 20, 0):
             (tmp_path / "archive").write_bytes(whole[:end])
-            with pytest.raises(UserError, match="archive|no images"):
+            with pytest.raises(UserError, match=r"archive|no images"):
                 read_images(tmp_path / "archive", 0, None)
     whole = zip_of(members)
     (tmp_path / "archive").write_bytes(whole[:-30])
@@ -275,7 +275,7 @@ def test_damaged_archives_and_images_are_one_line(tmp_path):
     (tmp_path / "archive").write_bytes(
         whole.replace(written_bytes := members["train/left/000.png"], written_bytes[:20] + bytes(len(written_bytes) - 20))
     )
-    with pytest.raises(UserError, match="damaged|decoded"):
+    with pytest.raises(UserError, match=r"damaged|decoded"):
         read_images(tmp_path / "archive", 0, None)
     with pytest.raises(UserError, match="no such file"):
         read_images(tmp_path / "nothing", 0, None)

@@ -160,5 +160,5 @@ def test_unets_are_built_as_asked():
     with pytest.raises(ValueError, match="cannot be halved 3 times"):
         make_unet(DiffusionSettings(channels=(8, 8, 8, 8)), 10, (3, 12, 12), 0)
     for bad in ({"channels": (12,)}, {"channels": ()}, {"attention": (True,)}, {"ema": 1.0}, {"steps": 0}, {"timesteps": 1}):
-        with pytest.raises(ValueError, match="channels|attention|ema|steps"):
+        with pytest.raises(ValueError, match=r"channels|attention|ema|steps"):
             DiffusionSettings(**bad)

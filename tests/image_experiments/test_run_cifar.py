@@ -1,0 +1,295 @@
+"""The command: what it writes, what it skips, what it refuses, in one line and with the right exit status."""
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from image_experiments import run_cifar
+from image_experiments.networks import make_classifier
+from image_experiments.report import differences
+from tests.image_experiments.conftest import write_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "--train", "60", "--validation", "20", "--test", "60", "--synthetic", "40", "--workers", "1",
+    "--encoder.network", "small-cnn-8", "--encoder.steps", "30", "--encoder.batch-size", "32",
+    "--classifier.network", "small-cnn-8", "--classifier.steps", "30", "--classifier.batch-size", "32",
+    "--diffusion.channels", "8", "16", "--diffusion.steps", "40", "--diffusion.batch-size", "16",
+    "--generation.steps", "4", "--generation.batch-size", "20",
+    "--evaluation.autoattack-images", "4", "--evaluation.pgd-steps", "5", "--description.steps", "20",
+]  # fmt: skip
+
+
+def run(*arguments, out=None):
+    return run_cifar.main([*SMALL, *arguments, *(["--out", str(out)] if out else [])])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small run with every way to make synthetic images, over two seeds."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    methods = ("real", "unguided", "noise:0.2", "supervised:0.2", "anchored-reversed:0.1")
+    assert run("--methods", *methods, "--seeds", "2", "--evaluation.threats", "l2:0.4", "--tensorboard", out=out) == 0
+    return out
+
+
+def rows(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_table_has_the_fixed_columns_and_a_row_for_each_run(finished):
+    table = rows(finished / "metrics.csv")
+    columns = ["dataset", "method", "seed", "n_real", "n_synthetic", "clean_accuracy", "robust_accuracy", "attack", "norm", "eps"]
+    assert list(table[0]) == columns
+    methods = ["real", "unguided", "noise-0.2", "supervised-0.2", "anchored-reversed-0.1"]
+    keys = [(row["method"], row["seed"], row["attack"], row["norm"]) for row in table]
+    attacks = [("pgd-5", "linf"), ("autoattack", "linf"), ("pgd-5", "l2"), ("autoattack", "l2")]
+    assert keys == [(m, s, *attack) for m in methods for s in "01" for attack in attacks]
+    assert {row["n_synthetic"] for row in table if row["method"] == "real"} == {"0"}
+    assert {row["n_real"] for row in table} == {"60"}
+    assert {(row["norm"], row["eps"]) for row in table} == {("linf", "0.15"), ("l2", "0.4")}
+
+
+def test_every_number_of_the_table_follows_from_the_outcomes_image_by_image(finished):
+    for row in rows(finished / "metrics.csv"):
+        outcomes = np.load(finished / "outcomes" / f"{row['method']}-seed{row['seed']}.npz")
+        robust = outcomes[f"{row['attack']} {row['norm']}-{float(row['eps']):.6g}"]
+        assert float(row["robust_accuracy"]) == pytest.approx(robust.mean())
+        assert float(row["clean_accuracy"]) == pytest.approx(outcomes["clean"][: len(robust)].mean())
+        assert not (robust & ~outcomes["clean"][: len(robust)]).any()
+
+
+def test_the_files_that_were_promised_are_there(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert set(summary) == {"settings", "versions", "data", "seeds", "warnings", "results", "seconds"}
+    assert summary["seeds"] == [0, 1]
+    assert len(summary["data"]["sha256"]) == 64
+    assert summary["settings"]["classifier.steps"] == 30
+    assert set(summary["seconds"]) == set(summary["results"]) | {"this call"}
+    for label in ("unguided", "noise-0.2", "supervised-0.2"):
+        with np.load(finished / "synthetic" / label / "seed0.npz") as content:
+            assert content["image"].shape == (40, 8, 8, 1)
+            assert np.bincount(content["label"]).tolist() == [4] * 10
+        assert (finished / "synthetic" / label / "samples.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("samples.png", "curves.png", "robust_accuracy.png", "details.csv", "description.csv", "differences.csv"):
+        assert (finished / name).is_file(), name
+    assert len(rows(finished / "curves" / "diffusion-seed0.csv")) == 0  # one row every 100 steps
+    assert len(rows(finished / "curves" / "real-seed1.csv")) == 1
+    assert list((finished / "tensorboard").rglob("events*"))
+    assert not list((finished / "unfinished").iterdir())
+    noisy, plain = (
+        np.load(finished / "synthetic" / label / "seed1.npz")["image"].astype(float) for label in ("noise-0.2", "unguided")
+    )
+    inner = (plain > 100) & (plain < 155)
+    assert (noisy - plain)[inner].std() / 255 == pytest.approx(0.2, rel=0.15)
+
+
+def test_the_description_is_of_the_synthetic_images(finished):
+    table = rows(finished / "description.csv")
+    assert [(row["method"], row["seed"]) for row in table][:2] == [("unguided", "0"), ("unguided", "1")]
+    assert len(table) == 8
+    for row in table:
+        assert 0 <= float(row["label_error"]) <= 1
+        assert float(row["frechet_distance"]) > 0
+        assert float(row["nearest_training_image"]) > 0
+
+
+def test_the_same_command_has_nothing_left_to_do(finished, capsys):
+    methods = ("real", "unguided", "noise:0.2", "supervised:0.2", "anchored-reversed:0.1")
+    more = ("--methods", *methods, "--seeds", "2", "--evaluation.threats", "l2:0.4")
+    before = (finished / "metrics.csv").read_bytes()
+    assert run(*more, "--dry-run", out=finished) == 0
+    assert "0 of 45 stages" in capsys.readouterr().out
+    assert run(*more, out=finished) == 0
+    capsys.readouterr()
+    assert (finished / "metrics.csv").read_bytes() == before
+    assert run(*more, "--classifier.steps", "31", "--dry-run", out=finished) == 0
+    output = capsys.readouterr().out
+    assert "20 of 45 stages" in output  # classifiers and evaluations
+    assert "unchanged  generate/unguided/seed0" in output
+
+
+def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
+    assert run_cifar.main(["--preset", "cpu", "--classifier.beta", "3", "--dry-run", "--out", str(tmp_path / "o")]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("settings: preset=cpu")
+    assert "beta=3.0" in output
+    assert "seeds=3" in output
+    assert "would run  evaluate/infonce-0.3/seed2" in output
+    assert not (tmp_path / "o").exists()
+
+
+def test_presets_are_complete_and_the_papers_is_the_published_one(capsys):
+    for preset in ("smoke", "cpu"):
+        assert run_cifar.main(["--preset", preset, "--dry-run"]) == 0
+    assert run_cifar.main(["--preset", "paper", "--dry-run"]) == 0
+    output = capsys.readouterr().out.rsplit("settings:", 1)[1]
+    for text in ("dataset=cifar10", "eps=0.03137", "network=wrn-28-10", "adversary=trades", "beta=6.0", "channels=128 256 256 256",
+                 "augmentation=crop-flip", "average=0.995", "generated_fraction=0.7", "label_smoothing=0.1"):  # fmt: skip
+        assert text in output, text
+
+
+def test_pseudo_labels_and_selection_where_the_model_is_unconditional(tmp_path):
+    more = (
+        "--methods",
+        "infonce:0.3",
+        "--diffusion.no-conditional",
+        "--selection.surplus",
+        "2",
+        "--selection.criterion",
+        "entropy",
+    )
+    assert run(*more, out=tmp_path) == 0
+    results = json.loads((tmp_path / "summary.json").read_text())["results"]
+    assert results["select/infonce-0.3/seed0"]["relabelled"] is True
+    assert results["generate/infonce-0.3/seed0"] == {"images": 80, "conditional": False}
+    with np.load(tmp_path / "synthetic/infonce-0.3/seed0.npz") as content:
+        assert len(content["label"]) == 40
+
+
+def test_images_and_encoders_from_elsewhere(tmp_path, finished):
+    """A folder of images, generated images as npz and an encoder's weights: all that a reader may bring."""
+    write_folder(tmp_path / "set", np.random.default_rng(0), train=60, test=20)
+    rng = np.random.default_rng(1)
+    np.savez(tmp_path / "made.npz", rng.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8), np.arange(50) % 2)
+    encoder = make_classifier("small-cnn-8", 2, (3, 8, 8), [0.0] * 3, [1.0] * 3)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in encoder.state_dict().items()}}, tmp_path / "e.pt")
+    more = (
+        "--dataset",
+        "images",
+        "--data-dir",
+        str(tmp_path / "set"),
+        "--methods",
+        "real",
+        f"npz:{tmp_path / 'made.npz'}",
+        "--test",
+        "20",
+    )
+    sizes = ("--train", "40", "--validation", "8", "--evaluation.autoattack-images", "2")
+    assert run(*more, *sizes, "--encoder-from", str(tmp_path / "e.pt"), out=tmp_path / "out") == 0
+    table = rows(tmp_path / "out" / "metrics.csv")
+    assert [(row["dataset"], row["method"], row["n_synthetic"]) for row in table if row["attack"] == "autoattack"] == [
+        ("images", "real", "0"),
+        ("images", "npz-made", "40"),
+    ]
+    assert run(*more, *sizes, "--encoder-from", str(tmp_path / "e.pt"), "--encoder.network", "linear", out=tmp_path / "out") == 1
+
+
+def test_differences_are_paired_by_seed_with_students_interval():
+    accuracy = {"real": [0.5, 0.6, 0.7], "unguided": [0.55, 0.62, 0.78], "infonce-0.3": [0.6, 0.65, 0.85]}
+    table = [
+        {"method": m, "seed": s, "attack": "pgd-20", "norm": "linf", "eps": 0.1, "robust_accuracy": value}
+        for m, values in accuracy.items()
+        for s, value in enumerate(values)
+    ]
+    (gain,) = [row for row in differences(table) if (row["method"], row["baseline"]) == ("infonce-0.3", "unguided")]
+    paired = np.array([0.05, 0.03, 0.07])
+    reach = 4.30265273 * paired.std(ddof=1) / np.sqrt(3)  # the 97.5 % quantile of Student's t with 2 degrees of freedom
+    assert (gain["gain"], gain["low"], gain["high"]) == pytest.approx((0.05, 0.05 - reach, 0.05 + reach))
+    assert len(differences(table)) == 4
+    assert np.isnan(differences([row for row in table if row["seed"] == 0])[0]["low"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--preset", "papr"), "--preset papr: unknown, did you mean paper?; use one of smoke, cpu, paper"),
+        (("--preset=cpus",), "did you mean cpu"),
+        (("--methods", "real", "infonse"), "did you mean infonce"),
+        (("--methods", "real", "real"), "named twice"),
+        (("--methods",), "--methods: name at least one"),
+        (("--eps", "nan"), "--eps nan: must be a finite number > 0"),
+        (("--eps", "-1"), "--eps -1.0"),
+        (("--train", "-5"), "--train -5"),
+        (("--seeds", "0"), "--seeds 0"),
+        (("--device", "gpu"), "--device gpu: use auto, cpu, cuda"),
+        (("--device", "cuda:7"), "torch finds"),
+        (("--generation.window", "700", "100"), "--generation.window 700 100: must satisfy"),
+        (("--dataset", "images"), "--dataset images needs --data-dir"),
+        (("--dataset", "images", "--data-dir", "nowhere"), "--data-dir nowhere: no such file or folder"),
+        (("--data-dir", "."), "digits come with scikit-learn"),
+        (("--image-size", "32"), "digits has one size"),
+        (("--methods", "classifier-free:1"), "add --diffusion.label-dropout"),
+        (("--validation", "0", "--classifier.keep", "best"), "set some apart"),
+        (("--train", "590"), "--train 590: 580 images are left"),
+        (("--test", "5000"), "there are 1197 test images"),
+        (("--methods", "npz:nowhere.npz"), "nowhere.npz: no such file"),
+        (("--encoder-from", "nowhere.pt", "--methods", "unguided"), "--encoder-from nowhere.pt: no such file"),
+        (("--classifier.network", "wrn-28"), "did you mean 'wrn-28-10'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_1(tmp_path, capsys, arguments, message):
+    assert run(*arguments, out=tmp_path / "out") == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(error) == 1
+    assert message in error[0]
+    assert not (tmp_path / "out" / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--classifier.learning-rate", "nan", "learning_rate=nan must be a finite number > 0"),
+        ("--diffusion.channels", "10", "must be multiples of 8"),
+        ("--evaluation.threats", "linf", "write NORM:EPS"),
+        ("--diffusion.ema", "1.5", "ema=1.5 must lie in"),
+        ("--generation.solver", "euler", "ddim"),
+    ],
+)
+def test_a_bad_value_of_a_part_is_status_2_and_says_why(tmp_path, capsys, flag, value, message):
+    with pytest.raises(SystemExit) as ended:
+        run(flag, value, out=tmp_path)
+    assert ended.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_an_unknown_flag_is_status_2_and_names_the_nearest(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("--clasifier.steps", "5", out=tmp_path)
+    assert ended.value.code == 2
+    assert "--classifier.steps" in capsys.readouterr().err
+
+
+def test_a_failing_run_leaves_earlier_results_untouched(finished):
+    def contents():
+        return {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+    before = contents()
+    assert run("--methods", "real", "npz:nowhere.npz", out=finished) == 1
+    assert run("--preset", "papr", out=finished) == 1
+    assert contents() == before
+
+
+@pytest.mark.parametrize("limit", [30_000, 120_000])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path, limit):
+    """Simulated by the largest file that a process may write: the system then refuses to write as on a full disk."""
+
+    def little_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    command = [sys.executable, "image_experiments/run_cifar.py", *SMALL, "--methods", "real", "unguided", "--out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    failed = subprocess.run(command, cwd=ROOT, env=environment, preexec_fn=little_room, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    (error,) = [line for line in failed.stderr.splitlines() if "error:" in line]
+    assert "free some space" in error
+    assert "Traceback" not in failed.stderr
+    assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]  # nothing half-written is left
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "metrics.csv").is_file()
+
+
+def test_two_runs_do_not_write_one_folder(tmp_path, capsys):
+    with run_cifar.only_run_in(tmp_path):
+        assert run("--methods", "real", out=tmp_path) == 1
+    assert "another run is writing there" in capsys.readouterr().err
