@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,10 +27,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
-from command_line.command import run_command, versions
-from command_line.output import UserError, prepare_folder, write_json
-from image_experiments.settings import Settings, flat, preset_named, resolve
+try:
+    from command_line.command import run_command, versions
+    from command_line.output import UserError, prepare_folder, write_json
+    from image_experiments.settings import Settings, flat, preset_named, resolve
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"error: the package {error.name} is missing; in a clone of the project: pip install -e '.[diffusion,diffusers,images]'"
+    )
 
+UNRENAMED = re.compile(r"\..+\.\d+\.\w+")  # files are written under such a name, .NAME.PROCESS.SUFFIX, then renamed
 HELP = "Generate, select, adversarially train, evaluate: robust accuracy with real, unguided and guided synthetic images."
 
 
@@ -136,6 +143,9 @@ def only_run_in(out: Path) -> Iterator[None]:
                 time.sleep(0.1)
         else:
             raise UserError(f"--out {out}: another run is writing there; wait for it or choose another folder")
+        for path in out.rglob(".*"):
+            if path.is_file() and UNRENAMED.fullmatch(path.name):
+                path.unlink()  # left by a process that was killed while it wrote
         yield
 
 

@@ -28,6 +28,8 @@ from command_line.output import UserError, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("image_experiments", "contrastive_dp")
+DECIDING = ("torch", "numpy", "diffusers", "pyautoattack")
+"""Packages whose versions decide numbers."""
 Report = Callable[[str, int, int], None]
 """report(stage, done, total)."""
 
@@ -75,7 +77,7 @@ def fingerprint(stage: Stage, out: Path, where: str) -> str | None:
         "arguments": plain(stage.arguments),
         "inputs": made,
         "outside": stage.outside,
-        "versions": {package: version(package) for package in ("torch", "numpy", "diffusers", "pyautoattack")},
+        "versions": {package: version(package) for package in DECIDING},
         "where": where,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

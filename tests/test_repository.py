@@ -71,6 +71,25 @@ def test_the_sampler_needs_torch_and_neither_theory_nor_simulations(path):
     assert not set(imports_of(path)) - set(sys.stdlib_module_names) - allowed
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "image_experiments").glob("*.py")), ids=lambda path: path.name)
+def test_the_image_experiments_build_on_the_sampler_alone(path):
+    assert not {"theory", "simulations", "figures"} & set(imports_of(path))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "command_line").glob("*.py")), ids=lambda path: path.name)
+def test_the_command_line_room_knows_no_other(path):
+    assert not {"theory", "simulations", "image_experiments", "contrastive_dp", "torch", "figures"} & set(imports_of(path))
+
+
+def test_importing_the_image_experiments_loads_nothing_slow():
+    """What a stage needs is loaded by the stage; help and bad input answer at once."""
+    heavy = ("diffusers", "matplotlib", "sklearn", "scipy", "pooch", "pyautoattack", "torchmetrics")
+    news = f"print([name for name in {heavy} if name in set(sys.modules) - old])"
+    probe = f"import torch, sys; old = set(sys.modules); import image_experiments.run_cifar; {news}"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
+
+
 def test_importing_the_sampler_costs_little_beyond_torch():
     """Neither diffusers nor anything else that is slow; the time itself is measured by `make bench`."""
     heavy = ("diffusers", "matplotlib", "sklearn", "scipy", "theory", "torch._dynamo")
