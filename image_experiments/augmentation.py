@@ -37,14 +37,17 @@ def cutmix(x: Tensor, target: Tensor, probability: float, generator: torch.Gener
     """CutMix (Yun et al. 2019): with this probability, a box of every image is replaced by that of another image of the batch,
     one box for the batch, its share of the area uniform on [0, 1]; targets (n, K) are mixed by the share that was replaced.
     """
-    share, gate, row, column = torch.rand(4, generator=generator, device=x.device).tolist()
+    share, gate, row, column = torch.rand(4, generator=generator, device=x.device)  # stay on the device: no step waits for them
     other = torch.randperm(len(x), generator=generator, device=x.device)
-    if gate >= probability:
-        return x, target
-    height, width = x.shape[-2:]
-    box_height, box_width = round(height * share**0.5), round(width * share**0.5)
-    top, left = int(row * (height - box_height + 1)), int(column * (width - box_width + 1))
-    mixed = x.clone()
-    mixed[..., top : top + box_height, left : left + box_width] = x[other][..., top : top + box_height, left : left + box_width]
-    replaced = box_height * box_width / (height * width)
-    return mixed, (1 - replaced) * target + replaced * target[other]
+    rows, columns = (_within(size, share.sqrt(), place) for size, place in zip(x.shape[-2:], (row, column), strict=True))
+    box = rows[:, None] & columns[None, :] & (gate < probability)  # (H, W)
+    replaced = box.float().mean()
+    return torch.where(box, x[other], x), torch.lerp(target, target[other], replaced)
+
+
+def _within(size: int, share: Tensor, place: Tensor) -> Tensor:
+    """(size,) bool: a stretch of this share of 0 .. size-1, which begins at `place` in [0, 1) of the room it leaves."""
+    length = (size * share).round()
+    first = (place * (size - length + 1)).floor()
+    numbers = torch.arange(size, device=share.device)
+    return (numbers >= first) & (numbers < first + length)

@@ -42,7 +42,7 @@ def draw_all(out: Path, settings: Settings) -> list[Path]:
 
 
 def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: tuple[str, ...]) -> Path:
-    """The first images of each class, a row a class, a panel a method."""
+    """Images of each class, a row a class, a panel a method."""
     with plt.rc_context(STYLE):
         rows = min(len(classes), LEGIBLE_CLASSES)
         side = 0.32
@@ -64,11 +64,13 @@ def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: t
 
 
 def mosaic(images: Array, labels: Array, rows: int) -> Array:
-    """The first images of classes 0 .. rows-1, a row each, white lines between; white where there are fewer."""
+    """Images of classes 0 .. rows-1, a row each, spread over the file, where neighbours may be frames of one video; white for none."""
     _, height, width, channels = images.shape
     sheet = np.full((rows * (height + 1), ACROSS * (width + 1), channels), 255, dtype=np.uint8)
     for k in range(rows):
-        for i, image in enumerate(images[labels == k][:ACROSS]):
+        members = np.flatnonzero(labels == k)
+        shown = members[np.linspace(0, len(members) - 1, min(ACROSS, len(members))).astype(int)]
+        for i, image in enumerate(images[shown]):
             sheet[k * (height + 1) : k * (height + 1) + height, i * (width + 1) : i * (width + 1) + width] = image
     return sheet[..., 0] if channels == 1 else sheet
 

@@ -258,7 +258,7 @@ def select(run: StageRun, settings: Any, diffusion: Any, count: int, seed: int) 
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     made = read_synthetic(run.inputs["generated"]["images"], real)
-    encoder = load_classifier(run.inputs["encoder"]["weights"], len(real.classes), real.shape)
+    encoder = load_classifier(run.inputs["encoder"]["weights"], len(real.classes), real.shape).to(run.device)
     unconditional = not run.results["generated"]["conditional"]
     relabelled = settings.pseudo_label == "always" or (settings.pseudo_label == "auto" and unconditional)
     y = pseudo_labels(encoder, made.x) if relabelled else made.y
@@ -306,7 +306,9 @@ def describe(run: StageRun, settings: Any) -> dict[str, Any]:
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     synthetic = read_synthetic(run.inputs["synthetic"]["images"], real)
-    judge, encoder = (load_classifier(run.inputs[name]["weights"], len(real.classes), real.shape) for name in ("judge", "encoder"))
+    judge, encoder = (
+        load_classifier(run.inputs[name]["weights"], len(real.classes), real.shape).to(run.device) for name in ("judge", "encoder")
+    )
     return describe_synthetic(settings, real, synthetic, judge, encoder)
 
 

@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Bar:
     """A progress bar over stages that names what is under way."""
 
     def __init__(self, total: int) -> None:
-        self.bar = tqdm(total=total, unit="stage", smoothing=0)
+        self.bar = tqdm(total=total, unit="stage", smoothing=0, mininterval=0.5)
         self.under_way: dict[str, str] = {}
 
     def report(self, name: str, done: int, total: int) -> None:
@@ -136,6 +136,11 @@ def _await(
                 future.result()
             except MENDABLE as error:
                 raise UserError(_reason(stage, error)) from error
+            except BrokenExecutor:
+                raise UserError(
+                    f"{stage.name}: a process was killed, by the system perhaps for want of memory; use fewer --workers, and run the same "
+                    "command again: it goes on from the last checkpoint"
+                ) from None
             done.add(stage.name)
             _finish(stage, out, bar, False, on_finished)
         if ended:

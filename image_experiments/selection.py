@@ -37,7 +37,8 @@ class SelectionSettings:
 @torch.no_grad()
 def pseudo_labels(encoder: nn.Module, x: Tensor) -> Tensor:
     """Most probable class of each uint8 image (n, C, H, W)."""
-    return torch.cat([encoder(piece.float() / 255).argmax(dim=1) for piece in x.split(500)])
+    device = _device(encoder)
+    return torch.cat([encoder(piece.to(device).float() / 255).argmax(dim=1).cpu() for piece in x.split(500)])
 
 
 def scores(
@@ -50,9 +51,10 @@ def scores(
     """
     if criterion == "random":
         return torch.from_numpy(np.random.default_rng([seed, 3]).random(len(x)))
-    real = unit_features(features, real_x) if criterion in ("class-separation", "density") else torch.empty(0)
+    device = _device(encoder)
+    real = unit_features(features, real_x).to(device) if criterion in ("class-separation", "density") else torch.empty(0)
     found = [
-        _score(criterion, encoder, features, piece.float() / 255, labels, real, real_y)
+        _score(criterion, encoder, features, piece.to(device).float() / 255, labels.to(device), real, real_y.to(device)).cpu()
         for piece, labels in zip(x.split(500), y.split(500), strict=True)
     ]
     return torch.cat(found)
@@ -79,7 +81,13 @@ def _score(criterion: str, encoder: nn.Module, features: nn.Module, x: Tensor, y
 @torch.no_grad()
 def unit_features(features: nn.Module, x: Tensor) -> Tensor:
     """Unit-norm features (n, k) of uint8 images."""
-    return torch.cat([F.normalize(features(piece.float() / 127.5 - 1), dim=1) for piece in x.split(500)])
+    device = _device(features)
+    return torch.cat([F.normalize(features(piece.to(device).float() / 127.5 - 1), dim=1).cpu() for piece in x.split(500)])
+
+
+def _device(network: nn.Module) -> torch.device:
+    """Where a network is; pieces of the images are taken there."""
+    return next(network.parameters()).device
 
 
 def best_of_each_class(score: Tensor, y: Tensor, count: int, highest: bool, classes: int) -> Tensor:

@@ -2,12 +2,16 @@
 
 import errno
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from command_line.output import UserError
 from image_experiments import stages
+from image_experiments.curves import Curve
 from image_experiments.scheduler import run_all
 from image_experiments.stages import Stage, code_digest, imported, is_current, source_digest
 
@@ -163,3 +167,32 @@ def test_stamps_hold_results_and_checksums(tmp_path):
     assert stamp["results"] == {"from": 2}
     assert stamp["outputs"]["file"]["path"] == "made/second.txt"
     assert is_current(plan()[1], tmp_path, "cpu, 1 threads")
+
+
+def test_a_worker_that_dies_is_one_line(tmp_path):
+    """As when the system kills it for want of memory."""
+    with pytest.raises(UserError, match=r"bad: a process was killed.*fewer --workers"):
+        run_all([Stage("bad", die, {}, {})], tmp_path, "cpu", "cpu", 1, 2)
+
+
+def die(run):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_loss_curve_is_the_same_after_interruptions_of_both_kinds(tmp_path):
+    """Killed: goes on from the step of a row. Interrupted: training saves at once, and the losses since the last row are kept."""
+    losses = torch.arange(1.0, 31.0)
+
+    def go(curve, first, last):
+        for step in range(first, last + 1):
+            curve.add(step, losses[step - 1])
+
+    whole, killed, stopped = (Curve(tmp_path / f"{name}.csv", 10) for name in "abc")
+    go(whole, 1, 30)
+    go(killed, 1, 17)
+    go(Curve(tmp_path / "b.csv", 10), 11, 30)
+    go(stopped, 1, 17)
+    stopped.keep_unfinished()
+    go(Curve(tmp_path / "c.csv", 10), 18, 30)
+    assert whole.rows == [(10, 5.5), (20, 15.5), (30, 25.5)]
+    assert Curve(tmp_path / "b.csv", 10).rows == Curve(tmp_path / "c.csv", 10).rows == whole.rows
