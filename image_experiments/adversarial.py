@@ -17,6 +17,7 @@ from contrastive_dp.randomness import mixed_seed
 from contrastive_dp.resumable import ResumableTraining, check_losses, fingerprint
 from image_experiments.attacks import Threat, pgd, strongest
 from image_experiments.augmentation import Augmentation, augment, cutmix
+from image_experiments.balance import balanced_choice
 from image_experiments.networks import one_hot
 
 CHECK_LOSSES_EVERY = 50
@@ -94,7 +95,7 @@ class ClassifierSettings:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """uint8 images (n, C, H, W) with labels (n,)."""
+    """Images (n, C, H, W), uint8 as files hold them, with labels (n,)."""
 
     x: Tensor
     y: Tensor
@@ -102,9 +103,12 @@ class Images:
     def __len__(self) -> int:
         return len(self.y)
 
-    def first(self, count: int) -> Images:
-        """The first of them."""
-        return Images(self.x[:count], self.y[:count])
+    def some(self, count: int, seed: int = 0) -> Images:
+        """At most `count` of them, classes as equal in number as they come, in their order."""
+        if count >= len(self):
+            return self
+        kept = torch.from_numpy(balanced_choice(self.y.cpu().numpy(), count, np.random.default_rng(seed))).to(self.y.device)
+        return Images(self.x[kept], self.y[kept])
 
 
 def train_classifier(
@@ -146,7 +150,8 @@ def train_classifier(
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
     losses: list[Tensor] = []
-    recent: list[Tensor] = list(run.extra["recent"])  # losses since the last look at the validation images
+    device = next(classifier.parameters()).device
+    recent: list[Tensor] = [loss.to(device) for loss in run.extra["recent"]]  # since the last look at the validation images
     while run.step < settings.steps:
         loss = _step(run, parts, threat, settings, classes, seed)
         losses.append(loss)

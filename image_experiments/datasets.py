@@ -15,6 +15,7 @@ import numpy as np
 
 from command_line.output import UserError
 from image_experiments.archives import Entry, archive_entries, fetched, folder_entries, read_gzip, read_tar_member
+from image_experiments.balance import balanced_choice
 from image_experiments.decoding import decode_all
 
 Dataset = Literal["digits", "cifar10", "gtsrb", "mnist", "mnist-t10k", "images"]
@@ -253,21 +254,6 @@ def group_numbers(files: list[tuple[str, str]], pattern: str | None) -> Array:
         return np.arange(len(files))
     keys = [f"{name}/{match.group(1)}" for (name, _), match in zip(files, matches, strict=True) if match]
     return np.unique(keys, return_inverse=True)[1]
-
-
-def balanced_order(labels: Array, rng: np.random.Generator) -> Array:
-    """A random order of all items whose every beginning has the classes as equal in number as their sizes allow."""
-    order = rng.permutation(len(labels))
-    rank = np.empty(len(labels), dtype=np.int64)  # the how-manieth of its class
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        rank[members] = np.arange(len(members))
-    return np.lexsort((rng.permutation(len(labels)), rank))
-
-
-def balanced_choice(labels: Array, count: int, rng: np.random.Generator) -> Array:
-    """Sorted places of `count` items, the classes as equal in number as their sizes allow."""
-    return np.sort(balanced_order(labels, rng)[:count])
 
 
 @dataclass(frozen=True, eq=False)

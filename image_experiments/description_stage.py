@@ -15,11 +15,11 @@ from image_experiments.selection import pseudo_labels, unit_features
 def describe_synthetic(
     settings: DescriptionSettings, real: RealImages, synthetic: Images, judge: nn.Module, encoder: nn.Module
 ) -> dict[str, float]:
-    """Measures of the first synthetic images beside the real ones; see features.describe_images."""
+    """Measures of some of the synthetic images beside the real ones; see features.describe_images."""
     parts = {
-        "train": real.train.first(settings.images),
-        "validation": real.validation.first(settings.images),
-        "synthetic": synthetic.first(settings.images),
+        "train": real.train.some(settings.images),
+        "validation": real.validation.some(settings.images),
+        "synthetic": synthetic.some(settings.images),
     }
     pixels = {name: flat_pixels(part.x) for name, part in parts.items()}
     embed = ClassifierFeatures(judge if settings.features == "judge" else encoder)

@@ -137,16 +137,15 @@ def autoattack_robustness(
     classes; with two or three APGD-CE, FAB, Square. Goes on from `checkpoint`, which is written after each batch of each part.
     """
     with torch.no_grad():
-        clean = torch.cat(
-            [classifier(piece).argmax(dim=1) == labels for piece, labels in zip(x.split(500), y.split(500), strict=True)]
-        )
+        pieces = zip(x.split(batch_size), y.split(batch_size), strict=True)
+        clean = torch.cat([(classifier(piece).argmax(dim=1) == labels).cpu() for piece, labels in pieces])
     state: dict[str, Any] = {"robust": clean.clone(), "flags": clean, "after": {"clean": share(clean)}, "warnings": []}
     state |= {"part": 0, "batch": 0, "done": 0}
     if checkpoint is not None and checkpoint.exists():
         state = read_checkpoint(checkpoint)
     parts = STANDARD if classes > 3 else WITHOUT_TARGETS
     for number in range(state["part"], len(parts)):
-        left = torch.nonzero(state["flags"])[:, 0]  # robust when this part began
+        left = torch.nonzero(state["flags"])[:, 0]  # on the CPU, as all the state is: robust when this part began
         batches = left.split(batch_size) if len(left) else ()
         for i in range(state["batch"], len(batches)):
             places = batches[i]
@@ -187,7 +186,7 @@ def _withstand(
     if float((attacked - x).abs().max()) > 0 and not _within(attacked - x, threat):
         raise FloatingPointError(f"{part} left the ball of {threat}: do not trust this evaluation")
     with torch.no_grad():
-        return classifier(attacked).argmax(dim=1) == y
+        return (classifier(attacked).argmax(dim=1) == y).cpu()
 
 
 def _within(delta: Tensor, threat: Threat) -> bool:

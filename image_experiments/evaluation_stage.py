@@ -62,9 +62,9 @@ def evaluate_classifier(
             checkpoint=scratch[1],
             on_batch=lambda batch: run.report(batches + batch, batches + most),
         )
-        outcomes[f"autoattack {key}"] = auto.robust.cpu().numpy()
+        outcomes[f"autoattack {key}"] = auto.robust.numpy()
         rows.append(_row("autoattack", threat, auto) | {"after": auto.after})
-        odd = disagreement(pgd.robust[:n], auto.robust.cpu())
+        odd = disagreement(pgd.robust[:n], auto.robust)
         warnings += [f"{threat}: {text}" for text in (*auto.warnings, *([odd] if odd else []))]
 
     def write(path: Any) -> None:

@@ -30,6 +30,7 @@ from contrastive_dp import (
     embed_anchors,
     train_projection_head,
 )
+from image_experiments.adversarial import Images
 from image_experiments.methods import Method
 
 Embed = Callable[[Tensor], Tensor]
@@ -61,6 +62,8 @@ class GenerationSettings:
     """Dimension of a projection head trained on the encoder's features before sampling (0: the features themselves; paper: 128)."""
     anchors: int = 1000
     """At most so many real images are the anchors of anchored guidance."""
+    bfloat16: bool = False
+    """The diffusion model in mixed precision."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "every", "anchors"):
@@ -98,10 +101,10 @@ def make_guidance(
     embed: nn.Module = ClassifierFeatures(encoder)
     if settings.head:
         embed = nn.Sequential(embed, train_projection_head(embed, x, y, settings.head, seed=seed))
-    return ContrastiveGuidance(embed, make_loss(method, settings, embed, x, y), **common)
+    return ContrastiveGuidance(embed, make_loss(method, settings, embed, x, y, seed), **common)
 
 
-def make_loss(method: Method, settings: GenerationSettings, embed: Embed, x: Tensor, y: Tensor) -> ContrastiveLoss:
+def make_loss(method: Method, settings: GenerationSettings, embed: Embed, x: Tensor, y: Tensor, seed: int) -> ContrastiveLoss:
     """The contrastive loss of a method."""
     warm = {"temperature": settings.temperature} if settings.temperature else {}
     if method.kind == "infonce":
@@ -111,7 +114,8 @@ def make_loss(method: Method, settings: GenerationSettings, embed: Embed, x: Ten
     if method.kind == "supervised":
         return SupervisedContrastive(**warm)
     if method.kind == "anchored":
-        return ClassAnchored(embed_anchors(embed, x[: settings.anchors]), y[: settings.anchors], **warm)
+        anchors = Images(x, y).some(settings.anchors, seed)
+        return ClassAnchored(embed_anchors(embed, anchors.x), anchors.y, **warm)
     raise ValueError(f"{method.text} is no contrastive guidance")
 
 
@@ -135,7 +139,8 @@ def sample_batch(
     noise = SampleNoise(seed, first)
     x_T = noise.normal_of((len(labels), *shape), device=device)
     y = labels.to(device)
-    predict: Any = classifier_free(network, method.scale, null_label) if method.kind == "classifier-free" else network
+    plain: Any = in_bfloat16(network) if settings.bfloat16 else network
+    predict = classifier_free(plain, method.scale, null_label) if method.kind == "classifier-free" else plain
     if settings.solver == "ddim":
         x = ddim_sample(
             predict, x_T, schedule, settings.steps, y, settings.eta, guidance, noise if settings.eta else None, clip=1.0
@@ -145,6 +150,16 @@ def sample_batch(
     else:
         x = diffusers_sample(predict, make_solver(settings.solver, schedule), x_T, settings.steps, y, guidance)
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+
+def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:
+    """A noise prediction whose network runs in mixed precision; the sampler's own arithmetic stays as it is."""
+
+    def predict(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return network(x, t, labels).to(x.dtype)
+
+    return predict
 
 
 def make_solver(solver: str, schedule: NoiseSchedule) -> Any:

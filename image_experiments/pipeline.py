@@ -218,7 +218,13 @@ def train_judge(run: StageRun, settings: Any, threat: Any, seed: int) -> dict[st
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     both = Images(torch.cat([real.train.x, real.validation.x]), torch.cat([real.train.y, real.validation.y]))
     return train_and_save(
-        run, replace(real, validation=real.validation.first(0)), both, None, settings, threat, mixed_seed(seed, 1)
+        run,
+        replace(real, validation=Images(real.validation.x[:0], real.validation.y[:0])),
+        both,
+        None,
+        settings,
+        threat,
+        mixed_seed(seed, 1),
     )
 
 
@@ -285,7 +291,7 @@ def add_noise(run: StageRun, std: float, seed: int) -> dict[str, Any]:
 def read_generated(run: StageRun, file: Path, count: int, seed: int) -> dict[str, Any]:
     import numpy as np
 
-    from image_experiments.datasets import balanced_choice
+    from image_experiments.balance import balanced_choice
     from image_experiments.generated import read_images, write_images
     from image_experiments.real_images import read_real
 

@@ -12,7 +12,8 @@ import torch
 
 from command_line.output import write_whole
 from image_experiments.adversarial import Images
-from image_experiments.datasets import ImageData, Split, balanced_order
+from image_experiments.balance import balanced_order
+from image_experiments.datasets import ImageData, Split
 from image_experiments.generated import read_images
 
 Array = np.ndarray[Any, Any]

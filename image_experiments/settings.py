@@ -165,7 +165,7 @@ def paper() -> Settings:
             checkpoint_every=5000,
             bfloat16=True,
         ),
-        generation=GenerationSettings(steps=50, batch_size=512),
+        generation=GenerationSettings(steps=50, batch_size=512, bfloat16=True),
         selection=SelectionSettings(surplus=1.25, criterion="confidence"),
         classifier=trained,
         evaluation=EvaluationSettings(pgd_restarts=5, batch_size=500),

@@ -18,7 +18,8 @@ from sklearn.datasets import load_digits
 
 from command_line.output import UserError
 from image_experiments import datasets
-from image_experiments.datasets import balanced_order, group_numbers, read_dataset, read_images, split
+from image_experiments.balance import balanced_order
+from image_experiments.datasets import group_numbers, read_dataset, read_images, split
 from tests.image_experiments.conftest import drawings, png, write_folder
 
 

@@ -83,8 +83,10 @@ def test_settings_reach_the_guidance(trained):
     assert guidance.reverse
     assert guidance.embed(x).shape == (64, 8)
     assert isinstance(make_guidance(parse_method("classifier"), settings, encoder, x, y, 0), ClassifierGuidance)
-    anchored = make_guidance(parse_method("anchored"), GenerationSettings(anchors=10), encoder, x, y, 0)
+    by_class = torch.argsort(y, stable=True)  # as a folder of images has them
+    anchored = make_guidance(parse_method("anchored"), GenerationSettings(anchors=10), encoder, x[by_class], y[by_class], 0)
     assert anchored.loss.anchors.shape == (10, 128)
+    assert anchored.loss.anchor_labels.bincount().tolist() == [5, 5]
     assert make_guidance(parse_method("unguided"), settings, encoder, x, y, 0) is None
 
 
@@ -107,6 +109,11 @@ def test_the_encoder_is_fed_images_in_the_unit_range(trained):
     sample_batch(network, schedule, parse_method("classifier"), guidance, settings, y[:4], SHAPE, 0, 0, 2, torch.device("cpu"))
     assert len(seen) == 3
     assert all(-0.3 < low < 0.5 < high < 1.3 for low, high in seen)
+
+
+def test_mixed_precision_changes_little(trained):
+    plain, mixed = sample(trained, "unguided").float(), sample(trained, "unguided", bfloat16=True).float()
+    assert 0 < (plain - mixed).abs().mean() < 10
 
 
 def test_fast_solvers_keep_our_noise_schedule():
