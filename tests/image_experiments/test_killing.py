@@ -25,7 +25,6 @@ TINY = [
     "--evaluation.autoattack-images", "6", "--evaluation.batch-size", "20", "--evaluation.pgd-steps", "5",
     "--description.steps", "40",
 ]  # fmt: skip
-STAGES = ("data", "diffusion", "encoder", "judge", "generate", "select", "describe", "classifier", "evaluate")
 
 
 def start(out, journal, workers):
@@ -34,20 +33,26 @@ def start(out, journal, workers):
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def kill_at(process, journal, stage, delay):
-    """Wait until a stage of this kind has begun (or the run ended), then a little, then SIGKILL; True if the run was still going."""
-    begun = journal.stat().st_size if journal.exists() else 0
-    while process.poll() is None:
-        if journal.exists() and any(line.startswith(stage) for line in journal.read_text()[begun:].splitlines()):
-            break
+def kill_after(process, journal, stage, lines, delay):
+    """Wait for so many more lines of the journal about this kind of stage ("": any), then a little, then SIGKILL.
+
+    Returns the stages that were under way, or None if the run had ended by itself.
+    """
+    begun = len(journal.read_text()) if journal.exists() else 0
+
+    def news():
+        text = journal.read_text()[begun:] if journal.exists() else ""
+        return [line for line in text.splitlines() if line.startswith(stage)]
+
+    while process.poll() is None and len(news()) < lines:
         time.sleep(0.02)
     time.sleep(delay)
-    going = process.poll() is None
+    under_way = [line.split("/")[0] for line in news()[-2:]] if process.poll() is None else None
     process.send_signal(signal.SIGKILL)
     process.communicate()
     with journal.open("a") as stream:
         stream.write("KILLED\n")
-    return going
+    return under_way
 
 
 def contents(out):
@@ -107,17 +112,22 @@ def reference(tmp_path_factory):
 def test_a_run_killed_twice_ends_as_if_it_never_was(reference, tmp_path):
     """And two processes make what one makes."""
     journal = tmp_path / "journal"
-    for stage, delay in (("diffusion", 0.3), ("evaluate", 1.0)):
-        assert kill_at(start(tmp_path / "out", journal, 2), journal, stage, delay)
+    for stage, lines, delay in (("diffusion", 25, 0.1), ("evaluate", 2, 0.5)):
+        assert kill_after(start(tmp_path / "out", journal, 2), journal, stage, lines, delay)
     finish_and_compare(tmp_path / "out", journal, reference)
 
 
 @pytest.mark.slow
 def test_a_run_killed_at_twenty_moments_over_all_stages_ends_as_if_it_never_was(reference, tmp_path):
+    """Each try is killed a random number of steps on, so that the kills spread over the run."""
     rng = random.Random(0)
-    journal, out, kills, while_going = tmp_path / "journal", tmp_path / "out", [*STAGES, *STAGES, "encoder", "evaluate"], 0
-    for stage in sorted(kills, key=STAGES.index):
-        while_going += kill_at(start(out, journal, 2), journal, stage, rng.uniform(0, 0.6))
-    print(f"{while_going} of {len(kills)} kills met a run that was going; repeated: {most_repeated(journal)}")
-    assert while_going >= 15  # the others came too late: what they waited for was done
+    journal, out, met = tmp_path / "journal", tmp_path / "out", []
+    while len(met) < 20:
+        under_way = kill_after(start(out, journal, 2), journal, "", rng.randint(1, 45), rng.uniform(0, 0.4))
+        if under_way is None:  # the run ended first: begin another
+            finish_and_compare(out, journal, reference)
+            out, journal = tmp_path / f"out{len(met)}", tmp_path / f"journal{len(met)}"
+        else:
+            met += [under_way]
+    print(f"under way when killed: {met}; repeated: {most_repeated(journal)}")
     finish_and_compare(out, journal, reference)
