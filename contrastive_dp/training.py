@@ -63,7 +63,8 @@ def train_noise_prediction(
     network: trained in place, on its own device; network(x, t) or, with labels, network(x, t, labels). data: (n, ...), uint8 images are
     mapped to [-1, 1]. labels: (n,) int. null_label: what label_dropout puts in place of a label.
     checkpoint: file for weights, averages, optimiser and step; if it exists, training goes on from it. Batch, noise and dropout of step i
-    depend on (seed, i) alone, so an interrupted run ends bit-identical to an uninterrupted one (on a CPU). A KeyboardInterrupt saves first.
+    depend on (seed, i) alone, so an interrupted run ends bit-identical to an uninterrupted one (on a CPU). A KeyboardInterrupt
+    between two steps saves first.
     augment: (x, generator) -> x on a batch. autocast: torch.bfloat16 for mixed precision. on_step(step, loss): loss stays on the device.
 
     Raises ValueError for data, labels or a checkpoint that do not fit; FloatingPointError naming the step when the loss turns NaN.

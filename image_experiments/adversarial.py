@@ -49,7 +49,7 @@ class ClassifierSettings:
     learning_rate: float = 0.1
     """Largest learning rate."""
     schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
-    """cosine: after a linear warm-up down to 0; one-cycle: up over the first 30 % of the steps and down to 0 (Smith, Topin 2019)."""
+    """cosine: after a linear warm-up down to 0; one-cycle: up for 30 % of the steps, then down, from and to 4 % (Smith, Topin 2019)."""
     warmup: int = 0
     """Steps of linear warm-up of the cosine schedule."""
     weight_decay: float = 5e-4

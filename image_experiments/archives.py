@@ -23,7 +23,7 @@ DAMAGE = (
     lzma.LZMAError,
     zlib.error,
     EOFError,
-    gzip.BadGzipFile,
+    RuntimeError,
     NotImplementedError,
     OSError,
 )
@@ -119,7 +119,8 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
 
 
 def _is_wanted(name: str) -> bool:
-    return name.lower().endswith((*IMAGE_SUFFIXES, ".csv"))
+    hidden = name.rsplit("/", 1)[-1].startswith("._") or "__MACOSX" in name  # what macOS adds to a zip
+    return name.lower().endswith((*IMAGE_SUFFIXES, ".csv")) and not hidden
 
 
 def _check_member(path: Path, name: str, size: int, link: bool) -> None:

@@ -222,7 +222,7 @@ def read_images(path: Path, image_size: int, group_pattern: str | None) -> Image
             raise UserError(
                 f"{path}: no images in {part}/CLASS/; give a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one"
             )
-    classes = tuple(sorted({name for name, _ in parts["train"]}, key=natural))
+    classes = tuple(sorted({name for name, _ in parts["train"]}, key=lambda name: (natural(name), name)))
     strangers = sorted({name for name, _ in parts["test"]} - set(classes))
     if strangers:
         raise UserError(f"{path}: test class {strangers[0]!r} has no training images; add some or remove it")
@@ -236,7 +236,7 @@ def read_images(path: Path, image_size: int, group_pattern: str | None) -> Image
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Sort key under which class 10 follows class 9."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def group_numbers(files: list[tuple[str, str]], pattern: str | None) -> Array:

@@ -45,7 +45,9 @@ def decode(entry: Entry, image_size: int) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(entry.content)) as opened:
-                image = opened.convert("L" if opened.mode in ("1", "L", "I;16", "I", "F", "LA") else "RGB")
+                if opened.mode.startswith(("I", "F")):
+                    raise ValueError(f"{opened.mode} has more than 8 bits a channel, save it with 8")
+                image = opened.convert("L" if opened.mode in ("1", "L", "LA") else "RGB")
         if image_size and image.size != (image_size, image_size):
             image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
     except Exception as error:  # Pillow raises a dozen kinds for what is no image

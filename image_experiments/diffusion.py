@@ -154,7 +154,7 @@ def save_diffusion(path: Path, network: nn.Module) -> Path:
 
 def read_diffusion(
     settings: DiffusionSettings, path: Path | None, classes: int, shape: tuple[int, int, int]
-) -> tuple[nn.Module, NoiseSchedule, bool]:
+) -> tuple[DiffusersNoisePrediction, NoiseSchedule, bool]:
     """Noise prediction, schedule and whether it is class-conditional; from `path`, or from the pipeline that settings.load names.
 
     Raises ValueError for weights, classes or images that do not fit.
@@ -170,7 +170,7 @@ def read_diffusion(
         known = config.get("num_class_embeds")
         if known and known < classes:
             raise ValueError(f"{settings.load} knows {known} classes, the data have {classes}: use another model")
-        if known and known > classes:
+        if known == classes + 1:  # the one left over stands for "no label"
             network.null_label = classes
         return network, schedule, bool(network.conditional)
     assert path is not None
@@ -185,7 +185,10 @@ def read_diffusion(
         raise ValueError(
             f"{path} does not hold the weights of this U-Net ({reason}): restore the settings it was made with"
         ) from None
-    return network.eval().requires_grad_(False), schedule, settings.conditional
+    network.eval().requires_grad_(False)
+    if not settings.label_dropout:
+        network.null_label = None  # it was never seen
+    return network, schedule, settings.conditional
 
 
 def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:

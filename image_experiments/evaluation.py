@@ -54,6 +54,8 @@ class EvaluationSettings:
             norm, _, eps = text.partition(":")
             try:
                 found.append(Threat(norm, float(eps)))  # type: ignore[arg-type]
+                if found[-1].eps == 0:
+                    raise ValueError
             except ValueError:
                 raise ValueError(f"threats={text}: write NORM:EPS, for example linf:0.1 or l2:0.5") from None
         return found

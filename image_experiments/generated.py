@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,18 @@ def read_images(path: Path, classes: int, shape: tuple[int, int, int]) -> tuple[
     try:
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path}: truncated or no npz file; give an npz with image and label, or make it again")
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             pair = next((keys for keys in KEYS if set(keys) <= set(content.files)), None)
             if pair is None:
                 raise UserError(
                     f"{path}: has {', '.join(content.files) or 'nothing'}; an npz with image and label (or arr_0, arr_1) is needed"
                 )
-            images, labels = content[pair[0]], content[pair[1]]
+            images, labels = np.asanyarray(content[pair[0]]), np.asanyarray(content[pair[1]])
     except ValueError as error:  # numpy's word for an object array
         if "allow_pickle" in str(error) or "pickled" in str(error):
             raise UserError(f"{path}: holds Python objects, which could run code; save plain arrays of numbers") from None
         raise UserError(f"{path}: damaged ({error}); make it again") from None
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError) as error:
         raise UserError(f"{path}: truncated or no npz file ({error}); make it again") from None
     return _checked(path, images, labels, classes, shape)
 

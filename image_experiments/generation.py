@@ -1,4 +1,4 @@
-"""Sampling of synthetic images: any solver and guidance of contrastive_dp, image i a function of (seed, batch size, i) alone."""
+"""Sampling of synthetic images: any solver and guidance of contrastive_dp; noise belongs to (seed, number of the image)."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from image_experiments.adversarial import Images
 from image_experiments.methods import Method
 
 Embed = Callable[[Tensor], Tensor]
+PIECE = 10_000
 
 
 @dataclass(frozen=True)
@@ -174,5 +175,9 @@ def make_solver(solver: str, schedule: NoiseSchedule) -> Any:
 
 def noisy(images: Tensor, std: float, seed: int) -> Tensor:
     """uint8 images (n, C, H, W) with Gaussian noise of this standard deviation on the [0, 1] scale: the plain rival of any guidance."""
-    noise = SampleNoise(seed).normal_of(tuple(images.shape))
-    return ((images.float() / 255 + std * noise).clamp(0, 1) * 255).round().to(torch.uint8)
+    pieces = []
+    for first in range(0, len(images), PIECE):  # in pieces, which change nothing: the noise belongs to the image
+        piece = images[first : first + PIECE].float() / 255
+        noise = SampleNoise(seed, first).normal(piece)
+        pieces.append(((piece + std * noise).clamp(0, 1) * 255).round().to(torch.uint8))
+    return torch.cat(pieces)

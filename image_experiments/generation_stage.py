@@ -19,7 +19,7 @@ def generate_in_parts(
     real: RealImages,
     network: nn.Module,
     schedule: NoiseSchedule,
-    encoder: nn.Module,
+    encoder: nn.Module | None,
     method: Method,
     settings: GenerationSettings,
     count: int,
@@ -30,9 +30,10 @@ def generate_in_parts(
     Every batch is full, and the last one cut: guidance compares the images of a batch.
     """
     classes, (channels, height, width) = len(real.classes), real.shape
-    network, encoder = network.to(run.device), encoder.to(run.device)
-    x, y = real.train.x.to(run.device).float() / 127.5 - 1, real.train.y.to(run.device)
-    guidance = make_guidance(method, settings, encoder, x, y, seed)
+    network, guidance = network.to(run.device), None
+    if encoder is not None:
+        x, y = real.train.x.to(run.device).float() / 127.5 - 1, real.train.y.to(run.device)
+        guidance = make_guidance(method, settings, encoder.to(run.device), x, y, seed)
     size = min(settings.batch_size, max(count, 2))
     images, labels = [], []
     batches = -(-count // size)

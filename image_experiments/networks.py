@@ -135,8 +135,11 @@ def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], netwo
     """
     tensors, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (_read_weights(path), {})
     if "classifier" in metadata:
-        about: dict[str, Any] = json.loads(metadata["classifier"])
-        found = (about["classes"], tuple(about["shape"]))
+        try:
+            about: dict[str, Any] = json.loads(metadata["classifier"])
+            found = (about["classes"], tuple(about["shape"]))
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} does not say what it holds: its description is damaged; give another file") from None
         if found != (classes, shape):
             raise ValueError(
                 f"{path} is for {found[0]} classes and images {found[1]}, the data have {classes} and {shape}: use another"
@@ -152,6 +155,9 @@ def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], netwo
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} does not hold the weights of {network} ({reason}): name the network it was made with") from None
+    odd = next((name for name, tensor in classifier.state_dict().items() if not torch.isfinite(tensor).all()), None)
+    if odd is not None:
+        raise ValueError(f"{path} holds NaN or infinity in {odd}: its training failed; give another file")
     return classifier.eval().requires_grad_(False)
 
 
@@ -159,13 +165,18 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """Named tensors of a torch file, wrappers and prefixes removed."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path")
-    content: dict[str, Any] = read_checkpoint(path)
+    try:
+        content: dict[str, Any] = read_checkpoint(path)
+    except ValueError:
+        raise ValueError(f"{path} holds no plain weights (code is never run): save it as safetensors, or a state_dict") from None
     for wrapper in ("model_state_dict", "state_dict"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     for prefix in ("module.0.", "module."):
-        if content and all(key.startswith(prefix) for key in content):
-            content = {key[len(prefix) :]: value for key, value in content.items()}
+        if content and all(str(key).startswith(prefix) for key in content):
+            content = {str(key)[len(prefix) :]: value for key, value in content.items()}
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+        raise ValueError(f"{path} holds no plain weights by name: save a state_dict")
     return content
 
 

@@ -35,7 +35,7 @@ def draw_all(out: Path, settings: Settings) -> list[Path]:
         if label != "real":
             written.append(_draw_samples(out / "synthetic" / label / "samples.png", {label: panel}, data.classes))
     drawings: dict[str, Callable[[Path], Any]] = {
-        "curves": partial(draw_curves, methods=methods),
+        "curves": partial(draw_curves, methods=methods, seed=settings.seed),
         "robust_accuracy": draw_robust_accuracy,
     }
     return written + draw(out, drawings)
@@ -75,7 +75,7 @@ def mosaic(images: Array, labels: Array, rows: int) -> Array:
     return sheet[..., 0] if channels == 1 else sheet
 
 
-def draw_curves(out: Path, methods: list[str]) -> Any:
+def draw_curves(out: Path, methods: list[str], seed: int) -> Any:
     """Loss of the diffusion models; loss and validation accuracy of the classifiers of the first seed."""
     figure, (left, middle, right) = new_figure(3)
     for path in sorted((out / "curves").glob("diffusion-seed*.csv")):
@@ -83,8 +83,7 @@ def draw_curves(out: Path, methods: list[str]) -> Any:
         if curve:
             left.plot(curve["step"], curve["loss"], lw=1, label=path.stem.removeprefix("diffusion-"))
     for i, method in enumerate(methods):
-        paths = sorted((out / "curves").glob(f"{method}-seed[0-9]*.csv"))
-        curve = read_columns(paths[0]) if paths else {}
+        curve = read_columns(out / "curves" / f"{method}-seed{seed}.csv")
         if not curve:
             continue
         look = {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i % len(DASHES)], "marker": MARKERS[i % len(MARKERS)], "ms": 4}

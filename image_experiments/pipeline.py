@@ -118,7 +118,8 @@ def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, 
     count = math.ceil(settings.synthetic * chosen.surplus)
     made = {"images": f"generated/{method.label}/seed{seed}.npz"} if selects else file
     arguments = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "count": count, "seed": seed}
-    needed = {name: stage for name, stage in shared.items() if name != "judge"}
+    unused = ("judge", "encoder") if method.kind in ("unguided", "classifier-free") else ("judge",)
+    needed = {name: stage for name, stage in shared.items() if name not in unused}
     outside = _outside(settings.diffusion.load, "--diffusion.load") if _is_folder(settings.diffusion.load) else {}
     generated = add(Stage(f"generate/{method.label}/seed{seed}", generate, arguments, made, needed, outside))
     if not selects:
@@ -180,7 +181,7 @@ def train_diffusion(run: StageRun, settings: Any, seed: int) -> dict[str, Any]:
     checkpoint = run.scratch / "checkpoint.pt"
     try:
         network = train_diffusion(settings, real.train.x, real.train.y, len(real.classes), seed, run.device, checkpoint, on_step)
-    except KeyboardInterrupt:  # training saved a checkpoint at the step it was at
+    except KeyboardInterrupt:  # between two steps, training has saved a checkpoint
         curve.keep_unfinished()
         raise
     save_diffusion(run.outputs["weights"], network)
@@ -249,7 +250,13 @@ def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     weights = run.inputs["diffusion"]["weights"] if "diffusion" in run.inputs else None
     network, schedule, conditional = read_diffusion(diffusion, weights, len(real.classes), real.shape)
-    encoder = load_classifier(run.inputs["encoder"]["weights"], len(real.classes), real.shape)
+    if method.kind == "classifier-free" and network.null_label is None:
+        raise UserError(
+            f"--methods {method.text}: this model has no label that stands for none; use one trained with label dropout"
+        )
+    encoder = None
+    if "encoder" in run.inputs:
+        encoder = load_classifier(run.inputs["encoder"]["weights"], len(real.classes), real.shape)
     generate_in_parts(run, real, network, schedule, encoder, method, settings, count, seed)
     return {"images": count, "conditional": conditional}
 

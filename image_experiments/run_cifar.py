@@ -36,6 +36,7 @@ except ModuleNotFoundError as error:
         f"error: the package {error.name} is missing; in a clone of the project: pip install -e '.[diffusion,diffusers,images]'"
     )
 
+OURS = ("stages", "unfinished", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes")
 UNRENAMED = re.compile(r"\..+\.\d+\.\w+")  # files are written under such a name, .NAME.PROCESS.SUFFIX, then renamed
 HELP = "Generate, select, adversarially train, evaluate: robust accuracy with real, unguided and guided synthetic images."
 
@@ -135,7 +136,7 @@ def choose_device(settings: Settings) -> tuple[str, int]:
 def only_run_in(out: Path) -> Iterator[None]:
     """Hold a lock on the folder. Raises UserError when another run holds it. The system frees it with the process, however it ends."""
     with (out / ".lock").open("w") as stream:
-        for _ in range(20):  # workers of a run that was killed end within a moment
+        for _ in range(20):
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -143,7 +144,7 @@ def only_run_in(out: Path) -> Iterator[None]:
                 time.sleep(0.1)
         else:
             raise UserError(f"--out {out}: another run is writing there; wait for it or choose another folder")
-        for path in out.rglob(".*"):
+        for path in [*out.glob(".*"), *(path for folder in OURS for path in (out / folder).rglob(".*"))]:
             if path.is_file() and UNRENAMED.fullmatch(path.name):
                 path.unlink()  # left by a process that was killed while it wrote
         yield

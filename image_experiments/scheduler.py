@@ -20,7 +20,7 @@ from command_line.output import UserError
 from image_experiments.stages import Stage, is_current, read_stamp, run_stage
 
 POLL_SECONDS = 0.2
-MENDABLE = (UserError, ValueError, FloatingPointError, OSError)
+MENDABLE = (UserError, ValueError, FloatingPointError, OSError, torch.OutOfMemoryError)
 """What a stage raises for reasons that the user can mend: the message names value, cause and remedy."""
 
 
@@ -152,6 +152,8 @@ def _reason(stage: Stage, error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, UserError) and error.errno is not None:
         name = error.filename or "a file"
         text = f"cannot use {name} ({error.strerror}); free some space or choose another --out, then run the same command again"
+    if isinstance(error, torch.OutOfMemoryError):
+        text = "the GPU's memory is full; use smaller batches (--classifier.batch-size, --generation.batch-size, --evaluation.batch-size)"
     return f"{stage.name}: {text}"
 
 
@@ -166,7 +168,10 @@ def _begin_worker(parent: int, threads: int, reports: Any) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone, killed perhaps: two runs must not write one folder."""
+    """End this process when the one that started it is gone, killed perhaps, and with it the lock: two runs must not write one folder.
+
+    For a fraction of a second both may write; they write the same, each file whole.
+    """
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os._exit(1)

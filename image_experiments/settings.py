@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -127,7 +126,8 @@ def cpu() -> Settings:
 
 
 def paper() -> Settings:
-    """The published sizes (Ouyang, Xie, Cheng 2023; Gowal et al. 2021), for a GPU."""
+    """The published sizes (Ouyang, Xie, Cheng 2023; Gowal et al. 2021), for a GPU; the U-Net is class-conditional and guided at x0_hat,
+    where the paper's is unconditional and guided at x_t: --diffusion.no-conditional --generation.at xt for that."""
     trained = ClassifierSettings(
         network="wrn-28-10",
         adversary="trades",
@@ -217,9 +217,13 @@ def resolve(settings: Settings) -> Settings:
     family = settings.dataset.partition("-")[0]
     kind = AUGMENTATIONS[family]
     usual = USUAL_EPS.get((family, settings.norm), USUAL_EPS_OF_PHOTOGRAPHS[settings.norm])
+    eps = usual if settings.eps is None else settings.eps
+    threats = [Threat(settings.norm, eps), *settings.evaluation.further()]
+    if len(set(threats)) < len(threats):
+        raise UserError(f"--evaluation.threats {' '.join(settings.evaluation.threats)}: one is named twice, or is --norm and --eps")
     return replace(
         settings,
-        eps=usual if settings.eps is None else settings.eps,
+        eps=eps,
         encoder=_augmented(settings.encoder, kind),
         classifier=_augmented(settings.classifier, kind),
         out=settings.out or Path("results") / f"{settings.dataset}-{settings.preset}",
@@ -257,19 +261,18 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
         chosen: ClassifierSettings = getattr(settings, part)
         if chosen.keep == "best" and settings.validation == 0:
             raise UserError(f"--{part}.keep best: chooses on validation images; set some apart with --validation, or use last")
-    if settings.dataset != "images" and settings.group_pattern is not None and settings.dataset != "gtsrb":
-        raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
-    if settings.dataset in ("digits", "mnist", "mnist-t10k", "cifar10") and settings.image_size:
-        raise UserError(f"--image-size {settings.image_size}: {settings.dataset} has one size; leave it out")
-    if settings.dataset == "digits" and settings.data_dir is not None:
-        raise UserError(f"--data-dir {settings.data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
+    _check_data_options(settings)
     free = [method for method in methods if method.kind == "classifier-free"]
     if free and not settings.diffusion.label_dropout and settings.diffusion.load is None:
         raise UserError(f"--methods {free[0].text}: needs a model trained without labels too; add --diffusion.label-dropout 0.1")
     if free and not settings.diffusion.conditional:
         raise UserError(f"--methods {free[0].text}: needs a class-conditional model; leave out --diffusion.no-conditional")
+    if settings.selection.criterion != "random" and settings.selection.surplus == 1:
+        raise UserError(
+            f"--selection.criterion {settings.selection.criterion}: keeps all there are; make more, --selection.surplus 2"
+        )
     window = settings.generation.window
-    if window is not None and not 0 <= window[0] < window[1] <= settings.diffusion.timesteps:
+    if settings.diffusion.load is None and window is not None and not 0 <= window[0] < window[1] <= settings.diffusion.timesteps:
         raise UserError(
             f"--generation.window {window[0]} {window[1]}: must satisfy 0 <= low < high <= {settings.diffusion.timesteps} timesteps"
         )
@@ -286,6 +289,18 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
             )
 
 
+def _check_data_options(settings: Settings) -> None:
+    """UserError for options about files of a data set that has none of the kind."""
+    if settings.dataset != "images" and settings.group_pattern is not None and settings.dataset != "gtsrb":
+        raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
+    if settings.dataset in ("digits", "mnist", "mnist-t10k", "cifar10") and settings.image_size:
+        raise UserError(f"--image-size {settings.image_size}: {settings.dataset} has one size; leave it out")
+    if settings.dataset == "digits" and settings.data_dir is not None:
+        raise UserError(f"--data-dir {settings.data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
+    if settings.dataset == "gtsrb" and settings.group_pattern is not None and settings.data_dir is None:
+        raise UserError(f"--group-pattern {settings.group_pattern}: GTSRB's own archives know their tracks; leave it out")
+
+
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     """{"classifier.steps": 800, ...} of nested settings."""
     found: dict[str, Any] = {}
@@ -296,8 +311,3 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + entry.name] = value
     return found
-
-
-def is_finite(value: Any) -> bool:
-    """Whether a setting holds no NaN or infinity."""
-    return not isinstance(value, float) or math.isfinite(value)

@@ -28,7 +28,7 @@ from command_line.output import UserError, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("image_experiments", "contrastive_dp")
-DECIDING = ("torch", "numpy", "diffusers", "pyautoattack")
+DECIDING = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "diffusers", "pyautoattack", "torchmetrics")
 """Packages whose versions decide numbers."""
 Report = Callable[[str, int, int], None]
 """report(stage, done, total)."""

@@ -124,6 +124,59 @@ def test_the_losses_are_those_of_the_docstring():
         assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_the_attack_meets_standing_batch_statistics_and_the_step_moving_ones():
+    """BatchNorm is in evaluation mode while attacked and in training mode in the loss; the images differ from step to step."""
+    modes, inputs = [], []
+
+    class Spy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = make_classifier("wrn-10-1", 3, (1, 8, 8), [0.5], [0.3], seed=1)
+
+        def forward(self, x):
+            modes.append(self.training)
+            inputs.append(x.detach().clone())
+            return self.inner(x)
+
+    settings = small(steps=2, attack_steps=2, augmentation="none", batch_size=40, generated_fraction=0.0)
+    train_classifier(Spy(), random_images(40, 0), Threat("linf", 0.1), settings, classes=3, seed=9)
+    assert modes == [False, False, True] * 2
+    assert all(x.min() >= 0 and x.max() <= 1 for x in inputs)
+    real = (random_images(40, 0).x.float() / 255)[batch_indices(40, 40, 0, mixed_seed(9, 0))]
+    assert (inputs[2] - real).abs().max() <= 0.1 + 1e-6  # what the loss sees is attacked, within the threat
+    first, second = (
+        inputs[i] - (random_images(40, 0).x.float() / 255)[batch_indices(40, 40, s, mixed_seed(9, 0))] for i, s in ((0, 0), (3, 1))
+    )
+    assert not torch.allclose(first, second)  # another random start every step
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schedule": "constant"},
+        {"weight_decay": 0.1},
+        {"attack_step_size": 0.01},
+        {"batch_size": 8},
+        {"beta": 1.0, "adversary": "trades"},
+    ],
+)
+def test_every_setting_of_training_is_read(change):
+    def weights(settings):
+        return torch.cat([p.flatten() for p in trained(settings, validation=None)[0].parameters()])
+
+    base = small(steps=6, learning_rate=0.05, adversary=change.get("adversary", "pgd"))
+    assert not torch.equal(weights(base), weights(small(**{"steps": 6, "learning_rate": 0.05, **change})))
+
+
+def test_the_look_at_validation_images_is_right():
+    """Clean and robust accuracy of the curve are those of the weights it would keep, on [0, 1]."""
+    validation = random_images(50, 2)
+    network, curve = trained(small(validate_every=12), validation=validation)
+    clean = (network(validation.x.float() / 255).argmax(dim=1) == validation.y).double().mean()
+    assert curve[-1]["clean_accuracy"] == pytest.approx(clean.item())
+    assert curve[-1]["robust_accuracy"] <= curve[-1]["clean_accuracy"]
+
+
 def test_a_batch_has_its_share_of_synthetic_images():
     real, synthetic = Images(torch.zeros(50, 1, 2, 2, dtype=torch.uint8), torch.zeros(50).long()), random_images(50, 0)
     synthetic = Images(torch.ones(50, 1, 2, 2, dtype=torch.uint8), synthetic.y)

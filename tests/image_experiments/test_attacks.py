@@ -104,6 +104,51 @@ def test_attack_leaves_no_gradient_on_the_weights():
     assert all(p.grad is None for p in network.parameters())
 
 
+def test_random_starts_fill_the_ball():
+    x = torch.full((4000, 1, 2, 2), 0.5, dtype=torch.double)
+    box = Threat("linf", 0.2).random(x, torch.Generator().manual_seed(0)).flatten()
+    assert float(box.mean()) == pytest.approx(0, abs=0.005)
+    assert float(box.std()) == pytest.approx(0.4 / np.sqrt(12), rel=0.02)
+    lengths = Threat("l2", 0.2).random(x, torch.Generator().manual_seed(0)).flatten(1).norm(dim=1)
+    assert float(lengths.mean()) == pytest.approx(0.1, rel=0.03)  # uniform radius
+    assert float(lengths.max()) == pytest.approx(0.2, rel=0.01)
+
+
+def test_an_image_that_is_wrong_unattacked_is_not_robust():
+    network = make_classifier("small-cnn-8", 3, (1, 8, 8), [0.5], [0.3], seed=3).eval()
+    x = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    wrong = (network(x).argmax(dim=1) + 1) % 3
+    backwards = lambda images: -network(images) if images.requires_grad else network(images)  # noqa: E731 (makes the attack help)
+    assert not strongest(backwards, x, wrong, Threat("linf", 0.5), 10, 1, torch.Generator().manual_seed(0)).any()
+
+
+def test_standard_autoattack_has_nine_targets_and_checks_square(monkeypatch):
+    made = []
+
+    class Attack:
+        def __init__(self, model, **arguments):
+            made.append((self, arguments))
+            self.apgd, self.fab, self.apgd_targeted = (type("Part", (), {})() for _ in range(3))
+
+        def run_standard_evaluation(self, x, y, batch_size):
+            part = made[-1][1]["attacks"][0]
+            return (x + 0.01 if part == "square" else x), y
+
+    class Fragile(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.one_hot((x.flatten(1)[:, 0] > 0.5).long(), 10).float()
+
+    monkeypatch.setattr("pyautoattack.AutoAttack", Attack)
+    x = torch.full((50, 1, 5, 5), 0.495)
+    found = autoattack_robustness(Fragile(), x, torch.zeros(50).long(), Threat("linf", 0.02), 10, batch_size=50, seed=3)
+    assert [arguments["attacks"] for _, arguments in made] == [["apgd-ce"], ["apgd-t"], ["fab-t"], ["square"]]
+    assert all(attack.fab.n_target_classes == attack.apgd_targeted.n_target_classes == 9 for attack, _ in made)
+    assert all(attack.apgd.n_restarts == attack.fab.n_restarts == 1 for attack, _ in made)
+    assert (made[0][1]["norm"], made[0][1]["eps"], made[0][1]["version"]) == ("Linf", 0.02, "custom")
+    assert found.after == {"clean": 1, "apgd-ce": 1, "apgd-t": 1, "fab-t": 1, "square": 0}
+    assert any("Square Attack has decreased" in text for text in found.warnings)
+
+
 def test_more_restarts_are_never_weaker():
     network = make_classifier("small-cnn-8", 3, (1, 8, 8), [0.5], [0.3], seed=3).eval()
     x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))

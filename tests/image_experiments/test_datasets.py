@@ -290,6 +290,24 @@ def test_an_image_that_does_not_decode_is_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_deep_images_and_what_macos_adds_are_not_misread(tmp_path):
+    write_folder(tmp_path / "set", np.random.default_rng(0))
+    members = {str(path.relative_to(tmp_path / "set")): path.read_bytes() for path in (tmp_path / "set").rglob("*.png")}
+    (tmp_path / "zip").write_bytes(zip_of({**members, "__MACOSX/train/left/._000.png": b"resource fork"}))
+    assert len(read_images(tmp_path / "zip", 0, None).images) == 24
+    (tmp_path / "set/train/left/000.png").write_bytes(png(np.full((8, 8), 40_000, dtype=np.uint16)))
+    with pytest.raises(UserError, match="more than 8 bits a channel"):
+        read_images(tmp_path / "set", 0, None)
+
+
+def test_class_names_that_are_nearly_the_same_number_keep_one_order(tmp_path):
+    for name in ("1", "01", "001", "²"):
+        for part in ("train", "test"):
+            (tmp_path / part / name).mkdir(parents=True)
+            (tmp_path / part / name / "a.png").write_bytes(png(np.zeros((4, 4, 3), dtype=np.uint8)))
+    assert read_images(tmp_path, 0, None).classes == ("001", "01", "1", "²")
+
+
 def test_images_of_two_sizes_are_named_and_can_be_resized(tmp_path):
     write_folder(tmp_path, np.random.default_rng(0))
     (tmp_path / "test/left/900.png").write_bytes(png(np.full((10, 12, 3), 77, dtype=np.uint8)))

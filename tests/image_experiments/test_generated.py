@@ -1,5 +1,8 @@
 """npz files of generated images: what is written comes back, both key conventions are read, everything else is refused."""
 
+import contextlib
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -54,6 +57,22 @@ def test_what_does_not_fit_is_one_line(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         read(tmp_path / "a.npz")
     assert "\n" not in str(error.value)
+
+
+def test_every_damaged_byte_is_seen_or_one_line(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", image=IMAGES, label=LABELS)
+    whole = bytearray((tmp_path / "a.npz").read_bytes())
+    for place in range(0, len(whole), 7):
+        changed = whole.copy()
+        changed[place] ^= 0xFF
+        (tmp_path / "b.npz").write_bytes(changed)
+        with contextlib.suppress(UserError):  # nothing else may be raised; bytes that nothing reads, such as times, may change
+            np.testing.assert_array_equal(read(tmp_path / "b.npz")[0], IMAGES)
+    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
+        archive.writestr("image", b"no array")
+        archive.writestr("label", b"neither")
+    with pytest.raises(UserError, match="uint8"):
+        read(tmp_path / "c.npz")
 
 
 def test_damaged_files_are_one_line(tmp_path):

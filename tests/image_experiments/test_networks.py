@@ -98,6 +98,22 @@ def test_other_architectures_and_files_are_refused_in_one_line(saved):
         make_classifier("wrn-28-1O", 3, (1, 8, 8), [0.0], [1.0])
 
 
+def test_weights_that_are_none_are_one_line(saved):
+    classifier, folder = saved
+    state = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    state["head.bias"][0] = float("nan")
+    torch.save(state, folder / "nan.pt")
+    torch.save({1: torch.zeros(1)}, folder / "numbers.pt")
+    save_file({"a": torch.zeros(1)}, folder / "odd.safetensors", {"classifier": "[]"})
+    for name, message in (
+        ("nan.pt", "NaN or infinity in head.bias"),
+        ("numbers.pt", "no plain weights"),
+        ("odd.safetensors", "damaged"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_classifier(folder / name, 3, (1, 8, 8), "small-cnn-8")
+
+
 def test_a_pickle_with_code_is_never_run(tmp_path):
     class Harmful:
         def __reduce__(self):
@@ -106,6 +122,6 @@ def test_a_pickle_with_code_is_never_run(tmp_path):
     stream = io.BytesIO()
     torch.save({"model": Harmful()}, stream)
     (tmp_path / "bad.pt").write_bytes(stream.getvalue())
-    with pytest.raises(ValueError, match="damaged or no checkpoint"):
+    with pytest.raises(ValueError, match="no plain weights"):
         load_classifier(tmp_path / "bad.pt", 3, (1, 8, 8), "linear")
     assert not (tmp_path / "harmed").exists()

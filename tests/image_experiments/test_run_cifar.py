@@ -93,6 +93,18 @@ def test_the_files_that_were_promised_are_there(finished):
     assert (noisy - plain)[inner].std() / 255 == pytest.approx(0.2, rel=0.15)
 
 
+def test_synthetic_images_reach_the_classifier_and_every_batch_has_noise_of_its_own(finished):
+    """Classifiers of different methods differ from the first seed on; no image of a synthetic set is drawn twice."""
+    weights = {
+        name: (finished / "checkpoints" / f"{name}-seed0.safetensors").read_bytes()
+        for name in ("real", "unguided", "supervised-0.2")
+    }
+    assert len(set(weights.values())) == 3
+    for seed in (0, 1):
+        with np.load(finished / "synthetic" / "unguided" / f"seed{seed}.npz") as content:
+            assert len({image.tobytes() for image in content["image"]}) == 40
+
+
 def test_the_description_is_of_the_synthetic_images(finished):
     table = rows(finished / "description.csv")
     assert [(row["method"], row["seed"]) for row in table][:2] == [("unguided", "0"), ("unguided", "1")]
@@ -225,6 +237,8 @@ def test_differences_are_paired_by_seed_with_students_interval():
         (("--methods", "npz:nowhere.npz"), "nowhere.npz: no such file"),
         (("--encoder-from", "nowhere.pt", "--methods", "unguided"), "--encoder-from nowhere.pt: no such file"),
         (("--classifier.network", "wrn-28"), "did you mean 'wrn-28-10'"),
+        (("--selection.criterion", "density"), "keeps all there are; make more, --selection.surplus 2"),
+        (("--evaluation.threats", "linf:0.15"), "one is named twice, or is --norm and --eps"),
     ],
 )
 def test_bad_input_is_one_line_and_status_1(tmp_path, capsys, arguments, message):

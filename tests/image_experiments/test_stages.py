@@ -58,6 +58,17 @@ def test_stages_run_once_and_again_only_where_something_changed(tmp_path):
     assert run(tmp_path, plan(text="cd", times=3, outside="y"), where="cuda, 1 threads") == ["write", "copy"]
 
 
+def test_another_version_code_or_result_of_an_input_runs_a_stage_again(tmp_path, monkeypatch):
+    run(tmp_path, plan())
+    monkeypatch.setattr(stages, "version", lambda package: "other" if package == "torch" else "same")
+    assert run(tmp_path, plan()) == ["write", "copy"]
+    monkeypatch.setattr(stages, "code_digest", lambda function: "changed" if function is copy else code_digest(write))
+    assert run(tmp_path, plan()) == ["copy"]
+    stamp = tmp_path / "stages/first/a.json"
+    stamp.write_text(stamp.read_text().replace('"length": 2', '"length": 3'))
+    assert run(tmp_path, plan()) == ["copy"]
+
+
 def test_a_file_that_was_touched_or_lost_is_made_again(tmp_path):
     run(tmp_path, plan())
     (tmp_path / "made/first.txt").write_text("other")
