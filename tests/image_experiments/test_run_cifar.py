@@ -304,10 +304,10 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path
 
 
 def test_half_written_files_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
-    keep = [tmp_path / name for name in (".hidden", "a.123.npz", ".a.npz", "sub/b.csv")]
-    left = [tmp_path / name for name in (".metrics.4711.csv", "sub/.seed0.99.npz", "sub/.encoder-seed0.5.safetensors")]
+    keep = [tmp_path / name for name in (".hidden", "a.123.npz", ".a.npz", "sub/.libfoo.1.hmac")]
+    left = [tmp_path / name for name in (".metrics.4711.csv", "synthetic/real/.seed0.99.npz", "checkpoints/.e-seed0.5.safetensors")]
     for path in (*keep, *left):
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
     with run_cifar.only_run_in(tmp_path):
         assert [path.exists() for path in (*keep, *left)] == [True] * 4 + [False] * 3
