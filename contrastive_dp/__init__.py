@@ -4,11 +4,12 @@ A sampler sees only a function noise_prediction(x, t[, labels]); guidance is an 
 diffusers is imported only by `load_diffusers`. Each public name gives its equation, shapes, source and errors in its docstring.
 """
 
-from contrastive_dp.adapters import DiffusersNoisePrediction, diffusers_sample, load_diffusers, schedule_of
+from contrastive_dp.adapters import DiffusersNoisePrediction, EDMNoisePrediction, diffusers_sample, load_diffusers, schedule_of
 from contrastive_dp.embeddings import ClassifierFeatures, OnUnitRange, ProjectionHead, embed_anchors, frozen, train_projection_head
 from contrastive_dp.guidance import ClassifierGuidance, ContrastiveGuidance, Guidance, GuidedRun, classifier_free
 from contrastive_dp.losses import ClassAnchored, ContrastiveLoss, HardNegativeMining, InfoNCE, SupervisedContrastive
 from contrastive_dp.networks import NoisePredictionMLP
+from contrastive_dp.processes import Processes
 from contrastive_dp.randomness import SampleNoise
 from contrastive_dp.samplers import ddim_sample, ddpm_sample, in_pieces
 from contrastive_dp.schedules import NoiseSchedule
@@ -21,6 +22,7 @@ __all__ = [
     "ContrastiveGuidance",
     "ContrastiveLoss",
     "DiffusersNoisePrediction",
+    "EDMNoisePrediction",
     "Guidance",
     "GuidedRun",
     "HardNegativeMining",
@@ -28,6 +30,7 @@ __all__ = [
     "NoisePredictionMLP",
     "NoiseSchedule",
     "OnUnitRange",
+    "Processes",
     "ProjectionHead",
     "SampleNoise",
     "SupervisedContrastive",

@@ -6,6 +6,7 @@ diffusers is imported only where a model is loaded; a U-Net or scheduler object 
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,34 @@ class DiffusersNoisePrediction(nn.Module):
         return (x - signal * out) / noise
 
 
+class EDMNoisePrediction(nn.Module):
+    """A network in EDM's parametrisation (Karras et al. 2022) as noise_prediction(x, t[, labels]).
+
+    denoiser(y, sigma, class_labels) estimates x_0 from y = x_0 + sigma noise, sigma (n,), class_labels one-hot (n, classes) or None. With
+    x_t = sqrt(a) x_0 + sqrt(1-a) noise: y = x_t / sqrt(a), sigma = sqrt((1-a) / a), eps = (y - denoiser(y, sigma)) / sigma.
+
+    classes: of a class-conditional network; 0 for one without. null_label: the label that stands for none, whose one-hot vector is zero.
+    """
+
+    def __init__(self, denoiser: nn.Module, schedule: NoiseSchedule, classes: int = 0, null_label: int | None = None) -> None:
+        super().__init__()
+        self.denoiser, self.schedule, self.classes, self.null_label = denoiser, schedule, classes, null_label
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        one_hot = None
+        if self.classes:
+            one_hot = x.new_zeros(len(x), self.classes)
+            if labels is not None:
+                known = labels != self.null_label if self.null_label is not None else torch.ones_like(labels, dtype=torch.bool)
+                one_hot[known] = torch.nn.functional.one_hot(labels[known], self.classes).to(x.dtype)
+        a = self.schedule.alpha_bar.to(x.device)[t]
+        sigma = ((1 - a) / a).sqrt().to(x.dtype)
+        wide = [-1] + [1] * (x.ndim - 1)
+        y = x / a.sqrt().to(x.dtype).reshape(wide)
+        denoised: Tensor = self.denoiser(y, sigma, one_hot).to(x.dtype)
+        return (y - denoised) / sigma.reshape(wide)
+
+
 def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> tuple[DiffusersNoisePrediction, NoiseSchedule]:
     """Noise prediction and schedule of a diffusers pipeline: a folder on disk, or the name of one on the Hugging Face hub.
 
@@ -66,15 +95,18 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
     """
     from diffusers import DDIMScheduler, UNet2DModel
 
-    folder = Path(folder_or_id)
-    if not folder.is_dir():
-        folder = _download(str(folder_or_id))
+    folder = find_pipeline(folder_or_id)
     parts = {name: folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")}
     for part, file in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
         if not (parts[part] / file).is_file():
             raise FileNotFoundError(
                 f"{parts[part] / file} is missing: give the folder of a diffusers pipeline (unet and scheduler)"
             )
+    kind = _class_of(parts["unet"] / "config.json")
+    if kind != "UNet2DModel":
+        raise ValueError(
+            f"{folder_or_id} holds a {kind}, which works in another space or takes text: give a pipeline with a UNet2DModel"
+        )
     try:
         scheduler = DDIMScheduler.from_pretrained(parts["scheduler"])
         unet = UNet2DModel.from_pretrained(parts["unet"], use_safetensors=True)
@@ -84,6 +116,23 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
     schedule = _levels_of(scheduler)
     kind = scheduler.config.get("prediction_type", "epsilon")
     return DiffusersNoisePrediction(unet.eval().requires_grad_(False), schedule, kind, null_label), schedule
+
+
+def find_pipeline(folder_or_id: str | Path) -> Path:
+    """The folder itself, or where the pipeline of that name on the Hugging Face hub lies after its download.
+
+    Raises FileNotFoundError for what is neither.
+    """
+    folder = Path(folder_or_id)
+    return folder if folder.is_dir() else _download(str(folder_or_id))
+
+
+def _class_of(config: Path) -> str:
+    """The kind of model that a configuration of diffusers is of. Raises ValueError for a damaged file."""
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8")).get("_class_name", "UNet2DModel"))
+    except (ValueError, AttributeError):
+        raise ValueError(f"{config} is damaged: get the folder again") from None
 
 
 def _download(name: str) -> Path:

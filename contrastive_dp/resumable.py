@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from contrastive_dp.files import read_checkpoint, write_checkpoint
+from contrastive_dp.processes import Processes
 
+MOST_ROWS = 100_000
 PARTS = {"step", "settings", "data", "network", "average", "optimiser", "extra"}
 
 
@@ -56,6 +58,12 @@ class ResumableTraining:
         self.step += 1
         self.average.update_parameters(self.network)
 
+    def check_same_step(self, processes: Processes) -> None:
+        """Raises ValueError where processes would go on from different checkpoints."""
+        steps = processes.all_of(self.step)
+        if len(set(steps)) > 1:
+            raise ValueError(f"the processes found checkpoints of steps {steps}: give them one output folder that all of them see")
+
     def save(self, path: Path) -> None:
         content = {
             "step": self.step,
@@ -95,11 +103,14 @@ class ResumableTraining:
 
 
 def fingerprint(*tensors: Tensor | None) -> str:
-    """Shapes, types and checksums of what is trained on."""
+    """Shapes, types and checksums of what is trained on; of more than MOST_ROWS rows, as many spread over all."""
     parts = []
     for tensor in tensors:
         if tensor is not None:
-            content = np.ascontiguousarray(tensor.detach().cpu().numpy())
+            rows = tensor.detach()
+            if len(rows) > MOST_ROWS:
+                rows = rows[torch.linspace(0, len(rows) - 1, MOST_ROWS, dtype=torch.float64, device=rows.device).long()]
+            content = np.ascontiguousarray(rows.cpu().numpy())
             parts.append(f"{tuple(tensor.shape)} {tensor.dtype} {zlib.crc32(content.tobytes()):08x}")
     return "; ".join(parts)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, positive
+from contrastive_dp.processes import ALONE, Processes
 from contrastive_dp.randomness import mixed_seed
 from contrastive_dp.resumable import ResumableTraining, check_losses, fingerprint
 from contrastive_dp.schedules import NoiseSchedule
@@ -57,6 +58,7 @@ def train_noise_prediction(
     augment: Augment | None = None,
     autocast: torch.dtype | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
+    processes: Processes = ALONE,
 ) -> nn.Module:
     """Minimise E ||noise - network(x_t, t[, labels])||^2 / dim over uniform t (Ho et al. 2020, L_simple); returns the EMA network.
 
@@ -66,12 +68,15 @@ def train_noise_prediction(
     depend on (seed, i) alone, so an interrupted run ends bit-identical to an uninterrupted one (on a CPU). A KeyboardInterrupt
     between two steps saves first.
     augment: (x, generator) -> x on a batch. autocast: torch.bfloat16 for mixed precision. on_step(step, loss): loss stays on the device.
+    processes: each takes its share of every batch and all end with the network of one process, up to rounding (dropout masks apart); the
+    first writes the checkpoint, which all must see.
 
     Raises ValueError for data, labels or a checkpoint that do not fit; FloatingPointError naming the step when the loss turns NaN.
     """
     device = next(network.parameters()).device
     x, y = _check_data(data, labels, settings, null_label)
     x, y = x.to(device), None if y is None else y.to(device)
+    share = processes.share(settings.batch_size)
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None and not path.parent.is_dir():
         raise FileNotFoundError(f"checkpoint={path}: the folder {path.parent} does not exist; create it first")
@@ -81,6 +86,7 @@ def train_noise_prediction(
     run = ResumableTraining(network, optimiser, settings.ema, asdict(settings), trained_on)
     if path is not None and path.exists():
         run.restore(path)
+    run.check_same_step(processes)
     losses: list[Tensor] = []
     within_step = False
     network.train()
@@ -88,45 +94,50 @@ def train_noise_prediction(
         while run.step < settings.steps:
             within_step = True
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                generator = _streams(settings.seed, run.step, device)
-                batch = _batch(x, y, settings, null_label, schedule, augment, generator)
+                generator = _streams(settings.seed, run.step, device, processes.rank)
+                x_t, t, noise, given = _batch(x, y, settings, null_label, schedule, augment, generator)
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                    loss = _loss(network, *batch)
-                _update(run, loss, settings)
-            losses.append(loss.detach())
+                    labels_of_share = None if given is None else given[share]
+                    loss = _loss(network, x_t[share], t[share], noise[share], labels_of_share)
+                losses.append(_update(run, loss, settings, processes))
             within_step = False
             if on_step is not None:
                 on_step(run.step, losses[-1])
             due = path is not None and run.step % checkpoint_every == 0
             if due or run.step % 100 == 0 or run.step == settings.steps:
                 check_losses(losses, run.step)
-            if path is not None and due:
+            if path is not None and due and processes.first:
                 run.save(path)
     except KeyboardInterrupt:
-        if path is not None and not within_step:  # within a step weights or buffers have moved already: the last checkpoint holds
+        if (
+            path is not None and processes.first and not within_step
+        ):  # within a step weights or buffers have moved already: the last checkpoint holds
             check_losses(losses, run.step)
             run.save(path)
         raise
-    if path is not None:
+    if path is not None and processes.first:
         run.save(path)
     return run.averaged.eval().requires_grad_(False)
 
 
-def _update(run: ResumableTraining, loss: Tensor, settings: TrainingSettings) -> None:
-    """One optimiser step."""
+def _update(run: ResumableTraining, loss: Tensor, settings: TrainingSettings, processes: Processes) -> Tensor:
+    """One optimiser step; returns the loss of the whole batch, on the device."""
     for group in run.optimiser.param_groups:
         group["lr"] = settings.learning_rate * min(1.0, (run.step + 1) / max(settings.warmup, 1))
     run.optimiser.zero_grad()
     loss.backward()
+    found = loss.detach()
+    processes.mean([found, *(p.grad for p in run.network.parameters() if p.grad is not None)])
     if settings.clip:
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), settings.clip)
     run.optimiser.step()
     run.stepped()
+    return found
 
 
-def _streams(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The generator of a step; also seeds torch's own stream, which dropout layers draw from."""
-    torch.manual_seed(mixed_seed(seed, 2 * step))
+def _streams(seed: int, step: int, device: torch.device, rank: int) -> torch.Generator:
+    """The generator of a step, the same for all processes; also seeds torch's own stream, which dropout layers draw from."""
+    torch.manual_seed(mixed_seed(mixed_seed(seed, rank) if rank else seed, 2 * step))
     return torch.Generator(device).manual_seed(mixed_seed(seed, 2 * step + 1))
 
 

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from contrastive_dp.processes import ALONE, Processes, normalise_across
 from contrastive_dp.randomness import mixed_seed
 from contrastive_dp.resumable import ResumableTraining, check_losses, fingerprint
-from image_experiments.attacks import Threat, pgd, strongest
+from image_experiments.attacks import AttackLoss, Threat, first_delta, pgd, strongest
 from image_experiments.augmentation import Augmentation, augment, cutmix
 from image_experiments.balance import balanced_choice
+from image_experiments.generated import ImageFile
 from image_experiments.networks import one_hot
+from image_experiments.shuffling import batch_indices
 
 CHECK_LOSSES_EVERY = 50
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -95,10 +98,26 @@ class ClassifierSettings:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images (n, C, H, W), uint8 as files hold them, with labels (n,)."""
+    """Images (n, C, H, W), uint8 as files hold them, with labels (n,).
+
+    file: where x and y are only mapped, 10^8 images perhaps; `rows` reads what it is asked for and keeps nothing.
+    """
 
     x: Tensor
     y: Tensor
+    file: ImageFile | None = None
+
+    @classmethod
+    def mapped(cls, file: ImageFile) -> Images:
+        """The images of a file, not read."""
+        return cls(torch.from_numpy(file.images).permute(0, 3, 1, 2), torch.from_numpy(file.labels), file)
+
+    def rows(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Copies of some images and their labels."""
+        x, y = self.x[index].clone(), self.y[index].clone()
+        if self.file is not None:
+            self.file.forget()
+        return x, y
 
     def __len__(self) -> int:
         return len(self.y)
@@ -123,6 +142,7 @@ def train_classifier(
     validation: Images | None = None,
     checkpoint: Path | None = None,
     on_step: Callable[[int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[ModuleT, list[dict[str, float]]]:
     """Minimise the mean over a batch of
 
@@ -132,6 +152,9 @@ def train_classifier(
     H the cross-entropy with smoothed labels. A batch holds round(generated_fraction batch_size) synthetic images, the rest real. Each part
     goes through a new permutation of its images every epoch. Batch, augmentation and attack of step i depend on (seed, i) alone.
 
+    processes: each takes its share of every batch; batch norm and gradients are those of the whole batch, and the result is that of one
+    process up to rounding. The first alone looks at the validation images, writes the checkpoint, which all must see, and has the curve.
+
     Returns the classifier in evaluation mode, frozen (averaged weights, unless average is 0), and a row of the learning curve per look:
     step, loss, and with validation images their clean and robust accuracy (PGD-10).
     Raises ValueError for an unusable checkpoint, or labels outside 0..classes-1; FloatingPointError naming the step of a NaN loss.
@@ -139,8 +162,9 @@ def train_classifier(
     if settings.keep == "best" and validation is None:
         raise ValueError("keep=best chooses on validation images: there are none; use keep=last")
     parts = _parts(real, synthetic, settings, classes)
+    share = processes.share(settings.batch_size)
     run = ResumableTraining(
-        classifier,
+        normalise_across(classifier, processes),
         _optimiser(classifier, settings),
         settings.average,
         {**asdict(settings), "seed": seed, "threat": str(threat)},
@@ -149,11 +173,12 @@ def train_classifier(
     run.extra = {"curve": [], "best": -1.0, "kept": {}, "recent": []}
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
+    run.check_same_step(processes)
     losses: list[Tensor] = []
     device = next(classifier.parameters()).device
     recent: list[Tensor] = [loss.to(device) for loss in run.extra["recent"]]  # since the last look at the validation images
     while run.step < settings.steps:
-        loss = _step(run, parts, threat, settings, classes, seed)
+        loss = _step(run, parts, threat, settings, classes, seed, share, processes)
         losses.append(loss)
         recent.append(loss)
         if on_step is not None:
@@ -163,21 +188,31 @@ def train_classifier(
         look = run.step % settings.validate_every == 0 or last
         if look or due or run.step % CHECK_LOSSES_EVERY == 0:
             check_losses(losses, run.step)
-        if look:
+        if look and processes.first:
             _look(run, recent, validation, threat, settings, seed)
-        if due and checkpoint is not None:
+        if due and checkpoint is not None and processes.first:
             run.extra["recent"] = recent
             run.save(checkpoint)
     chosen = _weights(run, settings)
-    if settings.keep == "best":
+    if settings.keep == "best" and processes.first:
         chosen.load_state_dict(run.extra["kept"])
     return cast(ModuleT, chosen.eval().requires_grad_(False)), run.extra["curve"]
 
 
 def _step(
-    run: ResumableTraining, parts: list[tuple[Images, int]], threat: Threat, settings: ClassifierSettings, classes: int, seed: int
+    run: ResumableTraining,
+    parts: list[tuple[Images, int]],
+    threat: Threat,
+    settings: ClassifierSettings,
+    classes: int,
+    seed: int,
+    share: slice,
+    processes: Processes,
 ) -> Tensor:
-    """One step of the optimiser; returns the loss, on the device."""
+    """One step of the optimiser; returns the loss of the whole batch, on the device.
+
+    Every process draws the batch as a whole, which costs little, and takes its share: so the numbers do not depend on their count.
+    """
     device = next(run.network.parameters()).device
     generator = torch.Generator(device).manual_seed(mixed_seed(seed, run.step))
     x, y = _batch(parts, run.step, seed, device)
@@ -188,31 +223,35 @@ def _step(
             x, target = cutmix(x, target, settings.cutmix, generator)
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(settings, run.step)
+    delta = None if settings.adversary == "none" else first_delta(x, threat, generator, _attack_loss(settings))[share]
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
-        loss = _loss(run.network, x, target, threat, settings, generator)
+        loss = _loss(run.network, x[share], target[share], threat, settings, delta)
     run.optimiser.zero_grad()
     loss.backward()
+    found = loss.detach()
+    processes.mean([found, *(p.grad for p in run.network.parameters() if p.grad is not None)])
     run.optimiser.step()
     run.stepped()
-    return loss.detach()
+    return found
 
 
 def _loss(
-    network: nn.Module, x: Tensor, target: Tensor, threat: Threat, settings: ClassifierSettings, generator: torch.Generator
+    network: nn.Module, x: Tensor, target: Tensor, threat: Threat, settings: ClassifierSettings, delta: Tensor | None
 ) -> Tensor:
-    """The objective on one batch; batch statistics stand still during the attack."""
+    """The objective on one batch, attacked from `delta`; batch statistics stand still during the attack."""
     size = (settings.attack_step_size or 2.5 / settings.attack_steps) * threat.eps
     network.eval()
-    if settings.adversary == "pgd":
-        x = pgd(network, x, target, threat, settings.attack_steps, size, generator)
-    elif settings.adversary == "trades":
-        attacked = pgd(network, x, target, threat, settings.attack_steps, size, generator, loss="kl")
+    attacked = x if delta is None else pgd(network, x, target, threat, settings.attack_steps, size, delta, _attack_loss(settings))
     network.train()
     if settings.adversary != "trades":
-        return F.cross_entropy(network(x), target, label_smoothing=settings.label_smoothing)
+        return F.cross_entropy(network(attacked), target, label_smoothing=settings.label_smoothing)
     clean = network(x)
     away = F.kl_div(F.log_softmax(network(attacked), dim=1), F.log_softmax(clean, dim=1), reduction="batchmean", log_target=True)
     return F.cross_entropy(clean, target, label_smoothing=settings.label_smoothing) + settings.beta * away
+
+
+def _attack_loss(settings: ClassifierSettings) -> AttackLoss:
+    return "kl" if settings.adversary == "trades" else "cross-entropy"
 
 
 def learning_rate(settings: ClassifierSettings, step: int) -> float:
@@ -235,22 +274,11 @@ def learning_rate(settings: ClassifierSettings, step: int) -> float:
     return settings.learning_rate
 
 
-def batch_indices(n: int, batch: int, step: int, seed: int) -> Tensor:
-    """Places step*batch ... (step+1)*batch - 1 of an endless row of permutations of 0..n-1, permutation e of which is keyed (seed, e)."""
-    places = np.arange(step * batch, (step + 1) * batch)
-    epochs = places // n
-    found = np.empty(batch, dtype=np.int64)
-    for epoch in np.unique(epochs):
-        order = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64))).permutation(n)
-        rows = epochs == epoch
-        found[rows] = order[places[rows] % n]
-    return torch.from_numpy(found)
-
-
 def _parts(real: Images, synthetic: Images | None, settings: ClassifierSettings, classes: int) -> list[tuple[Images, int]]:
     """What a batch is made of: images and how many of them."""
     for name, part in (("real", real), ("synthetic", synthetic)):
-        if part is not None and not (len(part) and 0 <= int(part.y.min()) <= int(part.y.max()) < classes):
+        checked = part is None or part.file is not None  # ImageFile has looked at its labels, piece by piece
+        if part is not None and not checked and not (len(part) and 0 <= int(part.y.min()) <= int(part.y.max()) < classes):
             raise ValueError(f"{name} images: {len(part)} with labels outside 0..{classes - 1}, or none at all: check the data")
     generated = round(settings.generated_fraction * settings.batch_size) if synthetic is not None else 0
     parts = [(real, settings.batch_size - generated)] + ([(synthetic, generated)] if synthetic is not None else [])
@@ -258,9 +286,8 @@ def _parts(real: Images, synthetic: Images | None, settings: ClassifierSettings,
 
 
 def _batch(parts: list[tuple[Images, int]], step: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    chosen = [(part, batch_indices(len(part), count, step, mixed_seed(seed, i))) for i, (part, count) in enumerate(parts)]
-    x = torch.cat([part.x[index] for part, index in chosen])
-    y = torch.cat([part.y[index] for part, index in chosen])
+    chosen = [part.rows(batch_indices(len(part), count, step, mixed_seed(seed, i))) for i, (part, count) in enumerate(parts)]
+    x, y = (torch.cat(tensors) for tensors in zip(*chosen, strict=True))
     return x.to(device), y.to(device)
 
 

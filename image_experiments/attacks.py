@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 Classifier = Callable[[Tensor], Tensor]
 Norm = Literal["linf", "l2"]
+AttackLoss = Literal["cross-entropy", "kl"]
 
 
 @dataclass(frozen=True)
@@ -60,25 +61,23 @@ def pgd(
     threat: Threat,
     steps: int,
     step_size: float,
-    generator: torch.Generator,
-    loss: Literal["cross-entropy", "kl"] = "cross-entropy",
+    start: torch.Generator | Tensor,
+    loss: AttackLoss = "cross-entropy",
 ) -> Tensor:
     """Ascend the loss by projected gradient steps from a random start (Madry et al. 2018):
 
     delta <- project(delta + step_size steepest(grad L(x + delta))).  Returns x + delta, (n, C, H, W) in [0, 1].
 
+    start: of the random numbers, or the first delta itself, see `first_delta`.
     loss: "cross-entropy" to y; "kl", KL(p(x) || p(x + delta)) (TRADES, Zhang et al. 2019, started from a small Gaussian).
     classifier: in evaluation mode, or batch statistics follow the attack. Gradients of its parameters are not computed.
     """
     if threat.eps == 0:
         return x
-    with torch.no_grad():
-        if loss == "kl":
-            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-            delta = threat.project(1e-3 * noise, x)
+    delta = start if isinstance(start, Tensor) else first_delta(x, threat, start, loss)
+    if loss == "kl":
+        with torch.no_grad():
             clean = F.log_softmax(classifier(x), dim=1)
-        else:
-            delta = threat.random(x, generator)
     for _ in range(steps):
         seen = (x + delta).requires_grad_()
         with torch.enable_grad():
@@ -90,6 +89,14 @@ def pgd(
             (gradient,) = torch.autograd.grad(value, seen)
         delta = threat.project(delta + step_size * threat.steepest(gradient), x)
     return (x + delta).detach()
+
+
+@torch.no_grad()
+def first_delta(x: Tensor, threat: Threat, generator: torch.Generator, loss: AttackLoss = "cross-entropy") -> Tensor:
+    """Where an attack begins: see Threat.random; for "kl" 0.001 times a standard normal."""
+    if loss == "kl":
+        return threat.project(1e-3 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype), x)
+    return threat.random(x, generator)
 
 
 def strongest(

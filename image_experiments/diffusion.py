@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 from torch import Tensor, nn
 
-from contrastive_dp import DiffusersNoisePrediction, NoiseSchedule, TrainingSettings, load_diffusers, train_noise_prediction
-from contrastive_dp.files import read_safetensors, write_safetensors
+from contrastive_dp import (
+    DiffusersNoisePrediction,
+    NoiseSchedule,
+    Processes,
+    TrainingSettings,
+    load_diffusers,
+    train_noise_prediction,
+)
+from contrastive_dp.processes import ALONE
 from image_experiments.augmentation import Augmentation, augment
 
 
@@ -21,7 +30,7 @@ from image_experiments.augmentation import Augmentation, augment
 class DiffusionSettings:
     """The U-Net and its training."""
 
-    load: Path | None = None
+    load: Annotated[Path | None, tyro.conf.arg(aliases=["--diffusion"])] = None
     """Folder of a diffusers pipeline (unet, scheduler), or the name of one on the Hugging Face hub, instead of training."""
     conditional: bool = True
     """Class-conditional; without, images get labels from the encoder."""
@@ -87,7 +96,7 @@ class DiffusionSettings:
 
 
 def make_unet(settings: DiffusionSettings, classes: int, shape: tuple[int, int, int], seed: int) -> nn.Module:
-    """A fresh UNet2DModel for images (C, H, W); label `classes` stands for "no label".
+    """A fresh UNet2DModel for images (C, H, W); with label dropout, label `classes` stands for "no label".
 
     Raises ValueError for images that cannot be halved as often as there are channels.
     """
@@ -112,7 +121,7 @@ def make_unet(settings: DiffusionSettings, classes: int, shape: tuple[int, int, 
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
             norm_num_groups=math.gcd(32, *settings.channels),
             dropout=settings.dropout,
-            num_class_embeds=classes + 1 if settings.conditional else None,
+            num_class_embeds=classes + bool(settings.label_dropout) if settings.conditional else None,
         )
     made: nn.Module = unet
     return made
@@ -127,37 +136,63 @@ def train_diffusion(
     device: torch.device,
     checkpoint: Path,
     on_step: Callable[[int, Tensor], None],
+    processes: Processes = ALONE,
 ) -> nn.Module:
     """Train on uint8 images x (n, C, H, W) with labels y (n,); returns the averaged noise prediction."""
     unet = make_unet(settings, classes, (x.shape[1], x.shape[2], x.shape[3]), seed).to(device)
     schedule = settings.noise_schedule()
-    network = DiffusersNoisePrediction(unet, schedule, null_label=classes if settings.conditional else None)
+    null_label = classes if settings.conditional and settings.label_dropout else None
+    network = DiffusersNoisePrediction(unet, schedule, null_label=null_label)
     return train_noise_prediction(
         network,
         x,
         schedule,
         settings.training(seed),
         y if settings.conditional else None,
-        null_label=classes if settings.conditional else None,
+        null_label=null_label,
         checkpoint=checkpoint,
         checkpoint_every=settings.checkpoint_every,
         augment=lambda batch, generator: augment(batch, settings.augmentation, generator, fill=-1.0),
         autocast=torch.bfloat16 if settings.bfloat16 else None,
         on_step=on_step,
+        processes=processes,
     )
 
 
-def save_diffusion(path: Path, network: nn.Module) -> Path:
-    """Write a trained noise prediction to a safetensors file."""
-    return write_safetensors(path, network.state_dict(), {"diffusion": json.dumps({"kind": "DiffusersNoisePrediction"})})
+FILES = {
+    "weights": "unet/diffusion_pytorch_model.safetensors",
+    "unet": "unet/config.json",
+    "scheduler": "scheduler/scheduler_config.json",
+    "index": "model_index.json",
+}
+"""What a diffusers pipeline of ours consists of, within its folder."""
+
+
+def save_diffusion(folder: Path, network: nn.Module, schedule: NoiseSchedule) -> Path:
+    """Write a trained noise prediction as a pipeline of diffusers, which DDIMPipeline.from_pretrained and `--diffusion` read.
+
+    The scheduler's betas are those of `schedule`, (a_{t-1} - a_t) / a_{t-1}.
+    """
+    from diffusers import DDIMPipeline, DDIMScheduler
+
+    levels = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar])
+    betas = (1 - levels[1:] / levels[:-1]).tolist()
+    scheduler = DDIMScheduler(num_train_timesteps=len(schedule), trained_betas=betas)
+    unet: Any = network.unet
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    pipeline: Any = DDIMPipeline(unet=unet, scheduler=scheduler)
+    pipeline.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return folder
 
 
 def read_diffusion(
     settings: DiffusionSettings, path: Path | None, classes: int, shape: tuple[int, int, int]
 ) -> tuple[DiffusersNoisePrediction, NoiseSchedule, bool]:
-    """Noise prediction, schedule and whether it is class-conditional; from `path`, or from the pipeline that settings.load names.
-
-    Raises ValueError for weights, classes or images that do not fit.
+    """Noise prediction, schedule and whether it is class-conditional; from the folder `path` of `save_diffusion`, or from the pipeline that
+    settings.load names. Raises ValueError for weights, classes or images that do not fit.
     """
     if settings.load is not None:
         network, schedule = load_diffusers(settings.load, null_label=None)
@@ -174,20 +209,8 @@ def read_diffusion(
             network.null_label = classes
         return network, schedule, bool(network.conditional)
     assert path is not None
-    schedule = settings.noise_schedule()
-    fresh = make_unet(settings, classes, shape, 0)
-    network = DiffusersNoisePrediction(fresh, schedule, null_label=classes if settings.conditional else None)
-    tensors, _ = read_safetensors(path)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{path} does not hold the weights of this U-Net ({reason}): restore the settings it was made with"
-        ) from None
-    network.eval().requires_grad_(False)
-    if not settings.label_dropout:
-        network.null_label = None  # it was never seen
+    network, _ = load_diffusers(path, null_label=classes if settings.label_dropout else None)
+    schedule = network.schedule = settings.noise_schedule()  # in double precision, where files of diffusers have single
     return network, schedule, settings.conditional
 
 

@@ -40,7 +40,8 @@ def frechet_distance(real: Array, synthetic: Array) -> float:
 
     identity = torch.nn.Identity()
     identity.num_features = real.shape[1]
-    metric = FrechetInceptionDistance(feature=identity, normalize=False, antialias=False).set_dtype(torch.float64)
+    options: Any = {"normalize": False, "antialias": False, "sync_on_compute": False}  # of several processes, one computes it
+    metric = FrechetInceptionDistance(feature=identity, **options).set_dtype(torch.float64)
     metric.update(torch.from_numpy(real), real=True)
     metric.update(torch.from_numpy(synthetic), real=False)
     return float(metric.compute())

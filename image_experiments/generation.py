@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,8 +34,8 @@ from contrastive_dp import (
 from image_experiments.adversarial import Images
 from image_experiments.methods import Method
 
+Array = np.ndarray[Any, Any]
 Embed = Callable[[Tensor], Tensor]
-PIECE = 10_000
 
 
 @dataclass(frozen=True)
@@ -173,11 +174,12 @@ def make_solver(solver: str, schedule: NoiseSchedule) -> Any:
     return kind(num_train_timesteps=len(schedule), trained_betas=betas)
 
 
-def noisy(images: Tensor, std: float, seed: int) -> Tensor:
-    """uint8 images (n, C, H, W) with Gaussian noise of this standard deviation on the [0, 1] scale: the plain rival of any guidance."""
-    pieces = []
-    for first in range(0, len(images), PIECE):  # in pieces, which change nothing: the noise belongs to the image
-        piece = images[first : first + PIECE].float() / 255
-        noise = SampleNoise(seed, first).normal(piece)
-        pieces.append(((piece + std * noise).clamp(0, 1) * 255).round().to(torch.uint8))
-    return torch.cat(pieces)
+def noisy(pieces: Iterable[tuple[Array, Array]], std: float, seed: int) -> Iterator[tuple[Array, Array]]:
+    """Pieces of uint8 images (n, H, W, C) with labels, the images with Gaussian noise of this standard deviation on the [0, 1] scale: the
+    plain rival of any guidance. The noise belongs to the image, however they are cut."""
+    first = 0
+    for images, labels in pieces:
+        unit = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        changed = ((unit + std * SampleNoise(seed, first).normal(unit)).clamp(0, 1) * 255).round().to(torch.uint8)
+        yield changed.permute(0, 2, 3, 1).numpy(), labels
+        first += len(labels)

@@ -1,20 +1,24 @@
-"""Synthetic images of one method, batch by batch; each batch is a file of its own until all are made."""
+"""Synthetic images of one method, shard by shard, on any number of processes or machines; then one file."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from contrastive_dp import NoiseSchedule
-from image_experiments.generated import read_images, write_images
 from image_experiments.generation import GenerationSettings, make_guidance, sample_batch
 from image_experiments.methods import Method
 from image_experiments.real_images import RealImages
-from image_experiments.stages import StageRun
+from image_experiments.shards import ShardPlan, make_shards, merge, read_note, shard_path
+from image_experiments.stages import StageRun, plain
+
+Array = np.ndarray[Any, Any]
 
 
-def generate_in_parts(
+def generate_in_shards(
     run: StageRun,
     real: RealImages,
     network: nn.Module,
@@ -24,8 +28,9 @@ def generate_in_parts(
     settings: GenerationSettings,
     count: int,
     seed: int,
-) -> None:
-    """Write `count` images, labels 0, 1, ..., K-1, 0, 1, ...
+) -> bool:
+    """Make this process's shards of `count` images, labels 0, 1, ..., K-1, 0, 1, ...; when all are there, the first process puts them
+    together. Returns whether all are there.
 
     Every batch is full, and the last one cut: guidance compares the images of a batch.
     """
@@ -35,18 +40,24 @@ def generate_in_parts(
         x, y = real.train.x.to(run.device).float() / 127.5 - 1, real.train.y.to(run.device)
         guidance = make_guidance(method, settings, encoder.to(run.device), x, y, seed)
     size = min(settings.batch_size, max(count, 2))
-    images, labels = [], []
-    batches = -(-count // size)
-    for batch in range(batches):
-        path = run.scratch / f"batch-{batch:06d}.npz"
-        if not path.is_file():
-            asked = torch.arange(batch * size, (batch + 1) * size) % classes
-            made = sample_batch(
-                network, schedule, method, guidance, settings, asked, real.shape, batch * size, seed, classes, run.device
-            )
-            write_images(path, made.numpy().transpose(0, 2, 3, 1), asked.numpy())
-            run.report(batch + 1, batches)
-        found, of = read_images(path, classes, (height, width, channels))
-        images.append(found)
-        labels.append(of)
-    write_images(run.outputs["images"], np.concatenate(images)[:count], np.concatenate(labels)[:count])
+    about = {"method": method.text, "seed": seed, "count": count, "settings": plain(settings)}
+    plan = ShardPlan(run.fingerprint, about, count, size, classes, (height, width, channels))
+
+    def make(batch: int) -> tuple[Array, Array]:
+        asked = torch.arange(batch * size, (batch + 1) * size) % classes
+        made = sample_batch(
+            network, schedule, method, guidance, settings, asked, real.shape, batch * size, seed, classes, run.device
+        )
+        return made.numpy().transpose(0, 2, 3, 1), asked.numpy()
+
+    k, n = run.part or (1, 1)
+    mine = range(plan.shards)[k - 1 :: n][run.processes.rank :: run.processes.count]
+    run.shards.mkdir(parents=True, exist_ok=True)
+    make_shards(run.shards, plan, mine, make, lambda done: run.report(done, plan.batches))
+    run.processes.all_of(None)  # wait for the others' shards
+    paths = [shard_path(run.shards, number) for number in range(plan.shards)]
+    if run.part is not None and any(read_note(path) is None for path in paths):
+        return False
+    if run.processes.first:
+        merge(paths, run.outputs["images"], run.outputs["manifest"])
+    return True

@@ -13,6 +13,7 @@ import numpy as np
 from command_line.drawing import COLOURS, DASHES, MARKERS, STYLE, draw, new_figure, read_columns
 from command_line.output import write_whole
 from image_experiments.datasets import Array
+from image_experiments.generated import ImageFile
 from image_experiments.real_images import read_data
 from image_experiments.settings import Settings
 
@@ -28,8 +29,8 @@ def draw_all(out: Path, settings: Settings) -> list[Path]:
     for label in methods:
         path = out / "synthetic" / label / f"seed{settings.seed}.npz"
         if path.is_file() and label != "real":
-            with np.load(path, allow_pickle=False) as content:
-                panels[label] = (content["image"], content["label"])
+            file = ImageFile(path, len(data.classes), data.images.shape[1:])
+            panels[label] = (file.images, file.labels)
     written = [_draw_samples(out / "samples.png", panels, data.classes)]
     for label, panel in panels.items():
         if label != "real":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line.output import UserError
+from image_experiments.diffusion import FILES as DIFFUSION_FILES
 from image_experiments.methods import Method
 from image_experiments.settings import Settings
 from image_experiments.stages import Stage, StageRun, source_digest
@@ -37,6 +38,21 @@ def plan(settings: Settings) -> list[Stage]:
     return list(stages.values())
 
 
+def up_to_generation(stages: list[Stage]) -> list[Stage]:
+    """The stages that generate images and those that they need."""
+    needed: set[str] = set()
+
+    def need(stage: Stage) -> None:
+        needed.add(stage.name)
+        for earlier in stage.inputs.values():
+            need(earlier)
+
+    for stage in stages:
+        if stage.function is generate:
+            need(stage)
+    return [stage for stage in stages if stage.name in needed]
+
+
 def _outside(path: Path | None, flag: str) -> dict[str, str]:
     """Checksum of what a stage reads from outside."""
     if path is None:
@@ -59,19 +75,22 @@ def _shared_stages(settings: Settings, data: Stage, seed: int) -> dict[str, Stag
 
     if any(m.generates or m.kind == "noise" for m in methods) and settings.diffusion.load is None:
         arguments: dict[str, Any] = {"settings": settings.diffusion, "seed": seed}
-        found["diffusion"] = Stage(f"diffusion/seed{seed}", train_diffusion, arguments, trained("diffusion"), real)
+        outputs = {role: f"checkpoints/diffusion-seed{seed}/{path}" for role, path in DIFFUSION_FILES.items()}
+        outputs |= {"curve": f"curves/diffusion-seed{seed}.csv"}
+        found["diffusion"] = Stage(f"diffusion/seed{seed}", train_diffusion, arguments, outputs, real, shared=True)
     if any(m.kind != "real" for m in methods):
         arguments = {"threat": settings.threat(), "seed": seed}
         if settings.encoder_from is None:
             training = {**arguments, "settings": settings.encoder}
-            found["encoder"] = Stage(f"encoder/seed{seed}", train_encoder, training, trained("encoder"), real)
+            found["encoder"] = Stage(f"encoder/seed{seed}", train_encoder, training, trained("encoder"), real, shared=True)
         else:
             outside = _outside(settings.encoder_from, "--encoder-from")
             reading = {"file": settings.encoder_from, "network": settings.encoder.network}
             weights = {"weights": f"checkpoints/encoder-seed{seed}.safetensors"}
             found["encoder"] = Stage(f"encoder/seed{seed}", read_encoder, reading, weights, real, outside)
         judge = replace(settings.encoder, adversary="none", steps=settings.description.steps, keep="last")
-        found["judge"] = Stage(f"judge/seed{seed}", train_judge, {**arguments, "settings": judge}, trained("judge"), real)
+        arguments |= {"settings": judge}
+        found["judge"] = Stage(f"judge/seed{seed}", train_judge, arguments, trained("judge"), real, shared=True)
     return found
 
 
@@ -86,7 +105,7 @@ def _add_method(settings: Settings, method: Method, seed: int, shared: dict[str,
     arguments = {"settings": settings.classifier, "threat": settings.threat(), "seed": seed}
     name = f"{method.label}-seed{seed}"
     outputs = {"weights": f"checkpoints/{name}.safetensors", "curve": f"curves/{name}.csv"}
-    classifier = add(Stage(f"classifier/{method.label}/seed{seed}", train_compared, arguments, outputs, inputs))
+    classifier = add(Stage(f"classifier/{method.label}/seed{seed}", train_compared, arguments, outputs, inputs, shared=True))
     threats = [settings.threat(), *settings.evaluation.further()]
     add(
         Stage(
@@ -116,21 +135,18 @@ def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, 
     relabel |= chosen.pseudo_label == "auto" and not settings.diffusion.conditional
     selects = chosen.surplus > 1 or relabel
     count = math.ceil(settings.synthetic * chosen.surplus)
-    made = {"images": f"generated/{method.label}/seed{seed}.npz"} if selects else file
+    made = f"{'generated' if selects else 'synthetic'}/{method.label}/seed{seed}"
+    outputs = {"images": f"{made}.npz", "manifest": f"{made}.json"}
     arguments = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "count": count, "seed": seed}
     unused = ("judge", "encoder") if method.kind in ("unguided", "classifier-free") else ("judge",)
     needed = {name: stage for name, stage in shared.items() if name not in unused}
-    outside = _outside(settings.diffusion.load, "--diffusion.load") if _is_folder(settings.diffusion.load) else {}
-    generated = add(Stage(f"generate/{method.label}/seed{seed}", generate, arguments, made, needed, outside))
+    outside = _outside(settings.diffusion.load, "--diffusion")
+    generated = add(Stage(f"generate/{method.label}/seed{seed}", generate, arguments, outputs, needed, outside, shared=True))
     if not selects:
         return generated
     arguments = {"settings": chosen, "diffusion": settings.diffusion, "count": settings.synthetic, "seed": seed}
     needed = {**real, "encoder": shared["encoder"], "generated": generated}
     return add(Stage(f"select/{method.label}/seed{seed}", select, arguments, file, needed))
-
-
-def _is_folder(path: Path | None) -> bool:
-    return path is not None and path.is_dir()
 
 
 # What the stages do. Each is called with its run and its arguments, and returns results that JSON can hold.
@@ -175,17 +191,22 @@ def train_diffusion(run: StageRun, settings: Any, seed: int) -> dict[str, Any]:
     curve = Curve(run.scratch / "losses.csv", settings.checkpoint_every)
 
     def on_step(step: int, loss: Any) -> None:
-        curve.add(step, loss)
+        if run.processes.first:
+            curve.add(step, loss)
         run.report(step, settings.steps)
 
     checkpoint = run.scratch / "checkpoint.pt"
     try:
-        network = train_diffusion(settings, real.train.x, real.train.y, len(real.classes), seed, run.device, checkpoint, on_step)
+        network = train_diffusion(
+            settings, real.train.x, real.train.y, len(real.classes), seed, run.device, checkpoint, on_step, run.processes
+        )
     except KeyboardInterrupt:  # between two steps, training has saved a checkpoint
-        curve.keep_unfinished()
+        if run.processes.first:
+            curve.keep_unfinished()
         raise
-    save_diffusion(run.outputs["weights"], network)
-    curve.write(run.outputs["curve"])
+    if run.processes.first:
+        save_diffusion(run.outputs["index"].parent, network, settings.noise_schedule())
+        curve.write(run.outputs["curve"])
     return {"parameters": sum(p.numel() for p in network.parameters())}
 
 
@@ -241,15 +262,15 @@ def train_compared(run: StageRun, settings: Any, threat: Any, seed: int) -> dict
     }
 
 
-def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count: int, seed: int) -> dict[str, Any]:
+def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count: int, seed: int) -> dict[str, Any] | None:
     from image_experiments.diffusion import read_diffusion
-    from image_experiments.generation_stage import generate_in_parts
+    from image_experiments.generation_stage import generate_in_shards
     from image_experiments.networks import load_classifier
     from image_experiments.real_images import read_real
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
-    weights = run.inputs["diffusion"]["weights"] if "diffusion" in run.inputs else None
-    network, schedule, conditional = read_diffusion(diffusion, weights, len(real.classes), real.shape)
+    folder = run.inputs["diffusion"]["index"].parent if "diffusion" in run.inputs else None
+    network, schedule, conditional = read_diffusion(diffusion, folder, len(real.classes), real.shape)
     if method.kind == "classifier-free" and network.null_label is None:
         raise UserError(
             f"--methods {method.text}: this model has no label that stands for none; use one trained with label dropout"
@@ -257,16 +278,15 @@ def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count
     encoder = None
     if "encoder" in run.inputs:
         encoder = load_classifier(run.inputs["encoder"]["weights"], len(real.classes), real.shape)
-    generate_in_parts(run, real, network, schedule, encoder, method, settings, count, seed)
-    return {"images": count, "conditional": conditional}
+    whole = generate_in_shards(run, real, network, schedule, encoder, method, settings, count, seed)
+    return {"images": count, "conditional": conditional} if whole else None
 
 
 def select(run: StageRun, settings: Any, diffusion: Any, count: int, seed: int) -> dict[str, Any]:
     from contrastive_dp import ClassifierFeatures
-    from image_experiments.adversarial import Images
-    from image_experiments.generated import write_images
+    from image_experiments.generated import stream_images
     from image_experiments.networks import load_classifier
-    from image_experiments.real_images import as_arrays, read_real, read_synthetic
+    from image_experiments.real_images import read_real, read_synthetic
     from image_experiments.selection import best_of_each_class, keeps_highest, pseudo_labels, scores
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
@@ -277,21 +297,23 @@ def select(run: StageRun, settings: Any, diffusion: Any, count: int, seed: int) 
     y = pseudo_labels(encoder, made.x) if relabelled else made.y
     score = scores(settings.criterion, encoder, ClassifierFeatures(encoder), made.x, y, real.train.x, real.train.y, seed)
     kept = best_of_each_class(score, y, count, keeps_highest(settings), len(real.classes))
-    write_images(run.outputs["images"], *as_arrays(Images(made.x[kept], y[kept])))
+    assert made.file is not None
+    pieces = made.file.pieces(kept.numpy(), y[kept].numpy())
+    stream_images(run.outputs["images"], count, made.file.images.shape[1:], pieces)
     counts = y[kept].bincount(minlength=len(real.classes)).tolist()
     return {"relabelled": relabelled, "of": len(made), "fewest_of_a_class": min(counts), "most_of_a_class": max(counts)}
 
 
 def add_noise(run: StageRun, std: float, seed: int) -> dict[str, Any]:
     from contrastive_dp.randomness import mixed_seed
-    from image_experiments.adversarial import Images
-    from image_experiments.generated import write_images
+    from image_experiments.generated import stream_images
     from image_experiments.generation import noisy
-    from image_experiments.real_images import as_arrays, read_real, read_synthetic
+    from image_experiments.real_images import read_real, read_synthetic
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
-    plain = read_synthetic(run.inputs["synthetic"]["images"], real)
-    write_images(run.outputs["images"], *as_arrays(Images(noisy(plain.x, std, mixed_seed(seed, 2)), plain.y)))
+    plain = read_synthetic(run.inputs["synthetic"]["images"], real).file
+    assert plain is not None
+    stream_images(run.outputs["images"], len(plain), plain.images.shape[1:], noisy(plain.pieces(), std, mixed_seed(seed, 2)))
     return {"images": len(plain)}
 
 
@@ -299,16 +321,17 @@ def read_generated(run: StageRun, file: Path, count: int, seed: int) -> dict[str
     import numpy as np
 
     from image_experiments.balance import balanced_choice
-    from image_experiments.generated import read_images, write_images
+    from image_experiments.generated import ImageFile, check_content, stream_images
     from image_experiments.real_images import read_real
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     channels, height, width = real.shape
-    images, labels = read_images(file, len(real.classes), (height, width, channels))
-    if count > len(labels):
-        raise UserError(f"--synthetic {count}: {file} holds {len(labels)} images; use at most that many")
-    kept = balanced_choice(labels, count, np.random.default_rng([seed, 4]))
-    write_images(run.outputs["images"], images[kept], labels[kept])
+    given = ImageFile(file, len(real.classes), (height, width, channels))
+    check_content(file)
+    if count > len(given):
+        raise UserError(f"--synthetic {count}: {file} holds {len(given)} images; use at most that many")
+    kept = balanced_choice(given.labels, count, np.random.default_rng([seed, 4]))
+    stream_images(run.outputs["images"], count, (height, width, channels), given.pieces(kept))
     return {"images": count}
 
 

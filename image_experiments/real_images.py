@@ -14,7 +14,7 @@ from command_line.output import write_whole
 from image_experiments.adversarial import Images
 from image_experiments.balance import balanced_order
 from image_experiments.datasets import ImageData, Split
-from image_experiments.generated import read_images
+from image_experiments.generated import ImageFile
 
 Array = np.ndarray[Any, Any]
 ARRAYS = ("image", "label", "group", "test_image", "test_label")
@@ -83,15 +83,10 @@ def read_real(data: Path, chosen: Path) -> RealImages:
 
 
 def read_synthetic(path: Path, real: RealImages) -> Images:
-    """Generated images that fit the real ones. Raises UserError where they do not."""
+    """Generated images that fit the real ones, mapped and not read. Raises UserError where they do not fit."""
     channels, height, width = real.shape
-    return _images(*read_images(path, len(real.classes), (height, width, channels)))
+    return Images.mapped(ImageFile(path, len(real.classes), (height, width, channels)))
 
 
 def _images(images: Array, labels: Array) -> Images:
     return Images(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels.astype(np.int64)))
-
-
-def as_arrays(images: Images) -> tuple[Array, Array]:
-    """uint8 (n, H, W, C) and labels, as files hold them."""
-    return np.ascontiguousarray(images.x.numpy().transpose(0, 2, 3, 1)), images.y.numpy()

@@ -21,7 +21,8 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 try:
     from command_line.command import run_command, versions
     from command_line.output import UserError, prepare_folder, write_json
-    from image_experiments.settings import Settings, flat, preset_named, resolve
+    from contrastive_dp.processes import Processes
+    from image_experiments.settings import Settings, check_shares, flat, preset_named, resolve
+    from image_experiments.stages import Place
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: the package {error.name} is missing; in a clone of the project: pip install -e '.[diffusion,diffusers,images]'"
     )
 
-OURS = ("stages", "unfinished", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes")
+OURS = ("stages", "unfinished", "shards", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes")
 UNRENAMED = re.compile(r"\..+\.\d+\.\w+")  # files are written under such a name, .NAME.PROCESS.SUFFIX, then renamed
 HELP = "Generate, select, adversarially train, evaluate: robust accuracy with real, unguided and guided synthetic images."
 
@@ -44,26 +47,64 @@ HELP = "Generate, select, adversarially train, evaluate: robust accuracy with re
 def run(settings: Settings) -> int:
     """Run all stages that are not current and write the tables; returns the exit status."""
     begin = time.perf_counter()
-    settings = resolve(settings)
-    print(describe(settings))
-    from image_experiments.pipeline import plan
+    settings = found_on_hub(resolve(settings))
+    from image_experiments.pipeline import plan, up_to_generation
+    from image_experiments.together import join, launch, started_by_torchrun
 
+    several = started_by_torchrun()
     out = settings.out
     assert out is not None
     device, workers = choose_device(settings)
-    where = f"{device.partition(':')[0]}, {settings.threads} threads"
     stages = plan(settings)
+    if settings.processes > 1 and not several and not settings.dry_run:
+        return launch(settings.processes, settings.port, sys.argv[1:])
+    processes = Processes()
+    if several:
+        processes, device = join(cpu=device == "cpu")
+        check_shares(settings, processes.count)
+    place = Place(out, f"{device.partition(':')[0]}, {settings.threads} threads", device, settings.threads, settings.parts())
+    if processes.first:
+        print(describe(settings))
     if settings.dry_run:
-        return show_plan(stages, out, where)
-    prepare_folder(out)
+        return show_plan(stages, place)
+    if place.part:
+        stages = up_to_generation(stages)
+    with only_run_in(prepare_folder(out)) if processes.first else nullcontext():
+        run_stages(settings, stages, place, processes, workers)
+        if place.part:
+            print(f"made part {settings.part}: shards in {out}/shards; bring them together with merge_shards.py, or copy them into one "
+                  "OUT/shards and run without --part")  # fmt: skip
+        elif processes.first:
+            report(settings, out, stages, round(time.perf_counter() - begin, 2))
+    return 0
+
+
+def found_on_hub(settings: Settings) -> Settings:
+    """The settings with the folder of the diffusion model they name, downloaded where it is a name on the hub: before anything is trained.
+
+    Raises UserError for what is neither.
+    """
+    if settings.diffusion.load is None or settings.diffusion.load.is_dir():
+        return settings
+    from contrastive_dp.adapters import find_pipeline
+
+    try:
+        return replace(settings, diffusion=replace(settings.diffusion, load=find_pipeline(settings.diffusion.load)))
+    except FileNotFoundError as error:
+        raise UserError(f"--diffusion {error}") from None
+
+
+def run_stages(settings: Settings, stages: list[Any], place: Place, processes: Processes, workers: int) -> None:
+    """In this process, on workers, on a cluster, or together with other processes."""
     from image_experiments.scheduler import run_all
     from image_experiments.tensorboard import log_stage
+    from image_experiments.together import run_together
 
-    with only_run_in(out):
-        on_finished = (lambda stage: log_stage(stage, out)) if settings.tensorboard else (lambda _stage: None)
-        run_all(stages, out, where, device, settings.threads, min(workers, len(stages)), on_finished)
-        report(settings, out, stages, round(time.perf_counter() - begin, 2))
-    return 0
+    on_finished = (lambda stage: log_stage(stage, place.out)) if settings.tensorboard else (lambda _stage: None)
+    if processes.count > 1:
+        run_together(stages, place, processes, on_finished)
+    else:
+        run_all(stages, place, min(workers, len(stages)), on_finished, settings.cluster)
 
 
 def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> None:
@@ -103,17 +144,17 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
     print(f"wrote {out}/metrics.csv, summary.json, samples.png and {len(drawn) - 1} more pictures in {seconds:.0f} s")
 
 
-def show_plan(stages: list[Any], out: Path, where: str) -> int:
+def show_plan(stages: list[Any], place: Place) -> int:
     """Print which stages would run; one that reads what another would make anew runs too."""
     from image_experiments.stages import is_current
 
     stale: set[str] = set()
     for stage in stages:
-        if any(needed.name in stale for needed in stage.inputs.values()) or not is_current(stage, out, where):
+        if any(needed.name in stale for needed in stage.inputs.values()) or not is_current(stage, place.out, place.kind):
             stale.add(stage.name)
     for stage in stages:
         print(f"{'would run ' if stage.name in stale else 'unchanged '} {stage.name}")
-    print(f"{len(stale)} of {len(stages)} stages, results in {out}")
+    print(f"{len(stale)} of {len(stages)} stages, results in {place.out}")
     return 0
 
 

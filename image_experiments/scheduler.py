@@ -1,4 +1,4 @@
-"""Runs stages as soon as their inputs are made, on several processes, which end with the one that started them."""
+"""Runs stages as soon as their inputs are made: in this process, on several processes of this machine, or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from command_line.cluster import connected, lost_worker
 from command_line.output import UserError
-from image_experiments.stages import Stage, is_current, read_stamp, run_stage
+from contrastive_dp.memory import keep_freed_memory
+from image_experiments.stages import Place, Stage, is_current, read_stamp, run_stage
 
 POLL_SECONDS = 0.2
 MENDABLE = (UserError, ValueError, FloatingPointError, OSError, torch.OutOfMemoryError)
 """What a stage raises for reasons that the user can mend: the message names value, cause and remedy."""
+OnFinished = Callable[[Stage], None]
 
 
 class Bar:
     """A progress bar over stages that names what is under way."""
 
-    def __init__(self, total: int) -> None:
-        self.bar = tqdm(total=total, unit="stage", smoothing=0, mininterval=0.5)
+    def __init__(self, total: int, shown: bool = True) -> None:
+        self.bar = tqdm(total=total, unit="stage", smoothing=0, mininterval=0.5, disable=not shown)
         self.under_way: dict[str, str] = {}
 
     def report(self, name: str, done: int, total: int) -> None:
@@ -39,81 +43,76 @@ class Bar:
     def finished(self, name: str, line: str) -> None:
         self.under_way.pop(name, None)
         self.bar.set_postfix_str(", ".join(self.under_way.values()), refresh=False)
-        self.bar.write(line)
+        if not self.bar.disable:
+            self.bar.write(line)
         self.bar.update(1)
 
 
 def run_all(
     stages: list[Stage],
-    out: Path,
-    where: str,
-    device: str,
-    threads: int,
+    place: Place,
     workers: int,
-    on_finished: Callable[[Stage], None] = lambda _stage: None,
+    on_finished: OnFinished = lambda _stage: None,
+    cluster: str | None = None,
 ) -> None:
-    """Run every stage that is not current, inputs first; what is made does not depend on `workers`.
+    """Run every stage that is not current, inputs first; what is made depends neither on `workers` nor on the order they finish in.
 
-    Raises UserError naming the stage that failed; what other stages made is kept, and the same command goes on from there.
+    cluster: address of a Dask scheduler whose workers see the same folders, in place of processes of this machine; what a lost worker had
+    under way is done again by another. Raises UserError naming the stage that failed; what other stages made is kept, and the same command
+    goes on from there.
     """
     bar = Bar(len(stages))
     try:
-        if workers == 1:
-            torch.set_num_threads(threads)
-            _one_after_the_other(stages, out, where, device, bar, on_finished)
+        if cluster is not None:
+            with connected(cluster, ("image_experiments", "contrastive_dp"), place.out) as client:
+                submit = client.get_executor(pure=False).submit
+                _side_by_side(stages, place, client.nthreads, bar, on_finished, submit, None)
+        elif workers == 1:
+            set_up(place.threads)
+            _one_after_the_other(stages, place, bar, on_finished)
         else:
-            _side_by_side(stages, out, where, device, threads, workers, bar, on_finished)
+            with _processes(workers, place.threads) as (submit, reports):
+                _side_by_side(stages, place, lambda: workers, bar, on_finished, submit, reports)
     finally:
         bar.bar.close()
 
 
-def _finish(stage: Stage, out: Path, bar: Bar, skipped: bool, on_finished: Callable[[Stage], None]) -> None:
-    seconds = (read_stamp(out, stage.name) or {"seconds": 0.0})["seconds"]
-    bar.finished(stage.name, f"{stage.name}: {'unchanged' if skipped else f'{seconds:.1f} s'}")
+def set_up(threads: int) -> None:
+    """What every process that runs stages needs: so many threads, and memory that is kept between steps."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
+def finish(stage: Stage, out: Path, bar: Bar, skipped: bool, on_finished: OnFinished) -> None:
+    """Tell that a stage is done, or part of it."""
+    stamp = read_stamp(out, stage.name)
+    if stamp is None:
+        bar.finished(stage.name, f"{stage.name}: this part is made")
+        return
+    seconds = f"{stamp['seconds']:.1f} s"
+    bar.finished(stage.name, f"{stage.name}: {'unchanged' if skipped else seconds}")
     on_finished(stage)
 
 
-def _one_after_the_other(
-    stages: list[Stage], out: Path, where: str, device: str, bar: Bar, on_finished: Callable[[Stage], None]
-) -> None:
+def _one_after_the_other(stages: list[Stage], place: Place, bar: Bar, on_finished: OnFinished) -> None:
     for stage in stages:
-        skipped = is_current(stage, out, where)
+        skipped = is_current(stage, place.out, place.kind)
         if not skipped:
             try:
-                run_stage(stage, out, where, device, bar.report)
+                run_stage(stage, place, bar.report)
             except MENDABLE as error:
-                raise UserError(_reason(stage, error)) from error
-        _finish(stage, out, bar, skipped, on_finished)
+                raise UserError(reason(stage, error)) from error
+        finish(stage, place.out, bar, skipped, on_finished)
 
 
-def _side_by_side(
-    stages: list[Stage],
-    out: Path,
-    where: str,
-    device: str,
-    threads: int,
-    workers: int,
-    bar: Bar,
-    on_finished: Callable[[Stage], None],
-) -> None:
+@contextmanager
+def _processes(workers: int, threads: int) -> Iterator[tuple[Callable[..., Future[None]], Any]]:
+    """Processes of this machine, which end with this one: (submit, queue of reports)."""
     context = multiprocessing.get_context("spawn")  # fork does not go with CUDA or with threads
     reports: Any = context.Queue()
-    waiting, running = list(stages), dict[Future[None], Stage]()
-    done, outdated = set[str](), set[str]()
     with ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(), threads, reports)) as pool:
         try:
-            while waiting or running:
-                for stage in [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]:
-                    if stage.name not in outdated and is_current(stage, out, where):
-                        waiting.remove(stage)
-                        done.add(stage.name)
-                        _finish(stage, out, bar, True, on_finished)
-                        continue
-                    outdated.add(stage.name)
-                    if len(running) < workers:
-                        waiting.remove(stage)
-                        running[pool.submit(_work, stage, out, where, device)] = stage
-                _await(running, done, reports, out, bar, on_finished)
+            yield pool.submit, reports
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list((pool._processes or {}).values()):
@@ -121,33 +120,64 @@ def _side_by_side(
             raise
 
 
-def _await(
-    running: dict[Future[None], Stage], done: set[str], reports: Any, out: Path, bar: Bar, on_finished: Callable[[Stage], None]
+def _side_by_side(
+    stages: list[Stage],
+    place: Place,
+    workers: Any,
+    bar: Bar,
+    on_finished: OnFinished,
+    submit: Callable[..., Future[None]],
+    reports: Any,
 ) -> None:
+    """workers: () -> how many there are now, a number or one a worker. reports: queue of (stage, done, total), or None."""
+    waiting, running = list(stages), dict[Future[None], Stage]()
+    done, outdated = set[str](), set[str]()
+    while waiting or running:
+        there = workers()
+        limit = there if isinstance(there, int) else max(len(there), 1)
+        for stage in [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]:
+            if stage.name not in outdated and is_current(stage, place.out, place.kind):
+                waiting.remove(stage)
+                done.add(stage.name)
+                finish(stage, place.out, bar, True, on_finished)
+                continue
+            outdated.add(stage.name)
+            if len(running) < limit:
+                waiting.remove(stage)
+                running[submit(_work, stage, place, reports is not None)] = stage
+        _await(running, done, reports, place.out, bar, on_finished)
+
+
+def _await(running: dict[Future[None], Stage], done: set[str], reports: Any, out: Path, bar: Bar, on_finished: OnFinished) -> None:
     """Pass on reports until a stage ends. Raises UserError where one failed."""
     while running:
         ended, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
         with contextlib.suppress(queue.Empty):
-            while True:
+            while reports is not None:
                 bar.report(*reports.get_nowait())
         for future in ended:
             stage = running.pop(future)
             try:
                 future.result()
             except MENDABLE as error:
-                raise UserError(_reason(stage, error)) from error
+                raise UserError(reason(stage, error)) from error
             except BrokenExecutor:
                 raise UserError(
                     f"{stage.name}: a process was killed, by the system perhaps for want of memory; use fewer --workers, and run the same "
                     "command again: it goes on from the last checkpoint"
                 ) from None
+            except Exception as error:
+                if (lost := lost_worker(error)) is not None:
+                    raise UserError(f"{stage.name}: {lost}") from None
+                raise
             done.add(stage.name)
-            _finish(stage, out, bar, False, on_finished)
+            finish(stage, out, bar, False, on_finished)
         if ended:
             return
 
 
-def _reason(stage: Stage, error: BaseException) -> str:
+def reason(stage: Stage, error: BaseException) -> str:
+    """One line: the stage, the cause and the remedy."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and not isinstance(error, UserError) and error.errno is not None:
         name = error.filename or "a file"
@@ -163,11 +193,11 @@ _reports: Any = None
 def _begin_worker(parent: int, threads: int, reports: Any) -> None:
     global _reports  # noqa: PLW0603 (a process pool hands nothing else to its workers)
     _reports = reports
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    set_up(threads)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process when the one that started it is gone, killed perhaps, and with it the lock: two runs must not write one folder.
 
     For a fraction of a second both may write; they write the same, each file whole.
@@ -177,13 +207,16 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(stage: Stage, out: Path, where: str, device: str) -> None:
+def _work(stage: Stage, place: Place, reporting: bool) -> None:
+    """Run a stage on a worker."""
     last = 0.0
 
     def report(name: str, done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last > POLL_SECONDS:
+        if reporting and time.monotonic() - last > POLL_SECONDS:
             last = time.monotonic()
             _reports.put((name, done, total))
 
-    run_stage(stage, out, where, device, report)
+    if not reporting:  # a worker of a cluster, which nobody set up
+        set_up(place.threads)
+    run_stage(stage, place, report)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from command_line.output import UserError
+from contrastive_dp.processes import Processes
 from image_experiments.adversarial import ClassifierSettings
 from image_experiments.attacks import Norm, Threat
 from image_experiments.augmentation import Augmentation
@@ -77,6 +78,15 @@ class Settings:
     """Processes (0: one a core, with CUDA one); does not change the results."""
     threads: int = 1
     """Threads of each process on a CPU; part of the result, as sums are added up in another order."""
+    processes: int = 1
+    """Processes that do each training and generation together, each its share (gloo; with CUDA nccl, a GPU each), in place of --workers; on
+    many machines start this command with torchrun or accelerate launch instead. Results are those of one process, up to rounding."""
+    port: int = 0
+    """Port by which --processes find one another (0: any that is free)."""
+    cluster: str | None = None
+    """Address host:port of a Dask scheduler whose workers see OUT: they do the stages, in place of processes of this machine."""
+    part: str | None = None
+    """K/N: generate only the K-th of N parts of each method's images, as shards in OUT/shards, and stop; see merge_shards.py."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     tensorboard: bool = False
@@ -87,6 +97,15 @@ class Settings:
     def parsed_methods(self) -> list[Method]:
         """The methods, in the order given."""
         return [parse_method(text) for text in self.methods]
+
+    def parts(self) -> tuple[int, int] | None:
+        """(K, N) of --part. Raises UserError."""
+        if self.part is None:
+            return None
+        found = re.fullmatch(r"(\d+)/(\d+)", self.part)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UserError(f"--part {self.part}: write K/N with 1 <= K <= N, for example 2/3")
+        return int(found[1]), int(found[2])
 
     def threat(self) -> Threat:
         """The threat of training and evaluation."""
@@ -245,6 +264,8 @@ def _check_numbers(settings: Settings) -> None:
         ("workers", 0, 1024),
         ("threads", 1, 1024),
         ("image_size", 0, 4096),
+        ("processes", 1, 1024),
+        ("port", 0, 65535),
     ):
         value = getattr(settings, name)
         if not least <= value <= most:
@@ -262,6 +283,7 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
         if chosen.keep == "best" and settings.validation == 0:
             raise UserError(f"--{part}.keep best: chooses on validation images; set some apart with --validation, or use last")
     _check_data_options(settings)
+    _check_processes(settings)
     free = [method for method in methods if method.kind == "classifier-free"]
     if free and not settings.diffusion.label_dropout and settings.diffusion.load is None:
         raise UserError(f"--methods {free[0].text}: needs a model trained without labels too; add --diffusion.label-dropout 0.1")
@@ -287,6 +309,35 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
             raise UserError(
                 f"--generation.batch-size {settings.generation.batch_size}: guidance compares images of a batch; use at least 2"
             )
+
+
+def _check_processes(settings: Settings) -> None:
+    """UserError for ways of running that exclude each other, or a number of processes that does not divide a batch."""
+    ways = [
+        f"--{name} {value}"
+        for name, value in (
+            ("processes", settings.processes if settings.processes > 1 else 0),
+            ("workers", settings.workers),
+            ("cluster", settings.cluster),
+        )
+        if value
+    ]
+    if len(ways) > 1:
+        raise UserError(f"{' and '.join(ways)}: exclude each other; give one of them")
+    if settings.port and settings.processes == 1:
+        raise UserError(f"--port {settings.port}: belongs to --processes; leave it out")
+    check_shares(settings, settings.processes)
+    if settings.parts() is not None and not any(m.generates for m in settings.parsed_methods()):
+        raise UserError(f"--part {settings.part}: no method generates images; leave it out")
+
+
+def check_shares(settings: Settings, processes: int) -> None:
+    """UserError when a batch cannot be shared equally."""
+    for part in ("encoder", "diffusion", "classifier"):
+        try:
+            Processes(0, processes).share(getattr(settings, part).batch_size)
+        except ValueError as error:
+            raise UserError(f"--{part}.batch-size: {error}") from None
 
 
 def _check_data_options(settings: Settings) -> None:

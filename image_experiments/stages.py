@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 
-from command_line.output import UserError, write_json
+from command_line.output import UserError, file_digest, write_json
+from contrastive_dp.processes import ALONE, Processes
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("image_experiments", "contrastive_dp")
@@ -37,26 +38,45 @@ Report = Callable[[str, int, int], None]
 @dataclass(frozen=True, eq=False)
 class Stage:
     """name: also that of its stamp. function: function(run, **arguments) -> results, of a module's top level. outputs: role -> path within
-    OUT. inputs: role -> earlier stage. outside: checksums of files from outside that the function reads."""
+    OUT. inputs: role -> earlier stage. outside: checksums of files from outside that the function reads. shared: several processes can do
+    it together, each its share; else one does it alone."""
 
     name: str
-    function: Callable[..., dict[str, Any]]
+    function: Callable[..., dict[str, Any] | None]
     arguments: dict[str, Any]
     outputs: dict[str, str]
     inputs: dict[str, Stage] = field(default_factory=dict)
     outside: dict[str, str] = field(default_factory=dict)
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where stages are run. out: the folder of the run. kind: what else decides results (type of device, threads). device: this process's.
+    threads: of this process. part: (k, n): only every n-th shard of generated images, from the k-th on."""
+
+    out: Path
+    kind: str
+    device: str
+    threads: int
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class StageRun:
-    """What a stage's function is handed: paths by role, the results of earlier stages, a folder for checkpoints, the device."""
+    """What a stage's function is handed: paths by role, the results of earlier stages, folders for checkpoints and for shards, the device,
+    which process this is, and the stage's fingerprint. Only the first process writes outputs."""
 
     inputs: dict[str, dict[str, Path]]
     results: dict[str, dict[str, Any]]
     outputs: dict[str, Path]
     scratch: Path
+    shards: Path
     device: torch.device
     report: Callable[[int, int], None]
+    fingerprint: str = ""
+    part: tuple[int, int] | None = None
+    processes: Processes = ALONE
 
 
 def fingerprint(stage: Stage, out: Path, where: str) -> str | None:
@@ -96,12 +116,16 @@ def is_current(stage: Stage, out: Path, where: str) -> bool:
     )
 
 
-def run_stage(stage: Stage, out: Path, where: str, device: str, report: Report) -> None:
-    """Run a stage, going on from its checkpoints if there are any for the same fingerprint; stamp it last."""
-    made_from = fingerprint(stage, out, where)
+def run_stage(stage: Stage, place: Place, report: Report, processes: Processes = ALONE) -> None:
+    """Run a stage, going on from its checkpoints if there are any for the same fingerprint; the first process stamps it last.
+
+    A function that returns None has done its part of the stage, which is not finished.
+    """
+    out = place.out
+    made_from = fingerprint(stage, out, place.kind)
     if made_from is None:
         raise RuntimeError(f"stage {stage.name} was started before its inputs were made")
-    scratch = out / "unfinished" / f"{flat_name(stage.name)}-{made_from[:12]}"
+    scratch, shards = (out / kind / f"{flat_name(stage.name)}-{made_from[:12]}" for kind in ("unfinished", "shards"))
     outputs = {role: out / path for role, path in stage.outputs.items()}
     for folder in (scratch, stamp_path(out, stage.name).parent, *(path.parent for path in outputs.values())):
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,11 +134,17 @@ def run_stage(stage: Stage, out: Path, where: str, device: str, report: Report) 
         {role: (read_stamp(out, needed.name) or {})["results"] for role, needed in stage.inputs.items()},
         outputs,
         scratch,
-        torch.device(device),
+        shards,
+        torch.device(place.device),
         lambda done, total: report(stage.name, done, total),
+        made_from,
+        place.part,
+        processes,
     )
     begin = time.perf_counter()
     results = stage.function(run, **stage.arguments)
+    if results is None or not processes.first:
+        return
     write_json(
         stamp_path(out, stage.name),
         {
@@ -122,10 +152,12 @@ def run_stage(stage: Stage, out: Path, where: str, device: str, report: Report) 
             "results": results,
             "outputs": {role: {"path": stage.outputs[role], "sha256": file_digest(path)} for role, path in outputs.items()},
             "seconds": round(time.perf_counter() - begin, 2),
+            "processes": processes.count,
         },
     )
-    for left in (out / "unfinished").glob(f"{flat_name(stage.name)}-????????????"):  # of this run, and of other settings
-        shutil.rmtree(left, ignore_errors=True)
+    for kind in ("unfinished", "shards"):
+        for left in (out / kind).glob(f"{flat_name(stage.name)}-????????????"):  # of this run, and of other settings
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def read_stamp(out: Path, name: str) -> dict[str, Any] | None:
@@ -159,12 +191,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def source_digest(path: Path) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from command_line.output import write_csv
 from image_experiments.adversarial import ClassifierSettings, Images, train_classifier
+from image_experiments.architectures import make_classifier
 from image_experiments.attacks import Threat
 from image_experiments.curves import HEADER
-from image_experiments.networks import make_classifier, mean_and_std, save_classifier
+from image_experiments.networks import mean_and_std, save_classifier
 from image_experiments.real_images import RealImages
 from image_experiments.stages import StageRun
 
@@ -35,7 +36,10 @@ def train_and_save(
         validation=real.validation if len(real.validation) else None,
         checkpoint=run.scratch / "checkpoint.pt",
         on_step=lambda step: run.report(step, settings.steps),
+        processes=run.processes,
     )
+    if not run.processes.first:
+        return {}
     save_classifier(run.outputs["weights"], trained, settings.network, real.shape)
     write_csv(run.outputs["curve"], HEADER, [[row.get(name, "") for name in HEADER] for row in curve])
     return {f"last_{name}": value for name, value in curve[-1].items()}

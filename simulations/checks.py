@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
-from tqdm import tqdm
+
+from command_line.cluster import fan_out
 
 HEADER = ("quantity", "setting", "theory", "simulation", "standard_error", "z")
 Z_LIMIT = 5.0  # P(any of 300 standard normals beyond 5) = 1.7e-4; a few 1e-3 with --quick, whose smallest samples have wider tails
@@ -76,11 +76,14 @@ class Check:
         ]
 
 
-def run_all(jobs: Sequence[Callable[..., Any]], seed: int, effort: Effort, workers: int) -> list[Any]:
-    """[job(seed, effort) for job in jobs] on `workers` processes, with a progress bar; results keep the order of the jobs."""
-    parallel = Parallel(n_jobs=workers, return_as="generator", batch_size=1)
-    results = parallel(delayed(job)(seed, effort) for job in jobs)
-    return list(tqdm(results, total=len(jobs), desc="theory against simulation", unit="check"))
+def run_all(jobs: Sequence[Callable[..., Any]], seed: int, effort: Effort, workers: int, cluster: str | None = None) -> list[Any]:
+    """[job(seed, effort) for job in jobs] on `workers` processes or a Dask cluster, with a progress bar; in the order of the jobs."""
+    calls = [(job, seed, effort) for job in jobs]
+    return fan_out(_call, calls, workers, "theory against simulation", "check", cluster, "simulations")
+
+
+def _call(job: Callable[..., Any], seed: int, effort: Effort) -> Any:
+    return job(seed, effort)
 
 
 def share(theory: float, hits: int, n: int) -> Estimate:

@@ -9,7 +9,6 @@ each, and OUT/summary.json. Exit status: 0 fine; 1 some |z| > 5 or bad input; 2 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 
 import numpy as np
 
+from command_line.cluster import check_ways
 from command_line.command import describe, run_command, versions
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 
@@ -55,6 +55,8 @@ class Settings:
     """Fewer repetitions: about 12 s instead of about 40 s on 2 cores."""
     seed: int = 0
     """Seed of every random stream; the same seed gives the same files on any number of workers."""
+    cluster: str | None = None
+    """Address host:port of a Dask scheduler to run on, in place of processes of this machine; the same files come out."""
     workers: int = 0
     """Processes (0: one a core)."""
     out: Path | None = None
@@ -78,6 +80,7 @@ def check_settings(settings: Settings) -> None:
     for name, number in (("seed", settings.seed), ("workers", settings.workers)):
         if not 0 <= number < 2**32:
             raise UserError(f"--{name} {number}: must lie in 0 .. 2^32 - 1")
+    check_ways(settings.workers, settings.cluster)
 
 
 def run(settings: Settings) -> int:
@@ -130,7 +133,7 @@ def compare_with_simulation(settings: Settings, out: Path) -> dict[str, Any]:
 
     effort = Effort.quick() if settings.quick else Effort()
     jobs = [*CURVES.values(), *(check.rows for check in all_checks())]
-    results = run_all(jobs, settings.seed, effort, settings.workers or os.cpu_count() or 1)
+    results = run_all(jobs, settings.seed, effort, settings.workers, settings.cluster)
     rows = [row for rows in results[len(CURVES) :] for row in rows]
     write_csv(out / "theory_vs_simulation.csv", HEADER, [row.cells for row in rows])
     for name, (header, lines) in zip(CURVES, results, strict=False):

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 
 import math
 
+from command_line.cluster import check_ways, fan_out
 from command_line.command import describe, run_command, versions
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 
@@ -93,6 +94,8 @@ class Settings:
     """Fewer seeds, samples and fits: about 2 minutes instead of 44 on 2 busy cores."""
     seed: int = 0
     """First seed; the same seed gives the same files on any number of workers (timing.csv apart)."""
+    cluster: str | None = None
+    """Address host:port of a Dask scheduler to run on, in place of processes of this machine; the same files come out."""
     workers: int = 0
     """Processes (0: one a core)."""
     out: Path | None = None
@@ -144,6 +147,7 @@ def check_numbers(settings: Settings) -> None:
             f"--samples {settings.samples}: leaves a last batch of {settings.samples % GROUP_OF_SAMPLES}; "
             f"give a multiple of {GROUP_OF_SAMPLES}"
         )
+    check_ways(settings.workers, settings.cluster)
     if settings.every > settings.steps:
         raise UserError(
             f"--every {settings.every}: is more than --steps {settings.steps}; guide at least every {settings.steps}th step"
@@ -272,7 +276,7 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path)
         learners = LEARNERS if together[0] in every_learner else LEARNERS[:1]
         jobs += [(together, seed, effort, learners) for seed in _seeds(settings)]
     place = {cell: i for i, cell in enumerate(cells)}
-    batches = parallel(_measure, jobs, settings.workers, "guided runs")
+    batches = parallel(_measure, jobs, settings, "guided runs")
     runs = sorted((run for batch in batches for run in batch), key=lambda run: (place[run.setting], run.seed))
     groups = grouped(runs)
     write_csv(out / "guidance.csv", RUN_HEADER, [run_row(run) for run in runs])
@@ -345,7 +349,7 @@ def run_learners(settings: Settings, out: Path) -> dict[str, Any]:
     from simulations.guided_learners import FITS, HEADER, SAMPLES, TRAINING_EPS, optimum_interval, tabulate
 
     samples, fits = (SAMPLES // 4, FITS) if settings.quick else (SAMPLES, FITS)
-    by_seed = parallel(_learn, [(seed, samples, fits) for seed in _seeds(settings)], settings.workers, "learners")
+    by_seed = parallel(_learn, [(seed, samples, fits) for seed in _seeds(settings)], settings, "learners")
     write_csv(out / "learners.csv", HEADER, tabulate(by_seed, samples))
     found = {}
     for name, eps in (("logistic", 0.0), (f"adversarial, training eps {TRAINING_EPS:g} sigma", TRAINING_EPS)):
@@ -356,14 +360,10 @@ def run_learners(settings: Settings, out: Path) -> dict[str, Any]:
     return found
 
 
-def parallel(function: Any, jobs: list[tuple[Any, ...]], workers: int, name: str) -> list[Any]:
-    """[function(*job) for job in jobs] on several processes with a progress bar; results keep the order of the jobs."""
-    from joblib import Parallel, delayed
-    from tqdm import tqdm
-
-    results = Parallel(n_jobs=workers or -1, return_as="generator", batch_size=1)(delayed(function)(*job) for job in jobs)
+def parallel(function: Any, jobs: list[tuple[Any, ...]], settings: Settings, name: str) -> list[Any]:
+    """[function(*job) for job in jobs] on several processes or a Dask cluster with a progress bar; in the order of the jobs."""
     try:
-        return list(tqdm(results, total=len(jobs), desc=name, unit="run"))
+        return fan_out(function, jobs, settings.workers, name, "run", settings.cluster, "simulations")
     except (FloatingPointError, ValueError) as error:  # contrastive_dp names value, cause and remedy in one line
         raise UserError(f"{name}: {error}") from error
 

@@ -11,14 +11,14 @@ from image_experiments import run_cifar, scheduler
 original = scheduler.run_stage
 
 
-def journalled(stage, out, where, device, report):
+def journalled(stage, place, report, *processes):
     def noted(name, done, total):
         with open(os.environ["JOURNAL"], "a") as stream:
             stream.write(f"{name} {done}\n")
         report(name, done, total)
 
     noted(stage.name, 0, 0)
-    original(stage, out, where, device, noted)
+    original(stage, place, noted, *processes)
 
 
 scheduler.run_stage = journalled

@@ -1,13 +1,14 @@
 """Sampling: images belong to (seed, number), every guidance does what it is named for, noise is what it says."""
 
+import numpy as np
 import pytest
 import torch
 
 from contrastive_dp import ClassifierGuidance, ContrastiveGuidance, NoiseSchedule, SupervisedContrastive
+from image_experiments.architectures import make_classifier
 from image_experiments.diffusion import DiffusionSettings, make_unet, read_diffusion, save_diffusion, train_diffusion
 from image_experiments.generation import GenerationSettings, make_guidance, make_solver, noisy, sample_batch
 from image_experiments.methods import KINDS, parse_method
-from image_experiments.networks import make_classifier
 from tests.contrastive_dp.conftest import small_unet
 
 SHAPE = (1, 8, 8)
@@ -123,27 +124,39 @@ def test_fast_solvers_keep_our_noise_schedule():
         torch.testing.assert_close(levels.double(), schedule.alpha_bar, rtol=1e-4, atol=1e-7)
 
 
-def test_noise_has_the_stated_standard_deviation(monkeypatch):
-    plain = torch.full((50, 3, 16, 16), 128, dtype=torch.uint8)
-    made = noisy(plain, 0.1, 5).float() / 255 - 128 / 255
-    assert float(made.std()) == pytest.approx(0.1, rel=0.02)
-    assert abs(float(made.mean())) < 0.002
-    whole = noisy(plain, 0.1, 5)
-    monkeypatch.setattr("image_experiments.generation.PIECE", 7)
-    assert torch.equal(noisy(plain, 0.1, 5), whole)
-    assert not torch.equal(noisy(plain, 0.1, 5), noisy(plain, 0.1, 6))
+def test_noise_has_the_stated_standard_deviation():
+    plain, labels = np.full((50, 16, 16, 3), 128, dtype=np.uint8), np.arange(50)
+
+    def changed(seed, size):
+        pieces = ((plain[i : i + size], labels[i : i + size]) for i in range(0, 50, size))
+        images, kept = zip(*noisy(pieces, 0.1, seed), strict=True)
+        assert np.concatenate(kept).tolist() == labels.tolist()
+        return np.concatenate(images)
+
+    made = changed(5, 50) / 255 - 128 / 255
+    assert made.std() == pytest.approx(0.1, rel=0.02)
+    assert abs(made.mean()) < 0.002
+    np.testing.assert_array_equal(changed(5, 50), changed(5, 7))
+    assert (changed(5, 50) != changed(6, 50)).any()
 
 
-def test_a_trained_model_comes_back_and_another_architecture_is_refused(trained, tmp_path):
+def test_a_trained_model_comes_back_and_is_a_pipeline_of_diffusers(trained, tmp_path):
+    from diffusers import DDIMPipeline
+
     settings = DiffusionSettings(channels=(8, 16), label_dropout=0.1)
-    save_diffusion(tmp_path / "d.safetensors", trained[0])
-    network, schedule, conditional = read_diffusion(settings, tmp_path / "d.safetensors", 2, SHAPE)
+    save_diffusion(tmp_path / "d", trained[0], settings.noise_schedule())
+    network, schedule, conditional = read_diffusion(settings, tmp_path / "d", 2, SHAPE)
     x, t, y = torch.randn(3, *SHAPE), torch.tensor([5, 500, 900]), torch.tensor([0, 1, 0])
     assert torch.equal(network(x, t, y), trained[0](x, t, y))
     assert conditional
-    assert len(schedule) == 1000
-    with pytest.raises(ValueError, match="does not hold the weights"):
-        read_diffusion(DiffusionSettings(channels=(16, 32)), tmp_path / "d.safetensors", 2, SHAPE)
+    assert torch.equal(schedule.alpha_bar, settings.noise_schedule().alpha_bar)
+    theirs = DDIMPipeline.from_pretrained(tmp_path / "d")
+    assert torch.equal(theirs.unet(x, t, class_labels=y).sample, trained[0](x, t, y))
+    torch.testing.assert_close(theirs.scheduler.alphas_cumprod.double(), schedule.alpha_bar, rtol=1e-4, atol=1e-7)
+    again, _, conditional = read_diffusion(DiffusionSettings(load=tmp_path / "d"), None, 2, SHAPE)  # as anyone else's
+    assert conditional
+    assert again.null_label == 2
+    assert torch.equal(again(x, t, y), trained[0](x, t, y))
 
 
 def test_a_diffusers_pipeline_is_loaded_and_must_fit(tmp_path):

@@ -62,7 +62,7 @@ def contents(out):
         name = str(path.relative_to(out))
         if path.suffix == ".json":
             content = json.loads(path.read_text())
-            content.pop("seconds")
+            content.pop("seconds", None)  # shard manifests have none
             content.get("settings", {}).pop("out", None)
             content.get("settings", {}).pop("workers", None)
             found[name] = json.dumps(content).encode()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from image_experiments import run_cifar
-from image_experiments.networks import make_classifier
+from image_experiments.architectures import make_classifier
 from image_experiments.report import differences
 from tests.image_experiments.conftest import write_folder
 

@@ -8,8 +8,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from contrastive_dp import ClassifierFeatures
+from image_experiments.architectures import make_classifier
 from image_experiments.methods import parse_method
-from image_experiments.networks import make_classifier
 from image_experiments.selection import SelectionSettings, best_of_each_class, keeps_highest, pseudo_labels, scores
 
 

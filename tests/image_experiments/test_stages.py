@@ -13,7 +13,7 @@ from command_line.output import UserError
 from image_experiments import stages
 from image_experiments.curves import Curve
 from image_experiments.scheduler import run_all
-from image_experiments.stages import Stage, code_digest, imported, is_current, source_digest
+from image_experiments.stages import Place, Stage, code_digest, imported, is_current, source_digest
 
 RAN = []
 ERRORS = [Exception()]
@@ -44,7 +44,7 @@ def plan(text="ab", times=2, outside="x"):
 
 def run(out, planned, where="cpu, 1 threads"):
     RAN.clear()
-    run_all(planned, out, where, "cpu", 1, 1)
+    run_all(planned, Place(out, where, "cpu", 1), 1)
     return list(RAN)
 
 
@@ -128,8 +128,8 @@ def test_checkpoints_of_other_settings_are_never_met(tmp_path):
     stage = lambda text: [Stage("look", look, {"text": text}, {})]  # noqa: E731
     for text in ("a", "b"):
         with pytest.raises(UserError):
-            run_all(stage(text), tmp_path, "cpu", "cpu", 1, 1)
-    run_all(stage("a"), tmp_path, "cpu", "cpu", 1, 1)
+            run_all(stage(text), Place(tmp_path, "cpu", "cpu", 1), 1)
+    run_all(stage("a"), Place(tmp_path, "cpu", "cpu", 1), 1)
     assert seen == [[], [], ["a"]]
     assert not list((tmp_path / "unfinished").iterdir())  # nothing is left behind
 
@@ -183,7 +183,7 @@ def test_stamps_hold_results_and_checksums(tmp_path):
 def test_a_worker_that_dies_is_one_line(tmp_path):
     """As when the system kills it for want of memory."""
     with pytest.raises(UserError, match=r"bad: a process was killed.*fewer --workers"):
-        run_all([Stage("bad", die, {}, {})], tmp_path, "cpu", "cpu", 1, 2)
+        run_all([Stage("bad", die, {}, {})], Place(tmp_path, "cpu", "cpu", 1), 2)
 
 
 def die(run):

@@ -1,0 +1,90 @@
+"""Jobs on the cores of this machine or on a Dask cluster: the results are those of one process, in the order of the jobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from command_line.output import UserError
+
+CONNECT_SECONDS = 15
+
+
+def fan_out(
+    function: Callable[..., Any],
+    jobs: Sequence[tuple[Any, ...]],
+    workers: int,
+    name: str,
+    unit: str,
+    cluster: str | None,
+    package: str,
+) -> list[Any]:
+    """[function(*job) for job in jobs] with a progress bar. workers: processes of this machine (0: one a core). package: where the jobs'
+    code is.
+
+    cluster: address of a Dask scheduler, in place of processes of this machine; what a lost worker had under way is done again by another.
+    Raises UserError for a cluster that does not answer, or whose workers die again and again.
+    """
+    from joblib import Parallel, delayed, parallel_config
+    from tqdm import tqdm
+
+    calls = (delayed(function)(*job) for job in jobs)
+
+    def collect(parallel: Any) -> list[Any]:
+        return list(tqdm(parallel(calls), total=len(jobs), desc=name, unit=unit))
+
+    if cluster is None:
+        return collect(Parallel(n_jobs=workers or os.cpu_count() or 1, return_as="generator", batch_size=1))
+    with connected(cluster, (package,)), parallel_config(backend="dask"):
+        try:
+            return collect(Parallel(return_as="generator", batch_size=1))
+        except Exception as error:
+            if (lost := lost_worker(error)) is not None:
+                raise UserError(f"{name}: {lost}") from None
+            raise
+
+
+def check_ways(workers: int, cluster: str | None) -> None:
+    """UserError for both."""
+    if workers and cluster is not None:
+        raise UserError(f"--workers {workers} and --cluster {cluster}: exclude each other; give one of them")
+
+
+@contextmanager
+def connected(address: str, packages: Iterable[str], folder: Path | None = None) -> Iterator[Any]:
+    """A Dask client whose workers know these packages and, where one is given, see this folder. Raises UserError."""
+    try:
+        from distributed import Client
+    except ModuleNotFoundError:
+        raise UserError(f"--cluster {address}: needs Dask; pip install 'contrastive-dp[cluster]'") from None
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=True)
+    except (OSError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"--cluster {address}: no Dask scheduler answers ({reason}); check the address, host:port") from None
+    with client:
+        if not client.nthreads():
+            raise UserError(f"--cluster {address}: has no workers; start some with: dask worker {address} --nthreads 1")
+        for package in packages:
+            asked = f"__import__('importlib.util').util.find_spec({package!r}) is not None"
+            lacking = [name for name, there in client.run(eval, asked).items() if not there]
+            if lacking:
+                raise UserError(f"--cluster {address}: worker {lacking[0]} lacks {package}; pip install -e . there, this version")
+        if folder is not None:
+            blind = [name for name, there in client.run(os.path.isdir, str(folder.absolute())).items() if not there]
+            if blind:
+                raise UserError(f"--out {folder}: worker {blind[0]} does not see this folder; choose one that all machines share")
+        yield client
+
+
+def lost_worker(error: BaseException) -> str | None:
+    """What to say of an error that means that workers of a cluster died; None for any other error."""
+    if type(error).__name__ in ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedError"):
+        return (
+            f"the cluster lost it ({type(error).__name__}): its workers died again and again, for want of memory perhaps, or its scheduler "
+            "ended; run the same command again"
+        )
+    return None

@@ -1,0 +1,123 @@
+"""Several processes that train one network: each takes its share of every batch, and the result is that of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.nn.functional import all_reduce
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of the group is gone."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process, number `rank` of `count`. The default is one alone, for which nothing is sent.
+
+    For more, torch.distributed must have been initialised, by torchrun and accelerate.PartialState for example.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.count:
+            raise ValueError(f"rank={self.rank} must lie in 0..{self.count - 1}, count={self.count}")
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.rank == 0
+
+    def share(self, n: int) -> slice:
+        """This process's rows of a batch of n, equal for all, so that the mean of the shares' means is the mean of the batch.
+
+        Raises ValueError when the count does not divide n.
+        """
+        if n % self.count:
+            fitting = ", ".join(str(k) for k in range(1, min(n, 65)) if n % k == 0)
+            raise ValueError(
+                f"{self.count} processes cannot share a batch of {n} equally: use {fitting} processes, or another batch size"
+            )
+        size = n // self.count
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def mean(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes, in one message a type; the same bits everywhere."""
+        if self.count == 1:
+            return
+        for dtype in {tensor.dtype for tensor in tensors}:
+            group = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in group])
+            _call(dist.all_reduce, flat)
+            flat /= self.count
+            pieces = flat.split([tensor.numel() for tensor in group])
+            torch._foreach_copy_(group, [piece.view_as(tensor) for piece, tensor in zip(pieces, group, strict=True)])
+
+    def told(self, value: Any) -> Any:
+        """What the first process passed, on all of them; they wait for it. For plain values."""
+        if self.count == 1:
+            return value
+        held = [value]
+        _call(dist.broadcast_object_list, held)
+        return held[0]
+
+    def all_of(self, value: Any) -> list[Any]:
+        """What each process passed, in order; they wait for one another. For plain values."""
+        if self.count == 1:
+            return [value]
+        held: list[Any] = [None] * self.count
+        _call(dist.all_gather_object, held, value)
+        return held
+
+
+def _call(operation: Any, *arguments: Any) -> None:
+    try:
+        operation(*arguments)
+    except RuntimeError as error:  # gloo and nccl say it each in its own words
+        raise ProcessLostError(f"another process of this run is gone ({' '.join(str(error).split())[:120]})") from None
+
+
+ALONE = Processes()
+
+
+class _BatchNormAcross(nn.BatchNorm2d):
+    """Batch norm over the batch of all processes; torch's own SyncBatchNorm has no CPU form."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        wide = x.float()
+        count = wide.numel() // wide.shape[1] * dist.get_world_size()
+        mean = all_reduce(wide.sum(dim=(0, 2, 3))) / count
+        centred = wide - mean[:, None, None]
+        variance = all_reduce((centred**2).sum(dim=(0, 2, 3))) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked += 1
+        out = centred * (variance + self.eps).rsqrt()[:, None, None]
+        return (out * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+def normalise_across(network: nn.Module, processes: Processes) -> nn.Module:
+    """`network` with its BatchNorm2d layers taking statistics over all processes, in place; names of parameters stay."""
+    if processes.count == 1:
+        return network
+    if next(network.parameters()).device.type == "cuda":
+        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return synchronised
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = _BatchNormAcross
+    return network

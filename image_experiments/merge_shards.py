@@ -1,0 +1,59 @@
+"""Shards of generated images to one file: `python image_experiments/merge_shards.py FOLDER... --to FILE.npz`.
+
+Shards are made by `run_cifar.py --part K/N` on any number of machines. They are verified (one set, none missing, none altered) and put
+together in order, in constant memory; the file is that of one process, bit by bit. FILE.json lists the shards with their checksums.
+Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+
+from command_line.command import describe, run_command
+from command_line.output import UserError, prepare_folder
+from image_experiments.shards import find_shards, merge
+
+HELP = "Verify shards of generated images and put them together in one npz file."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to merge."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders with shards (shard-NUMBER.npz with its .json), in any order; folders below them count too."""
+    to: Path = Path("merged.npz")
+    """File to write."""
+
+
+def run(settings: Settings) -> int:
+    """Merge; returns the exit status."""
+    print(describe(settings))
+    if settings.to.suffix != ".npz":
+        raise UserError(f"--to {settings.to}: give a name that ends in .npz")
+    if not settings.folders:
+        raise UserError("no folders: give the folders of shards")
+    prepare_folder(settings.to.parent)
+    from tqdm import tqdm
+
+    paths = find_shards(settings.folders)
+    with tqdm(total=len(paths), unit="shard") as bar:
+        manifest = merge(paths, settings.to, settings.to.with_suffix(".json"), lambda _done: bar.update(1))
+    print(f"wrote {settings.to}: {manifest['count']} images of {len(manifest['shards'])} shards, sha256 {manifest['sha256']}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run."""
+    return run_command(Settings, run, HELP, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
