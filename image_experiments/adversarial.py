@@ -112,12 +112,19 @@ class Images:
         """The images of a file, not read."""
         return cls(torch.from_numpy(file.images).permute(0, 3, 1, 2), torch.from_numpy(file.labels), file)
 
-    def rows(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+    def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Copies of some images and their labels."""
-        x, y = self.x[index].clone(), self.y[index].clone()
-        if self.file is not None:
-            self.file.forget()
-        return x, y
+        if self.file is None:
+            return self.x[index], self.y[index]
+        images, labels = self.file.rows(index.numpy())
+        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+
+    def identity(self) -> tuple[Tensor, ...]:
+        """What a fingerprint is taken of: all of it, or of a file the number of images and a thousand of them."""
+        if self.file is None:
+            return self.x, self.y
+        some = torch.linspace(0, len(self) - 1, min(1000, len(self)), dtype=torch.float64).long()
+        return torch.tensor([len(self)]), *self.rows(some)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -168,7 +175,7 @@ def train_classifier(
         _optimiser(classifier, settings),
         settings.average,
         {**asdict(settings), "seed": seed, "threat": str(threat)},
-        fingerprint(*(tensor for part, _ in parts for tensor in (part.x, part.y))) if checkpoint else "",
+        fingerprint(*(tensor for part, _ in parts for tensor in part.identity())) if checkpoint else "",
     )
     run.extra = {"curve": [], "best": -1.0, "kept": {}, "recent": []}
     if checkpoint is not None and checkpoint.exists():

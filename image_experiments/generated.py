@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import os
 import shutil
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -67,6 +69,7 @@ class ImageFile:
 
     def __init__(self, path: Path, classes: int, shape: tuple[int, int, int]) -> None:
         self.map: mmap.mmap | None = None
+        self.address = 0
         if not path.is_file():
             raise UserError(f"{path}: no such file; check the path")
         try:
@@ -96,8 +99,11 @@ class ImageFile:
                 stream.seek(0)
                 with np.load(stream, allow_pickle=False) as content:
                     return np.asanyarray(content[pair[0]]), np.asanyarray(content[pair[1]])
+            self.descriptor = os.dup(stream.fileno())
+            weakref.finalize(self, os.close, self.descriptor)
             self.map = mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
             self.map.madvise(mmap.MADV_RANDOM)  # rows are asked for in any order: reading ahead would read the file many times over
+            self.address = np.frombuffer(self.map, dtype=np.uint8).__array_interface__["data"][0]
             images, labels = (_mapped(self.map, stream, info) for info in chosen)
             return images, labels
 
@@ -118,6 +124,21 @@ class ImageFile:
             place: Any = rows if chosen is None else chosen[rows]
             yield self.images[place], self.labels[place] if labels is None else labels[rows]
             self.forget()
+
+    def rows(self, places: Array) -> tuple[Array, Array]:
+        """Copies of some images and labels, in any order. Read, not mapped: the system would keep 64 KiB around each row in memory."""
+        return self._rows(self.images, places), self._rows(self.labels, places)
+
+    def _rows(self, of: Array, places: Array) -> Array:
+        begin = of.__array_interface__["data"][0] - self.address
+        if self.map is None or not 0 <= begin < len(self.map):  # compressed, or labels of another type: in memory
+            return np.asarray(of[places])
+        found = np.empty((len(places), *of.shape[1:]), dtype=of.dtype)
+        size = found[:1].nbytes
+        into = memoryview(found).cast("B")
+        for i, place in enumerate(places.tolist()):
+            os.preadv(self.descriptor, [into[i * size : (i + 1) * size]], begin + place * size)
+        return found
 
     def forget(self) -> None:
         """Give back the memory of all rows read so far; they are read again when asked for."""
