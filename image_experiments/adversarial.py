@@ -22,6 +22,7 @@ from image_experiments.balance import balanced_choice
 from image_experiments.generated import ImageFile
 from image_experiments.networks import one_hot
 from image_experiments.shuffling import batch_indices
+from image_experiments.speed import Compile, Precision, prepared
 
 CHECK_LOSSES_EVERY = 50
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -71,8 +72,10 @@ class ClassifierSettings:
     """Steps between two looks at the validation images."""
     checkpoint_every: int = 200
     """Steps between two checkpoints."""
-    bfloat16: bool = False
-    """Mixed precision."""
+    precision: Precision = "float32"
+    """float32; bfloat16: mixed precision; auto: the faster, as measured at the beginning of the run."""
+    compile: Compile = "no"
+    """Let torch.compile fuse the network, which takes a minute first; auto: if it pays, as measured at the beginning of the run."""
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -171,7 +174,7 @@ def train_classifier(
     parts = _parts(real, synthetic, settings, classes)
     share = processes.share(settings.batch_size)
     run = ResumableTraining(
-        normalise_across(classifier, processes),
+        normalise_across(prepared(classifier, settings.compile), processes),
         _optimiser(classifier, settings),
         settings.average,
         {**asdict(settings), "seed": seed, "threat": str(threat)},
@@ -231,7 +234,7 @@ def _step(
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(settings, run.step)
     delta = None if settings.adversary == "none" else first_delta(x, threat, generator, _attack_loss(settings))[share]
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
         loss = _loss(run.network, x[share], target[share], threat, settings, delta)
     run.optimiser.zero_grad()
     loss.backward()
@@ -247,9 +250,9 @@ def _loss(
 ) -> Tensor:
     """The objective on one batch, attacked from `delta`; batch statistics stand still during the attack."""
     size = (settings.attack_step_size or 2.5 / settings.attack_steps) * threat.eps
-    network.eval()
+    network.eval().requires_grad_(False)  # or a compiled network would compute gradients that nobody reads
     attacked = x if delta is None else pgd(network, x, target, threat, settings.attack_steps, size, delta, _attack_loss(settings))
-    network.train()
+    network.train().requires_grad_(True)
     if settings.adversary != "trades":
         return F.cross_entropy(network(attacked), target, label_smoothing=settings.label_smoothing)
     clean = network(x)

@@ -19,6 +19,7 @@ from image_experiments.evaluation import (
     standard_error,
 )
 from image_experiments.real_images import RealImages
+from image_experiments.speed import prepared
 from image_experiments.stages import StageRun
 
 
@@ -26,7 +27,7 @@ def evaluate_classifier(
     run: StageRun, real: RealImages, classifier: nn.Module, settings: EvaluationSettings, threats: list[Threat], seed: int
 ) -> dict[str, Any]:
     """Clean accuracy, PGD on all test images, AutoAttack on the first of them, under each threat; writes who withstood what."""
-    classifier = classifier.to(run.device)
+    classifier = prepared(classifier.to(run.device), "no")
     x, y = real.test.x.to(run.device).float() / 255, real.test.y.to(run.device)
     n = len(y) if settings.autoattack_images is None else min(settings.autoattack_images, len(y))
     batches = -(-len(y) // settings.batch_size)

@@ -135,7 +135,7 @@ class ImageFile:
             return np.asarray(of[places])
         found = np.empty((len(places), *of.shape[1:]), dtype=of.dtype)
         size = found[:1].nbytes
-        into = memoryview(found).cast("B")
+        into = found.reshape(-1).view(np.uint8).data
         for i, place in enumerate(places.tolist()):
             os.preadv(self.descriptor, [into[i * size : (i + 1) * size]], begin + place * size)
         return found

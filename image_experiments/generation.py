@@ -33,6 +33,7 @@ from contrastive_dp import (
 )
 from image_experiments.adversarial import Images
 from image_experiments.methods import Method
+from image_experiments.speed import Compile, Precision
 
 Array = np.ndarray[Any, Any]
 Embed = Callable[[Tensor], Tensor]
@@ -64,8 +65,10 @@ class GenerationSettings:
     """Dimension of a projection head trained on the encoder's features before sampling (0: the features themselves; paper: 128)."""
     anchors: int = 1000
     """At most so many real images are the anchors of anchored guidance."""
-    bfloat16: bool = False
-    """The diffusion model in mixed precision."""
+    precision: Precision = "float32"
+    """float32; bfloat16: mixed precision; auto: the faster, as measured at the beginning of the run."""
+    compile: Compile = "no"
+    """Let torch.compile fuse the network, which takes a minute first; auto: if it pays, as measured at the beginning of the run."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "every", "anchors"):
@@ -141,7 +144,7 @@ def sample_batch(
     noise = SampleNoise(seed, first)
     x_T = noise.normal_of((len(labels), *shape), device=device)
     y = labels.to(device)
-    plain: Any = in_bfloat16(network) if settings.bfloat16 else network
+    plain: Any = in_bfloat16(network) if settings.precision == "bfloat16" else network
     predict = classifier_free(plain, method.scale, null_label) if method.kind == "classifier-free" else plain
     if settings.solver == "ddim":
         x = ddim_sample(

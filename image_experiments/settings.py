@@ -160,7 +160,8 @@ def paper() -> Settings:
         keep="best",
         validate_every=490,
         checkpoint_every=490,
-        bfloat16=True,
+        precision="auto",
+        compile="auto",
     )
     return Settings(
         preset="paper",
@@ -182,9 +183,10 @@ def paper() -> Settings:
             warmup=5000,
             ema=0.9999,
             checkpoint_every=5000,
-            bfloat16=True,
+            precision="auto",
+            compile="auto",
         ),
-        generation=GenerationSettings(steps=50, batch_size=512, bfloat16=True),
+        generation=GenerationSettings(steps=50, batch_size=512, precision="auto", compile="auto"),
         selection=SelectionSettings(surplus=1.25, criterion="confidence"),
         classifier=trained,
         evaluation=EvaluationSettings(pgd_restarts=5, batch_size=500),

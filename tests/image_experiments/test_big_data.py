@@ -90,7 +90,9 @@ def test_training_on_ten_million_images_takes_the_memory_of_ten_thousand(tmp_pat
     """The file of 10^7 images has 1.9 GB. Times are printed, and compared in `make bench`."""
     small = measured(TRAIN, write_file(tmp_path / "few.npz", 10_000), tmp_path / "few.pt")
     large = measured(TRAIN, write_file(tmp_path / "many.npz", 10_000_000), tmp_path / "many.pt")
-    print(f"peak {small['peak']} KiB for 10^4, {large['peak']} KiB for 10^7; a step {small['seconds']:.4f} s, {large['seconds']:.4f} s")
+    print(
+        f"peak {small['peak']} KiB for 10^4, {large['peak']} KiB for 10^7; a step {small['seconds']:.4f} s, {large['seconds']:.4f} s"
+    )
     assert large["peak"] < 1.1 * small["peak"]
 
 

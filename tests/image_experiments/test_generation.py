@@ -113,7 +113,7 @@ def test_the_encoder_is_fed_images_in_the_unit_range(trained):
 
 
 def test_mixed_precision_changes_little(trained):
-    plain, mixed = sample(trained, "unguided").float(), sample(trained, "unguided", bfloat16=True).float()
+    plain, mixed = sample(trained, "unguided").float(), sample(trained, "unguided", precision="bfloat16").float()
     assert 0 < (plain - mixed).abs().mean() < 10
 
 

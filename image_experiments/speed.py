@@ -1,0 +1,79 @@
+"""What makes a step fast on this device, measured rather than guessed: mixed precision, compilation, the order of channels in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+Precision = Literal["float32", "bfloat16", "auto"]
+Compile = Literal["no", "yes", "auto"]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to compute, and what it takes: seconds before the first step, and a step."""
+
+    precision: Precision
+    compile: Compile
+    start: float
+    step: float
+
+    def total(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        return self.start + steps * self.step
+
+
+def prepared(network: ModuleT, compiled: str, channels_last: bool = True) -> ModuleT:
+    """The network with channels last in memory, which convolutions prefer, and compiled where asked, in place.
+
+    Its copies, the names of its parameters and its weights in files are as without.
+    """
+    if channels_last:
+        order: Any = {"memory_format": torch.channels_last}
+        network.to(**order)
+    if compiled == "yes":
+        network.compile()
+    return network
+
+
+def fastest(
+    precision: Precision, compiled: Compile, steps: int, make_step: Callable[[Precision, Compile], Callable[[], Any]]
+) -> tuple[Choice, list[Choice]]:
+    """The combination that finishes `steps` steps first, compiling included, and all that were tried; "auto" tries both.
+
+    make_step(precision, compile) -> a function that does one step.
+    """
+    precisions: list[Precision] = ["float32", "bfloat16"] if precision == "auto" else [precision]
+    compilations: list[Compile] = ["no", "yes"] if compiled == "auto" else [compiled]
+    tried = [timed(p, c, make_step(p, c)) for p, c in product(precisions, compilations)]
+    return min(tried, key=lambda choice: choice.total(steps)), tried
+
+
+def timed(precision: Precision, compiled: Compile, step: Callable[[], Any]) -> Choice:
+    """Time the first step and the median of REPEATS further ones."""
+    first = seconds(step)
+    later = sorted(seconds(step) for _ in range(REPEATS))[REPEATS // 2]
+    return Choice(precision, compiled, max(first - later, 0.0), later)
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Wall-clock seconds of a call, kernels on the device included."""
+    wait()
+    begin = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - begin
+
+
+def wait() -> None:
+    """Until the device has done all it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
