@@ -41,7 +41,7 @@ class Processes:
         Raises ValueError when the count does not divide n.
         """
         if n % self.count:
-            fitting = ", ".join(str(k) for k in range(1, min(n, 65)) if n % k == 0)
+            fitting = ", ".join(str(k) for k in range(1, min(n, 64) + 1) if n % k == 0)
             raise ValueError(
                 f"{self.count} processes cannot share a batch of {n} equally: use {fitting} processes, or another batch size"
             )

@@ -137,7 +137,7 @@ def train_diffusion(
     classes: int,
     seed: int,
     device: torch.device,
-    checkpoint: Path,
+    checkpoint: Path | None,
     on_step: Callable[[int, Tensor], None],
     processes: Processes = ALONE,
 ) -> nn.Module:

@@ -145,7 +145,7 @@ def autoattack_robustness(
     state |= {"part": 0, "batch": 0, "done": 0}
     if checkpoint is not None and checkpoint.exists():
         state = read_checkpoint(checkpoint)
-    parts = STANDARD if classes > 3 else WITHOUT_TARGETS
+    parts = parts_for(classes)
     for number in range(state["part"], len(parts)):
         left = torch.nonzero(state["flags"])[:, 0]  # on the CPU, as all the state is: robust when this part began
         batches = left.split(batch_size) if len(left) else ()
@@ -167,18 +167,29 @@ def autoattack_robustness(
     return Robustness(clean, state["robust"], state["after"], state["warnings"])
 
 
-def _withstand(
-    classifier: nn.Module, x: Tensor, y: Tensor, threat: Threat, classes: int, part: str, batch_size: int, seed: int
-) -> Tensor:
-    """(n,) bool: still classified as y after one part of AutoAttack."""
+def parts_for(classes: int) -> tuple[str, ...]:
+    """The parts of AutoAttack that are defined with so many classes."""
+    return STANDARD if classes > 3 else WITHOUT_TARGETS
+
+
+def make_attack(classifier: nn.Module, x: Tensor, threat: Threat, classes: int, part: str, seed: int) -> Any:
+    """One part of AutoAttack by its authors' package, set up as its version="standard" does."""
     from pyautoattack import AutoAttack
 
     attack = AutoAttack(
         classifier, norm=NORMS[threat.norm], eps=threat.eps, version="custom", attacks=[part], device=x.device, seed=seed
     )
-    attack.apgd.n_restarts = 1  # what version="standard" sets
+    attack.apgd.n_restarts = 1
     attack.fab.n_restarts = 1
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
+    return attack
+
+
+def _withstand(
+    classifier: nn.Module, x: Tensor, y: Tensor, threat: Threat, classes: int, part: str, batch_size: int, seed: int
+) -> Tensor:
+    """(n,) bool: still classified as y after one part of AutoAttack."""
+    attack = make_attack(classifier, x, threat, classes, part, seed)
     if part == "square" and threat.norm == "l2" and min(x.shape[-2:]) < 5:
         raise ValueError(
             f"AutoAttack's l_2 Square attack needs images of 5x5 pixels at least, these have {x.shape[-1]}x{x.shape[-2]}"

@@ -44,8 +44,8 @@ UNRENAMED = re.compile(r"\..+\.\d+\.\w+")  # files are written under such a name
 HELP = "Generate, select, adversarially train, evaluate: robust accuracy with real, unguided and guided synthetic images."
 
 
-def run(settings: Settings) -> int:
-    """Run all stages that are not current and write the tables; returns the exit status."""
+def run(settings: Settings, arguments: Sequence[str]) -> int:
+    """Run all stages that are not current and write the tables; returns the exit status. arguments: that made the settings."""
     begin = time.perf_counter()
     settings = found_on_hub(resolve(settings))
     from image_experiments.pipeline import plan, up_to_generation
@@ -57,7 +57,7 @@ def run(settings: Settings) -> int:
     device, workers = choose_device(settings)
     stages = plan(settings)
     if settings.processes > 1 and not several and not settings.dry_run:
-        return launch(settings.processes, settings.port, sys.argv[1:])
+        return launch(settings.processes, settings.port, Path(__file__), arguments)
     processes = Processes()
     if several:
         processes, device = join(cpu=device == "cpu")
@@ -66,7 +66,7 @@ def run(settings: Settings) -> int:
     if processes.first:
         print(describe(settings))
     if settings.dry_run:
-        return show_plan(stages, place)
+        return show_plan(settings, stages, place, workers)
     if place.part:
         stages = up_to_generation(stages)
     with only_run_in(prepare_folder(out)) if processes.first else nullcontext():
@@ -144,8 +144,10 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
     print(f"wrote {out}/metrics.csv, summary.json, samples.png and {len(drawn) - 1} more pictures in {seconds:.0f} s")
 
 
-def show_plan(stages: list[Any], place: Place) -> int:
-    """Print which stages would run; one that reads what another would make anew runs too."""
+def show_plan(settings: Settings, stages: list[Any], place: Place, workers: int) -> int:
+    """Print which stages would run, and what they would cost; one that reads what another would make anew runs too."""
+    from image_experiments.cost import calibrate, data_of, estimate
+    from image_experiments.scheduler import on_all
     from image_experiments.stages import is_current
 
     stale: set[str] = set()
@@ -155,6 +157,10 @@ def show_plan(stages: list[Any], place: Place) -> int:
     for stage in stages:
         print(f"{'would run ' if stage.name in stale else 'unchanged '} {stage.name}")
     print(f"{len(stale)} of {len(stages)} stages, results in {place.out}")
+    begin, left, data = time.perf_counter(), [stage for stage in stages if stage.name in stale], data_of(settings)
+    count = min(workers, max(len(left), 1))
+    measured = on_all(count, place.threads, calibrate, settings, left, data, place.device, place.threads)
+    print(estimate(settings, left, measured, data, count, time.perf_counter() - begin))
     return 0
 
 
@@ -209,7 +215,7 @@ def _shown(value: Any) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    return run_command(Settings, run, HELP, arguments, default=lambda: preset_named(given))
+    return run_command(Settings, lambda settings: run(settings, given), HELP, arguments, default=lambda: preset_named(given))
 
 
 if __name__ == "__main__":

@@ -77,6 +77,15 @@ def run_all(
         bar.bar.close()
 
 
+def on_all(count: int, threads: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """[function(*arguments)] of so many processes at the same time, as stages would share the machine; of this one where count is 1."""
+    if count == 1:
+        set_up(threads)
+        return [function(*arguments)]
+    with _processes(count, threads) as (submit, _):
+        return [future.result() for future in [submit(function, *arguments) for _ in range(count)]]
+
+
 def set_up(threads: int) -> None:
     """What every process that runs stages needs: so many threads, and memory that is kept between steps."""
     torch.set_num_threads(threads)

@@ -29,8 +29,8 @@ def started_by_torchrun() -> bool:
     return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
 
 
-def launch(processes: int, port: int, arguments: Sequence[str]) -> int:
-    """Start this command on so many processes of this machine and wait; returns the exit status.
+def launch(processes: int, port: int, program: Path, arguments: Sequence[str]) -> int:
+    """Start a command on so many processes of this machine and wait; returns the exit status.
 
     When one dies the rest are stopped. Raises UserError naming the one that died, or for a port that is taken.
     """
@@ -52,7 +52,7 @@ def launch(processes: int, port: int, arguments: Sequence[str]) -> int:
     )
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun says so too, on a line of its own
     try:
-        elastic_launch(config, sys.executable)("-u", str(Path(sys.argv[0]).resolve()), *arguments)
+        elastic_launch(config, sys.executable)("-u", str(program.resolve()), *arguments)
     except SignalException:  # torchrun's word for Ctrl-C and SIGTERM
         raise KeyboardInterrupt from None
     except ChildFailedError as error:

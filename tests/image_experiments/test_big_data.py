@@ -31,7 +31,8 @@ plan = ShardPlan("recipe", {}, count, 1000, 10, (8, 8, 3))
 
 def make(batch):
     labels = torch.arange(1000) % 10
-    x = sample_batch(network, schedule, parse_method("unguided"), None, settings, labels, (3, 8, 8), batch * 1000, 0, 10, torch.device("cpu"))
+    method, cpu = parse_method("unguided"), torch.device("cpu")
+    x = sample_batch(network, schedule, method, None, settings, labels, (3, 8, 8), batch * 1000, 0, 10, cpu)
     return x.numpy().transpose(0, 2, 3, 1), labels.numpy()
 
 make_shards(folder, plan, range(plan.shards), make, lambda done: None)
@@ -53,7 +54,8 @@ real = Images(torch.randint(0, 256, (100, 3, 8, 8), dtype=torch.uint8), torch.ar
 settings = ClassifierSettings(steps=150, batch_size=512, network="small-cnn", attack_steps=2, augmentation="none", checkpoint_every=50)
 classifier = make_classifier("small-cnn", 10, (3, 8, 8), [0.5] * 3, [0.25] * 3)
 times = []
-arguments = dict(classes=10, seed=0, synthetic=synthetic, checkpoint=Path(sys.argv[2]), on_step=lambda step: times.append(time.perf_counter()))
+on_step = lambda step: times.append(time.perf_counter())
+arguments = dict(classes=10, seed=0, synthetic=synthetic, checkpoint=Path(sys.argv[2]), on_step=on_step)
 train_classifier(classifier, real, Threat("linf", 0.03), settings, **arguments)
 gaps = sorted(b - a for a, b in zip(times, times[1:]))
 print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "seconds": gaps[len(gaps) // 2]}))

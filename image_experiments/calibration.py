@@ -1,0 +1,197 @@
+"""What a step, a batch and an attack take on this device, measured in seconds on the real loops with random images."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from contrastive_dp import NoiseSchedule
+from image_experiments.adversarial import ClassifierSettings, Images, train_classifier
+from image_experiments.architectures import Normalised, make_classifier
+from image_experiments.attacks import Threat, pgd
+from image_experiments.diffusion import DiffusionSettings, make_unet, train_diffusion
+from image_experiments.evaluation import make_attack, parts_for
+from image_experiments.generation import GenerationSettings, make_guidance, sample_batch
+from image_experiments.methods import Method
+from image_experiments.speed import Choice, prepared, seconds, wait
+
+Shape = tuple[int, int, int]
+SHORT = 2  # steps of a sampler, and iterations of an attack, that stand for all
+QUERIES = {"square": (5000, 50)}  # in all, and those that stand for them
+ITERATIONS = 100  # of the other parts of AutoAttack
+
+
+class _EnoughError(Exception):
+    """Ends a training that was begun to be timed."""
+
+
+class Probe:
+    """Measurements for images of one shape on one device. budget: seconds that one measurement may take, compiling apart."""
+
+    def __init__(self, shape: Shape, classes: int, threat: Threat, device: torch.device, budget: float) -> None:
+        self.shape, self.classes, self.threat, self.device, self.budget = shape, classes, threat, device, budget
+
+    def images(self, n: int) -> Images:
+        """Random images with labels 0, 1, ..., K-1, 0, 1, ..."""
+        generator = torch.Generator().manual_seed(0)
+        return Images(
+            torch.randint(0, 256, (n, *self.shape), generator=generator, dtype=torch.uint8), torch.arange(n) % self.classes
+        )
+
+    def classifier(self, network: str) -> Normalised:
+        """One with fresh weights."""
+        mean, std = [0.5] * self.shape[0], [0.25] * self.shape[0]
+        return prepared(make_classifier(network, self.classes, self.shape, mean, std).to(self.device), "no")
+
+    def classifier_step(self, settings: ClassifierSettings) -> Choice:
+        """A step of adversarial training."""
+
+        def begin(batch: int, on_step: Callable[[int], None]) -> None:
+            shortened = replace(settings, steps=10**6, batch_size=batch, augmentation=_known(settings.augmentation), keep="last")
+            shortened = replace(shortened, validate_every=10**6, checkpoint_every=10**6)
+            network = self.classifier(settings.network)
+            train_classifier(network, self.images(256), self.threat, shortened, classes=self.classes, seed=0, on_step=on_step)
+
+        return self._training(begin, settings.batch_size, settings)
+
+    def diffusion_step(self, settings: DiffusionSettings) -> Choice:
+        """A step of diffusion training."""
+        data = self.images(256)
+
+        def begin(batch: int, on_step: Callable[[int], None]) -> None:
+            shortened = replace(settings, steps=10**6, batch_size=batch, checkpoint_every=10**6)
+            train_diffusion(shortened, data.x, data.y, self.classes, 0, self.device, None, lambda step, _loss: on_step(step))
+
+        return self._training(begin, settings.batch_size, settings)
+
+    def _training(self, begin: Callable[[int, Callable[[int], None]], None], batch: int, settings: Any) -> Choice:
+        """Seconds of the first step and of a later one; of a small batch, scaled up, where the whole batch takes too long."""
+        small = min(batch, 8)
+        first, later = self._step_times(begin, small)
+        if later * batch / small * 3 < self.budget and small < batch:
+            first, later = self._step_times(begin, batch)
+            small = batch
+        return Choice(settings.precision, settings.compile, max(first - later, 0.0), later * batch / small)
+
+    def _step_times(self, begin: Callable[[int, Callable[[int], None]], None], batch: int) -> tuple[float, float]:
+        """Seconds of the first step and the median of the others, of which there are as many as the budget allows."""
+        times = [time.perf_counter()]
+
+        def on_step(step: int) -> None:
+            wait()
+            times.append(time.perf_counter())
+            spent = times[-1] - times[1]
+            if len(times) > 2 and (spent > self.budget or step >= 40):
+                raise _EnoughError
+
+        with contextlib.suppress(_EnoughError):
+            begin(batch, on_step)
+        gaps = sorted(after - before for before, after in itertools.pairwise(times[1:]))
+        return times[1] - times[0], gaps[len(gaps) // 2]
+
+    def sampling(
+        self, diffusion: DiffusionSettings, settings: GenerationSettings, methods: list[Method], encoder: str
+    ) -> dict[str, tuple[float, float]]:
+        """{method: (seconds of an image beyond its steps, seconds of an image and guided step)}; an unguided step is under "unguided"."""
+        network = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
+        schedule = diffusion.noise_schedule()
+        found: dict[str, tuple[float, float]] = {}
+        batch = min(settings.batch_size, 8)
+        plain = replace(settings, window=None, every=1, batch_size=batch)
+        real = self.images(256)
+        x = real.x.to(self.device).float() / 127.5 - 1
+        for method in [Method("unguided", "unguided"), *(m for m in methods if m.kind != "unguided")]:
+            guidance = make_guidance(method, plain, self.classifier(encoder), x, real.y.to(self.device), 0)
+
+            def sample(steps: int, n: int, method: Method = method, guidance: Any = guidance) -> float:
+                labels = torch.arange(n) % self.classes
+                chosen = replace(plain, steps=steps)
+                return seconds(
+                    lambda: sample_batch(
+                        network, schedule, method, guidance, chosen, labels, self.shape, 0, 0, self.classes, self.device
+                    )
+                )
+
+            sample(SHORT, batch)
+            n = batch
+            cost = sample(SHORT, batch) / batch
+            if cost * settings.batch_size < self.budget:
+                n = settings.batch_size
+                sample(SHORT, n)
+            once, twice = sample(SHORT, n), sample(3 * SHORT, n)
+            a_step = max(twice - once, 1e-9) / (2 * SHORT)
+            found[method.label] = (max(once - SHORT * a_step, 0.0) / n, a_step / n)
+        return found
+
+    def attack_passes(self, network: str, batch: int) -> float:
+        """Seconds of an image and step of PGD."""
+        classifier = self.classifier(network).eval().requires_grad_(False)
+        n = min(batch, 8)
+
+        def attack(n: int) -> float:
+            data = self.images(n)
+            x, y = data.x.to(self.device).float() / 255, data.y.to(self.device)
+            generator = torch.Generator(self.device).manual_seed(0)
+            return seconds(lambda: pgd(classifier, x, y, self.threat, SHORT, 0.01, generator))
+
+        attack(n)
+        if attack(n) / n * batch < self.budget:
+            n = batch
+            attack(n)
+        return attack(n) / n / SHORT
+
+    def autoattack_parts(self, network: str, batch: int) -> dict[str, float]:
+        """{part: seconds of an image that withstands it}; a few iterations stand for all, with a radius that fools nobody."""
+        classifier = self.classifier(network).eval().requires_grad_(False)
+        found: dict[str, float] = {}
+        for part in parts_for(self.classes):
+            n = min(batch, 4)
+            spent = self._short_attack(classifier, part, n)
+            if spent / n * batch < self.budget:
+                n = batch
+                spent = self._short_attack(classifier, part, n)
+            found[part] = spent / n
+        return found
+
+    def _short_attack(self, classifier: nn.Module, part: str, n: int) -> float:
+        """Seconds of a part on n images, all iterations."""
+        data = self.images(n)
+        x = data.x.to(self.device).float() / 255
+        with torch.no_grad():
+            y = cast(Tensor, classifier(x)).argmax(dim=1)
+        attack = make_attack(classifier, x, replace(self.threat, eps=1e-6), self.classes, part, 0)
+        whole, short = QUERIES.get(part, (ITERATIONS, SHORT))
+        for name in ("apgd", "apgd_targeted", "fab"):
+            getattr(attack, name).n_iter = short
+        attack.square.n_queries = short
+        once = seconds(lambda: attack.run_standard_evaluation(x, y, batch_size=n))
+        for name in ("apgd", "apgd_targeted", "fab"):
+            getattr(attack, name).n_iter = 3 * short
+        attack.square.n_queries = 3 * short
+        thrice = seconds(lambda: attack.run_standard_evaluation(x, y, batch_size=n))
+        an_iteration = max(thrice - once, 1e-9) / (2 * short)
+        return once + (whole - short) * an_iteration
+
+
+def sampler_network(diffusion: DiffusionSettings, shape: Shape, classes: int, device: torch.device, compiled: str) -> nn.Module:
+    """A noise prediction with fresh weights, or the one that is to be loaded."""
+    from contrastive_dp import DiffusersNoisePrediction, load_diffusers
+
+    if diffusion.load is not None:
+        network, _ = load_diffusers(diffusion.load)
+    else:
+        schedule: NoiseSchedule = diffusion.noise_schedule()
+        null_label = classes if diffusion.label_dropout else None
+        network = DiffusersNoisePrediction(make_unet(diffusion, classes, shape, 0), schedule, null_label=null_label)
+    return prepared(network.to(device).eval().requires_grad_(False), compiled, channels_last=device.type == "cuda")
+
+
+def _known(augmentation: str) -> Any:
+    return "crop" if augmentation == "auto" else augmentation
