@@ -24,8 +24,12 @@ from image_experiments.speed import Choice, prepared, seconds, wait
 
 Shape = tuple[int, int, int]
 SHORT = 2  # steps of a sampler, and iterations of an attack, that stand for all
+GROWTH = 4
 QUERIES = {"square": (5000, 50)}  # in all, and those that stand for them
 ITERATIONS = 100  # of the other parts of AutoAttack
+PASSES = {"apgd-ce": 100.0, "apgd-t": 100.0, "fab": 900.0, "fab-t": 160.0, "square": 1700.0}
+"""What each part takes in passes of PGD, for each target; measured."""
+WITH_WEIGHTS = 1.5  # passes of PGD that a forward and backward pass with gradients of the weights takes
 
 
 class _EnoughError(Exception):
@@ -37,6 +41,7 @@ class Probe:
 
     def __init__(self, shape: Shape, classes: int, threat: Threat, device: torch.device, budget: float) -> None:
         self.shape, self.classes, self.threat, self.device, self.budget = shape, classes, threat, device, budget
+        self.passes: dict[tuple[str, int], float] = {}
 
     def images(self, n: int) -> Images:
         """Random images with labels 0, 1, ..., K-1, 0, 1, ..."""
@@ -51,7 +56,12 @@ class Probe:
         return prepared(make_classifier(network, self.classes, self.shape, mean, std).to(self.device), "no")
 
     def classifier_step(self, settings: ClassifierSettings) -> Choice:
-        """A step of adversarial training."""
+        """A step of adversarial training; put together from single passes where one would take too long."""
+        passes = WITH_WEIGHTS + {"none": 0.0, "pgd": 1.0, "trades": 1.0}[settings.adversary] * settings.attack_steps
+        passes += WITH_WEIGHTS if settings.adversary == "trades" else 0.0
+        an_image = passes * self.attack_passes(settings.network, 1)
+        if 2 * an_image > self.budget:
+            return Choice(settings.precision, settings.compile, 0.0, an_image * settings.batch_size)
 
         def begin(batch: int, on_step: Callable[[int], None]) -> None:
             shortened = replace(settings, steps=10**6, batch_size=batch, augmentation=_known(settings.augmentation), keep="last")
@@ -72,13 +82,12 @@ class Probe:
         return self._training(begin, settings.batch_size, settings)
 
     def _training(self, begin: Callable[[int, Callable[[int], None]], None], batch: int, settings: Any) -> Choice:
-        """Seconds of the first step and of a later one; of a small batch, scaled up, where the whole batch takes too long."""
-        small = min(batch, 8)
-        first, later = self._step_times(begin, small)
-        if later * batch / small * 3 < self.budget and small < batch:
-            first, later = self._step_times(begin, batch)
-            small = batch
-        return Choice(settings.precision, settings.compile, max(first - later, 0.0), later * batch / small)
+        """Seconds of the first step and of a later one; of a smaller batch, scaled up, where the whole batch takes too long."""
+        n, first, later = 0, 0.0, 0.0
+        while n < batch and later * GROWTH * 2 < self.budget:
+            n = min(batch, max(n * GROWTH, 2))
+            first, later = self._step_times(begin, n)
+        return Choice(settings.precision, settings.compile, max(first - later, 0.0), later * batch / n)
 
     def _step_times(self, begin: Callable[[int, Callable[[int], None]], None], batch: int) -> tuple[float, float]:
         """Seconds of the first step and the median of the others, of which there are as many as the budget allows."""
@@ -104,8 +113,8 @@ class Probe:
         schedule = diffusion.noise_schedule()
         found: dict[str, tuple[float, float]] = {}
         batch = min(settings.batch_size, 8)
-        plain = replace(settings, window=None, every=1, batch_size=batch)
-        real = self.images(256)
+        plain = replace(settings, window=None, every=1, batch_size=batch, head=0)
+        real = self.images(self.classes)  # as anchors; how many there are costs little beside the network
         x = real.x.to(self.device).float() / 127.5 - 1
         for method in [Method("unguided", "unguided"), *(m for m in methods if m.kind != "unguided")]:
             guidance = make_guidance(method, plain, self.classifier(encoder), x, real.y.to(self.device), 0)
@@ -119,44 +128,55 @@ class Probe:
                     )
                 )
 
-            sample(SHORT, batch)
-            n = batch
-            cost = sample(SHORT, batch) / batch
-            if cost * settings.batch_size < self.budget:
-                n = settings.batch_size
-                sample(SHORT, n)
-            once, twice = sample(SHORT, n), sample(3 * SHORT, n)
-            a_step = max(twice - once, 1e-9) / (2 * SHORT)
+            n, once, thrice = 0, 0.0, 0.0
+            while n < settings.batch_size and thrice * GROWTH < self.budget:
+                n = min(settings.batch_size, max(n * GROWTH, 2))
+                once, thrice = sample(SHORT, n), sample(3 * SHORT, n)
+            a_step = max(thrice - once, 1e-9) / (2 * SHORT)
             found[method.label] = (max(once - SHORT * a_step, 0.0) / n, a_step / n)
         return found
 
     def attack_passes(self, network: str, batch: int) -> float:
         """Seconds of an image and step of PGD."""
+        if (network, batch) in self.passes:
+            return self.passes[network, batch]
         classifier = self.classifier(network).eval().requires_grad_(False)
-        n = min(batch, 8)
-
-        def attack(n: int) -> float:
+        n, took = 0, 0.0
+        while n < batch and took * GROWTH < self.budget:
+            n = min(batch, max(n * GROWTH, 1))
             data = self.images(n)
             x, y = data.x.to(self.device).float() / 255, data.y.to(self.device)
             generator = torch.Generator(self.device).manual_seed(0)
-            return seconds(lambda: pgd(classifier, x, y, self.threat, SHORT, 0.01, generator))
 
-        attack(n)
-        if attack(n) / n * batch < self.budget:
-            n = batch
-            attack(n)
-        return attack(n) / n / SHORT
+            def attack(x: Tensor = x, y: Tensor = y, generator: torch.Generator = generator) -> Tensor:
+                return pgd(classifier, x, y, self.threat, SHORT, 0.01, generator)
+
+            seconds(attack)  # the first call prepares kernels and memory
+            took = seconds(attack)
+        self.passes[network, batch] = took / n / SHORT
+        return self.passes[network, batch]
 
     def autoattack_parts(self, network: str, batch: int) -> dict[str, float]:
-        """{part: seconds of an image that withstands it}; a few iterations stand for all, with a radius that fools nobody."""
+        """{part: seconds of an image that withstands it}; a few iterations stand for all, with a radius that fools nobody.
+
+        Put together from single passes where a few iterations would take too long.
+        """
         classifier = self.classifier(network).eval().requires_grad_(False)
+        a_pass = self.attack_passes(network, batch)
         found: dict[str, float] = {}
         for part in parts_for(self.classes):
-            n = min(batch, 4)
-            spent = self._short_attack(classifier, part, n)
-            if spent / n * batch < self.budget:
-                n = batch
+            targets = min(9, self.classes - 1) if part.endswith("-t") else 1
+            an_image = a_pass * PASSES[part] * targets
+            whole, short = QUERIES.get(part, (ITERATIONS, SHORT))
+            if an_image * 4 * 4 * short / whole > self.budget:
+                found[part] = an_image
+                continue
+            n, took, spent = 0, 0.0, 0.0
+            while n < batch and took * GROWTH < self.budget:  # few images take nearly as long as many on small networks
+                n = min(batch, max(n * GROWTH, 4))
+                begin = time.perf_counter()
                 spent = self._short_attack(classifier, part, n)
+                took = time.perf_counter() - begin
             found[part] = spent / n
         return found
 
