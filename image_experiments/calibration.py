@@ -7,11 +7,13 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from command_line.output import write_csv
 from contrastive_dp import NoiseSchedule
 from image_experiments.adversarial import ClassifierSettings, Images, train_classifier
 from image_experiments.architectures import Normalised, make_classifier
@@ -23,6 +25,7 @@ from image_experiments.methods import Method
 from image_experiments.speed import Choice, prepared, seconds, wait
 
 Shape = tuple[int, int, int]
+COMPILING = 60.0  # seconds that compiling a sampler takes, about
 SHORT = 2  # steps of a sampler, and iterations of an attack, that stand for all
 GROWTH = 4
 QUERIES = {"square": (5000, 50)}  # in all, and those that stand for them
@@ -84,6 +87,10 @@ class Probe:
     def _training(self, begin: Callable[[int, Callable[[int], None]], None], batch: int, settings: Any) -> Choice:
         """Seconds of the first step and of a later one; of a smaller batch, scaled up, where the whole batch takes too long."""
         n, first, later = 0, 0.0, 0.0
+        if settings.compile == "yes":  # for one size of batch, the right one, or compiling would be timed more than once, or not at all
+            torch.compiler.reset()
+            n = batch
+            first, later = self._step_times(begin, n)
         while n < batch and later * GROWTH * 2 < self.budget:
             n = min(batch, max(n * GROWTH, 2))
             first, later = self._step_times(begin, n)
@@ -215,3 +222,35 @@ def sampler_network(diffusion: DiffusionSettings, shape: Shape, classes: int, de
 
 def _known(augmentation: str) -> Any:
     return "crop" if augmentation == "auto" else augmentation
+
+
+def choose(
+    probe: Probe,
+    name: str,
+    part: Any,
+    diffusion: DiffusionSettings,
+    methods: list[Method],
+    encoder: str,
+    synthetic: int,
+    folder: Path,
+) -> dict[str, str]:
+    """{"precision", "compile"} with which a part of the run ends first, by measurement; writes what was tried to FOLDER/speed-NAME.csv.
+
+    name: "encoder", "classifier", "diffusion" or "generation"; part: its settings, with "auto" where there is a choice.
+    """
+    found: list[Choice] = []
+    precisions = ("float32", "bfloat16") if part.precision == "auto" else (part.precision,)
+    compilations = ("no", "yes") if part.compile == "auto" else (part.compile,)
+    for precision, compiled in itertools.product(precisions, compilations):
+        settings = replace(part, precision=precision, compile=compiled)
+        if name == "generation":
+            _, a_step = probe.sampling(diffusion, settings, methods[:1], encoder)["unguided"]
+            steps = settings.steps * synthetic * max(len(methods), 1)
+            found.append(Choice(precision, compiled, COMPILING if compiled == "yes" else 0.0, a_step))
+        else:
+            found.append(probe.diffusion_step(settings) if name == "diffusion" else probe.classifier_step(settings))
+            steps = settings.steps
+    best = min(found, key=lambda choice: choice.total(steps))
+    rows = [(c.precision, c.compile, c.start, c.step, c.total(steps)) for c in found]
+    write_csv(folder / f"speed-{name}.csv", ("precision", "compile", "start_seconds", "step_seconds", "total_seconds"), rows)
+    return {"precision": best.precision, "compile": best.compile}

@@ -32,7 +32,7 @@ KNOWN: dict[str, tuple[Shape, int, int, int]] = {
 """Shape, classes, training images and test images of data sets that need not be read to know."""
 CLEAN, ROBUST = 0.9, 0.6
 """Shares of the test images assumed to be classified right and to withstand an attack: what AutoAttack's later parts must still attack."""
-BUDGET = 1.0  # seconds a measurement
+BUDGET = 0.8  # seconds a measurement
 DESCRIPTION_SECONDS = 0.5  # of measures that do not go through a network
 PICTURE_SECONDS = 3.0
 

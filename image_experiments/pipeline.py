@@ -28,7 +28,10 @@ def plan(settings: Settings) -> list[Stage]:
     read = {name: getattr(settings, name) for name in ("dataset", "data_dir", "image_size", "group_pattern", "test")}
     data = add(Stage("data", read_data, read, {"images": "data/images.npz"}, outside=_outside(settings.data_dir, "--data-dir")))
     seeds = range(settings.seed, settings.seed + settings.seeds)
-    shared = {seed: _shared_stages(settings, data, seed) for seed in seeds}
+    speed = _speed(settings, data)
+    for stage in speed.values():
+        add(stage)
+    shared = {seed: _shared_stages(settings, data, seed, speed) for seed in seeds}
     for seed in seeds:
         for stage in shared[seed].values():
             add(stage)
@@ -62,13 +65,26 @@ def _outside(path: Path | None, flag: str) -> dict[str, str]:
     return {flag: source_digest(path)}
 
 
-def _shared_stages(settings: Settings, data: Stage, seed: int) -> dict[str, Stage]:
+def _speed(settings: Settings, data: Stage) -> dict[str, Stage]:
+    """The stage that chooses precision and compilation, where a part leaves that to a measurement."""
+    parts = {name: getattr(settings, name) for name in ("encoder", "diffusion", "generation", "classifier")}
+    open_parts = {name: part for name, part in parts.items() if "auto" in (part.precision, part.compile)}
+    if not open_parts:
+        return {}
+    arguments = {"parts": open_parts, "threat": settings.threat(), "synthetic": settings.synthetic, "diffusion": settings.diffusion}
+    arguments |= {"methods": [method for method in settings.parsed_methods() if method.generates], "encoder": settings.encoder}
+    return {"speed": Stage("speed", choose_speed, arguments, {}, {"data": data})}
+
+
+def _shared_stages(settings: Settings, data: Stage, seed: int, speed: dict[str, Stage]) -> dict[str, Stage]:
     """What the methods of one seed share: split; and for synthetic images diffusion model, encoder and judge."""
     methods = settings.parsed_methods()
     chosen = {"train": settings.train, "validation": settings.validation, "seed": seed}
     split = Stage(f"split/seed{seed}", split_data, chosen, {"split": f"data/split-seed{seed}.npz"}, {"data": data})
     found = {"data": data, "split": split}
     real = dict(found)
+    found |= speed
+    timed = real | speed
 
     def trained(kind: str) -> dict[str, str]:
         return {"weights": f"checkpoints/{kind}-seed{seed}.safetensors", "curve": f"curves/{kind}-seed{seed}.csv"}
@@ -77,12 +93,12 @@ def _shared_stages(settings: Settings, data: Stage, seed: int) -> dict[str, Stag
         arguments: dict[str, Any] = {"settings": settings.diffusion, "seed": seed}
         outputs = {role: f"checkpoints/diffusion-seed{seed}/{path}" for role, path in DIFFUSION_FILES.items()}
         outputs |= {"curve": f"curves/diffusion-seed{seed}.csv"}
-        found["diffusion"] = Stage(f"diffusion/seed{seed}", train_diffusion, arguments, outputs, real, shared=True)
+        found["diffusion"] = Stage(f"diffusion/seed{seed}", train_diffusion, arguments, outputs, timed, shared=True)
     if any(m.kind != "real" for m in methods):
         arguments = {"threat": settings.threat(), "seed": seed}
         if settings.encoder_from is None:
             training = {**arguments, "settings": settings.encoder}
-            found["encoder"] = Stage(f"encoder/seed{seed}", train_encoder, training, trained("encoder"), real, shared=True)
+            found["encoder"] = Stage(f"encoder/seed{seed}", train_encoder, training, trained("encoder"), timed, shared=True)
         else:
             outside = _outside(settings.encoder_from, "--encoder-from")
             reading = {"file": settings.encoder_from, "network": settings.encoder.network}
@@ -90,13 +106,14 @@ def _shared_stages(settings: Settings, data: Stage, seed: int) -> dict[str, Stag
             found["encoder"] = Stage(f"encoder/seed{seed}", read_encoder, reading, weights, real, outside)
         judge = replace(settings.encoder, adversary="none", steps=settings.description.steps, keep="last")
         arguments |= {"settings": judge}
-        found["judge"] = Stage(f"judge/seed{seed}", train_judge, arguments, trained("judge"), real, shared=True)
+        found["judge"] = Stage(f"judge/seed{seed}", train_judge, arguments, trained("judge"), timed, shared=True)
     return found
 
 
 def _add_method(settings: Settings, method: Method, seed: int, shared: dict[str, Stage], add: Callable[[Stage], Stage]) -> None:
     """The stages of one method and seed: synthetic images, their description, a classifier, its evaluation."""
     real = {name: shared[name] for name in ("data", "split")}
+    speed = {name: stage for name, stage in shared.items() if name == "speed"}
     inputs = dict(real)
     if method.kind != "real":
         inputs["synthetic"] = _synthetic(settings, method, seed, shared, add)
@@ -105,7 +122,9 @@ def _add_method(settings: Settings, method: Method, seed: int, shared: dict[str,
     arguments = {"settings": settings.classifier, "threat": settings.threat(), "seed": seed}
     name = f"{method.label}-seed{seed}"
     outputs = {"weights": f"checkpoints/{name}.safetensors", "curve": f"curves/{name}.csv"}
-    classifier = add(Stage(f"classifier/{method.label}/seed{seed}", train_compared, arguments, outputs, inputs, shared=True))
+    classifier = add(
+        Stage(f"classifier/{method.label}/seed{seed}", train_compared, arguments, outputs, inputs | speed, shared=True)
+    )
     threats = [settings.threat(), *settings.evaluation.further()]
     add(
         Stage(
@@ -173,6 +192,26 @@ def read_data(
     }
 
 
+def choose_speed(
+    run: StageRun, parts: dict[str, Any], threat: Any, synthetic: int, diffusion: Any, methods: list[Method], encoder: Any
+) -> dict[str, Any]:
+    from image_experiments.calibration import Probe, choose
+
+    shape, classes = run.results["data"]["shape"], len(run.results["data"]["classes"])
+    probe = Probe((shape[2], shape[0], shape[1]), classes, threat, run.device, budget=2.0)
+    chosen = {}
+    for i, (name, part) in enumerate(parts.items()):
+        chosen[name] = choose(probe, name, part, diffusion, methods, encoder.network, synthetic, run.scratch.parent.parent)
+        run.report(i + 1, len(parts))
+    return chosen
+
+
+def _timed(run: StageRun, part: str, settings: Any) -> Any:
+    """Settings with the precision and compilation that were measured to be fastest, where they were left open."""
+    found = run.results.get("speed", {}).get(part)
+    return settings if found is None else replace(settings, precision=found["precision"], compile=found["compile"])
+
+
 def split_data(run: StageRun, train: int, validation: int, seed: int) -> dict[str, Any]:
     from image_experiments.datasets import split
     from image_experiments.real_images import read_data, write_split
@@ -187,6 +226,7 @@ def train_diffusion(run: StageRun, settings: Any, seed: int) -> dict[str, Any]:
     from image_experiments.diffusion import save_diffusion, train_diffusion
     from image_experiments.real_images import read_real
 
+    settings = _timed(run, "diffusion", settings)
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     curve = Curve(run.scratch / "losses.csv", settings.checkpoint_every)
 
@@ -215,7 +255,7 @@ def train_encoder(run: StageRun, settings: Any, threat: Any, seed: int) -> dict[
     from image_experiments.training_stage import train_and_save
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
-    return train_and_save(run, real, real.train, None, settings, threat, seed)
+    return train_and_save(run, real, real.train, None, _timed(run, "encoder", settings), threat, seed)
 
 
 def read_encoder(run: StageRun, file: Path, network: str) -> dict[str, Any]:
@@ -244,7 +284,7 @@ def train_judge(run: StageRun, settings: Any, threat: Any, seed: int) -> dict[st
         replace(real, validation=Images(real.validation.x[:0], real.validation.y[:0])),
         both,
         None,
-        settings,
+        _timed(run, "encoder", settings),
         threat,
         mixed_seed(seed, 1),
     )
@@ -256,7 +296,7 @@ def train_compared(run: StageRun, settings: Any, threat: Any, seed: int) -> dict
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     synthetic = read_synthetic(run.inputs["synthetic"]["images"], real) if "synthetic" in run.inputs else None
-    return train_and_save(run, real, real.train, synthetic, settings, threat, seed) | {
+    return train_and_save(run, real, real.train, synthetic, _timed(run, "classifier", settings), threat, seed) | {
         "n_real": len(real.train),
         "n_synthetic": 0 if synthetic is None else len(synthetic),
     }
@@ -278,6 +318,7 @@ def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count
     encoder = None
     if "encoder" in run.inputs:
         encoder = load_classifier(run.inputs["encoder"]["weights"], len(real.classes), real.shape)
+    settings = _timed(run, "generation", settings)
     whole = generate_in_shards(run, real, network, schedule, encoder, method, settings, count, seed)
     return {"images": count, "conditional": conditional} if whole else None
 

@@ -21,7 +21,7 @@ from image_experiments.generation import GenerationSettings
 from image_experiments.methods import KINDS, Method, parse_method
 from image_experiments.selection import SelectionSettings
 
-Preset = Literal["smoke", "cpu", "paper"]
+Preset = Literal["smoke", "cpu", "cifar10-gpu", "paper"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Settings:
     """Everything that decides the result, but for workers."""
 
     preset: Preset = "smoke"
-    """smoke: everything once, small; cpu: real numbers, 3 seeds, 2 cores; paper: the published sizes (GPU). Other flags override it."""
+    """smoke: everything once, small; cpu: real numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, less than an hour; paper: the published
+    sizes. Other flags override it."""
     dataset: Dataset = "digits"
     """digits (with scikit-learn), cifar10, gtsrb, mnist (downloaded once), mnist-t10k (its test file alone), images (--data-dir)."""
     data_dir: Path | None = None
@@ -144,6 +145,50 @@ def cpu() -> Settings:
     )
 
 
+def cifar10_gpu() -> Settings:
+    """CIFAR-10 on one GPU, meant for less than an hour (see --dry-run): a U-Net of 9 M parameters, 50,000 images a method, one seed."""
+    trained = ClassifierSettings(
+        network="preact-resnet-18",
+        steps=3000,
+        batch_size=512,
+        attack_steps=7,
+        learning_rate=0.2,
+        warmup=100,
+        checkpoint_every=250,
+        validate_every=500,
+        precision="auto",
+        compile="auto",
+    )
+    return Settings(
+        preset="cifar10-gpu",
+        dataset="cifar10",
+        train=0,
+        validation=1000,
+        methods=("real", "unguided", "infonce:0.3", "anchored:0.1"),
+        synthetic=50_000,
+        encoder=replace(trained, steps=2000),
+        diffusion=DiffusionSettings(
+            channels=(96, 128, 128),
+            blocks=2,
+            attention=(False, True, False),
+            dropout=0.1,
+            steps=20_000,
+            batch_size=256,
+            learning_rate=4e-4,
+            warmup=500,
+            ema=0.9995,
+            augmentation="crop-flip",
+            checkpoint_every=1000,
+            precision="auto",
+            compile="auto",
+        ),
+        generation=GenerationSettings(solver="dpm-solver++", steps=20, batch_size=500, precision="auto", compile="auto"),
+        classifier=trained,
+        evaluation=EvaluationSettings(autoattack_images=1000, batch_size=500),
+        description=DescriptionSettings(images=5000, steps=1500),
+    )
+
+
 def paper() -> Settings:
     """The published sizes (Ouyang, Xie, Cheng 2023; Gowal et al. 2021), for a GPU; the U-Net is class-conditional and guided at x0_hat,
     where the paper's is unconditional and guided at x_t: --diffusion.no-conditional --generation.at xt for that."""
@@ -194,7 +239,7 @@ def paper() -> Settings:
     )
 
 
-PRESETS = {"smoke": smoke, "cpu": cpu, "paper": paper}
+PRESETS = {"smoke": smoke, "cpu": cpu, "cifar10-gpu": cifar10_gpu, "paper": paper}
 USUAL_EPS: dict[tuple[str, str], float] = {
     ("digits", "linf"): 0.15,
     ("digits", "l2"): 0.5,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -14,7 +13,6 @@ from torch import nn
 Precision = Literal["float32", "bfloat16", "auto"]
 Compile = Literal["no", "yes", "auto"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -42,26 +40,6 @@ def prepared(network: ModuleT, compiled: str, channels_last: bool = True) -> Mod
     if compiled == "yes":
         network.compile()
     return network
-
-
-def fastest(
-    precision: Precision, compiled: Compile, steps: int, make_step: Callable[[Precision, Compile], Callable[[], Any]]
-) -> tuple[Choice, list[Choice]]:
-    """The combination that finishes `steps` steps first, compiling included, and all that were tried; "auto" tries both.
-
-    make_step(precision, compile) -> a function that does one step.
-    """
-    precisions: list[Precision] = ["float32", "bfloat16"] if precision == "auto" else [precision]
-    compilations: list[Compile] = ["no", "yes"] if compiled == "auto" else [compiled]
-    tried = [timed(p, c, make_step(p, c)) for p, c in product(precisions, compilations)]
-    return min(tried, key=lambda choice: choice.total(steps)), tried
-
-
-def timed(precision: Precision, compiled: Compile, step: Callable[[], Any]) -> Choice:
-    """Time the first step and the median of REPEATS further ones."""
-    first = seconds(step)
-    later = sorted(seconds(step) for _ in range(REPEATS))[REPEATS // 2]
-    return Choice(precision, compiled, max(first - later, 0.0), later)
 
 
 def seconds(call: Callable[[], Any]) -> float:
