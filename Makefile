@@ -50,6 +50,7 @@ format: $(READY)
 bench: $(READY)
 	$(PY) benchmarks/bench_theory.py $(ARGS)
 	$(PY) benchmarks/bench_guidance.py
+	$(PY) benchmarks/bench_images.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

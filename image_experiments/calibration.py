@@ -87,7 +87,9 @@ class Probe:
     def _training(self, begin: Callable[[int, Callable[[int], None]], None], batch: int, settings: Any) -> Choice:
         """Seconds of the first step and of a later one; of a smaller batch, scaled up, where the whole batch takes too long."""
         n, first, later = 0, 0.0, 0.0
-        if settings.compile == "yes":  # for one size of batch, the right one, or compiling would be timed more than once, or not at all
+        if (
+            settings.compile == "yes"
+        ):  # for one size of batch, the right one, or compiling would be timed more than once, or not at all
             torch.compiler.reset()
             n = batch
             first, later = self._step_times(begin, n)

@@ -15,7 +15,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +126,8 @@ def model_card(name: str, about: dict[str, Any], rows: list[dict[str, str]]) -> 
 
 def as_fraction(eps: float) -> str:
     """8/255 for 0.03137..., else the number as it is."""
-    found = Fraction(eps * 255).limit_denominator(4)
-    return f"{found}/255" if found.denominator == 1 and abs(float(found) / 255 - eps) < 1e-9 else f"{eps:g}"
+    steps = round(eps * 255)
+    return f"{steps}/255" if 0 < steps < 255 and abs(steps / 255 - eps) < 1e-9 else f"{eps:g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from contrastive_dp import (
     ClassAnchored,
     ContrastiveGuidance,
     DiffusersNoisePrediction,
+    EDMNoisePrediction,
     NoiseSchedule,
     SampleNoise,
     SupervisedContrastive,
@@ -21,7 +22,7 @@ from contrastive_dp import (
     schedule_of,
 )
 from tests.contrastive_dp.conftest import small_unet
-from theory import ddim_law
+from theory import GaussianMixture, ddim_law
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -219,3 +220,50 @@ def test_half_precision_conversions_stay_finite(schedule, dtype):
 
     x, t = noise(0, 3, 3, 4, 4).to(dtype), torch.tensor([0, 2, 4])
     assert torch.isfinite(DiffusersNoisePrediction(Zero(), schedule, "sample")(x, t)).all()
+
+
+def test_an_edm_network_is_a_noise_prediction():
+    """The exact denoiser E[x_0 | y] of a Gaussian mixture gives the mixture's exact noise prediction, with and without a class."""
+    rng = np.random.default_rng(3)
+    means, covs = rng.standard_normal((3, 4)), [np.diag(rng.uniform(0.2, 2.0, 4)) for _ in range(3)]
+    mixture, schedule = GaussianMixture(means, covs), NoiseSchedule.linear(1000)
+
+    class Denoiser(torch.nn.Module):
+        def forward(self, y, sigma, class_labels=None):
+            out = []
+            for i in range(len(y)):
+                posterior = []
+                for mean, cov in zip(means, covs, strict=True):
+                    total = cov + float(sigma[i]) ** 2 * np.eye(4)
+                    away = y[i].numpy() - mean
+                    log_weight = -0.5 * (away @ np.linalg.solve(total, away) + np.linalg.slogdet(total)[1])
+                    posterior.append((log_weight, mean + cov @ np.linalg.solve(total, away)))
+                if class_labels is not None and class_labels[i].any():
+                    out.append(posterior[int(class_labels[i].argmax())][1])
+                else:
+                    weights = np.exp([p[0] - max(q[0] for q in posterior) for p in posterior])
+                    out.append(sum(w * p[1] for w, p in zip(weights / weights.sum(), posterior, strict=True)))
+            return torch.from_numpy(np.array(out))
+
+    x, labels = torch.from_numpy(rng.standard_normal((6, 4))), torch.tensor([0, 1, 2, 2, 1, 0])
+    plain = EDMNoisePrediction(Denoiser(), schedule)
+    classes = EDMNoisePrediction(Denoiser(), schedule, classes=3, null_label=3)
+    for t in (0, 7, 400, 999):
+        times, a = torch.full((6,), t), float(schedule.alpha_bar[t])
+        exact = mixture.noise_prediction(x.numpy(), a)
+        np.testing.assert_allclose(plain(x, times).numpy(), exact, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(classes(x, times, torch.full((6,), 3)).numpy(), exact, rtol=1e-6, atol=1e-8)
+        of_class = mixture.noise_prediction(x.numpy(), a, labels.numpy())
+        np.testing.assert_allclose(classes(x, times, labels).numpy(), of_class, rtol=1e-6, atol=1e-8)
+
+
+def test_a_diffusers_folder_of_another_kind_is_one_line(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text("{}")
+    (tmp_path / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
+    with pytest.raises(ValueError, match="holds a UNet2DConditionModel, which works in another space or takes text"):
+        load_diffusers(tmp_path)
+    (tmp_path / "unet" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        load_diffusers(tmp_path)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "--train", "60", "--validation", "20", "--test", "60", "--synthetic", "56", "--methods", "real", "unguided", "infonce:0.3",
     "--encoder.network", "small-cnn-8", "--encoder.steps", "30", "--encoder.batch-size", "32", "--norm", "l2",
-    "--classifier.network", "small-cnn-8", "--classifier.steps", "30", "--classifier.batch-size", "32",
+    "--classifier.network", "wrn-10-1", "--classifier.steps", "30", "--classifier.batch-size", "32",
     "--diffusion.channels", "8", "16", "--diffusion.steps", "40", "--diffusion.batch-size", "16",
     "--generation.steps", "4", "--generation.batch-size", "16",
     "--evaluation.autoattack-images", "4", "--evaluation.pgd-steps", "5", "--description.steps", "20",
@@ -167,7 +167,7 @@ def test_the_merging_command_refuses_in_one_line(shards, tmp_path, capsys):
 
 
 def test_two_processes_train_what_one_trains(alone, tmp_path):
-    """At the same global batch; with an l_2 attack, whose steps are continuous in the gradient, unlike signs."""
+    """At the same global batch, batch norm included; with an l_2 attack, whose steps are continuous in the gradient, unlike signs."""
     code, output = run("--processes", 2, "--out", tmp_path / "out")
     assert code == 0, output
     for name in ("encoder", "judge", "real"):

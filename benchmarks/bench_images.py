@@ -1,0 +1,328 @@
+"""Speed on images, beside straightforward loops in the style of the public codes, as ratios measured in one run: `make bench`.
+
+    python benchmarks/bench_images.py [--seconds 4] [--repeats 2]
+
+Each loop runs in fresh processes: the straightforward one as one process with a thread a core, ours as run_cifar.py uses a CPU, one process
+of one thread a core, each training its own network; images per second are added up. On a GPU both are one process.
+"share": arithmetic done, as torch counts it, over what matrix products of the same precision reach on as many processes and threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from command_line.output import text_table
+from contrastive_dp import NoiseSchedule
+from image_experiments.adversarial import ClassifierSettings, Images, train_classifier
+from image_experiments.architectures import Normalised, make_classifier
+from image_experiments.attacks import Threat, pgd
+from image_experiments.calibration import sampler_network
+from image_experiments.diffusion import DiffusionSettings, make_unet, train_diffusion
+from image_experiments.generated import ImageFile, stream_images
+from image_experiments.generation import GenerationSettings, make_guidance, sample_batch
+from image_experiments.methods import parse_method
+from image_experiments.scheduler import on_all
+from image_experiments.speed import Precision, prepared, wait
+
+CLASSES, PRODUCT = 10, 1536
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CORES = 1 if DEVICE.type == "cuda" else os.cpu_count() or 1
+THREAT = Threat("linf", 8 / 255)
+Shape = tuple[int, int, int]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Size of the measurement."""
+
+    seconds: float = 4.0
+    """Length of each measurement."""
+    repeats: int = 2
+    """Measurements of each kind, taken in turn; the best of each is reported."""
+
+
+def rate(step: Callable[[], Any], images: int, length: float) -> float:
+    """Images per second of a step, after one that is not counted."""
+    step()
+    wait()
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() - begin < length or done == 0:
+        step()
+        done += 1
+        wait()
+    return done * images / (time.perf_counter() - begin)
+
+
+def random_images(n: int, shape: Shape) -> Images:
+    x = torch.randint(0, 256, (n, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Images(x, torch.arange(n) % CLASSES)
+
+
+def classifier(network: str, shape: Shape) -> Normalised:
+    return make_classifier(network, CLASSES, shape, [0.5] * shape[0], [0.25] * shape[0]).to(DEVICE)
+
+
+# The straightforward loops: what the public codes do, line by line, without their data loaders, which would only slow them.
+
+
+def plain_unet(settings: DiffusionSettings, shape: Shape, length: float) -> float:
+    """Ho et al.'s loop: noise, mean squared error, clipping, Adam, an average parameter by parameter, the loss printed."""
+    unet = make_unet(settings, CLASSES, shape, 0).to(DEVICE)
+    average = {name: p.detach().clone() for name, p in unet.named_parameters()}
+    optimiser, schedule = torch.optim.Adam(unet.parameters(), 2e-4), NoiseSchedule.cosine(1000)
+    data, batch = random_images(512, shape), settings.batch_size
+
+    def step() -> float:
+        index = torch.randint(len(data), (batch,))
+        x, y = data.x[index].to(DEVICE).float() / 127.5 - 1, data.y[index].to(DEVICE)
+        t, noise = torch.randint(1000, (batch,), device=DEVICE), torch.randn_like(x)
+        loss = F.mse_loss(unet(schedule.add_noise(x, t, noise), t, class_labels=y).sample, noise)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            for name, p in unet.named_parameters():
+                average[name].mul_(0.999).add_(p, alpha=0.001)
+        return loss.item()
+
+    return rate(step, batch, length)
+
+
+def plain_pgd(network: nn.Module, x: Tensor, y: Tensor, steps: int) -> Tensor:
+    """PGD as Rice, Wong, Kolter (2020) write it: loss.backward(), whose gradients of the weights nobody reads."""
+    delta = torch.zeros_like(x).uniform_(-THREAT.eps, THREAT.eps).requires_grad_()
+    for _ in range(steps):
+        F.cross_entropy(network((x + delta).clamp(0, 1)), y).backward()
+        assert delta.grad is not None
+        delta.data = (delta + THREAT.eps / 4 * delta.grad.sign()).clamp(-THREAT.eps, THREAT.eps).detach()
+        delta.grad.zero_()
+    return (x + delta.detach()).clamp(0, 1)
+
+
+def plain_adversarial(settings: ClassifierSettings, shape: Shape, length: float) -> float:
+    """Adversarial training of the same public code."""
+    network = classifier(settings.network, shape)
+    optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    data, batch = random_images(512, shape), settings.batch_size
+
+    def step() -> float:
+        index = torch.randint(len(data), (batch,))
+        x, y = data.x[index].to(DEVICE).float() / 255, data.y[index].to(DEVICE)
+        network.train()
+        attacked = plain_pgd(network, x, y, settings.attack_steps)
+        loss = F.cross_entropy(network(attacked), y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return loss.item()
+
+    return rate(step, batch, length)
+
+
+def plain_attack(network: str, shape: Shape, length: float) -> float:
+    """PGD-20 on test images."""
+    attacked, data = classifier(network, shape).eval(), random_images(250, shape)
+    x, y = data.x.to(DEVICE).float() / 255, data.y.to(DEVICE)
+    return rate(lambda: plain_pgd(attacked, x, y, 20), 250, length)
+
+
+# Ours.
+
+
+class _EnoughError(Exception):
+    """Ends a training that was begun to be timed."""
+
+
+def timed_steps(begin: Callable[[Callable[..., None]], Any], batch: int, length: float) -> float:
+    """Images per second of one of our training loops, after two steps that are not counted."""
+    times: list[float] = []
+
+    def on_step(*_: Any) -> None:
+        wait()
+        times.append(time.perf_counter())
+        if len(times) > 2 and times[-1] - times[1] > length:
+            raise _EnoughError
+
+    with contextlib.suppress(_EnoughError):
+        begin(on_step)
+    return (len(times) - 2) * batch / (times[-1] - times[1])
+
+
+def our_unet(settings: DiffusionSettings, shape: Shape, length: float) -> float:
+    data, endless = random_images(512, shape), replace(settings, steps=10**6, checkpoint_every=10**6)
+
+    def begin(on_step: Callable[..., None]) -> None:
+        train_diffusion(endless, data.x, data.y, CLASSES, 0, DEVICE, None, on_step)
+
+    return timed_steps(begin, settings.batch_size, length)
+
+
+def our_adversarial(settings: ClassifierSettings, shape: Shape, length: float, file: Path | None = None) -> float:
+    endless = replace(settings, steps=10**6, validate_every=10**6, checkpoint_every=10**6, augmentation="none")
+    synthetic = None if file is None else Images.mapped(ImageFile(file, CLASSES, (shape[1], shape[2], shape[0])))
+    network, data = classifier(settings.network, shape), random_images(512, shape)
+
+    def begin(on_step: Callable[..., None]) -> None:
+        train_classifier(network, data, THREAT, endless, classes=CLASSES, seed=0, synthetic=synthetic, on_step=on_step)
+
+    return timed_steps(begin, settings.batch_size, length)
+
+
+def our_attack(network: str, shape: Shape, length: float) -> float:
+    attacked = prepared(classifier(network, shape), "no").eval().requires_grad_(False)
+    data, generator = random_images(250, shape), torch.Generator(DEVICE).manual_seed(0)
+    x, y = data.x.to(DEVICE).float() / 255, data.y.to(DEVICE)
+    return rate(lambda: pgd(attacked, x, y, THREAT, 20, THREAT.eps / 4, generator), 250, length)
+
+
+def our_sampling(diffusion: DiffusionSettings, shape: Shape, method: str, batch: int, length: float) -> float:
+    """Images per second with 10 steps of DDIM, all of them guided where there is guidance."""
+    network, chosen = sampler_network(diffusion, shape, CLASSES, DEVICE, "no"), parse_method(method)
+    settings, data = GenerationSettings(steps=10, batch_size=batch, window=None), random_images(CLASSES, shape)
+    encoder, x = prepared(classifier("small-cnn", shape), "no"), data.x.to(DEVICE).float() / 127.5 - 1
+    guidance = make_guidance(chosen, settings, encoder, x, data.y.to(DEVICE), 0)
+    labels, schedule = torch.arange(batch) % CLASSES, diffusion.noise_schedule()
+    return rate(
+        lambda: sample_batch(network, schedule, chosen, guidance, settings, labels, shape, 0, 0, CLASSES, DEVICE), batch, length
+    )
+
+
+def flops_per_second(precision: str, length: float) -> float:
+    """Of a product of square matrices: the measured ceiling."""
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    a, b = (torch.randn(PRODUCT, PRODUCT, device=DEVICE).to(kind) for _ in range(2))
+    return rate(lambda: a @ b, 1, length) * 2 * PRODUCT**3
+
+
+def flops(work: Callable[[], Any], images: int) -> float:
+    """Arithmetic an image of a piece of work, as torch counts it."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops()) / images
+
+
+def flops_of_unet(settings: DiffusionSettings, shape: Shape, training: bool) -> float:
+    unet = make_unet(settings, CLASSES, shape, 0)
+    x, t, y = torch.zeros(2, *shape), torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+    if training:
+        return flops(lambda: unet(x, t, class_labels=y).sample.sum().backward(), 2)
+    with torch.no_grad():
+        return flops(lambda: unet(x, t, class_labels=y), 2)
+
+
+def flops_of_attack(network: str, shape: Shape, steps: int, training: bool) -> float:
+    """Of PGD, a forward pass and as much for the gradient a step, and of a training step after it, three times a forward pass."""
+    attacked = make_classifier(network, CLASSES, shape, [0.5] * shape[0], [0.25] * shape[0])
+    with torch.no_grad():
+        forward = flops(lambda: attacked(torch.rand(2, *shape)), 2)
+    return forward * (2 * steps + 3 * training)
+
+
+def alone(function: Callable[..., float], *arguments: Any) -> float:
+    """function(*arguments) in a fresh process with a thread a core."""
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (CORES,)) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def on_all_cores(function: Callable[..., float], *arguments: Any) -> float:
+    """The sum over as many processes of one thread as there are cores."""
+    return sum(on_all(CORES, 1, function, *arguments)) if CORES > 1 else alone(function, *arguments)
+
+
+def best(settings: Settings, call: Callable[..., float], *arguments: Any) -> float:
+    return max(call(*arguments, settings.seconds) for _ in range(settings.repeats))
+
+
+def compare_training(settings: Settings, ceilings: dict[str, float]) -> list[tuple[str, ...]]:
+    """Rows of the table: U-Net and adversarial training at two sizes."""
+    rows: list[tuple[str, ...]] = []
+    for shape, unet in (
+        ((1, 8, 8), DiffusionSettings(channels=(24, 48))),
+        ((3, 32, 32), DiffusionSettings(channels=(32, 64), batch_size=32)),
+    ):
+        theirs = best(settings, alone, plain_unet, unet, shape)
+        work = flops_of_unet(unet, shape, True)
+        for precision in PRECISIONS:
+            chosen = replace(unet, precision=precision)
+            ours = best(settings, on_all_cores, our_unet, chosen, shape)
+            name = f"U-Net training {shape[1]}x{shape[2]}, {precision}"
+            rows.append((name, f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.2f}", f"{ours * work / ceilings[precision]:.0%}"))
+    for network, shape, batch in (("small-cnn", (1, 8, 8), 128), ("small-cnn", (3, 32, 32), 128), ("wrn-16-4", (3, 32, 32), 16)):
+        trained = ClassifierSettings(network=network, attack_steps=7, batch_size=batch)
+        theirs = best(settings, alone, plain_adversarial, trained, shape)
+        work = flops_of_attack(network, shape, 7, True)
+        for precision in PRECISIONS:
+            chosen_classifier = replace(trained, precision=precision)
+            ours = best(settings, on_all_cores, our_adversarial, chosen_classifier, shape)
+            name = f"adversarial training, {network} {shape[1]}x{shape[2]}, {precision}"
+            rows.append((name, f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.2f}", f"{ours * work / ceilings[precision]:.0%}"))
+    return rows
+
+
+def compare_the_rest(settings: Settings, ceilings: dict[str, float]) -> list[tuple[str, ...]]:
+    """Sampling and evaluation."""
+    shape, unet = (3, 32, 32), DiffusionSettings(channels=(32, 64))
+    rows: list[tuple[str, ...]] = []
+    work = 10 * flops_of_unet(unet, shape, False)
+    for method in ("unguided", "infonce:0.3"):
+        ours = best(settings, on_all_cores, our_sampling, unet, shape, method, 64)
+        rows.append((f"sampling 32x32, 10 steps, {method}", "", f"{ours:.1f}", "", f"{ours * work / ceilings['float32']:.0%}"))
+    theirs = best(settings, alone, plain_attack, "small-cnn", shape)
+    ours = best(settings, on_all_cores, our_attack, "small-cnn", shape)
+    share = ours * flops_of_attack("small-cnn", shape, 20, False) / ceilings["float32"]
+    rows.append(("evaluation, PGD-20, small-cnn 32x32", f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.2f}", f"{share:.0%}"))
+    return rows
+
+
+def compare_sizes(settings: Settings) -> str:
+    """Adversarial training on a file of 10^7 images beside one of 10^5."""
+    shape, trained = (3, 8, 8), ClassifierSettings(network="small-cnn", attack_steps=7, batch_size=256)
+    piece = random_images(10_000, shape)
+    images, labels = piece.x.numpy().transpose(0, 2, 3, 1), piece.y.numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        files = {
+            n: stream_images(Path(folder) / f"{n}.npz", n, (8, 8, 3), ((images, labels) for _ in range(n // 10_000)))
+            for n in (10**5, 10**7)
+        }
+        ratios = []
+        for _ in range(settings.repeats + 1):
+            few, many = (alone(our_adversarial, trained, shape, settings.seconds, files[n]) for n in files)
+            ratios.append(many / few)
+    found = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    return f"adversarial training on 10^7 mapped images / on 10^5: {np.median(ratios):.2f} of the throughput ({found})"
+
+
+def main() -> None:
+    settings = tyro.cli(Settings, description=__doc__)
+    ceilings = {kind: best(settings, on_all_cores, flops_per_second, kind) for kind in ("float32", "bfloat16")}
+    print(
+        f"ceiling of matrix products on {CORES} processes: " + ", ".join(f"{k} {v / 1e9:.0f} GFLOP/s" for k, v in ceilings.items())
+    )
+    header = ("images per second", "straightforward", "ours", "ratio", "share")
+    print(text_table(header, compare_training(settings, ceilings) + compare_the_rest(settings, ceilings)))
+    print(compare_sizes(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The dry run: sums that can be done by hand, a schedule that can be drawn by hand, and a calibration that measures what it says."""
+
+import re
+import time
+
+import pytest
+import torch
+
+from image_experiments import run_cifar
+from image_experiments.adversarial import ClassifierSettings
+from image_experiments.attacks import Threat
+from image_experiments.calibration import Probe, choose
+from image_experiments.cost import (
+    CLEAN,
+    ROBUST,
+    Rates,
+    data_of,
+    disk_bytes,
+    evaluations,
+    guided_steps,
+    key,
+    makespan,
+    mean_of,
+    shown,
+    shown_bytes,
+    stage_seconds,
+)
+from image_experiments.diffusion import DiffusionSettings
+from image_experiments.generation import GenerationSettings
+from image_experiments.pipeline import plan
+from image_experiments.settings import cifar10_gpu, cpu, paper, preset_named, resolve, smoke
+from image_experiments.speed import Choice
+from image_experiments.stages import Stage
+
+
+def stage(name, *needed):
+    return Stage(name, print, {}, {}, {other.name: other for other in needed})
+
+
+def test_a_schedule_drawn_by_hand():
+    """a 3 and b 1 begin; b's worker takes c (needs b) until 1 + 4; a's takes d (needs a) until 3 + 2; e needs both and ends at 6."""
+    a, b = stage("a"), stage("b")
+    c, d = stage("c", b), stage("d", a)
+    e = stage("e", c, d)
+    seconds = {"a": 3.0, "b": 1.0, "c": 4.0, "d": 2.0, "e": 1.0}
+    assert makespan([a, b, c, d, e], seconds, 2, 0.0) == 6.0
+    assert makespan([a, b, c, d, e], seconds, 2, 10.0) == 16.0
+    assert makespan([a, b, c, d, e], seconds, 1, 0.0) == 11.0
+    assert makespan([], {}, 2, 1.0) == 0.0
+
+
+def rates_of(settings):
+    """Round numbers in place of measurements."""
+    return Rates(
+        {key(part): Choice("float32", "no", 2.0, 0.5) for part in (settings.classifier, settings.encoder)},
+        Choice("float32", "no", 1.0, 0.25),
+        {"unguided": (0.001, 0.01), "infonce-0.3": (0.002, 0.03)},
+        {settings.classifier.network: 1e-4},
+        {"apgd-ce": 0.1, "apgd-t": 0.2, "fab-t": 0.3, "square": 0.4},
+        4.0,
+        10**9,
+    )
+
+
+def test_sums_done_by_hand():
+    settings = resolve(smoke())
+    stages = {s.name: s for s in plan(settings)}
+    data, rates = data_of(settings), rates_of(settings)
+    assert (data.shape, data.classes, data.train, data.test) == ((1, 8, 8), 10, 300, 1197)
+
+    def cost(name):
+        return stage_seconds(stages[name], settings, data, rates)
+
+    assert cost("diffusion/seed0") == pytest.approx(1 + 1000 * 0.25)
+    assert cost("classifier/real/seed0") == pytest.approx(2 + 200 * 0.5 + 1 * 100 * 12 * 1e-4)
+    assert cost("generate/unguided/seed0") == pytest.approx(500 * (0.001 + 20 * 0.01))
+    inside = guided_steps(settings.generation, 1000)
+    assert inside == sum(t < 700 for t in torch.linspace(999, 0, 20).round().tolist()) == 14
+    assert cost("generate/infonce-0.3/seed0") == pytest.approx(500 * (0.001 + 14 * 0.03 + 6 * 0.01))
+    auto = 40 * (CLEAN * 0.1 + ROBUST * (0.2 + 0.3 + 0.4))
+    assert cost("evaluate/real/seed0") == pytest.approx(1197 * 20 * 1e-4 + auto)
+    assert evaluations(list(stages.values()), settings, data) == (2 * 500 * 20, 1000 * 64)
+    images = disk_bytes([s for s in stages.values() if s.name.startswith("generate")], settings, data)
+    assert images == pytest.approx((300 + 100 + 1197 + 3 * 500) * 72)
+
+
+def test_measurements_made_side_by_side_are_averaged_and_their_memory_added():
+    settings = resolve(smoke())
+    one, two = rates_of(settings), rates_of(settings)
+    two.attack, two.peak = {settings.classifier.network: 3e-4}, 10**8
+    mean = mean_of([one, two])
+    assert mean.attack[settings.classifier.network] == pytest.approx(2e-4)
+    assert mean.peak == 11 * 10**8
+    assert mean.diffusion == one.diffusion
+
+
+def test_numbers_are_shown_with_the_unit_that_suits_them():
+    assert [shown(s) for s in (3.21, 130, 7200.0, 2 * 86400, 4 * 365 * 86400)] == [
+        "3.2 s",
+        "2.2 min",
+        "2.0 h",
+        "2.0 days",
+        "4.0 years",
+    ]
+    assert [shown_bytes(n) for n in (1500, 2.5e6, 3e9, 4.2e12)] == ["2 kB", "2.5 MB", "3.0 GB", "4.2 TB"]
+
+
+@pytest.fixture(scope="module")
+def probe():
+    return Probe((1, 8, 8), 10, Threat("linf", 0.1), torch.device("cpu"), 0.3)
+
+
+def test_a_step_that_is_measured_takes_what_it_takes(probe):
+    """Within a factor of two: more attack steps cost more, a larger batch costs more, and a step is what a training of them shows."""
+    base = ClassifierSettings(batch_size=128, attack_steps=2, augmentation="none")
+    short, long = (probe.classifier_step(ClassifierSettings(batch_size=128, attack_steps=n, augmentation="none")) for n in (1, 12))
+    assert 3 < long.step / short.step < 14
+    measured = probe.classifier_step(base).step
+    begin = time.perf_counter()
+    from image_experiments.adversarial import train_classifier
+
+    settings = ClassifierSettings(batch_size=128, attack_steps=2, augmentation="none", steps=60)
+    train_classifier(probe.classifier("small-cnn"), probe.images(256), probe.threat, settings, classes=10, seed=0)
+    assert 0.5 < measured * 60 / (time.perf_counter() - begin) < 2
+
+
+def test_the_fastest_way_is_chosen_and_what_was_tried_is_written(probe, tmp_path, monkeypatch):
+    took = {
+        ("float32", "no"): (0.0, 2.0),
+        ("float32", "yes"): (50.0, 1.0),
+        ("bfloat16", "no"): (0.0, 1.5),
+        ("bfloat16", "yes"): (60.0, 0.4),
+    }
+
+    def measured(self, settings):
+        start, step = took[settings.precision, settings.compile]
+        return Choice(settings.precision, settings.compile, start, step)
+
+    monkeypatch.setattr(Probe, "classifier_step", measured)
+    for steps, expected in ((10, ("bfloat16", "no")), (1000, ("bfloat16", "yes"))):
+        part = ClassifierSettings(steps=steps, precision="auto", compile="auto")
+        found = choose(probe, "classifier", part, DiffusionSettings(), [], "small-cnn", 10, tmp_path)
+        assert (found["precision"], found["compile"]) == expected
+    part = ClassifierSettings(steps=1000, precision="float32", compile="auto")
+    assert choose(probe, "classifier", part, DiffusionSettings(), [], "small-cnn", 10, tmp_path) == {
+        "precision": "float32",
+        "compile": "yes",
+    }
+    assert len((tmp_path / "speed-classifier.csv").read_text().splitlines()) == 3
+
+
+def test_what_is_left_open_is_measured_before_and_what_is_not_is_left_alone():
+    for preset, expected in ((smoke, 0), (cpu, 0), (cifar10_gpu, 1), (paper, 1)):
+        stages = plan(resolve(preset()))
+        assert sum(s.name == "speed" for s in stages) == expected
+        readers = {s.name.split("/")[0] for s in stages if "speed" in s.inputs}
+        assert readers == ({"diffusion", "encoder", "judge", "classifier", "generate"} if expected else set())
+    assert preset_named(["--preset", "cifar10-gpu"]).synthetic == 50_000
+
+
+def test_the_dry_run_prints_what_it_will_cost_and_writes_nothing(tmp_path, capsys):
+    assert run_cifar.main(["--dry-run", "--workers", "1", "--out", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "15 of 15 stages" in text
+    assert re.search(
+        r"^time: [\d.]+ (s|min) on 1 processes, of which (evaluate|diffusion) takes the largest share, \d+%$", text, re.M
+    )
+    assert re.search(r"^memory: [\d.]+ (MB|GB); disk: [\d.]+ MB$", text, re.M)
+    assert "images: 1,000 generated; diffusion network: 2e+04 evaluations in sampling, 6.4e+04 in training" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_methods_without_a_model_need_none(tmp_path, capsys):
+    assert run_cifar.main(["--dry-run", "--workers", "1", "--methods", "real", "--out", str(tmp_path / "out")]) == 0
+    assert "diffusion network: 0 evaluations" in capsys.readouterr().out
+
+
+def test_guidance_every_few_steps_and_without_a_window():
+    assert guided_steps(GenerationSettings(steps=20, window=None), 1000) == 20
+    assert guided_steps(GenerationSettings(steps=20, window=None, every=3), 1000) == 7

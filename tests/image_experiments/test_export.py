@@ -1,0 +1,96 @@
+"""Out to the tools that people use: RobustBench's loader, written here from its documentation, gives the same answers to the image."""
+
+import json
+import subprocess
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+from image_experiments import export, run_cifar
+from image_experiments.export import as_fraction, main
+from tests.image_experiments.test_together import SMALL
+
+LOADER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np, torch
+from model import model
+
+def without(state, prefix):
+    return {key[len(prefix):] if prefix in key else key: value for key, value in state.items()}
+
+checkpoint = torch.load(sys.argv[2], map_location="cpu", weights_only=True)
+state = without(without(checkpoint, "module."), "model.")  # as robustbench.utils.load_model does
+network = model()
+network.load_state_dict(state, strict=True)
+images = np.load(sys.argv[3])
+with torch.no_grad():
+    right = network.eval()(torch.from_numpy(images["x"])).argmax(dim=1).numpy() == images["y"]
+np.save(sys.argv[4], right)
+"""
+CARD = {
+    "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps", "clean_acc",
+    "reported", "autoattack_acc", "footnote", "unreliable",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A small run, exported."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert run_cifar.main([*SMALL, "--workers", "1", "--out", str(out)]) == 0
+    assert main([str(out)]) == 0
+    return out
+
+
+def test_a_strict_loader_without_our_packages_gets_the_same_accuracy_to_the_image(exported, tmp_path):
+    folder = exported / "export" / "unguided-seed0"
+    with np.load(exported / "data" / "images.npz") as data:
+        x, y = data["test_image"].transpose(0, 3, 1, 2).astype(np.float32) / 255, data["test_label"]
+    np.savez(tmp_path / "test.npz", x=x, y=y)
+    command = [sys.executable, "-c", LOADER, str(folder), str(folder / "unguided-seed0.pt"), str(tmp_path / "test.npz")]
+    done = subprocess.run(
+        [*command, str(tmp_path / "right.npy")], cwd=tmp_path, capture_output=True, text=True, check=False, env={"PATH": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(exported / "outcomes" / "unguided-seed0.npz") as outcomes:
+        np.testing.assert_array_equal(np.load(tmp_path / "right.npy"), outcomes["clean"])
+    state = torch.load(folder / "unguided-seed0.pt", weights_only=True)
+    assert isinstance(state, dict | OrderedDict)
+    assert all(isinstance(value, torch.Tensor) and not key.startswith(("module.", "model.")) for key, value in state.items())
+
+
+def test_the_model_card_has_robustbenchs_fields_and_this_runs_numbers(exported):
+    card = json.loads((exported / "export" / "unguided-seed0" / "unguided-seed0.json").read_text())
+    assert set(card) == CARD
+    with np.load(exported / "outcomes" / "unguided-seed0.npz") as outcomes:
+        auto = outcomes["autoattack l2-0.5"]
+        assert card["clean_acc"] == f"{100 * outcomes['clean'][: len(auto)].mean():.2f}"
+        assert card["autoattack_acc"] == card["reported"] == f"{100 * auto.mean():.2f}"
+    assert card["architecture"] == "wrn-10-1"
+    assert card["eps"] == "0.5"
+    assert [as_fraction(eps) for eps in (8 / 255, 0.1, 128 / 255, 1.0)] == ["8/255", "0.1", "128/255", "1"]
+
+
+def test_what_cannot_be_exported_is_one_line(exported, tmp_path, capsys):
+    (tmp_path / "metrics.csv").write_text("a,b\n1,2\n")
+    for arguments, message in (
+        ([str(tmp_path / "none")], "has no metrics.csv"),
+        ([str(tmp_path)], "no table of run_cifar.py"),
+        ([str(exported), "--methods", "guided"], "not in"),
+    ):
+        assert main(arguments) == 1
+        captured = capsys.readouterr().err.strip()
+        assert captured.startswith("error: ")
+        assert message in captured
+        assert "\n" not in captured
+    name = exported / "checkpoints" / "real-seed0.safetensors"
+    whole = name.read_bytes()
+    name.write_bytes(whole[:100])
+    assert main([str(exported), "--to", str(tmp_path / "to"), "--methods", "real"]) == 1
+    assert "run the command again that made it" in capsys.readouterr().err
+    name.write_bytes(whole)
+    assert export.HELP
