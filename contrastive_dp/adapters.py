@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from contrastive_dp.samplers import NoisePrediction, OnStep, predict
 from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.watch import Watch
 
+DDPM_TYPE = re.compile(r"(DDPM|DDIM|PNDM|DPMSolver|UniPC|DEIS|LMS|Euler|Heun|KDPM2)\w*Scheduler")
+"""Schedulers whose models were trained on x_t = sqrt(a) x_0 + sqrt(1-a) noise, whatever solver they are."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
@@ -102,7 +105,10 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
             raise FileNotFoundError(
                 f"{parts[part] / file} is missing: give the folder of a diffusers pipeline (unet and scheduler)"
             )
-    kind = _class_of(parts["unet"] / "config.json")
+    kind = _class_of(parts["scheduler"] / "scheduler_config.json", "DDPMScheduler")
+    if not DDPM_TYPE.fullmatch(kind):
+        raise ValueError(f"{folder_or_id} has a {kind}, whose models know other noise levels: give a pipeline of DDPM type")
+    kind = _class_of(parts["unet"] / "config.json", "UNet2DModel")
     if kind != "UNet2DModel":
         raise ValueError(
             f"{folder_or_id} holds a {kind}, which works in another space or takes text: give a pipeline with a UNet2DModel"
@@ -127,10 +133,10 @@ def find_pipeline(folder_or_id: str | Path) -> Path:
     return folder if folder.is_dir() else _download(str(folder_or_id))
 
 
-def _class_of(config: Path) -> str:
-    """The kind of model that a configuration of diffusers is of. Raises ValueError for a damaged file."""
+def _class_of(config: Path, usual: str) -> str:
+    """What a configuration of diffusers says it is of, `usual` where it says nothing. Raises ValueError for a damaged file."""
     try:
-        return str(json.loads(config.read_text(encoding="utf-8")).get("_class_name", "UNet2DModel"))
+        return str(json.loads(config.read_text(encoding="utf-8")).get("_class_name", usual))
     except (ValueError, AttributeError):
         raise ValueError(f"{config} is damaged: get the folder again") from None
 

@@ -52,7 +52,7 @@ class Processes:
         """Replace each tensor by its mean over the processes, in one message a type; the same bits everywhere."""
         if self.count == 1:
             return
-        for dtype in {tensor.dtype for tensor in tensors}:
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # in the same order everywhere
             group = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.reshape(-1) for tensor in group])
             _call(dist.all_reduce, flat)

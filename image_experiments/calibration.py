@@ -18,7 +18,7 @@ from contrastive_dp import NoiseSchedule
 from image_experiments.adversarial import ClassifierSettings, Images, train_classifier
 from image_experiments.architectures import Normalised, make_classifier
 from image_experiments.attacks import Threat, pgd
-from image_experiments.diffusion import DiffusionSettings, make_unet, train_diffusion
+from image_experiments.diffusion import DiffusionSettings, make_unet, read_diffusion, train_diffusion
 from image_experiments.evaluation import make_attack, parts_for
 from image_experiments.generation import GenerationSettings, make_guidance, sample_batch
 from image_experiments.methods import Method
@@ -118,13 +118,15 @@ class Probe:
         self, diffusion: DiffusionSettings, settings: GenerationSettings, methods: list[Method], encoder: str
     ) -> dict[str, tuple[float, float]]:
         """{method: (seconds of an image beyond its steps, seconds of an image and guided step)}; an unguided step is under "unguided"."""
-        network = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
+        network: Any = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
         schedule = diffusion.noise_schedule()
         found: dict[str, tuple[float, float]] = {}
         batch = min(settings.batch_size, 8)
         plain = replace(settings, window=None, every=1, batch_size=batch, head=0)
         real = self.images(self.classes)  # as anchors; how many there are costs little beside the network
         x = real.x.to(self.device).float() / 127.5 - 1
+        if network.null_label is None and any(method.kind == "classifier-free" for method in methods):
+            raise ValueError("--methods classifier-free: this model has no label that stands for none; use one with label dropout")
         for method in [Method("unguided", "unguided"), *(m for m in methods if m.kind != "unguided")]:
             guidance = make_guidance(method, plain, self.classifier(encoder), x, real.y.to(self.device), 0)
 
@@ -211,10 +213,10 @@ class Probe:
 
 def sampler_network(diffusion: DiffusionSettings, shape: Shape, classes: int, device: torch.device, compiled: str) -> nn.Module:
     """A noise prediction with fresh weights, or the one that is to be loaded."""
-    from contrastive_dp import DiffusersNoisePrediction, load_diffusers
+    from contrastive_dp import DiffusersNoisePrediction
 
     if diffusion.load is not None:
-        network, _ = load_diffusers(diffusion.load)
+        network, _, _ = read_diffusion(diffusion, None, classes, shape)
     else:
         schedule: NoiseSchedule = diffusion.noise_schedule()
         null_label = classes if diffusion.label_dropout else None

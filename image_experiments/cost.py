@@ -95,7 +95,8 @@ def calibrate(settings: Settings, stages: list[Stage], data: Data, device: str, 
     ):
         if key(chosen) not in rates.classifier:
             rates.classifier[key(chosen)] = _faster(chosen, probe.classifier_step)
-            rates.attack.setdefault(chosen.network, probe.attack_passes(chosen.network, settings.evaluation.batch_size))
+    for network in dict.fromkeys((settings.classifier.network, settings.encoder.network)) if stages else ():
+        rates.attack[network] = probe.attack_passes(network, settings.evaluation.batch_size)
     if any(isinstance(stage.arguments.get("settings"), DiffusionSettings) for stage in stages):
         rates.diffusion = _faster(settings.diffusion, probe.diffusion_step)
     methods = [method for method in settings.parsed_methods() if method.generates]
@@ -103,7 +104,7 @@ def calibrate(settings: Settings, stages: list[Stage], data: Data, device: str, 
         chosen_generation = _explicit(settings.generation)
         rates.sampling = probe.sampling(settings.diffusion, chosen_generation, methods, settings.encoder.network)
     images = data.test if settings.evaluation.autoattack_images is None else min(settings.evaluation.autoattack_images, data.test)
-    if images:
+    if images and any(stage.name.startswith("evaluate/") for stage in stages):
         batch = max(min(settings.evaluation.batch_size, round(ROBUST * images)), 1)
         rates.autoattack = probe.autoattack_parts(settings.classifier.network, batch)
     rates.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -209,13 +210,14 @@ def _evaluation_seconds(settings: Settings, data: Data, rates: Rates) -> float:
 
 def makespan(stages: list[Stage], seconds: dict[str, float], workers: int, imports: float) -> float:
     """Seconds until all stages are done by so many workers, each beginning with its imports, in the order in which they are started."""
+    names = {stage.name for stage in stages}  # others are done already
     free = [imports] * workers
     heapq.heapify(free)
     done: dict[str, float] = {}
     waiting = list(stages)
     while waiting:
         now = heapq.heappop(free)
-        ready = [s for s in waiting if all(done.get(needed.name, math.inf) <= now for needed in s.inputs.values())]
+        ready = [s for s in waiting if all(done.get(n.name, math.inf) <= now for n in s.inputs.values() if n.name in names)]
         if not ready:  # wait for the next stage that ends
             later = [end for end in done.values() if end > now]
             heapq.heappush(free, min(later))

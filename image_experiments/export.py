@@ -9,7 +9,6 @@ Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import sys
@@ -23,7 +22,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
 from command_line.command import describe, run_command
-from command_line.output import UserError, prepare_folder, write_json, write_whole
+from command_line.output import UserError, file_digest, prepare_folder, write_json, write_whole
 
 HELP = "Export the classifiers of a run for RobustBench's loader, with model cards."
 MODEL = '''"""Builds the network of {name}.pt, which takes images in [0, 1]. Needs torch and architectures.py beside it."""
@@ -46,80 +45,94 @@ class Settings:
     to: Path | None = None
     """Folder to write (default: RUN/export)."""
     methods: tuple[str, ...] = ()
-    """Methods as in metrics.csv (default: all)."""
+    """Methods, as their folders are named (default: all)."""
 
 
 def run(settings: Settings) -> int:
     """Export; returns the exit status."""
     print(describe(settings))
-    rows = read_metrics(settings.run)
-    to = prepare_folder(settings.to or settings.run / "export")
-    known = list(dict.fromkeys(row["method"] for row in rows))
-    unknown = [method for method in settings.methods if method not in known]
+    summary = read_summary(settings.run)
+    known = [name.removeprefix("evaluate/") for name in summary["results"] if name.startswith("evaluate/")]
+    methods = list(dict.fromkeys(name.rpartition("/seed")[0] for name in known))
+    unknown = [method for method in settings.methods if method not in methods]
     if unknown:
-        raise UserError(f"--methods {unknown[0]}: not in {settings.run}/metrics.csv, which has {', '.join(known)}")
-    written = 0
-    for method, seed in dict.fromkeys((row["method"], row["seed"]) for row in rows):
-        if not settings.methods or method in settings.methods:
-            name = f"{method}-seed{seed}"
-            of_it = [row for row in rows if (row["method"], row["seed"]) == (method, seed)]
-            export_classifier(settings.run / "checkpoints" / f"{name}.safetensors", to / name, name, of_it)
-            written += 1
-    print(f"wrote {written} classifiers to {to}")
+        raise UserError(f"--methods {unknown[0]}: not in {settings.run}, which has {', '.join(methods)}")
+    chosen = [name for name in known if not settings.methods or name.rpartition("/seed")[0] in settings.methods]
+    for name in chosen:
+        flat_name = name.replace("/", "-")
+        check_unchanged(settings.run, flat_name, summary["results"][f"evaluate/{name}"])
+    to = prepare_folder(settings.to or settings.run / "export")
+    for name in chosen:
+        export_classifier(settings.run, to, name, summary)
+    print(f"wrote {len(chosen)} classifiers to {to}")
     return 0
 
 
-def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv. Raises UserError where there are none."""
-    path = folder / "metrics.csv"
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json of a finished run. Raises UserError where there is none."""
+    path = folder / "summary.json"
     if not path.is_file():
-        raise UserError(f"{folder}: has no metrics.csv; give the folder of a finished run of run_cifar.py")
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or not {"method", "seed", "attack", "clean_accuracy", "robust_accuracy"} <= set(rows[0]):
-        raise UserError(f"{path}: no table of run_cifar.py; run the command again that made it")
-    return rows
+        raise UserError(f"{folder}: has no summary.json; give the folder of a finished run of run_cifar.py")
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(found.get(name), dict) for name in ("settings", "results", "data")):
+            return found
+    except (ValueError, AttributeError):
+        pass
+    raise UserError(f"{path}: no summary of run_cifar.py; run the command again that made it")
 
 
-def export_classifier(weights: Path, folder: Path, name: str, rows: list[dict[str, str]]) -> None:
-    """Write NAME.pt, NAME.json, model.py and architectures.py. Raises UserError for a file that is missing or damaged."""
+def check_unchanged(folder: Path, name: str, evaluated: dict[str, Any]) -> None:
+    """UserError where the weights are not those that were evaluated."""
+    weights = folder / "checkpoints" / f"{name}.safetensors"
+    if not weights.is_file() or file_digest(weights) != evaluated.get("weights_sha256"):
+        raise UserError(f"{weights}: missing, or not what was evaluated; run the command again that made {folder}")
+
+
+def export_classifier(folder: Path, to: Path, name: str, summary: dict[str, Any]) -> None:
+    """Write NAME.pt, NAME.json, model.py and architectures.py of METHOD/seedN."""
     from contrastive_dp.files import read_safetensors, write_checkpoint
     from image_experiments import architectures
 
-    try:
-        tensors, metadata = read_safetensors(weights)
-        about = json.loads(metadata["classifier"])
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise UserError(f"{weights}: {' '.join(str(error).split())}; run the command again that made it") from None
-    prepare_folder(folder)
-    write_checkpoint(folder / f"{name}.pt", tensors)
-    write_json(folder / f"{name}.json", model_card(name, about, rows))
+    flat_name = name.replace("/", "-")
+    tensors, metadata = read_safetensors(folder / "checkpoints" / f"{flat_name}.safetensors")
+    about = json.loads(metadata["classifier"])
+    to = prepare_folder(to / flat_name)
+    write_checkpoint(to / f"{flat_name}.pt", tensors)
+    write_json(to / f"{flat_name}.json", model_card(name, about["network"], summary))
     shape = tuple(about["shape"])
-    text = MODEL.format(name=name, network=about["network"], classes=about["classes"], shape=shape, channels=shape[0])
-    write_whole(folder / "model.py", lambda path: path.write_text(text, encoding="utf-8"))
+    text = MODEL.format(name=flat_name, network=about["network"], classes=about["classes"], shape=shape, channels=shape[0])
+    write_whole(to / "model.py", lambda path: path.write_text(text, encoding="utf-8"))
     source = Path(architectures.__file__)
-    write_whole(folder / "architectures.py", lambda path: shutil.copyfile(source, path))
+    write_whole(to / "architectures.py", lambda path: shutil.copyfile(source, path))
 
 
-def model_card(name: str, about: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, Any]:
-    """RobustBench's model_info of a classifier: accuracies in percent; what this run does not know is left for the author."""
-    best = next((row for row in rows if row["attack"] == "autoattack"), None)
-    row = best or rows[0]
-    attacked = f"{100 * float(best['robust_accuracy']):.2f}" if best else ""
+def model_card(name: str, network: str, summary: dict[str, Any]) -> dict[str, Any]:
+    """RobustBench's model_info of METHOD/seedN: accuracies in percent, AutoAttack's only where it attacked all test images; what a run does
+    not know is left for the author."""
+    rows, trained = summary["results"][f"evaluate/{name}"]["rows"], summary["results"][f"classifier/{name}"]
+    threat = (rows[0]["norm"], rows[0]["eps"])
+    whole = max((row for row in rows if (row["norm"], row["eps"]) == threat), key=lambda row: row["images"])
+    auto = next((row for row in rows if row["attack"] == "autoattack" and (row["norm"], row["eps"]) == threat), None)
+    percent = f"{100 * auto['robust_accuracy']:.2f}" if auto else ""
+    complete = auto is not None and auto["images"] == summary["data"]["test"]
+    footnote = f"{trained['n_real']} real and {trained['n_synthetic']} synthetic training images; {threat[0]}; {name}."
+    if auto and not complete:
+        footnote += f" AutoAttack on {auto['images']} of {summary['data']['test']} test images: {percent}."
     return {
         "link": "",
-        "name": name,
+        "name": name.replace("/", "-"),
         "authors": "",
         "additional_data": False,
         "number_forward_passes": 1,
-        "dataset": row["dataset"],
+        "dataset": summary["settings"]["dataset"],
         "venue": "unpublished",
-        "architecture": about["network"],
-        "eps": as_fraction(float(row["eps"])),
-        "clean_acc": f"{100 * float(row['clean_accuracy']):.2f}",
-        "reported": attacked,
-        "autoattack_acc": attacked,
-        "footnote": f"{row['n_real']} real and {row['n_synthetic']} synthetic training images, {row['norm']}, seed {row['seed']}.",
+        "architecture": network,
+        "eps": as_fraction(threat[1]),
+        "clean_acc": f"{100 * whole['clean_accuracy']:.2f}",
+        "reported": percent if complete else "",
+        "autoattack_acc": percent if complete else "",
+        "footnote": footnote,
         "unreliable": False,
     }
 

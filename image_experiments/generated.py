@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import tokenize
 import weakref
 import zipfile
 import zlib
@@ -21,6 +22,8 @@ Array = np.ndarray[Any, Any]
 KEYS = (("image", "label"), ("arr_0", "arr_1"))
 """The names met in the field: Gowal et al. (2021), Rebuffi et al. (2021), Wang et al. (2023); np.savez without names."""
 PIECE = 2_000  # images that are looked at together; of labels a hundred times as many
+DAMAGE = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError, SyntaxError, tokenize.TokenError)
+"""What zipfile and numpy raise for damaged files."""
 LOCAL_HEADER = 30  # bytes of a zip member's own header before its name
 
 
@@ -68,8 +71,8 @@ class ImageFile:
     """
 
     def __init__(self, path: Path, classes: int, shape: tuple[int, int, int]) -> None:
+        self.path, self.address = path, 0
         self.map: mmap.mmap | None = None
-        self.address = 0
         if not path.is_file():
             raise UserError(f"{path}: no such file; check the path")
         try:
@@ -78,7 +81,7 @@ class ImageFile:
             if "allow_pickle" in str(error) or "pickled" in str(error):
                 raise UserError(f"{path}: holds Python objects, which could run code; save plain arrays of numbers") from None
             raise UserError(f"{path}: damaged ({error}); make it again") from None
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError) as error:
+        except DAMAGE as error:
             raise UserError(f"{path}: truncated or no npz file ({error}); make it again") from None
         lowest, highest = self._extreme_labels()
         if lowest < 0 or highest >= classes:
@@ -131,13 +134,14 @@ class ImageFile:
 
     def _rows(self, of: Array, places: Array) -> Array:
         begin = of.__array_interface__["data"][0] - self.address
-        if self.map is None or not 0 <= begin < len(self.map):  # compressed, or labels of another type: in memory
+        if self.map is None or not 0 <= begin < len(self.map) or not of.flags.c_contiguous:  # in memory, or not row by row
             return np.asarray(of[places])
         found = np.empty((len(places), *of.shape[1:]), dtype=of.dtype)
         size = found[:1].nbytes
         into = found.reshape(-1).view(np.uint8).data
         for i, place in enumerate(places.tolist()):
-            os.preadv(self.descriptor, [into[i * size : (i + 1) * size]], begin + place * size)
+            if os.preadv(self.descriptor, [into[i * size : (i + 1) * size]], begin + place * size) != size:
+                raise UserError(f"{self.path}: was cut short while it was read; make it again")
         return found
 
     def forget(self) -> None:
@@ -164,7 +168,7 @@ def check_content(path: Path) -> None:
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError) as error:
+    except DAMAGE as error:
         bad = str(error)
     if bad is not None:
         raise UserError(f"{path}: damaged ({bad}); make it again")
@@ -183,9 +187,10 @@ def _mapped(memory: mmap.mmap, stream: IO[bytes], info: zipfile.ZipInfo) -> Arra
         raise ValueError("pickled objects")
     size = int(np.prod(shape, dtype=np.int64))
     begin = stream.tell()
-    if begin + size * dtype.itemsize > len(memory) or fortran:
-        raise ValueError(f"{info.filename} holds less than its header says, or in another order")
-    return np.frombuffer(memory, dtype=dtype, count=size, offset=begin).reshape(shape)
+    if begin + size * dtype.itemsize > len(memory):
+        raise ValueError(f"{info.filename} holds less than its header says")
+    found = np.frombuffer(memory, dtype=dtype, count=size, offset=begin)
+    return found.reshape(shape[::-1]).T if fortran else found.reshape(shape)
 
 
 def _checked(path: Path, images: Array, labels: Array, shape: tuple[int, int, int]) -> tuple[Array, Array]:

@@ -38,6 +38,9 @@ def run(settings: Settings) -> int:
     print(describe(settings))
     if settings.to.suffix != ".npz":
         raise UserError(f"--to {settings.to}: give a name that ends in .npz")
+    manifest = settings.to.with_suffix(".json")
+    if settings.to.name.startswith("shard-") or (manifest.is_file() and '"shards"' not in manifest.read_text(encoding="utf-8")):
+        raise UserError(f"--to {settings.to}: would replace a shard, or {manifest.name}, which is no manifest; choose another name")
     if not settings.folders:
         raise UserError("no folders: give the folders of shards")
     prepare_folder(settings.to.parent)
@@ -45,8 +48,8 @@ def run(settings: Settings) -> int:
 
     paths = find_shards(settings.folders)
     with tqdm(total=len(paths), unit="shard") as bar:
-        manifest = merge(paths, settings.to, settings.to.with_suffix(".json"), lambda _done: bar.update(1))
-    print(f"wrote {settings.to}: {manifest['count']} images of {len(manifest['shards'])} shards, sha256 {manifest['sha256']}")
+        merged = merge(paths, settings.to, manifest, lambda _done: bar.update(1))
+    print(f"wrote {settings.to}: {merged['count']} images of {len(merged['shards'])} shards, sha256 {merged['sha256']}")
     return 0
 
 

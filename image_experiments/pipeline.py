@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from command_line.output import UserError
+from command_line.output import UserError, file_digest
 from image_experiments.diffusion import FILES as DIFFUSION_FILES
 from image_experiments.methods import Method
 from image_experiments.settings import Settings
@@ -395,5 +395,6 @@ def evaluate(run: StageRun, settings: Any, threats: list[Any], seed: int) -> dic
     from image_experiments.real_images import read_real
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
-    classifier = load_classifier(run.inputs["classifier"]["weights"], len(real.classes), real.shape)
-    return evaluate_classifier(run, real, classifier, settings, threats, seed)
+    weights = run.inputs["classifier"]["weights"]
+    classifier = load_classifier(weights, len(real.classes), real.shape)
+    return evaluate_classifier(run, real, classifier, settings, threats, seed) | {"weights_sha256": file_digest(weights)}

@@ -47,9 +47,9 @@ HELP = "Generate, select, adversarially train, evaluate: robust accuracy with re
 def run(settings: Settings, arguments: Sequence[str]) -> int:
     """Run all stages that are not current and write the tables; returns the exit status. arguments: that made the settings."""
     begin = time.perf_counter()
-    settings = found_on_hub(resolve(settings))
+    settings = found_on_hub(on_absolute_paths(resolve(settings)))
     from image_experiments.pipeline import plan, up_to_generation
-    from image_experiments.together import join, launch, started_by_torchrun
+    from image_experiments.together import join, launch, leave, started_by_torchrun
 
     several = started_by_torchrun()
     out = settings.out
@@ -60,23 +60,67 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
         return launch(settings.processes, settings.port, Path(__file__), arguments)
     processes = Processes()
     if several:
+        check_alone(settings)
         processes, device = join(cpu=device == "cpu")
         check_shares(settings, processes.count)
     place = Place(out, f"{device.partition(':')[0]}, {settings.threads} threads", device, settings.threads, settings.parts())
     if processes.first:
         print(describe(settings))
-    if settings.dry_run:
-        return show_plan(settings, stages, place, workers)
     if place.part:
         stages = up_to_generation(stages)
+    if settings.dry_run:
+        return show_plan(settings, stages, place, workers) if processes.first else 0
     with only_run_in(prepare_folder(out)) if processes.first else nullcontext():
         run_stages(settings, stages, place, processes, workers)
-        if place.part:
-            print(f"made part {settings.part}: shards in {out}/shards; bring them together with merge_shards.py, or copy them into one "
-                  "OUT/shards and run without --part")  # fmt: skip
+        if place.part and processes.first:
+            print(told_of_part(settings, out))
         elif processes.first:
             report(settings, out, stages, round(time.perf_counter() - begin, 2))
+    if several:
+        leave(processes)
     return 0
+
+
+def told_of_part(settings: Settings, out: Path) -> str:
+    """What --part has made, and what comes next."""
+    left = len(list((out / "shards").glob("*/shard-*.npz")))
+    if not left:
+        return f"part {settings.part} was the last: the images are in {out}/synthetic, or {out}/generated where some are to be selected"
+    return (
+        f"made part {settings.part}: {left} shards are in {out}/shards; bring them together with merge_shards.py, or copy them into one "
+        "OUT/shards and run without --part"
+    )
+
+
+def on_absolute_paths(settings: Settings) -> Settings:
+    """On a cluster, whose workers run elsewhere, every path as seen from everywhere; else the settings as they are."""
+    if settings.cluster is None:
+        return settings
+
+    def absolute(path: Path | None) -> Path | None:
+        return path.absolute() if path is not None and path.exists() else path
+
+    methods = tuple(f"npz:{m.file.absolute()}" if m.file is not None else m.text for m in settings.parsed_methods())
+    assert settings.out is not None
+    return replace(
+        settings,
+        out=settings.out.absolute(),
+        data_dir=absolute(settings.data_dir),
+        encoder_from=absolute(settings.encoder_from),
+        diffusion=replace(settings.diffusion, load=absolute(settings.diffusion.load)),
+        methods=methods,
+    )
+
+
+def check_alone(settings: Settings) -> None:
+    """UserError for options that a process started by torchrun would not read."""
+    for name, value in (("workers", settings.workers), ("cluster", settings.cluster)):
+        if value:
+            raise UserError(f"--{name} {value}: torchrun has started processes that share the work; leave it out")
+    if settings.processes not in (1, int(os.environ["WORLD_SIZE"])):
+        raise UserError(f"--processes {settings.processes}: torchrun has started {os.environ['WORLD_SIZE']}; leave it out")
+    if ":" in settings.device:
+        raise UserError(f"--device {settings.device}: each process takes a GPU of its own; use cuda")
 
 
 def found_on_hub(settings: Settings) -> Settings:
@@ -147,7 +191,7 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
 def show_plan(settings: Settings, stages: list[Any], place: Place, workers: int) -> int:
     """Print which stages would run, and what they would cost; one that reads what another would make anew runs too."""
     from image_experiments.cost import calibrate, data_of, estimate
-    from image_experiments.scheduler import on_all
+    from image_experiments.scheduler import MENDABLE, on_all
     from image_experiments.stages import is_current
 
     stale: set[str] = set()
@@ -159,8 +203,13 @@ def show_plan(settings: Settings, stages: list[Any], place: Place, workers: int)
     print(f"{len(stale)} of {len(stages)} stages, results in {place.out}")
     begin, left, data = time.perf_counter(), [stage for stage in stages if stage.name in stale], data_of(settings)
     count = min(workers, max(len(left), 1))
-    measured = on_all(count, place.threads, calibrate, settings, left, data, place.device, place.threads)
-    print(estimate(settings, left, measured, data, count, time.perf_counter() - begin))
+    try:
+        measured = on_all(
+            min(count, os.cpu_count() or 1), place.threads, calibrate, settings, left, data, place.device, place.threads
+        )
+        print(estimate(settings, left, measured, data, count, time.perf_counter() - begin))
+    except MENDABLE as error:
+        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
     return 0
 
 
@@ -215,7 +264,14 @@ def _shown(value: Any) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    return run_command(Settings, lambda settings: run(settings, given), HELP, arguments, default=lambda: preset_named(given))
+    status = run_command(Settings, lambda settings: run(settings, given), HELP, arguments, default=lambda: preset_named(given))
+    if (
+        arguments is None and "TORCHELASTIC_RUN_ID" in os.environ
+    ):  # one of several: their connections may not outlive a failure in peace
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,12 +91,14 @@ def set_up(threads: int) -> None:
     keep_freed_memory()
 
 
-def finish(stage: Stage, out: Path, bar: Bar, skipped: bool, on_finished: OnFinished) -> None:
+def finish(stage: Stage, place: Place, bar: Bar, skipped: bool, on_finished: OnFinished) -> None:
     """Tell that a stage is done, or part of it."""
-    stamp = read_stamp(out, stage.name)
-    if stamp is None:
+    stamp = read_stamp(place.out, stage.name)
+    if stamp is None and place.part:
         bar.finished(stage.name, f"{stage.name}: this part is made")
         return
+    if stamp is None:
+        raise UserError(f"{stage.name}: left no stamp in {place.out}; choose an --out that all workers see by the same name")
     seconds = f"{stamp['seconds']:.1f} s"
     bar.finished(stage.name, f"{stage.name}: {'unchanged' if skipped else seconds}")
     on_finished(stage)
@@ -111,7 +112,7 @@ def _one_after_the_other(stages: list[Stage], place: Place, bar: Bar, on_finishe
                 run_stage(stage, place, bar.report)
             except MENDABLE as error:
                 raise UserError(reason(stage, error)) from error
-        finish(stage, place.out, bar, skipped, on_finished)
+        finish(stage, place, bar, skipped, on_finished)
 
 
 @contextmanager
@@ -148,16 +149,18 @@ def _side_by_side(
             if stage.name not in outdated and is_current(stage, place.out, place.kind):
                 waiting.remove(stage)
                 done.add(stage.name)
-                finish(stage, place.out, bar, True, on_finished)
+                finish(stage, place, bar, True, on_finished)
                 continue
             outdated.add(stage.name)
             if len(running) < limit:
                 waiting.remove(stage)
                 running[submit(_work, stage, place, reports is not None)] = stage
-        _await(running, done, reports, place.out, bar, on_finished)
+        _await(running, done, reports, place, bar, on_finished)
 
 
-def _await(running: dict[Future[None], Stage], done: set[str], reports: Any, out: Path, bar: Bar, on_finished: OnFinished) -> None:
+def _await(
+    running: dict[Future[None], Stage], done: set[str], reports: Any, place: Place, bar: Bar, on_finished: OnFinished
+) -> None:
     """Pass on reports until a stage ends. Raises UserError where one failed."""
     while running:
         ended, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -180,7 +183,7 @@ def _await(running: dict[Future[None], Stage], done: set[str], reports: Any, out
                     raise UserError(f"{stage.name}: {lost}") from None
                 raise
             done.add(stage.name)
-            finish(stage, out, bar, False, on_finished)
+            finish(stage, place, bar, False, on_finished)
         if ended:
             return
 

@@ -373,6 +373,8 @@ def _check_processes(settings: Settings) -> None:
         raise UserError(f"{' and '.join(ways)}: exclude each other; give one of them")
     if settings.port and settings.processes == 1:
         raise UserError(f"--port {settings.port}: belongs to --processes; leave it out")
+    if settings.processes > 1 and ":" in settings.device:
+        raise UserError(f"--device {settings.device}: each of --processes {settings.processes} takes a GPU of its own; use cuda")
     check_shares(settings, settings.processes)
     if settings.parts() is not None and not any(m.generates for m in settings.parsed_methods()):
         raise UserError(f"--part {settings.part}: no method generates images; leave it out")

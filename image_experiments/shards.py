@@ -81,7 +81,8 @@ def make_shards(
         note = read_note(path)
         if note is not None and path.is_file():
             _check_recipe(note, plan, path)
-            continue
+            if file_digest(path) == note["sha256"]:  # else it is damaged: made again
+                continue
 
         def pieces(batches: range = batches) -> Iterator[tuple[Array, Array]]:
             for batch in batches:
@@ -116,7 +117,7 @@ def find_shards(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give folders of shards")
-        here = sorted(path for path in folder.rglob("shard-*.npz"))
+        here = sorted(path for path in folder.rglob("shard-[0-9]*.npz"))
         if not here:
             raise UserError(f"{folder}: no shards (shard-NUMBER.npz) in there; give folders of shards")
         found += here
@@ -149,7 +150,9 @@ def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[
     ordered = [notes[number] for number in range(some["shards"])]
     for path, note in ordered:
         if file_digest(path) != note["sha256"]:
-            raise UserError(f"{path}: altered or damaged since it was made (its checksum differs from its note's); make it again")
+            raise UserError(
+                f"{path}: altered or damaged since it was made (its checksum is not its note's); delete it, make it again"
+            )
     shape = (some["shape"][0], some["shape"][1], some["shape"][2])
 
     def pieces() -> Iterator[tuple[Array, Array]]:

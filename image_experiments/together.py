@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import torch.distributed
+
 from command_line.output import UserError
 from contrastive_dp.processes import Processes, ProcessLostError
 from image_experiments.scheduler import MENDABLE, Bar, OnFinished, end_with, finish, reason, set_up
@@ -87,6 +89,12 @@ def join(cpu: bool) -> tuple[Processes, str]:
     return Processes(state.process_index, state.num_processes), str(state.device)
 
 
+def leave(processes: Processes) -> None:
+    """Disconnect, when all processes are here: the first has written the report by then."""
+    processes.all_of(None)
+    torch.distributed.destroy_process_group()
+
+
 def run_together(stages: list[Stage], place: Place, processes: Processes, on_finished: OnFinished = lambda _stage: None) -> None:
     """Run every stage that is not current, all processes in step; the first decides what is next.
 
@@ -111,7 +119,7 @@ def run_together(stages: list[Stage], place: Place, processes: Processes, on_fin
                 waiting.remove(stage)
                 done.add(stage.name)
                 if processes.first:
-                    finish(stage, place.out, bar, stage.name in current, on_finished)
+                    finish(stage, place, bar, stage.name in current, on_finished)
     finally:
         bar.bar.close()
 

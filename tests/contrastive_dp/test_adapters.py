@@ -264,6 +264,10 @@ def test_a_diffusers_folder_of_another_kind_is_one_line(tmp_path):
     (tmp_path / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
     with pytest.raises(ValueError, match="holds a UNet2DConditionModel, which works in another space or takes text"):
         load_diffusers(tmp_path)
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "ScoreSdeVeScheduler"}')
+    with pytest.raises(ValueError, match="has a ScoreSdeVeScheduler, whose models know other noise levels"):
+        load_diffusers(tmp_path)
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text("{}")
     (tmp_path / "unet" / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         load_diffusers(tmp_path)

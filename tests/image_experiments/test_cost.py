@@ -31,6 +31,7 @@ from image_experiments.pipeline import plan
 from image_experiments.settings import cifar10_gpu, cpu, paper, preset_named, resolve, smoke
 from image_experiments.speed import Choice
 from image_experiments.stages import Stage
+from tests.image_experiments.test_together import SMALL
 
 
 def stage(name, *needed):
@@ -178,3 +179,37 @@ def test_methods_without_a_model_need_none(tmp_path, capsys):
 def test_guidance_every_few_steps_and_without_a_window():
     assert guided_steps(GenerationSettings(steps=20, window=None), 1000) == 20
     assert guided_steps(GenerationSettings(steps=20, window=None, every=3), 1000) == 7
+
+
+def test_what_is_done_already_costs_nothing_and_the_rest_is_known(tmp_path, capsys):
+    out = ["--workers", "1", "--out", str(tmp_path / "out")]
+    assert run_cifar.main([*SMALL, "--methods", "real", *out]) == 0
+    for flag, value, stages in (
+        ("--classifier.steps", "29", "classifier/real/seed0"),
+        ("--evaluation.pgd-steps", "4", "evaluate/real/seed0"),
+    ):
+        capsys.readouterr()
+        assert run_cifar.main([*SMALL, "--methods", "real", *out, flag, value, "--dry-run"]) == 0
+        text = capsys.readouterr().out
+        assert f"would run  {stages}" in text
+        assert "unchanged  split/seed0" in text
+        assert "time: " in text
+    capsys.readouterr()
+    assert run_cifar.main([*SMALL, "--methods", "real", *out, "--dry-run"]) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
+def test_a_part_is_priced_alone_and_bad_settings_are_one_line(tmp_path, capsys):
+    out = ["--workers", "1", "--dry-run", "--out", str(tmp_path / "out")]
+    assert run_cifar.main([*SMALL, "--part", "1/2", *out]) == 0
+    assert "evaluate" not in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    for change, message in (
+        (["--diffusion", str(tmp_path / "empty")], "is missing: give the folder of a diffusers pipeline"),
+        (["--diffusion.channels", "8", "8", "8", "8", "8"], "cannot be halved"),
+        (["--classifier.network", "foo"], "'foo' is unknown"),
+    ):
+        assert run_cifar.main([*SMALL, *change, *out]) == 1
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: ")
+        assert message in error.splitlines()[-1]

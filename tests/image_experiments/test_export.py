@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from image_experiments import export, run_cifar
-from image_experiments.export import as_fraction, main
+from image_experiments import run_cifar
+from image_experiments.export import as_fraction, main, model_card
 from tests.image_experiments.test_together import SMALL
 
 LOADER = """
@@ -68,18 +68,22 @@ def test_the_model_card_has_robustbenchs_fields_and_this_runs_numbers(exported):
     assert set(card) == CARD
     with np.load(exported / "outcomes" / "unguided-seed0.npz") as outcomes:
         auto = outcomes["autoattack l2-0.5"]
-        assert card["clean_acc"] == f"{100 * outcomes['clean'][: len(auto)].mean():.2f}"
-        assert card["autoattack_acc"] == card["reported"] == f"{100 * auto.mean():.2f}"
+        assert card["clean_acc"] == f"{100 * outcomes['clean'].mean():.2f}"
+    assert card["autoattack_acc"] == card["reported"] == ""  # four images of sixty are no benchmark
+    assert f"AutoAttack on 4 of 60 test images: {100 * auto.mean():.2f}." in card["footnote"]
+    summary = json.loads((exported / "summary.json").read_text())
+    summary["data"]["test"] = 4
+    assert model_card("unguided/seed0", "wrn-10-1", summary)["autoattack_acc"] == f"{100 * auto.mean():.2f}"
     assert card["architecture"] == "wrn-10-1"
     assert card["eps"] == "0.5"
     assert [as_fraction(eps) for eps in (8 / 255, 0.1, 128 / 255, 1.0)] == ["8/255", "0.1", "128/255", "1"]
 
 
 def test_what_cannot_be_exported_is_one_line(exported, tmp_path, capsys):
-    (tmp_path / "metrics.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "summary.json").write_text("[]")
     for arguments, message in (
-        ([str(tmp_path / "none")], "has no metrics.csv"),
-        ([str(tmp_path)], "no table of run_cifar.py"),
+        ([str(tmp_path / "none")], "has no summary.json"),
+        ([str(tmp_path)], "no summary of run_cifar.py"),
         ([str(exported), "--methods", "guided"], "not in"),
     ):
         assert main(arguments) == 1
@@ -91,6 +95,6 @@ def test_what_cannot_be_exported_is_one_line(exported, tmp_path, capsys):
     whole = name.read_bytes()
     name.write_bytes(whole[:100])
     assert main([str(exported), "--to", str(tmp_path / "to"), "--methods", "real"]) == 1
-    assert "run the command again that made it" in capsys.readouterr().err
+    assert "not what was evaluated; run the command again" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
     name.write_bytes(whole)
-    assert export.HELP

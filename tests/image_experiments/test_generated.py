@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from command_line.output import UserError
-from image_experiments.generated import read_images, write_images
+from image_experiments.generated import ImageFile, read_images, write_images
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8), np.array([0, 1, 2, 0, 1, 2])
@@ -73,6 +73,21 @@ def test_every_damaged_byte_is_seen_or_one_line(tmp_path):
         archive.writestr("label", b"neither")
     with pytest.raises(UserError, match="damaged"):
         read(tmp_path / "c.npz")
+
+
+def test_arrays_in_fortrans_order_are_read(tmp_path):
+    np.savez(tmp_path / "a.npz", image=np.asfortranarray(IMAGES), label=LABELS)
+    file = ImageFile(tmp_path / "a.npz", 3, (4, 5, 3))
+    np.testing.assert_array_equal(file.images, IMAGES)
+    np.testing.assert_array_equal(file.rows(np.array([4, 1]))[0], IMAGES[[4, 1]])
+
+
+def test_labels_of_any_integer_type_are_read_row_by_row(tmp_path):
+    for kind in (np.uint8, np.int32, np.uint64, ">i8"):
+        np.savez(tmp_path / "a.npz", image=IMAGES, label=LABELS.astype(kind))
+        images, labels = ImageFile(tmp_path / "a.npz", 3, (4, 5, 3)).rows(np.array([5, 0, 3]))
+        np.testing.assert_array_equal(images, IMAGES[[5, 0, 3]])
+        np.testing.assert_array_equal(labels, LABELS[[5, 0, 3]])
 
 
 def test_damaged_files_are_one_line(tmp_path):

@@ -159,6 +159,7 @@ def test_the_merging_command_refuses_in_one_line(shards, tmp_path, capsys):
         ([str(tmp_path)], "no shards"),
         ([str(folder), "--to", str(tmp_path / "a.txt")], "ends in .npz"),
         ([str(folder), "--to", str(tmp_path / "a.npz")], "2 of 4 shards are missing"),
+        ([str(folder), "--to", str(folder / "shard-00000.npz")], "would replace a shard"),
     ):
         assert merge_shards(arguments) == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
