@@ -11,6 +11,7 @@ import torch
 
 from image_experiments import run_cifar
 from image_experiments.export import as_fraction, main, model_card
+from image_experiments.generated import ImageFile
 from tests.image_experiments.test_together import SMALL
 
 LOADER = """
@@ -98,3 +99,45 @@ def test_what_cannot_be_exported_is_one_line(exported, tmp_path, capsys):
     assert "not what was evaluated; run the command again" in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
     name.write_bytes(whole)
+
+
+def test_a_diffusion_model_of_diffusers_in_the_layout_of_the_hub_is_taken_and_labelled(tmp_path):
+    """google/ddpm-cifar10-32 is unconditional, its files lie side by side, its noise schedule is linear."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    unet = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    unet.save_pretrained(tmp_path / "model")
+    DDPMScheduler(num_train_timesteps=1000).save_pretrained(tmp_path / "model")
+    assert {p.name for p in (tmp_path / "model").iterdir()} == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "scheduler_config.json",
+    }
+    out = tmp_path / "out"
+    taken = ["--diffusion", str(tmp_path / "model"), "--methods", "unguided", "--workers", "1", "--out", str(out)]
+    assert run_cifar.main([*SMALL, *taken]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["results"]["select/unguided/seed0"]["relabelled"]
+    assert "diffusion/seed0" not in summary["results"]
+    assert summary["settings"]["diffusion.load"] == str(tmp_path / "model")
+
+
+def test_our_own_diffusion_model_is_taken_as_anyone_elses(exported, tmp_path):
+    taken = ["--diffusion", str(exported / "checkpoints" / "diffusion-seed0"), "--methods", "unguided", "--workers", "1"]
+    assert run_cifar.main([*SMALL, *taken, "--selection.pseudo-label", "never", "--out", str(tmp_path)]) == 0
+    one, two = (ImageFile(out / "synthetic" / "unguided" / "seed0.npz", 10, (8, 8, 1)) for out in (exported, tmp_path))
+    assert np.abs(one.images.astype(int) - two.images).max() <= 1  # levels in single precision
+    np.testing.assert_array_equal(one.labels, two.labels)
+
+
+def test_a_name_on_the_hub_without_network_is_one_line_before_anything_is_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert run_cifar.main([*SMALL, "--diffusion", "google/ddpm-cifar10-32", "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "error: --diffusion google/ddpm-cifar10-32 is neither a folder nor reachable on the hub" in error.splitlines()[-1]
+    assert "check the name or the network" in error
+    assert not (tmp_path / "out").exists()
