@@ -214,7 +214,7 @@ def test_differences_are_paired_by_seed_with_students_interval():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--preset", "papr"), "--preset papr: unknown, did you mean paper?; use one of smoke, cpu, paper"),
+        (("--preset", "papr"), "--preset papr: unknown, did you mean paper?; use one of smoke, cpu, cifar10-gpu, paper"),
         (("--preset=cpus",), "did you mean cpu"),
         (("--methods", "real", "infonse"), "did you mean infonce"),
         (("--methods", "real", "real"), "named twice"),
