@@ -81,7 +81,7 @@ class Settings:
     """Threads of each process on a CPU; part of the result, as sums are added up in another order."""
     processes: int = 1
     """Processes that do each training and generation together, each its share (gloo; with CUDA nccl, a GPU each), in place of --workers; on
-    many machines start this command with torchrun or accelerate launch instead. Results are those of one process, up to rounding."""
+    many machines start this command with torchrun instead. Results are those of one process, up to rounding."""
     port: int = 0
     """Port by which --processes find one another (0: any that is free)."""
     cluster: str | None = None
