@@ -56,6 +56,12 @@ class NoiseSchedule:
         betas = (1 - curve[1:] / curve[:-1]).clamp(max=max_beta)
         return cls(torch.cumprod(1 - betas, 0))
 
+    @property
+    def betas(self) -> Tensor:
+        """(T,) float64: beta_t = 1 - alpha_bar_t / alpha_bar_{t-1}, alpha_bar = 1 before the first."""
+        levels = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bar])
+        return 1 - levels[1:] / levels[:-1]
+
     def __len__(self) -> int:
         return len(self.alpha_bar)
 

@@ -109,9 +109,8 @@ def train_noise_prediction(
             if path is not None and due and processes.first:
                 run.save(path)
     except KeyboardInterrupt:
-        if (
-            path is not None and processes.first and not within_step
-        ):  # within a step weights or buffers have moved already: the last checkpoint holds
+        # within a step weights or buffers have moved already: the last checkpoint holds
+        if path is not None and processes.first and not within_step:
             check_losses(losses, run.step)
             run.save(path)
         raise

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from command_line.output import write_csv
-from contrastive_dp import NoiseSchedule
 from image_experiments.adversarial import ClassifierSettings, Images, train_classifier
 from image_experiments.architectures import Normalised, make_classifier
 from image_experiments.attacks import Threat, pgd
-from image_experiments.diffusion import DiffusionSettings, make_unet, read_diffusion, train_diffusion
+from image_experiments.diffusion import DiffusionSettings, make_noise_prediction, read_diffusion, train_diffusion
 from image_experiments.evaluation import make_attack, parts_for
 from image_experiments.generation import GenerationSettings, make_guidance, sample_batch
 from image_experiments.methods import Method
-from image_experiments.speed import Choice, prepared, seconds, wait
+from image_experiments.speed import Choice, prepared, prepared_unet, seconds, wait
 
 Shape = tuple[int, int, int]
 COMPILING = 60.0  # seconds that compiling a sampler takes, about
@@ -87,9 +86,8 @@ class Probe:
     def _training(self, begin: Callable[[int, Callable[[int], None]], None], batch: int, settings: Any) -> Choice:
         """Seconds of the first step and of a later one; of a smaller batch, scaled up, where the whole batch takes too long."""
         n, first, later = 0, 0.0, 0.0
-        if (
-            settings.compile == "yes"
-        ):  # for one size of batch, the right one, or compiling would be timed more than once, or not at all
+        if settings.compile == "yes":
+            # for one size of batch, the right one, or compiling would be timed more than once, or not at all
             torch.compiler.reset()
             n = batch
             first, later = self._step_times(begin, n)
@@ -121,8 +119,7 @@ class Probe:
         network: Any = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
         schedule = diffusion.noise_schedule()
         found: dict[str, tuple[float, float]] = {}
-        batch = min(settings.batch_size, 8)
-        plain = replace(settings, window=None, every=1, batch_size=batch, head=0)
+        plain = replace(settings, window=None, every=1, head=0)
         real = self.images(self.classes)  # as anchors; how many there are costs little beside the network
         x = real.x.to(self.device).float() / 127.5 - 1
         if network.null_label is None and any(method.kind == "classifier-free" for method in methods):
@@ -199,29 +196,23 @@ class Probe:
             y = cast(Tensor, classifier(x)).argmax(dim=1)
         attack = make_attack(classifier, x, replace(self.threat, eps=1e-6), self.classes, part, 0)
         whole, short = QUERIES.get(part, (ITERATIONS, SHORT))
-        for name in ("apgd", "apgd_targeted", "fab"):
-            getattr(attack, name).n_iter = short
-        attack.square.n_queries = short
-        once = seconds(lambda: attack.run_standard_evaluation(x, y, batch_size=n))
-        for name in ("apgd", "apgd_targeted", "fab"):
-            getattr(attack, name).n_iter = 3 * short
-        attack.square.n_queries = 3 * short
-        thrice = seconds(lambda: attack.run_standard_evaluation(x, y, batch_size=n))
+
+        def shortened(iterations: int) -> float:
+            attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = attack.square.n_queries = iterations
+            return seconds(lambda: attack.run_standard_evaluation(x, y, batch_size=n))
+
+        once, thrice = shortened(short), shortened(3 * short)
         an_iteration = max(thrice - once, 1e-9) / (2 * short)
         return once + (whole - short) * an_iteration
 
 
 def sampler_network(diffusion: DiffusionSettings, shape: Shape, classes: int, device: torch.device, compiled: str) -> nn.Module:
     """A noise prediction with fresh weights, or the one that is to be loaded."""
-    from contrastive_dp import DiffusersNoisePrediction
-
     if diffusion.load is not None:
         network, _, _ = read_diffusion(diffusion, None, classes, shape)
     else:
-        schedule: NoiseSchedule = diffusion.noise_schedule()
-        null_label = classes if diffusion.label_dropout else None
-        network = DiffusersNoisePrediction(make_unet(diffusion, classes, shape, 0), schedule, null_label=null_label)
-    return prepared(network.to(device).eval().requires_grad_(False), compiled, channels_last=device.type == "cuda")
+        network = make_noise_prediction(diffusion, classes, shape, 0)
+    return prepared_unet(network.to(device).eval().requires_grad_(False), compiled)
 
 
 def _known(augmentation: str) -> Any:

@@ -84,9 +84,8 @@ def key(settings: ClassifierSettings) -> str:
     return " ".join(str(getattr(settings, name)) for name in names)
 
 
-def calibrate(settings: Settings, stages: list[Stage], data: Data, device: str, threads: int) -> Rates:
+def calibrate(settings: Settings, stages: list[Stage], data: Data, device: str) -> Rates:
     """Measure everything that these stages do, once, in this process."""
-    torch.set_num_threads(threads)
     rates = Rates()
     rates.imports = _import_all()
     probe = Probe(data.shape, data.classes, settings.threat(), torch.device(device), BUDGET)
@@ -229,7 +228,7 @@ def makespan(stages: list[Stage], seconds: dict[str, float], workers: int, impor
     return max(done.values(), default=0.0)
 
 
-def evaluations(stages: list[Stage], settings: Settings, data: Data) -> tuple[float, float]:
+def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
     """Evaluations of the diffusion network, image by image: forward alone, and forward and backward."""
     forward = backward = 0.0
     for stage in stages:
@@ -245,12 +244,12 @@ def disk_bytes(stages: list[Stage], settings: Settings, data: Data) -> float:
     image = math.prod(data.shape) + 8
     sets = [stage.arguments["count"] * image for stage in stages if stage.name.startswith("generate/")]
     copies = sum(stage.name.startswith(("noise/", "select/", "read/")) for stage in stages) * settings.synthetic * image
-    networks = sum(4 * _parameters(stage, settings, data) for stage in stages)
+    networks = sum(4 * _parameters(stage, data) for stage in stages)
     pool = (data.train + data.validation + data.test) * image
     return pool + sum(sets) + max(sets, default=0) + copies + networks
 
 
-def _parameters(stage: Stage, settings: Settings, data: Data) -> int:
+def _parameters(stage: Stage, data: Data) -> int:
     """Parameters of the network that a stage writes."""
     from image_experiments.architectures import make_classifier
 
@@ -280,7 +279,7 @@ def estimate(settings: Settings, stages: list[Stage], measured: list[Rates], dat
         return "nothing is left to do"
     least = {stage.name: stage_seconds(stage, settings, data, rates, 0.0) for stage in stages}
     end, soonest = (makespan(stages, each, workers, rates.imports) + rates.imports + PICTURE_SECONDS for each in (seconds, least))
-    forward, backward = evaluations(stages, settings, data)
+    forward, backward = evaluations(stages, settings)
     images = sum(stage.arguments["count"] for stage in stages if stage.name.startswith("generate/"))
     lines = [
         text_table(("stage", "number", "each", "in all", "share"), rows),

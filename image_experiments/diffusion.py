@@ -24,7 +24,7 @@ from contrastive_dp import (
 )
 from contrastive_dp.processes import ALONE
 from image_experiments.augmentation import Augmentation, augment
-from image_experiments.speed import Compile, Precision, prepared
+from image_experiments.speed import Compile, Precision, prepared_unet
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,14 @@ def make_unet(settings: DiffusionSettings, classes: int, shape: tuple[int, int, 
     return made
 
 
+def make_noise_prediction(
+    settings: DiffusionSettings, classes: int, shape: tuple[int, int, int], seed: int
+) -> DiffusersNoisePrediction:
+    """A fresh U-Net as a noise prediction; see make_unet."""
+    null_label = classes if settings.conditional and settings.label_dropout else None
+    return DiffusersNoisePrediction(make_unet(settings, classes, shape, seed), settings.noise_schedule(), null_label=null_label)
+
+
 def train_diffusion(
     settings: DiffusionSettings,
     x: Tensor,
@@ -142,18 +150,15 @@ def train_diffusion(
     processes: Processes = ALONE,
 ) -> nn.Module:
     """Train on uint8 images x (n, C, H, W) with labels y (n,); returns the averaged noise prediction."""
-    unet = make_unet(settings, classes, (x.shape[1], x.shape[2], x.shape[3]), seed).to(device)
-    prepared(unet, settings.compile, channels_last=device.type == "cuda")  # on CPUs no faster for U-Nets
-    schedule = settings.noise_schedule()
-    null_label = classes if settings.conditional and settings.label_dropout else None
-    network = DiffusersNoisePrediction(unet, schedule, null_label=null_label)
+    network = make_noise_prediction(settings, classes, (x.shape[1], x.shape[2], x.shape[3]), seed).to(device)
+    prepared_unet(network.unet, settings.compile)
     return train_noise_prediction(
         network,
         x,
-        schedule,
+        network.schedule,
         settings.training(seed),
         y if settings.conditional else None,
-        null_label=null_label,
+        null_label=network.null_label,
         checkpoint=checkpoint,
         checkpoint_every=settings.checkpoint_every,
         augment=lambda batch, generator: augment(batch, settings.augmentation, generator, fill=-1.0),
@@ -173,15 +178,10 @@ FILES = {
 
 
 def save_diffusion(folder: Path, network: nn.Module, schedule: NoiseSchedule) -> Path:
-    """Write a trained noise prediction as a pipeline of diffusers, which DDIMPipeline.from_pretrained and `--diffusion` read.
-
-    The scheduler's betas are those of `schedule`, (a_{t-1} - a_t) / a_{t-1}.
-    """
+    """Write a trained noise prediction as a pipeline of diffusers, which DDIMPipeline.from_pretrained and `--diffusion` read."""
     from diffusers import DDIMPipeline, DDIMScheduler
 
-    levels = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar])
-    betas = (1 - levels[1:] / levels[:-1]).tolist()
-    scheduler = DDIMScheduler(num_train_timesteps=len(schedule), trained_betas=betas)
+    scheduler = DDIMScheduler(num_train_timesteps=len(schedule), trained_betas=schedule.betas.tolist())
     unet: Any = network.unet
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -171,10 +171,8 @@ def make_solver(solver: str, schedule: NoiseSchedule) -> Any:
     """A fast solver of diffusers on our noise schedule (Lu et al. 2022; Zhao et al. 2023)."""
     from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-    levels = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar])
-    betas = (1 - levels[1:] / levels[:-1]).numpy()
     kind = DPMSolverMultistepScheduler if solver == "dpm-solver++" else UniPCMultistepScheduler
-    return kind(num_train_timesteps=len(schedule), trained_betas=betas)
+    return kind(num_train_timesteps=len(schedule), trained_betas=schedule.betas.numpy())
 
 
 def noisy(pieces: Iterable[tuple[Array, Array]], std: float, seed: int) -> Iterator[tuple[Array, Array]]:

@@ -13,7 +13,7 @@ from image_experiments.generation import GenerationSettings, make_guidance, samp
 from image_experiments.methods import Method
 from image_experiments.real_images import RealImages
 from image_experiments.shards import ShardPlan, make_shards, merge, read_note, shard_path
-from image_experiments.speed import prepared
+from image_experiments.speed import prepared, prepared_unet
 from image_experiments.stages import StageRun, plain
 
 Array = np.ndarray[Any, Any]
@@ -36,7 +36,7 @@ def generate_in_shards(
     Every batch is full, and the last one cut: guidance compares the images of a batch.
     """
     classes, (channels, height, width) = len(real.classes), real.shape
-    network, guidance = prepared(network.to(run.device), settings.compile, run.device.type == "cuda"), None
+    network, guidance = prepared_unet(network.to(run.device), settings.compile), None
     if encoder is not None:
         x, y = real.train.x.to(run.device).float() / 127.5 - 1, real.train.y.to(run.device)
         guidance = make_guidance(method, settings, prepared(encoder.to(run.device), "no"), x, y, seed)

@@ -204,9 +204,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Place, workers: int)
     begin, left, data = time.perf_counter(), [stage for stage in stages if stage.name in stale], data_of(settings)
     count = min(workers, max(len(left), 1))
     try:
-        measured = on_all(
-            min(count, os.cpu_count() or 1), place.threads, calibrate, settings, left, data, place.device, place.threads
-        )
+        measured = on_all(min(count, os.cpu_count() or 1), place.threads, calibrate, settings, left, data, place.device)
         print(estimate(settings, left, measured, data, count, time.perf_counter() - begin))
     except MENDABLE as error:
         raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
@@ -265,9 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     status = run_command(Settings, lambda settings: run(settings, given), HELP, arguments, default=lambda: preset_named(given))
-    if (
-        arguments is None and "TORCHELASTIC_RUN_ID" in os.environ
-    ):  # one of several: their connections may not outlive a failure in peace
+    if arguments is None and "TORCHELASTIC_RUN_ID" in os.environ:
+        # one of several: their connections may not outlive a failure in peace
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

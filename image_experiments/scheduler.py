@@ -65,7 +65,7 @@ def run_all(
         if cluster is not None:
             with connected(cluster, ("image_experiments", "contrastive_dp"), place.out) as client:
                 submit = client.get_executor(pure=False).submit
-                _side_by_side(stages, place, client.nthreads, bar, on_finished, submit, None)
+                _side_by_side(stages, place, lambda: max(len(client.nthreads()), 1), bar, on_finished, submit, None)
         elif workers == 1:
             set_up(place.threads)
             _one_after_the_other(stages, place, bar, on_finished)
@@ -133,18 +133,17 @@ def _processes(workers: int, threads: int) -> Iterator[tuple[Callable[..., Futur
 def _side_by_side(
     stages: list[Stage],
     place: Place,
-    workers: Any,
+    workers: Callable[[], int],
     bar: Bar,
     on_finished: OnFinished,
     submit: Callable[..., Future[None]],
     reports: Any,
 ) -> None:
-    """workers: () -> how many there are now, a number or one a worker. reports: queue of (stage, done, total), or None."""
+    """workers: () -> how many there are now. reports: queue of (stage, done, total), or None."""
     waiting, running = list(stages), dict[Future[None], Stage]()
     done, outdated = set[str](), set[str]()
     while waiting or running:
-        there = workers()
-        limit = there if isinstance(there, int) else max(len(there), 1)
+        limit = workers()
         for stage in [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]:
             if stage.name not in outdated and is_current(stage, place.out, place.kind):
                 waiting.remove(stage)

@@ -42,6 +42,11 @@ def prepared(network: ModuleT, compiled: str, channels_last: bool = True) -> Mod
     return network
 
 
+def prepared_unet(network: ModuleT, compiled: str) -> ModuleT:
+    """The same for a U-Net, which channels last make no faster on CPUs."""
+    return prepared(network, compiled, channels_last=next(network.parameters()).is_cuda)
+
+
 def seconds(call: Callable[[], Any]) -> float:
     """Wall-clock seconds of a call, kernels on the device included."""
     wait()

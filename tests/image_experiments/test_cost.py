@@ -80,7 +80,7 @@ def test_sums_done_by_hand():
     assert cost("generate/infonce-0.3/seed0") == pytest.approx(500 * (0.001 + 14 * 0.03 + 6 * 0.01))
     auto = 40 * (CLEAN * 0.1 + ROBUST * (0.2 + 0.3 + 0.4))
     assert cost("evaluate/real/seed0") == pytest.approx(1197 * 20 * 1e-4 + auto)
-    assert evaluations(list(stages.values()), settings, data) == (2 * 500 * 20, 1000 * 64)
+    assert evaluations(list(stages.values()), settings) == (2 * 500 * 20, 1000 * 64)
     images = disk_bytes([s for s in stages.values() if s.name.startswith("generate")], settings, data)
     assert images == pytest.approx((300 + 100 + 1197 + 3 * 500) * 72)
 
