@@ -5,12 +5,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo guided images test test-slow lint format bench clean
+.PHONY: help demo guided images figures docs test test-slow lint format bench clean
 
 help:
 	@echo "make demo       main job: theory against simulation, then real data (results/gaussian_mixture)"
 	@echo "make guided     guided diffusion in the plane and beyond (results/guided_diffusion)"
 	@echo "make images     the same guidance on images, end to end (results/digits-smoke); ARGS='--preset cpu' for real numbers"
+	@echo "make figures    every figure, table and the report, from committed results (figures/report.html)"
+	@echo "make docs       tutorial and reference (docs/_build/html)"
 	@echo "make test       all tests but the slow ones     make test-slow   the slow ones"
 	@echo "make lint       ruff and mypy                   make format      let ruff rewrite"
 	@echo "make bench      speed, as ratios measured in one run"
@@ -20,7 +22,7 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python %d.%d is too old: install Python >= 3.11 and run make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[diffusion,diffusers,images,dev]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[diffusion,diffusers,images,docs,dev]"
 	@touch $@
 
 demo: $(READY)
@@ -31,6 +33,13 @@ images: $(READY)
 
 guided: $(READY)
 	$(PY) simulations/guided_diffusion.py $(ARGS)
+
+figures: $(READY)
+	$(PY) figures/regenerate.py $(ARGS)
+
+docs: $(READY)
+	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 test: $(READY)
 	$(PY) -m pytest -q -m "not slow" $(ARGS)

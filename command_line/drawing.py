@@ -1,4 +1,4 @@
-"""What every picture shares: style, reading of csv files, bytes that depend on the numbers alone.
+"""What every picture shares: one style, reading of csv files, bytes that depend on the numbers alone.
 
 Pictures are drawn from csv files. Colours are safe for colour-blind readers; each also has its own marker or dash.
 """
@@ -6,7 +6,9 @@ Pictures are drawn from csv files. Colours are safe for colour-blind readers; ea
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,26 +23,57 @@ import numpy as np
 from command_line.output import write_whole
 
 Columns = dict[str, np.ndarray[Any, Any]]
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-}
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # Okabe and Ito (2008), without its pale yellow
+
+
+PANEL_WIDTH = 3.5
+"""Inches: a column of a two-column paper, so that fonts are read at the size they are drawn in."""
+DPI = 200
+
+
+@functools.cache
+def theme() -> dict[str, Any]:
+    """The style of every picture: seaborn's white grid at the size of a paper, fonts that come with matplotlib."""
+    import seaborn
+
+    ours = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.3", "grid.color": "0.88"}
+    ours |= {
+        "xtick.bottom": True,
+        "ytick.left": True,
+        "font.family": "DejaVu Sans",
+        "image.cmap": "gray",
+        "axes.titleweight": "bold",
+    }
+    small = {"xtick.major.size": 3, "ytick.major.size": 3, "xtick.minor.size": 0, "ytick.minor.size": 0, "grid.linewidth": 0.6}
+    context = seaborn.plotting_context("paper", font_scale=0.85, rc={"axes.linewidth": 0.8, **small})
+    return {
+        **seaborn.axes_style("whitegrid", rc=ours),
+        **context,
+        "pdf.fonttype": 42,
+        "legend.frameon": True,
+        "legend.framealpha": 0.8,
+    }
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within it pictures have the project's style, whatever matplotlibrc the user has."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(theme())  # type: ignore[arg-type]
+        yield
 
 
 def draw(folder: Path, pictures: dict[str, Callable[[Path], Any]]) -> list[Path]:
     """Draw each picture from the csv files in `folder` to NAME.png there; returns the paths."""
     written = []
     for name, drawing in pictures.items():
-        with mpl.rc_context(STYLE):
+        with styled():
             figure = drawing(folder)
             # no creation date or version in the file: the same numbers give the same bytes
-            written.append(write_whole(folder / f"{name}.png", partial(figure.savefig, dpi=150, metadata={"Software": None})))
+            written.append(write_whole(folder / f"{name}.png", partial(figure.savefig, dpi=DPI, metadata={"Software": None})))
         plt.close(figure)
     return written
 
@@ -59,14 +92,12 @@ def read_columns(path: Path) -> Columns:
     return columns
 
 
-def new_figure(panels: int, width: float = 0.0, height: float = 3.6) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(1, panels, figsize=(width or 4.6 * panels, height), layout="constrained", squeeze=False)
+def new_figure(panels: int, width: float = 0.0, height: float = 2.8) -> tuple[Any, Any]:
+    """(figure, its axes side by side). width, height: inches (0: a column a panel)."""
+    figure, axes = plt.subplots(1, panels, figsize=(width or PANEL_WIDTH * panels, height), layout="constrained", squeeze=False)
     return figure, axes[0]
 
 
 def style(i: int) -> dict[str, Any]:
+    """Colour and dash of the i-th series: each of the two tells the series apart."""
     return {"color": COLOURS[i], "linestyle": DASHES[i]}
-
-
-def marks(axis: Any, i: int, x: Any, y: Any, error: Any, label: str | None = None) -> None:
-    axis.errorbar(x, y, 2 * error, fmt=MARKERS[i], color=COLOURS[i], ms=5, capsize=2, label=label)

@@ -9,9 +9,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 
-from command_line.drawing import COLOURS, DASHES, MARKERS, STYLE, draw, new_figure, read_columns
-from command_line.output import write_whole
+from command_line.drawing import COLOURS, DASHES, DPI, MARKERS, draw, new_figure, read_columns, styled
+from command_line.output import prepare_folder, write_whole
 from image_experiments.datasets import Array
 from image_experiments.generated import ImageFile
 from image_experiments.real_images import read_data
@@ -31,6 +32,7 @@ def draw_all(out: Path, settings: Settings) -> list[Path]:
         if path.is_file() and label != "real":
             file = ImageFile(path, len(data.classes), data.images.shape[1:])
             panels[label] = (file.images, file.labels)
+    write_mosaics(out, panels, len(data.classes))
     written = [_draw_samples(out / "samples.png", panels, data.classes)]
     for label, panel in panels.items():
         if label != "real":
@@ -42,9 +44,19 @@ def draw_all(out: Path, settings: Settings) -> list[Path]:
     return written + draw(out, drawings)
 
 
+def write_mosaics(out: Path, panels: dict[str, tuple[Array, Array]], classes: int) -> list[Path]:
+    """mosaics/METHOD.png: the images that samples.png shows, pixel by pixel, for figures/ to draw."""
+    prepare_folder(out / "mosaics")
+    rows = min(classes, LEGIBLE_CLASSES)
+    return [
+        write_whole(out / "mosaics" / f"{label}.png", Image.fromarray(mosaic(images, labels, rows)).save)
+        for label, (images, labels) in panels.items()
+    ]
+
+
 def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: tuple[str, ...]) -> Path:
     """Images of each class, a row a class, a panel a method."""
-    with plt.rc_context(STYLE):
+    with styled():
         rows = min(len(classes), LEGIBLE_CLASSES)
         side = 0.32
         width = (ACROSS * side + 0.4) * len(panels) + 0.9
@@ -59,7 +71,7 @@ def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: t
             axis.grid(False)
             for spine in axis.spines.values():
                 spine.set_visible(False)
-        written = write_whole(path, partial(figure.savefig, dpi=150, metadata={"Software": None}))
+        written = write_whole(path, partial(figure.savefig, dpi=DPI, metadata={"Software": None}))
         plt.close(figure)
     return written
 

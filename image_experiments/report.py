@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from command_line.output import text_table, write_csv
+from command_line.statistics import mean_interval
 from image_experiments.settings import Settings
 from image_experiments.stages import read_stamp
 
@@ -64,8 +64,6 @@ def warnings_of(settings: Settings, out: Path) -> list[str]:
 def differences(rows: list[Row], baselines: Iterable[str] = ("real", "unguided")) -> list[Row]:
     """Method minus baseline, seed by seed (the same test images and, but for the method, the same random numbers), with the mean's 95 %
     interval over seeds by Student's t; empty with one seed."""
-    from scipy.stats import t as student
-
     found = []
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for attack, norm, eps in dict.fromkeys((row["attack"], row["norm"], row["eps"]) for row in rows):
@@ -77,14 +75,9 @@ def differences(rows: list[Row], baselines: Iterable[str] = ("real", "unguided")
         seeds = sorted({seed for _, seed in value})
         for baseline in (name for name in baselines if name in methods):
             for method in (name for name in methods if name != baseline):
-                gain = np.array([value[method, seed] - value[baseline, seed] for seed in seeds])
-                reach = math.nan
-                if len(seeds) > 1:
-                    reach = float(student.ppf(0.975, len(seeds) - 1) * gain.std(ddof=1) / math.sqrt(len(seeds)))
+                gain, low, high = mean_interval([value[method, seed] - value[baseline, seed] for seed in seeds])
                 about = {"method": method, "baseline": baseline, "attack": attack, "norm": norm, "eps": eps, "seeds": len(seeds)}
-                found.append(
-                    about | {"gain": float(gain.mean()), "low": float(gain.mean()) - reach, "high": float(gain.mean()) + reach}
-                )
+                found.append(about | {"gain": gain, "low": low, "high": high})
     return found
 
 

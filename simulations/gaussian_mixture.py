@@ -110,10 +110,10 @@ def run(settings: Settings) -> int:
         begin = time.perf_counter()
         summary["real_data"] = analyse_real_data(settings, table, out)
         summary["seconds"]["real_data"] = round(time.perf_counter() - begin, 2)
-    from simulations.pictures import draw_all
+    from figures.of_run import draw_run
 
     begin = time.perf_counter()
-    drawn = draw_all(out, real_data=with_data, simulation=with_simulation)
+    drawn = draw_run("gaussian_mixture", out)
     summary["seconds"]["pictures"] = round(time.perf_counter() - begin, 2)
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     write_json(out / "summary.json", summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 from simulations.guided_models import Setting
@@ -26,9 +27,12 @@ GRID: tuple[tuple[Setting, tuple[float, ...]], ...] = (
 )
 
 
+ROTATING = replace(SUPERVISED, at="xt", high=1000, scale=1.0)
+CURVES = (UNGUIDED, ANCHORED, SUPERVISED, INFONCE, ROTATING)
+"""Shown as samples, trajectories and learning curves."""
 WINDOWS = ((0, 200), (0, 400), (0, 700), (0, 1000), (400, 1000), (700, 1000))
 # do the classes rotate? Unanchored at the noisy state, unanchored at the denoised estimate, anchored
-ROTATION = (replace(SUPERVISED, at="xt", scale=1.0), replace(SUPERVISED, at="x0", scale=0.01), ANCHORED)
+ROTATION = (replace(ROTATING, high=400), replace(SUPERVISED, at="x0", scale=0.01), ANCHORED)
 
 
 def guidance_design() -> list[Setting]:
@@ -70,3 +74,10 @@ DESIGNS = {
 def settings_of(parts: tuple[str, ...]) -> list[Setting]:
     """The settings of several designs, each once."""
     return list(dict.fromkeys(setting for part in parts for setting in DESIGNS[part]()))
+
+
+@functools.cache
+def designs_of(setting: Setting) -> str:
+    """Names of the designs that a setting belongs to, and curves for one of CURVES, as words; a single run may have none."""
+    named = [name for name, design in DESIGNS.items() if setting in design()]
+    return " ".join([*named, *["curves"] * (setting in CURVES)])

@@ -223,13 +223,14 @@ def run(settings: Settings) -> int:
         begin = time.perf_counter()
         summary["learners"] = run_learners(settings, out)
         summary["seconds"]["learners"] = round(time.perf_counter() - begin, 2)
-    from simulations.guided_pictures import draw_all, write_picture_data
+    from figures.of_run import draw_run
+    from simulations.guided_points import write_points
 
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     write_json(out / "summary.json", summary)
     if settings.guidance is not None or "guidance" in parts:
-        write_picture_data(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
-    drawn = draw_all(out, parts)
+        write_points(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
+    drawn = draw_run("guided_diffusion", out)
     print(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
     return 0
 
@@ -260,6 +261,8 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path)
         PRINTED_HEADER,
         ROTATION_HEADER,
         accuracy_rows,
+        ceiling_rows,
+        class_rows,
         frontier_rows,
         grouped,
         prediction_rows,
@@ -300,6 +303,9 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path)
     write_csv(out / "prediction.csv", PREDICTION_HEADER, predictions)
     write_csv(out / "accuracy.csv", ACCURACY_HEADER, accuracy_rows(groups))
     write_csv(out / "rotation.csv", ROTATION_HEADER, rotation_rows(runs) if settings.guidance is None else [])
+    write_csv(out / "ceiling.csv", ("alignment", "accuracy"), ceiling_rows("two") if settings.guidance is None else [])
+    header = ("problem", "class", "mean1", "mean2", "std1", "std2")
+    write_csv(out / "classes.csv", header, class_rows([cell.problem for cell in cells]))
     write_csv(out / "frontier.csv", ("w2", "class_snr"), frontier_rows(cells[0].problem))
     print(text_table(PRINTED_HEADER, printed_rows(predictions)))
     return headline(groups, predictions)

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from command_line.statistics import mean_interval
 from contrastive_dp import NoiseSchedule
-from simulations.guided_designs import UNGUIDED
+from simulations.guided_designs import UNGUIDED, designs_of
 from simulations.guided_models import Setting, problem_named
 from simulations.guided_runs import Measured, mean_and_error
 from simulations.guided_theory import Classes, equivalent_kappa, predict
-from theory import distinguishability_frontier
+from theory import distinguishability_frontier, misalignment_ceiling
 
 MULTIPLIER_SIZE = 20  # training samples at which the sample multiplier is read off
 SETTING_COLUMNS = tuple(Setting.__dataclass_fields__)
@@ -22,11 +23,12 @@ PREDICTION_HEADER = (
     *SETTING_COLUMNS, "seeds",
     "class_snr", "class_snr_error", "class_snr_predicted", "alignment", "alignment_error", "alignment_predicted",
     "w2", "w2_error", "w2_predicted", "w2_floor", "accuracy", "accuracy_error", "accuracy_predicted", "optimum",
-    "multiplier", "multiplier_low", "multiplier_high", "multiplier_predicted",
+    "multiplier", "multiplier_low", "multiplier_high", "multiplier_predicted", "label", "designs",
 )  # fmt: skip
-ROTATION_HEADER = (*SETTING_COLUMNS, "seed", "group", "alignment", "accuracy")
+ROTATION_HEADER = (*SETTING_COLUMNS, "seed", "group", "alignment", "accuracy", "label", "designs")
 ACCURACY_HEADER = (
-    *SETTING_COLUMNS, "learner", "n", "seeds", "accuracy", "accuracy_error", "class_snr", "gain", "gain_low", "gain_high", "optimum"
+    *SETTING_COLUMNS, "learner", "n", "seeds", "accuracy", "accuracy_error", "class_snr", "gain", "gain_low", "gain_high", "optimum",
+    "label", "designs",
 )  # fmt: skip
 
 
@@ -76,7 +78,7 @@ def prediction_rows(groups: dict[Setting, Group], schedule: NoiseSchedule) -> li
         _, low, high = paired_gain(group.accuracies("averaging", MULTIPLIER_SIZE), theirs)
         cells += [multiplier(setting, a, start) for a in (accuracy, start + low, start + high)]
         cells.append(multiplier(setting, foreseen, reference.averaging_accuracy(MULTIPLIER_SIZE) if reference else math.nan))
-        rows.append(tuple(cells))
+        rows.append((*cells, setting.label, designs_of(setting)))
     return rows
 
 
@@ -100,25 +102,61 @@ def accuracy_rows(groups: dict[Setting, Group]) -> list[tuple[Any, ...]]:
             mean, error = mean_and_error(list(ours.values()))
             gain = paired_gain(ours, base.accuracies(learner, n)) if base else (math.nan,) * 3
             snr, optimum = float(np.mean(group.values("class_snr"))), problem_named(setting.problem).optimum
-            rows.append((*asdict(setting).values(), learner, n, len(ours), mean, error, snr, *gain, optimum))
+            rows.append(
+                (
+                    *asdict(setting).values(),
+                    learner,
+                    n,
+                    len(ours),
+                    mean,
+                    error,
+                    snr,
+                    *gain,
+                    optimum,
+                    setting.label,
+                    designs_of(setting),
+                )
+            )
     return rows
 
 
 def paired_gain(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, float, float]:
     """Mean difference over common seeds and its 95 % interval (Student's t)."""
-    from scipy.stats import t
-
-    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    if len(differences) < 2:
-        return (differences[0] if differences else math.nan), math.nan, math.nan
-    mean, error = mean_and_error(differences)
-    reach = float(t.ppf(0.975, len(differences) - 1)) * error
-    return mean, mean - reach, mean + reach
+    return mean_interval([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
 
 
 def rotation_rows(runs: Sequence[Measured]) -> list[tuple[Any, ...]]:
-    """Rows of rotation.csv: alignment and averaging accuracy of groups of samples that saw one another."""
-    return [(*asdict(run.setting).values(), run.seed, i, *values) for run in runs for i, values in enumerate(run.groups)]
+    """Rows of rotation.csv: alignment and averaging accuracy of groups of samples that saw one another, of the design that asks for it."""
+    return [
+        (*asdict(run.setting).values(), run.seed, i, *values, run.setting.label, designs_of(run.setting))
+        for run in runs
+        if "windows" in designs_of(run.setting)
+        for i, values in enumerate(run.groups)
+    ]
+
+
+def ceiling_rows(problem_name: str) -> list[tuple[Any, ...]]:
+    """(alignment, accuracy) along T3's ceiling, misaligned means of infinitely many samples; nothing for more than two classes."""
+    problem = problem_named(problem_name)
+    if problem.binary is None:
+        return []
+    return [(float(c), misalignment_ceiling(problem.binary, float(c), problem.eps)) for c in np.linspace(-1, 1, 101)]
+
+
+def class_rows(problem_names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """(problem, class, mean, standard deviation along the first two axes) of the real classes."""
+    return [
+        (
+            name,
+            k,
+            *map(float, mean[:2]),
+            *map(float, np.sqrt(np.broadcast_to(np.asarray(cov.variances, dtype=float), len(mean))[:2])),
+        )
+        for name in dict.fromkeys(problem_names)
+        for k, (mean, cov) in enumerate(
+            zip(problem_named(name).mixture.means, problem_named(name).mixture.covariances, strict=True)
+        )
+    ]
 
 
 def frontier_rows(problem_name: str) -> list[tuple[Any, ...]]:

@@ -81,6 +81,11 @@ def test_the_command_line_room_knows_no_other(path):
     assert not {"theory", "simulations", "image_experiments", "contrastive_dp", "torch", "figures"} & set(imports_of(path))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "figures").rglob("*.py")), ids=lambda path: path.name)
+def test_figures_read_result_files_alone(path):
+    assert not {"theory", "simulations", "image_experiments", "contrastive_dp", "torch"} & set(imports_of(path))
+
+
 def test_importing_the_image_experiments_loads_nothing_slow():
     """What a stage needs is loaded by the stage; help and bad input answer at once."""
     heavy = ("diffusers", "matplotlib", "sklearn", "scipy", "pooch", "pyautoattack", "torchmetrics")

@@ -83,7 +83,6 @@ def test_disagreement_fails_the_run(tmp_path, monkeypatch, capsys):
     broken = Check("T1 broken", "p=2", lambda rng, effort: {"": Estimate(0.5, 0.5 + 6 * 0.01, 0.01)})
     monkeypatch.setattr("simulations.theory_checks.all_checks", lambda: [broken])
     monkeypatch.setattr("simulations.curves.CURVES", {})
-    monkeypatch.setattr("simulations.pictures.SIMULATION_PICTURES", {})
     assert gaussian_mixture.main(["--part", "simulation", "--quick", "--workers", "1", "--out", str(tmp_path)]) == 1
     output = capsys.readouterr()
     assert "T1 broken, p=2: theory 0.5, simulation 0.56, z 6.0" in output.out

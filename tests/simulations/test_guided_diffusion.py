@@ -318,7 +318,7 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path):
 )
 def test_single_runs_of_every_kind_draw_what_they_have(arguments, tmp_path):
     assert run_main("--guidance", "anchored", "--seeds", 1, "--samples", 256, "--workers", 1, "--out", tmp_path, *arguments) == 0
-    assert {"samples.png", "trajectories.png", "accuracy_against_n.png"} <= {path.name for path in tmp_path.glob("*.png")}
+    assert {"samples.png", "trajectories.png", "guided_accuracy.png"} <= {path.name for path in tmp_path.glob("*.png")}
     assert (tmp_path / "summary.json").is_file()
 
 

@@ -1,0 +1,42 @@
+"""Which modules of the project a piece of code imports: a result or a picture is made anew when one of them changed."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def imported(source: str, packages: tuple[str, ...]) -> set[str]:
+    """Names of the modules of these packages that this source imports, directly or through others, wherever in it."""
+    found: set[str] = set()
+    waiting = [source]
+    while waiting:
+        for name in _named(ast.parse(waiting.pop())):
+            path = module_path(name, packages)
+            if path is not None and name not in found:
+                found.add(name)
+                waiting.append(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _named(tree: ast.AST) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+@functools.cache
+def module_path(name: str, packages: tuple[str, ...]) -> Path | None:
+    """File of a module of these packages, None for anything else."""
+    if name.split(".", maxsplit=1)[0] not in packages:
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin else None

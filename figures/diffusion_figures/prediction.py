@@ -1,0 +1,66 @@
+"""What theory predicts from a guidance setting alone, against measurement: class SNR, Wasserstein distance, sample multiplier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+
+from command_line.drawing import COLOURS, MARKERS, new_figure
+from figures.diffusion_figures.settings import SETTING, SETTING_TEXT
+from figures.figure import GUIDE, Figure, Numbers, diagonal, points
+from figures.inputs import Files
+
+TABLE = "guided_diffusion/prediction.csv"
+QUANTITIES = {"class_snr": "class SNR", "w2": "Wasserstein-2", "multiplier": "sample multiplier"}
+FIGURE = Figure(
+    "Predicted and measured: class SNR, distance, sample multiplier",
+    "Each mark is one guidance setting: what theory predicts from the setting alone, before a sample is drawn, against the mean "
+    "over seeds. Right: unguided samples that one guided sample is worth to averaging, with 95 % intervals and the band of 10 %.",
+    (TABLE,),
+    "DDIM, all mixtures and scales of the study, 20 training samples",
+)
+GROUPS = ("two classes, exact score", "other mixtures", "trained network")
+
+
+def numbers(files: Files) -> Numbers:
+    wanted = " ".join(f"{name} {name}_predicted" for name in QUANTITIES)
+    data = files.columns(TABLE, f"{SETTING} {wanted} w2_floor multiplier_low multiplier_high", text=SETTING_TEXT)
+    known = np.isfinite(data["class_snr_predicted"])
+    plain = (data["score"] == "exact") & (data["problem"] == "two")
+    members = (plain, data["problem"] != "two", data["score"] != "exact")
+    rows = []
+    for name, panel in QUANTITIES.items():
+        seen = data["w2_predicted"] > 2 * data["w2_floor"] if name == "w2" else known  # else one would see sampling noise
+        for group, of in zip(GROUPS, members, strict=True):
+            shown = known & seen & of & np.isfinite(data[name]) & (data[name] > 0)
+            ends = (data["multiplier_low"][shown], data["multiplier_high"][shown]) if name == "multiplier" else (None, None)
+            rows += points(panel, group, data[f"{name}_predicted"][shown], data[name][shown], *ends)
+    return Numbers.of(rows)
+
+
+def draw(numbers: Numbers) -> Any:
+    panels = numbers.panels()
+    figure, axes = new_figure(len(panels), 2.4 * len(panels), 2.7)
+    for axis, panel in zip(axes, panels, strict=True):
+        for name in numbers.names(panel):
+            series, i = numbers.series(panel, name), GROUPS.index(name)
+            axis.plot(series.x, series.y, MARKERS[i], color=COLOURS[i], ms=4, alpha=0.8, label=name)
+            known = np.isfinite(series.low)
+            axis.vlines(series.x[known], np.maximum(series.low[known], 1e-3), series.high[known], color="0.4", lw=0.8)
+        inside = numbers.columns["panel"] == panel
+        values = np.concatenate([numbers.columns["x"][inside], numbers.columns["y"][inside]])
+        low, high = float(np.nanmin(values)) * 0.8, float(np.nanmax(values)) * 1.25
+        diagonal(axis, low, high)
+        if panel == QUANTITIES["multiplier"]:
+            ends = np.array([low, high])
+            axis.fill_between(ends, 0.9 * ends, 1.1 * ends, color="0.5", alpha=0.2, lw=0, label="within 10 %", gid=GUIDE)
+        axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel="predicted", title=panel)
+        for one in (axis.xaxis, axis.yaxis):
+            one.set_major_locator(ticker.LogLocator(subs=(1, 3) if high > 20 * low else (1, 2, 5)))
+            one.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+            one.set_minor_formatter(ticker.NullFormatter())
+    axes[0].set_ylabel("measured")
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,149 @@
+"""What a figure is: numbers made from result files, written beside it, and a drawing of those numbers alone.
+
+A module of figures/SECTION_figures holds FIGURE, numbers(files) and draw(numbers); its name is the figure's. The numbers are rows of
+(panel, series, x, y, low, high), so that what is drawn can be compared with what is written: `Numbers`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import ticker
+
+from command_line.drawing import COLOURS, DPI, MARKERS, style, styled
+from command_line.output import write_csv, write_whole
+from figures.inputs import Columns, Files
+
+HEADER = ("panel", "series", "x", "y", "low", "high")
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """title: what it shows, in a line. caption: how to read it. inputs: result files, EXPERIMENT/FILE. settings: in words."""
+
+    title: str
+    caption: str
+    inputs: tuple[str, ...]
+    settings: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one series in order; low and high are the ends of an interval around y, nan where there is none."""
+
+    name: str
+    x: np.ndarray[Any, Any]
+    y: np.ndarray[Any, Any]
+    low: np.ndarray[Any, Any]
+    high: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """All numbers of a figure: columns panel, series, x, y, low, high."""
+
+    columns: Columns
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Numbers:
+        """From rows (panel, series, x, y) or (panel, series, x, y, low, high)."""
+        whole = [row if len(row) == len(HEADER) else (*row, math.nan, math.nan) for row in rows]
+        columns: list[Any] = list(zip(*whole, strict=True)) or [()] * len(HEADER)
+        columns[0] = [str(panel) for panel in columns[0]]
+        kinds = (str, str, float, float, float, float)
+        return cls({name: np.array(values, dtype=kind) for name, values, kind in zip(HEADER, columns, kinds, strict=True)})
+
+    def rows(self) -> list[Row]:
+        return list(zip(*(self.columns[name].tolist() for name in HEADER), strict=True))
+
+    def panels(self) -> list[str]:
+        """In order; a number or a title, as text."""
+        return list(dict.fromkeys(self.columns["panel"].tolist()))
+
+    def names(self, panel: int | str) -> list[str]:
+        """Series of a panel, in order."""
+        return list(dict.fromkeys(self.columns["series"][self.columns["panel"] == str(panel)].tolist()))
+
+    def series(self, panel: int | str, name: str) -> Series:
+        """Empty where there is none of that name."""
+        rows = (self.columns["panel"] == str(panel)) & (self.columns["series"] == name)
+        return Series(name, *(self.columns[column][rows] for column in HEADER[2:]))
+
+    def all(self, panel: int | str) -> Iterator[tuple[int, Series]]:
+        """The series of a panel, numbered."""
+        for i, name in enumerate(self.names(panel)):
+            yield i, self.series(panel, name)
+
+
+def points(panel: int | str, name: str, x: Any, y: Any, low: Any = None, high: Any = None) -> list[Row]:
+    """Rows of one series."""
+    nothing = np.full(len(x), math.nan)
+    low, high = (nothing if value is None else value for value in (low, high))
+    return [(panel, name, *map(float, row)) for row in zip(x, y, low, high, strict=True)]
+
+
+# Drawing of series. Whatever is no series (a diagonal, a level to compare with) is drawn by guide_* and carries GUIDE as its id.
+
+GUIDE = "guide"
+
+
+def line(axis: Any, i: int, series: Series, label: str | None = None, **look: Any) -> None:
+    axis.plot(series.x, series.y, label=label, **{**style(i % 6), **look})
+
+
+def band(axis: Any, i: int, series: Series) -> None:
+    axis.fill_between(series.x, series.low, series.high, color=COLOURS[i % 6], alpha=0.18, lw=0)
+
+
+def marks(axis: Any, i: int, series: Series, label: str | None = None, **look: Any) -> None:
+    """Marks with their intervals; hollow from the seventh series on, so that colour, shape and filling tell twelve apart."""
+    shape = {"fmt": MARKERS[i % 6], "color": COLOURS[i % 6], "ms": 5, "capsize": 2, "mfc": COLOURS[i % 6] if i < 6 else "white"}
+    ends = np.abs(np.stack([series.y - series.low, series.high - series.y]))
+    error = None if np.isnan(ends).all() else np.nan_to_num(ends)
+    axis.errorbar(series.x, series.y, error, label=label, **{**shape, **look})
+
+
+def guide(axis: Any, level: float, text: str = "", x: float = 0.01, **look: Any) -> None:
+    """A horizontal line to compare with, and a word at its left end (x: share of the width)."""
+    axis.axhline(level, gid=GUIDE, **{"color": "0.4", "lw": 0.9, **look})
+    if text:
+        axis.annotate(
+            text, (x, level), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", color="0.3", fontsize=8
+        )
+
+
+def diagonal(axis: Any, low: float, high: float, label: str | None = None) -> None:
+    axis.plot([low, high], [low, high], color="0.4", lw=1, gid=GUIDE, label=label)
+
+
+def ticks(axis: Any, which: str, values: Sequence[float]) -> None:
+    """These ticks alone, written plainly, as on a logarithmic axis."""
+    one = axis.xaxis if which == "x" else axis.yaxis
+    one.set_ticks(list(values), [f"{value:g}" for value in values])
+    one.set_minor_locator(ticker.NullLocator())
+
+
+def write_figure(name: str, drawing: Any, folder: Path, pdf: bool = True) -> list[Path]:
+    """NAME.png and NAME.pdf. No date and no version go into them: the same numbers give the same bytes."""
+    written = [write_whole(folder / f"{name}.png", partial(drawing.savefig, dpi=DPI, metadata={"Software": None}))]
+    if pdf:
+        bare = {"CreationDate": None, "Creator": None, "Producer": None}
+        written.append(write_whole(folder / f"{name}.pdf", partial(drawing.savefig, metadata=bare)))
+    plt.close(drawing)
+    return written
+
+
+def make_figure(module: Any, name: str, files: Files, folder: Path) -> list[Path]:
+    """Numbers from result files, written as NAME.csv; drawn from that to NAME.png and NAME.pdf. Raises UserError."""
+    numbers: Numbers = module.numbers(files)
+    written = [write_csv(folder / f"{name}.csv", HEADER, numbers.rows())]
+    with styled():
+        return written + write_figure(name, module.draw(numbers), folder)

@@ -1,0 +1,65 @@
+"""Reading of sweep.csv: runs on small images that differ in one choice, and gains over unguided images paired by seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from command_line.drawing import COLOURS, MARKERS, new_figure
+from command_line.statistics import mean_interval
+from figures.figure import GUIDE, Numbers, Row
+from figures.inputs import Columns, Files, where
+
+TABLE = "digits-ablations/sweep.csv"
+SETTINGS = "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attack eps 0.15, PGD-20 on 1,197 test images, 3 seeds"
+FIRST = "loss"
+"""The run with the unguided images that others are compared with."""
+
+
+def read_sweep(files: Files, *described: str) -> Columns:
+    """The columns that figures use, those named of the description too."""
+    return files.columns(TABLE, " ".join(("seed n_synthetic robust_accuracy", *described)), text="run method")
+
+
+def by_seed(data: Columns, run: str, method: str, column: str = "robust_accuracy") -> dict[int, float]:
+    of = where(data, run=run, method=method)
+    return {int(seed): float(value) for seed, value in zip(data["seed"][of], data[column][of], strict=True)}
+
+
+def gain(data: Columns, run: str, method: str) -> tuple[float, float, float]:
+    """Robust accuracy minus that with unguided images of the first run: mean over seeds, 95 % interval."""
+    ours, base = by_seed(data, run, method), by_seed(data, FIRST, "unguided")
+    return mean_interval([ours[seed] - base[seed] for seed in ours if seed in base])
+
+
+def gain_rows(data: Columns, choices: dict[str, tuple[str, str]]) -> list[Row]:
+    """A row a choice, {name: (run, method)}: x the gain, y its place from the top; runs that a smaller sweep lacks are left out."""
+    rows: list[Row] = []
+    for name, (run, method) in choices.items():
+        if by_seed(data, run, method):
+            mean, low, high = gain(data, run, method)
+            rows.append(("gain", name, float(len(rows)), mean, low, high))
+    return rows
+
+
+def draw_gains(numbers: Numbers, title: str) -> Any:
+    """Gains as marks with intervals, a line a choice, from top to bottom."""
+    series = [one for _, one in numbers.all("gain")]
+    figure, (axis,) = new_figure(1, 4.8, 0.9 + 0.27 * len(series))
+    for one in series:
+        look = 0 if one.low[0] > 0 else 1 if one.high[0] < 0 else 3
+        known = np.isfinite(one.low)
+        axis.hlines(one.x[known], one.low[known], one.high[known], color="0.35", lw=1.2)
+        axis.plot(one.y, one.x, MARKERS[look], color=(COLOURS[0], COLOURS[3], "", "0.5")[look], ms=5)
+    axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
+    axis.set_yticks(range(len(series)), [one.name for one in series])
+    axis.set_ylim(len(series) - 0.5, -0.5)
+    axis.set(xlabel="robust accuracy minus unguided", title=title)
+    return figure
+
+
+CAPTION = (
+    "Robust accuracy of an adversarially trained classifier with these synthetic images, minus that with unguided ones; mean and "
+    "95 % interval over paired seeds (Student). Circles lie above zero, squares below, diamonds at neither."
+)

@@ -1,0 +1,109 @@
+"""Keep results as the reference results that are committed: `python figures/keep_reference.py`.
+
+    python figures/keep_reference.py                              # every experiment that results/ has
+    python figures/keep_reference.py gaussian_mixture digits-cpu  # these
+
+Copies the small files that figures read from RESULTS/EXPERIMENT to figures/reference/EXPERIMENT, and notes command, seeds, versions, date
+and checksums in figures/reference/provenance.json. For those who change the experiments; drawing needs none of it.
+Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+
+import tyro
+
+from command_line.command import describe, run_command
+from command_line.output import UserError, file_digest, write_json, write_whole
+from figures.experiments import EXPERIMENTS, REFERENCE, Experiment
+
+MOST_BYTES = 2_000_000
+HELP = "Keep results as reference results."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is kept, and where."""
+
+    experiments: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Experiments to keep (default: those that are there)."""
+    results: Path = Path("results")
+    """Folder with a folder of results an experiment."""
+    out: Path | None = None
+    """Folder for the reference results (default: figures/reference)."""
+
+
+def run(settings: Settings) -> int:
+    """Copy and note; returns the exit status. Raises UserError before anything is copied where something is missing or too large."""
+    print(describe(settings))
+    out = settings.out or REFERENCE
+    for name in settings.experiments:
+        if name not in EXPERIMENTS:
+            near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
+            raise UserError(f"{name}: unknown{f', did you mean {near[0]}?' if near else ''}; use one of {', '.join(EXPERIMENTS)}")
+    names = settings.experiments or tuple(name for name in EXPERIMENTS if (settings.results / name / "summary.json").is_file())
+    if not names:
+        raise UserError(f"--results {settings.results}: holds no results; run an experiment first, for example make demo")
+    kept = {name: files_of(EXPERIMENTS[name], settings.results / name) for name in names}
+    others = [path for name in EXPERIMENTS if name not in kept for path in (out / name).rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in [*others, *(path for paths in kept.values() for path in paths)])
+    if size > MOST_BYTES:
+        raise UserError(f"{size} bytes of reference results: more than {MOST_BYTES}; let the experiments write less for figures")
+    noted = out / "provenance.json"
+    notes: dict[str, Any] = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
+    for name, paths in kept.items():
+        shutil.rmtree(out / name, ignore_errors=True)
+        for path in paths:
+            target = out / name / path.relative_to(settings.results / name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, partial(shutil.copyfile, path))
+        notes[name] = note_of(name, settings.results / name, paths)
+    write_json(noted, notes)
+    print(f"kept {', '.join(kept)}: {size / 1e6:.2f} MB in {out}")
+    return 0
+
+
+def files_of(experiment: Experiment, folder: Path) -> list[Path]:
+    """The files of a run that figures may read, its summary among them. Raises UserError."""
+    summary = folder / "summary.json"
+    if not summary.is_file():
+        raise UserError(f"{summary}: is missing; run {experiment.command()} first")
+    found = [summary, *(path for pattern in experiment.kept for path in sorted(folder.glob(pattern)))]
+    return [path for path in found if path.is_file() and path.name not in experiment.left_out]
+
+
+def note_of(name: str, folder: Path, paths: list[Path]) -> dict[str, Any]:
+    """Command, seeds, versions, date and checksums."""
+    summary = folder / "summary.json"
+    content = json.loads(summary.read_text(encoding="utf-8"))
+    seconds: dict[str, float] = content.get("seconds", {})
+    return {
+        "command": EXPERIMENTS[name].command(bool(content["settings"].get("quick"))),
+        "date": datetime.fromtimestamp(summary.stat().st_mtime, UTC).date().isoformat(),
+        "seed": content["settings"]["seed"],
+        "seeds": content["settings"].get("seeds", 1),
+        "seconds": seconds.get("total", seconds.get("this call")),
+        "versions": content["versions"],
+        "sha256": {str(path.relative_to(folder)): file_digest(path) for path in paths},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit status."""
+    return run_command(Settings, run, HELP, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

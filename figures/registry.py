@@ -1,0 +1,83 @@
+"""All figures and tables, in the order in which the report tells the story."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from figures.figure import Figure
+
+SECTIONS = {
+    "theory_figures": (
+        "accuracy_against_n",
+        "ceiling",
+        "linf_mean",
+        "sample_gap",
+        "frontier",
+        "class_snr",
+        "theory_vs_simulation",
+        "real_data",
+    ),
+    "diffusion_figures": (
+        "samples",
+        "trajectories",
+        "ddim_shrinkage",
+        "price_gain",
+        "prediction",
+        "guided_accuracy",
+        "gain_against_snr",
+        "learners",
+        "rotation",
+        "solvers",
+    ),
+    "image_figures": (
+        "digit_samples",
+        "robust_accuracy",
+        "accuracy_against_synthetic",
+        "ablation_loss",
+        "ablation_window",
+        "ablation_embedding",
+        "ablation_selection",
+        "diversity_robustness",
+    ),
+    "tables": ("theory_checks", "guidance", "images", "ablations"),
+}
+"""Section -> its modules, each figures/SECTION/NAME.py. A figure of one's own is a module there and a line here."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure or a table by name, with its module."""
+
+    name: str
+    section: str
+    module: ModuleType
+
+    @property
+    def figure(self) -> Figure:
+        found: Figure = self.module.FIGURE
+        return found
+
+    @property
+    def is_table(self) -> bool:
+        return self.section == "tables"
+
+
+def entries(names: tuple[str, ...] = ()) -> list[Entry]:
+    """Those named, in the order of the report; all without names."""
+    return [
+        Entry(name, section, importlib.import_module(f"figures.{section}.{name}"))
+        for section, members in SECTIONS.items()
+        for name in members
+        if not names or name in names
+    ]
+
+
+def all_names() -> list[str]:
+    return [name for members in SECTIONS.values() for name in members]
+
+
+def figures_of(experiment: str) -> list[Entry]:
+    """Figures, tables apart, whose results all come from this experiment."""
+    return [e for e in entries() if not e.is_table and all(name.startswith(f"{experiment}/") for name in e.figure.inputs)]

@@ -1,0 +1,123 @@
+"use strict";
+// The explorer: sliders that move the exact curves of law.js. Drawn as SVG, no library; every number is also given as text.
+
+const SVG = "http://www.w3.org/2000/svg";
+const PLOT = { width: 640, height: 380, left: 58, right: 14, top: 12, bottom: 44 };
+const COUNTS = Array.from({ length: 41 }, (_, i) => Math.pow(10, i / 10)); // n = 1 .. 10,000
+
+const SLIDERS = {
+  d: (t) => Math.round(2 * Math.pow(500, t)),
+  norm: (t) => 0.25 * Math.pow(16, t),
+  sigma: (t) => 0.4 * Math.pow(7.5, t),
+  eps: (t) => 3 * t,
+  c: (t) => 0.25 * Math.pow(16, t),
+  n: (t) => Math.round(Math.pow(10, 4 * t)),
+  angle: (t) => 90 * t,
+};
+const DIGITS = { d: 0, norm: 2, sigma: 2, eps: 2, c: 2, n: 0, angle: 0 };
+const UNITS = { angle: "°" };
+
+function settings() {
+  const chosen = {};
+  for (const [name, scale] of Object.entries(SLIDERS)) {
+    const exact = scale(Number(document.getElementById(`slider-${name}`).value) / 1000);
+    chosen[name] = Number(exact.toFixed(DIGITS[name])); // what is shown is what is computed
+  }
+  return chosen;
+}
+
+function element(name, attributes, text) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+const place = {
+  x: (n) => PLOT.left + (PLOT.width - PLOT.left - PLOT.right) * Math.log10(n) / 4,
+  y: (a) => PLOT.top + (PLOT.height - PLOT.top - PLOT.bottom) * (1 - a),
+};
+
+function path(values) {
+  return values.map((a, i) => `${i ? "L" : "M"}${place.x(COUNTS[i]).toFixed(2)} ${place.y(a).toFixed(2)}`).join(" ");
+}
+
+function drawAxes(svg) {
+  for (let a = 0; a <= 1.001; a += 0.2) {
+    svg.append(element("line", { x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: place.y(a), y2: place.y(a), class: "grid" }));
+    svg.append(element("text", { x: PLOT.left - 8, y: place.y(a) + 4, class: "tick", "text-anchor": "end" }, a.toFixed(1)));
+  }
+  for (let power = 0; power <= 4; power++) {
+    const x = place.x(Math.pow(10, power));
+    svg.append(element("line", { x1: x, x2: x, y1: PLOT.top, y2: PLOT.height - PLOT.bottom, class: "grid" }));
+    const text = Math.pow(10, power).toLocaleString("en");
+    svg.append(element("text", { x, y: PLOT.height - PLOT.bottom + 18, class: "tick", "text-anchor": power === 4 ? "end" : "middle" }, text));
+  }
+  svg.append(element("text", { x: (PLOT.left + PLOT.width) / 2, y: PLOT.height - 6, class: "label", "text-anchor": "middle" }, "synthetic samples n"));
+  const turned = { transform: `translate(15 ${PLOT.height / 2 - 10}) rotate(-90)`, class: "label", "text-anchor": "middle" };
+  svg.append(element("text", turned, "mean robust accuracy"));
+}
+
+function show(chosen) {
+  const real = { ...chosen, c: 1, angle: 0 };
+  const curves = {
+    synthetic: COUNTS.map((n) => meanRobustAccuracy({ ...chosen, n })),
+    real: COUNTS.map((n) => meanRobustAccuracy({ ...real, n })),
+  };
+  const here = meanRobustAccuracy(chosen), ceiling = ceilingAccuracy(chosen), optimum = ceilingAccuracy(real);
+  const svg = document.getElementById("explorer-plot");
+  svg.querySelectorAll(":scope > :not(title):not(desc)").forEach((old) => old.remove());
+  drawAxes(svg);
+  for (const [kind, value] of [["optimum", optimum], ["ceiling", ceiling]]) {
+    const y = place.y(value);
+    svg.append(element("line", { x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: y, y2: y, class: `level ${kind}` }));
+  }
+  for (const [kind, values] of Object.entries(curves)) svg.append(element("path", { d: path(values), class: `curve ${kind}` }));
+  svg.append(element("circle", { cx: place.x(chosen.n), cy: place.y(here), r: 5, class: "here" }));
+  const kappa = chosen.c * chosen.norm * Math.sqrt(chosen.n) / chosen.sigma;
+  const written = { accuracy: here, ceiling, optimum, real: meanRobustAccuracy(real), kappa };
+  for (const [name, value] of Object.entries(written)) document.getElementById(`out-${name}`).textContent = value.toFixed(name === "kappa" ? 2 : 4);
+  const worth = document.getElementById("out-worth");
+  worth.textContent = chosen.angle === 0 ? `${(chosen.c * chosen.c).toFixed(2)} real samples` : "no fixed number: the ceiling differs";
+}
+
+let waiting = false;
+function update() {
+  const chosen = settings();
+  for (const [name, value] of Object.entries(chosen)) {
+    const text = `${value.toFixed(DIGITS[name])}${UNITS[name] || ""}`;
+    document.getElementById(`value-${name}`).textContent = text;
+    document.getElementById(`slider-${name}`).setAttribute("aria-valuetext", text);
+  }
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    show(settings());
+  });
+}
+
+// Tables: a click or Enter on a heading sorts by it, again the other way round.
+function sortTable(heading) {
+  const table = heading.closest("table"), body = table.tBodies[0];
+  const column = Array.from(heading.parentNode.children).indexOf(heading);
+  const down = heading.getAttribute("aria-sort") === "ascending";
+  table.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
+  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const key = (row) => row.children[column].dataset.key;
+  const compare = (a, b) => {
+    const [x, y] = [key(a), key(b)], [p, q] = [Number(x), Number(y)];
+    if (x === "" || y === "") return x === y ? 0 : x === "" ? 1 : -1; // empty cells last, either way
+    const order = Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y) : p - q;
+    return down ? -order : order;
+  };
+  Array.from(body.rows).sort(compare).forEach((row) => body.append(row));
+}
+
+document.querySelectorAll(".explorer input").forEach((input) => input.addEventListener("input", update));
+document.getElementById("reset").addEventListener("click", () => {
+  document.querySelectorAll(".explorer input").forEach((input) => { input.value = input.defaultValue; });
+  update();
+});
+document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.parentNode)));
+update();

@@ -1,0 +1,160 @@
+"""report.html: the story from theory to images, every figure with caption, command, settings and spread, sortable tables, the explorer."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from command_line.output import UserError, write_whole
+from figures.experiments import EXPERIMENTS, experiment_of
+from figures.inputs import Files
+from figures.registry import SECTIONS, Entry, entries
+from figures.state import code_digest, forget, remember, what_changed
+from figures.table import sort_key, text_of
+
+HERE = Path(__file__).resolve().parent
+PARTS = ("page.html", "page.css", "law.js", "explorer.js")
+STORY = {
+    "theory_figures": (
+        "Theory: what makes synthetic data good",
+        "For Gaussian classes the robust accuracy of a learner is exact at any number of samples. Class separation and the number"
+        " of samples enter through one number, κ; a rotated class mean sets a ceiling; and learners trained with cross-entropy "
+        "have a best separation, beyond which more of it costs samples.",
+    ),
+    "diffusion_figures": (
+        "Guided diffusion where everything is known",
+        "With exact scores the sampler can be checked to many digits and each guidance compared with the best that any could do. "
+        "Guidance buys distinguishability for distance from the real classes; without anchors it may turn them; fewer steps "
+        "separate them unasked.",
+    ),
+    "image_figures": (
+        "Images: what held, and what did not",
+        "On digits the guidance that separates the classes loses most of what synthetic images had gained. What spreads samples "
+        "out within their classes does not, up to a point; three seeds leave most of the differences from unguided images open.",
+    ),
+    "tables": ("Tables", "Click a heading to sort. Each table also lies beside the figures as csv, Markdown and LaTeX."),
+}
+SLIDERS = (
+    ("d", "dimension d", 371),
+    ("norm", "distance of a class mean from the boundary ‖μ‖", 750),
+    ("sigma", "standard deviation σ", 455),
+    ("eps", "attack radius ε", 167),
+    ("c", "class separation c (1: as real)", 750),
+    ("n", "synthetic samples n", 175),
+    ("angle", "misalignment (angle)", 0),
+)
+MOST_SETTINGS = 12
+
+
+def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) -> bool:
+    """Write OUT/report.html unless it is current; whether it was written. errors: why a figure could not be made, by name."""
+    drawn = out / "drawn"
+    now: dict[str, Any] = {"code": code_digest("figures.report.page"), "parts": [_read(name) for name in PARTS], "errors": errors}
+    now["drawn"] = {e.name: (drawn / ".state" / f"{e.name}.json").read_text() for e in entries() if _is_made(e, drawn)}
+    now["provenance"] = _provenance(files, {name for e in entries() for name in e.figure.inputs})
+    if not force and not what_changed("report", now, out):
+        return False
+    forget("report", out)
+    page = compose(drawn, files, errors, now["provenance"])
+    written = write_whole(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    remember("report", now, out, [written])
+    return True
+
+
+def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) -> str:
+    """The page as text."""
+    contents, sections = [], []
+    for section in SECTIONS:
+        title, words = STORY[section]
+        contents.append(f'<li><a href="#{section}">{html.escape(title.split(":")[0])}</a></li>')
+        blocks = [_block(entry, drawn, files, errors) for entry in entries(SECTIONS[section])]
+        sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]
+    contents.append('<li><a href="#how">How it was made</a></li>')
+    return Template(_read("page.html")).substitute(
+        css=_read("page.css"),
+        law=_read("law.js"),
+        explorer=_read("explorer.js"),
+        contents="\n".join(contents),
+        sliders="\n".join(_slider(*slider) for slider in SLIDERS),
+        sections="\n".join(sections),
+        provenance=provenance,
+    )
+
+
+def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> str:
+    figure, about = entry.figure, html.escape(entry.figure.caption)
+    title = f'<h3 id="{entry.name}">{html.escape(figure.title)}</h3>'
+    if not _is_made(entry, drawn):
+        reason = errors.get(entry.name, "not made; run python figures/regenerate.py")
+        return f'<section class="failed">{title}<p>This figure could not be made: {html.escape(reason)}</p></section>'
+    if entry.is_table:
+        shown = _table(entry, files)
+    else:
+        picture = base64.b64encode((drawn / f"{entry.name}.png").read_bytes()).decode()
+        shown = f'<img alt="{html.escape(figure.title)}. {about}" loading="lazy" src="data:image/png;base64,{picture}">'
+    commands = dict.fromkeys(experiment_of(name).command() for name in figure.inputs)
+    experiments = dict.fromkeys(experiment_of(name).name for name in figure.inputs)
+    seeds = "; ".join(filter(None, (_seeds(files, name) for name in experiments)))
+    made = f"{html.escape(figure.settings)}{', ' if seeds else ''}{seeds}. Data: {' and '.join(f'<code>{c}</code>' for c in commands)}. "
+    made += f"Numbers: <code>drawn/{entry.name}.csv</code>. Redraw: <code>python figures/regenerate.py --only {entry.name}</code>."
+    return f'<figure>{title}{shown}<figcaption>{about}</figcaption><p class="made">{made}</p></figure>'
+
+
+def _table(entry: Entry, files: Files) -> str:
+    rows: list[list[Any]] = entry.module.rows(files)
+    head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in entry.module.HEADER)
+    body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
+    label = html.escape(entry.figure.title)
+    inside = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{inside}</div>'
+
+
+def _cell(cell: Any) -> str:
+    key, text = sort_key(cell), text_of(cell)
+    return f'<td data-key="{html.escape(str(key)) if text else ""}">{html.escape(text)}</td>'
+
+
+def _slider(name: str, label: str, start: int) -> str:
+    value = f'<output id="value-{name}" for="slider-{name}"></output>'
+    box = f'<input type="range" id="slider-{name}" min="0" max="1000" step="1" value="{start}">'
+    return f'<div><label for="slider-{name}"><span>{html.escape(label)}</span>{value}</label>{box}</div>'
+
+
+def _seeds(files: Files, experiment: str) -> str:
+    """How many repetitions an experiment had, from its own summary."""
+    settings = files.summary(experiment).get("settings", {})
+    first, count = settings.get("seed"), settings.get("seeds")
+    return f"seeds {first} to {first + count - 1}" if count and count > 1 else "" if first is None else f"seed {first}"
+
+
+def _provenance(files: Files, inputs: Iterable[str]) -> str:
+    """Command, settings, versions and date of every experiment, as far as its files tell."""
+    path = files.folder / "provenance.json"
+    dates: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    parts = []
+    for name in dict.fromkeys(experiment_of(one).name for one in sorted(inputs)):
+        try:
+            summary = files.summary(name)
+        except UserError as error:
+            parts.append(f"<details><summary>{name}</summary><p>{html.escape(str(error))}</p></details>")
+            continue
+        of = dates.get(name, {})
+        when = f", {of['date']}" if "date" in of else ""
+        facts = {"settings": summary.get("settings", {}), "versions": summary.get("versions", {}), "seconds": of.get("seconds")}
+        lines = html.escape(json.dumps({key: value for key, value in facts.items() if value}, indent=1, ensure_ascii=False))
+        head = f"<code>{html.escape(of.get('command', EXPERIMENTS[name].command()))}</code>{when}"
+        parts.append(f"<details><summary>{name}: {head}</summary><pre><code>{lines}</code></pre></details>")
+    return "\n".join(parts)
+
+
+def _is_made(entry: Entry, drawn: Path) -> bool:
+    return (drawn / ".state" / f"{entry.name}.json").is_file()
+
+
+def _read(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,82 @@
+"""What a figure was made from: it is made anew when that changed, and only then."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from command_line.output import file_digest, write_json
+from command_line.sources import imported, module_path
+from figures.inputs import Files
+from figures.registry import Entry
+
+PACKAGES = ("figures", "command_line")
+DECIDING = ("matplotlib", "seaborn", "numpy", "scipy", "pillow")
+MISSING = "missing"
+
+
+def made_from(entry: Entry, files: Files) -> dict[str, Any]:
+    """Checksums of everything that decides a figure: result files, its own source and that of all modules it imports, versions."""
+    inputs = {}
+    for name in entry.figure.inputs:
+        path = files.folder / name
+        inputs[name] = file_digest(path) if path.is_file() else MISSING
+    writer = "figures.table" if entry.is_table else "figures.figure"
+    return {
+        "inputs": inputs,
+        "code": code_digest(f"figures.{entry.section}.{entry.name}", writer),
+        "settings": asdict(entry.figure),
+        "versions": {package: version(package) for package in DECIDING},
+    }
+
+
+def code_digest(*modules: str) -> str:
+    """Of these modules of the project and all that they import, directly or through others."""
+    paths = {name: module_path(name, PACKAGES) for name in modules}
+    for name in modules:
+        path = paths[name]
+        assert path is not None, name
+        for found in imported(path.read_text(encoding="utf-8"), PACKAGES):
+            paths[found] = module_path(found, PACKAGES)
+    content = {name: path.read_text(encoding="utf-8") for name, path in sorted(paths.items()) if path is not None}
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def what_changed(name: str, now: dict[str, Any], folder: Path) -> str:
+    """Why a figure is not as it would be made now, in words; empty where it is."""
+    missing = [path for path, digest in now.get("inputs", {}).items() if digest == MISSING]
+    if missing:
+        return f"lacks {missing[0]}"
+    try:
+        then = json.loads(_path(name, folder).read_text(encoding="utf-8"))
+        outputs = then["outputs"]
+    except (OSError, ValueError, KeyError):
+        return "not made yet"
+    for part, value in now.items():
+        if then.get(part) != json.loads(json.dumps(value)):
+            return f"{part} changed"
+    for file, digest in outputs.items():
+        path = folder / file
+        if not path.is_file() or file_digest(path) != digest:
+            return f"{file} changed or is gone"
+    return ""
+
+
+def remember(name: str, now: dict[str, Any], folder: Path, written: Sequence[Path]) -> None:
+    path = _path(name, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**now, "outputs": {str(file.relative_to(folder)): file_digest(file) for file in written}})
+
+
+def forget(name: str, folder: Path) -> None:
+    """What is there is no longer known to be current."""
+    _path(name, folder).unlink(missing_ok=True)
+
+
+def _path(name: str, folder: Path) -> Path:
+    return folder / ".state" / f"{name}.json"

@@ -1,0 +1,37 @@
+"""All ablations on digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from figures.figure import Figure
+from figures.image_figures.ablations import SETTINGS, TABLE, by_seed, gain, read_sweep
+from figures.inputs import Files
+from figures.table import Spread
+from figures.tables.images import spread
+
+FIGURE = Figure(
+    "All ablations on digits",
+    "Mean (standard deviation over seeds) of robust accuracy, and its gain over 2,000 unguided images, paired by seed, with the "
+    "95 % interval (Student). The intervals are not corrected for their number.",
+    (TABLE,),
+    SETTINGS,
+)
+DESCRIBED = ("class_snr", "within_class_diversity", "label_error")
+HEADER = ("run", "method", "synthetic", "PGD-20", "minus unguided", "class SNR", "diversity", "label error")
+
+
+def rows(files: Files) -> list[list[Any]]:
+    data = read_sweep(files, *DESCRIBED)
+    found = []
+    for run, method in dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True)):
+        mean, low, high = gain(data, run, method)
+        if (run, method) == ("loss", "unguided"):
+            mean = low = high = float("nan")
+        count = int(next(iter(by_seed(data, run, method, "n_synthetic").values())))
+        robust = np.array(list(by_seed(data, run, method).values()))
+        described = [spread(np.array(list(by_seed(data, run, method, name).values()))) for name in DESCRIBED]
+        found.append([run, method, count, spread(robust), Spread(mean, low=low, high=high), *described])
+    return found

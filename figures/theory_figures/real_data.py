@@ -1,0 +1,82 @@
+"""Predicted and measured robust accuracy on a real table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from command_line.drawing import COLOURS, MARKERS, PANEL_WIDTH
+from figures.figure import Figure, Numbers, diagonal, line, marks, points
+from figures.inputs import Files, where
+
+TABLE, CURVE = "gaussian_mixture/real_data.csv", "gaussian_mixture/real_data_learning_curve.csv"
+FIGURE = Figure(
+    "Predictions on real data",
+    "Robust accuracy that theory predicts from one half of a real table (lines) and that fitted classifiers measure on the other "
+    "half, attacked exactly (marks, ± 2 standard errors): against the attack radius, all attacks at once, and averaging against "
+    "its samples.",
+    (TABLE, CURVE),
+    "breast-cancer (569 rows, 30 features), one split, seed 0",
+)
+ALL, LEARNING = "all attacks", "averaging against its samples"
+PREDICTED = ", predicted"
+
+
+def numbers(files: Files) -> Numbers:
+    data = files.columns(TABLE, "p eps predicted measured standard_error", text="data classifier")
+    curve = files.columns(CURVE, "p eps n predicted measured standard_error", text="data")
+    norms = np.unique(data["p"])
+    rows = []
+    for p in norms:
+        panel = f"{norm_name(p)} attack"
+        for name in dict.fromkeys(data["classifier"].tolist()):
+            of = where(data, p=p, classifier=name)
+            rows += points(panel, name + PREDICTED, data["eps"][of], data["predicted"][of])
+            rows += _measured(panel, name, data["eps"][of], data, of)
+    for name in dict.fromkeys(data["classifier"].tolist()):
+        of = where(data, classifier=name)
+        rows += points(ALL, name, data["predicted"][of], data["measured"][of])
+    for p, eps in dict.fromkeys(zip(curve["p"].tolist(), curve["eps"].tolist(), strict=True)):
+        of, name = where(curve, p=p, eps=eps), f"{norm_name(p)}, ε = {eps:.2g}" if eps else "no attack"
+        if eps or p == curve["p"][0]:  # eps = 0 is the same in every norm: shown once
+            rows += points(LEARNING, name + PREDICTED, curve["n"][of], curve["predicted"][of])
+            rows += _measured(LEARNING, name, curve["n"][of], curve, of)
+    return Numbers.of(rows)
+
+
+def _measured(panel: str, name: str, x: Any, data: Any, of: Any) -> list[Any]:
+    y, reach = data["measured"][of], 2 * data["standard_error"][of]
+    return points(panel, name, x, y, y - reach, y + reach)
+
+
+def norm_name(p: float) -> str:
+    return r"$\ell_\infty$" if np.isinf(p) else rf"$\ell_{p:g}$"
+
+
+def draw(numbers: Numbers) -> Any:
+    panels = numbers.panels()
+    down = -(-len(panels) // 2)
+    figure, grid = plt.subplots(down, 2, figsize=(2 * PANEL_WIDTH, 2.9 * down), layout="constrained", squeeze=False)
+    for spare in list(grid.flat)[len(panels) :]:
+        spare.set_visible(False)
+    for axis, panel in zip(grid.flat, panels, strict=False):
+        if panel == ALL:
+            for i, series in numbers.all(ALL):
+                axis.plot(series.x, series.y, MARKERS[i], color=COLOURS[i], ms=3.5)
+            diagonal(axis, 0, 1)
+            axis.set(xlabel="predicted robust accuracy", ylabel="measured", title=panel)
+            continue
+        for i, name in enumerate(name for name in numbers.names(panel) if not name.endswith(PREDICTED)):
+            line(axis, i, numbers.series(panel, name + PREDICTED))
+            marks(axis, i, numbers.series(panel, name), name, ms=3.5)
+        axis.set(ylabel="robust accuracy", xlabel="attack radius ε (feature standard deviations)")
+        axis.set_title(panel)
+    if LEARNING in panels:
+        last = list(grid.flat)[len(panels) - 1]
+        last.set(xlabel="training samples n", xscale="log", ylabel="balanced robust accuracy")
+        last.legend(fontsize=6.5, loc="lower right")
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return figure

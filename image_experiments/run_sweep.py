@@ -1,0 +1,209 @@
+"""Many runs of run_cifar.py from one design file: `python image_experiments/run_sweep.py`.
+
+    python image_experiments/run_sweep.py                                   # ablations on digits, 3 seeds, about 40 minutes on 2 cores
+    python image_experiments/run_sweep.py --design MINE.toml --out results/mine
+
+A design is a TOML file: `base`, arguments of run_cifar.py that all runs share; and for each run a table [run.NAME] with `methods` and
+`arguments`. Runs begin with what the first one has made (links, no copies), so only what a run changes is made anew. The same command goes
+on where it was interrupted. Writes OUT/sweep.csv (a row a run, method, seed and attack: settings, accuracies, description of the synthetic
+images), OUT/summary.json, and in OUT/runs/NAME what run_cifar.py writes.
+Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+
+from command_line.command import describe, run_command, versions
+from command_line.output import UserError, prepare_folder, write_csv, write_json
+
+DESIGNS = Path(__file__).resolve().parent / "designs"
+SHARED = ("stages", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes")
+OURS = ("--out", "--seed", "--seeds", "--workers", "--methods", "--dry-run")
+HELP = "Runs of run_cifar.py from a design file, gathered in one table."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result, but for workers."""
+
+    design: Path = DESIGNS / "digits-ablations.toml"
+    """The design file."""
+    seeds: int = 3
+    """Independent repetitions of every run."""
+    seed: int = 0
+    """First seed."""
+    quick: bool = False
+    """One seed, the first three methods of the first run and two more runs: does the design work?"""
+    workers: int = 0
+    """Processes (0: one a core); does not change the results."""
+    out: Path | None = None
+    """Folder for the results (default: results/DESIGN)."""
+    dry_run: bool = False
+    """Print the resolved settings and what would be run, then stop."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of run_cifar.py."""
+
+    name: str
+    methods: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+
+
+def read_design(path: Path) -> tuple[tuple[str, ...], list[Run]]:
+    """(arguments of all runs, runs) of a design file. Raises UserError naming what is wrong with it."""
+    try:
+        design = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"--design {path}: cannot be read ({error.strerror}); name a TOML file, for example one of {DESIGNS}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--design {path}: is not TOML ({error}); mend that line") from None
+    _check_names(path, "the design", design, ("base", "run"))
+    tables = design.get("run", {})
+    if not isinstance(tables, dict) or not tables:
+        raise UserError(f"--design {path}: holds no run; add a table [run.NAME] with methods = [...]")
+    runs = []
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UserError(f"--design {path}: run.{name} must be a table [run.{name}] with methods = [...]")
+        _check_names(path, f"[run.{name}]", table, ("methods", "arguments"))
+        methods, arguments = (_texts(path, f"[run.{name}] {key}", table.get(key, [])) for key in ("methods", "arguments"))
+        if not methods:
+            raise UserError(f'--design {path}: [run.{name}] names no methods; add methods = ["unguided"]')
+        runs.append(Run(name, methods, arguments))
+    base = _texts(path, "base", design.get("base", []))
+    for argument in (*base, *(text for run in runs for text in run.arguments)):
+        if argument.partition("=")[0] in OURS:
+            raise UserError(
+                f"--design {path}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments"
+            )
+    return base, runs
+
+
+def _check_names(path: Path, where: str, table: dict[str, Any], known: tuple[str, ...]) -> None:
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f", did you mean {near[0]}?" if near else ""
+            raise UserError(f"--design {path}: {where} has {name}{meant}; known are {', '.join(known)}")
+
+
+def _texts(path: Path, where: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise UserError(f'--design {path}: {where} must be a list of texts, for example ["--synthetic", "250"]')
+    return tuple(value)
+
+
+def run(settings: Settings) -> int:
+    """Run what the design lists and gather it; returns the exit status."""
+    begin = time.perf_counter()
+    for name, value, least in (("seeds", settings.seeds, 1), ("seed", settings.seed, 0), ("workers", settings.workers, 0)):
+        if not least <= value <= 2**31:
+            raise UserError(f"--{name} {value}: must lie in {least} .. 2^31")
+    base, runs = read_design(settings.design)
+    if settings.quick:
+        runs = [replace(runs[0], methods=runs[0].methods[:3]), *runs[1:3]]
+        settings = replace(settings, seeds=1)
+    out = settings.out or Path("results") / settings.design.stem
+    settings = replace(settings, out=out)
+    print(describe(settings))
+    if settings.dry_run:
+        for one in runs:
+            print(f"would run {one.name}: {' '.join((*base, *one.arguments))} --methods {' '.join(one.methods)}")
+        print(f"would write to {out}")
+        return 0
+    from image_experiments.run_cifar import main as run_cifar
+
+    prepare_folder(out)
+    for i, one in enumerate(runs):
+        print(f"\n=== {one.name}: run {i + 1} of {len(runs)}")
+        folder = out / "runs" / one.name
+        if i:
+            link_stages(out / "runs" / runs[0].name, folder)
+        arguments = [*base, *one.arguments, "--seeds", str(settings.seeds), "--seed", str(settings.seed), "--out", str(folder)]
+        arguments += ["--workers", str(settings.workers), "--methods", *one.methods]
+        status = run_cifar(arguments)
+        if status:
+            print(f"error: run {one.name} of {settings.design} ended with status {status}; see above", file=sys.stderr)
+            return status
+    header, rows = gather([(one.name, out / "runs" / one.name) for one in runs])
+    write_csv(out / "sweep.csv", header, rows)
+    seconds = round(time.perf_counter() - begin, 2)
+    settings = replace(settings, design=Path(settings.design.name))  # the same file whatever the folder it was called from
+    summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
+    summary |= {"runs": {one.name: asdict(one) for one in runs}, "seconds": {"this call": seconds}}
+    write_json(out / "summary.json", summary)
+    print(f"wrote {out}/sweep.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
+    return 0
+
+
+def link_stages(source: Path, target: Path) -> None:
+    """Give a run that has not begun what another has made: hard links, safe because every file is replaced and never changed."""
+    if target.exists():
+        return
+    making = target.with_name(f".{target.name}.{os.getpid()}")
+    for part in SHARED:
+        if (source / part).is_dir():
+            shutil.copytree(source / part, making / part, copy_function=_link)
+    if making.exists():
+        making.rename(target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+
+
+def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]]:
+    """(header, rows) of sweep.csv: settings of the run, its metrics.csv, and the columns of its description.csv (nan without images)."""
+    from command_line.drawing import read_columns
+
+    settings = ("window_low", "window_high", "at", "head", "surplus", "criterion", "order")
+    rows: list[dict[str, Any]] = []
+    for name, folder in runs:
+        chosen = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["settings"]
+        low, high = chosen["generation.window"] or (0, chosen["diffusion.timesteps"])
+        values = (low, high, *(chosen[f"{p}.{n}"] for p, n in (("generation", "at"), ("generation", "head"))))
+        values += tuple(chosen[f"selection.{n}"] for n in ("surplus", "criterion", "order"))
+        about = {"run": name} | dict(zip(settings, values, strict=True))
+        described = records(read_columns(folder / "description.csv"))
+        of = {(row["method"], row["seed"]): row for row in described}
+        for row in records(read_columns(folder / "metrics.csv")):
+            rows.append(about | row | of.get((row["method"], row["seed"]), {}))
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    return header, [[row.get(name, math.nan) for name in header] for row in rows]
+
+
+def records(columns: Any) -> list[dict[str, Any]]:
+    """A dictionary a row; whole numbers as such."""
+    names = list(columns)
+    rows = zip(*(columns[name].tolist() for name in names), strict=True)
+    return [{n: int(v) if n in ("seed", "n_real", "n_synthetic") else v for n, v in zip(names, row, strict=True)} for row in rows]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit status."""
+    return run_command(Settings, run, HELP, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
