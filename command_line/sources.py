@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import importlib.util
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +22,13 @@ def imported(source: str, packages: tuple[str, ...]) -> set[str]:
                 found.add(name)
                 waiting.append(path.read_text(encoding="utf-8"))
     return found
+
+
+def digest_of(source: str, packages: tuple[str, ...]) -> str:
+    """Checksum of a source and of every module of these packages that it imports, directly or through others."""
+    paths = {name: module_path(name, packages) for name in sorted(imported(source, packages))}
+    content = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path is not None}
+    return hashlib.sha256(json.dumps([source, content]).encode()).hexdigest()
 
 
 def _named(tree: ast.AST) -> Iterable[str]:

@@ -111,17 +111,19 @@ def run(settings: Settings) -> int:
         return 0
     prepare_folder(drawn)
     outcomes = make_all(stale, settings, drawn)
-    built, failed = len(stale), [outcome for outcome in outcomes if outcome.error]
-    kept = len(chosen) - built
+    failed = [outcome for outcome in outcomes if outcome.error]
+    built = len(stale) - len(failed)
+    kept = len(chosen) - len(stale)
     if not settings.only or REPORT in settings.only:
         from figures.report.page import make_report
 
-        made = make_report(settings.out, files, settings.force, {outcome.name: outcome.error for outcome in failed})
-        built, kept = built + made, kept + (not made)
+        made, wrong = make_report(settings.out, files, settings.force, {outcome.name: outcome.error for outcome in failed})
+        built, kept = built + (made and not wrong), kept + (not made and not wrong)
+        failed += [Outcome(REPORT, error, 0.0) for error in wrong]
     for outcome in failed:
         print(f"failed {outcome.name}: {outcome.error}", file=sys.stderr)
     print(
-        f"{built - len(failed)} built, {kept} kept, {len(failed)} failed in {time.perf_counter() - begin:.1f} s; "
+        f"{built} built, {kept} kept, {len(failed)} failed in {time.perf_counter() - begin:.1f} s; "
         f"figures and tables in {drawn}, report in {settings.out / 'report.html'}"
     )
     return int(bool(failed))

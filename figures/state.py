@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line.output import file_digest, write_json
-from command_line.sources import imported, module_path
+from command_line.sources import digest_of
 from figures.inputs import Files
 from figures.registry import Entry
 
@@ -37,14 +36,7 @@ def made_from(entry: Entry, files: Files) -> dict[str, Any]:
 
 def code_digest(*modules: str) -> str:
     """Of these modules of the project and all that they import, directly or through others."""
-    paths = {name: module_path(name, PACKAGES) for name in modules}
-    for name in modules:
-        path = paths[name]
-        assert path is not None, name
-        for found in imported(path.read_text(encoding="utf-8"), PACKAGES):
-            paths[found] = module_path(found, PACKAGES)
-    content = {name: path.read_text(encoding="utf-8") for name, path in sorted(paths.items()) if path is not None}
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return digest_of("\n".join(f"import {name}" for name in modules), PACKAGES)
 
 
 def what_changed(name: str, now: dict[str, Any], folder: Path) -> str:

@@ -39,7 +39,7 @@ except ModuleNotFoundError as error:
         f"error: the package {error.name} is missing; in a clone of the project: pip install -e '.[diffusion,diffusers,images]'"
     )
 
-OURS = ("stages", "unfinished", "shards", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes")
+OURS = ("stages", "unfinished", "shards", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes", "mosaics")
 UNRENAMED = re.compile(r"\..+\.\d+\.\w+")  # files are written under such a name, .NAME.PROCESS.SUFFIX, then renamed
 HELP = "Generate, select, adversarially train, evaluate: robust accuracy with real, unguided and guided synthetic images."
 

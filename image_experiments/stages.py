@@ -7,10 +7,8 @@ checkpoints lie in OUT/unfinished/NAME-FINGERPRINT, so a checkpoint can never me
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-import importlib.util
 import inspect
 import json
 import shutil
@@ -25,6 +23,7 @@ from typing import Any
 import torch
 
 from command_line.output import UserError, file_digest, write_json
+from command_line.sources import digest_of
 from contrastive_dp.processes import ALONE, Processes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -205,34 +204,4 @@ def source_digest(path: Path) -> str:
 def code_digest(function: Callable[..., Any]) -> str:
     """Checksum of a function's source and of every module of the project that it imports, directly or through others."""
     source = textwrap.dedent(inspect.getsource(function))
-    content = {name: module_path(name).read_text(encoding="utf-8") for name in sorted(imported(source))}  # type: ignore[union-attr]
-    return hashlib.sha256(json.dumps([source, content]).encode()).hexdigest()
-
-
-def imported(source: str) -> set[str]:
-    """Names of the project's modules that this source imports, directly or through others."""
-    found: set[str] = set()
-    waiting = [source]
-    while waiting:
-        for node in ast.walk(ast.parse(waiting.pop())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                path = module_path(name)
-                if path is not None and name not in found:
-                    found.add(name)
-                    waiting.append(path.read_text(encoding="utf-8"))
-    return found
-
-
-@functools.cache
-def module_path(name: str) -> Path | None:
-    """File of a module of the project, None for anything else."""
-    if name.split(".", maxsplit=1)[0] not in OURS:
-        return None
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        return None
-    return Path(spec.origin) if spec is not None and spec.origin else None
+    return digest_of(source, OURS)

@@ -48,7 +48,7 @@ def draw(numbers: Numbers) -> Any:
             series, i = numbers.series(panel, name), GROUPS.index(name)
             axis.plot(series.x, series.y, MARKERS[i], color=COLOURS[i], ms=4, alpha=0.8, label=name)
             known = np.isfinite(series.low)
-            axis.vlines(series.x[known], np.maximum(series.low[known], 1e-3), series.high[known], color="0.4", lw=0.8)
+            axis.vlines(series.x[known], series.low[known], series.high[known], color="0.4", lw=0.8)
         inside = numbers.columns["panel"] == panel
         values = np.concatenate([numbers.columns["x"][inside], numbers.columns["y"][inside]])
         low, high = float(np.nanmin(values)) * 0.8, float(np.nanmax(values)) * 1.25

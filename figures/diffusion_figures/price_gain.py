@@ -9,7 +9,7 @@ from matplotlib import ticker
 
 from command_line.drawing import COLOURS, MARKERS, new_figure
 from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, in_design, is_study
-from figures.figure import GUIDE, Figure, Numbers, points
+from figures.figure import Figure, Numbers, points
 from figures.inputs import Files
 
 TABLE, FRONTIER = "guided_diffusion/prediction.csv", "guided_diffusion/frontier.csv"
@@ -39,7 +39,7 @@ def draw(numbers: Numbers) -> Any:
     figure, (axis,) = new_figure(1, 7.0, 3.6)
     (kind,) = numbers.panels()
     bound = numbers.series(kind, BOUND)
-    axis.plot(bound.x, bound.y, color="black", lw=2, label=BOUND, gid=GUIDE + "-series")
+    axis.plot(bound.x, bound.y, color="black", lw=2, label=BOUND)
     for i, name in enumerate(name for name in numbers.names(kind) if name != BOUND):
         series, colour = numbers.series(kind, name), COLOURS[i % 6]
         look = {"color": colour, "marker": MARKERS[i % 6], "ms": 5, "mec": "black", "ls": "-" if i < 6 else "--", "lw": 1}

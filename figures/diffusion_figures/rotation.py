@@ -18,7 +18,7 @@ FIGURE = Figure(
     "the window of timesteps guided (0 is almost clean). Right: rotated batches stay on the ceiling of T3, however far apart "
     "their classes are.",
     (TABLE, CEILING),
-    "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, l_2 attack ε = 0.3, 20 seeds",
+    "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, l_2 attack ε = 0.3",
 )
 NAMES = {
     ("supervised", "xt"): "unanchored, sees the noisy state",

@@ -16,7 +16,7 @@ FIGURE = Figure(
     "Generated samples (small marks), their class means (crosses) and the real classes (ellipses at 1 and 2 standard deviations)."
     " Guidance moves the classes apart; a loss without anchors that sees the noisy state also rotates them.",
     (TABLE, CLASSES),
-    "DDIM, 50 steps, exact score, seed 0",
+    "DDIM, 50 steps, exact score, samples of the first seed",
 )
 TURN = np.linspace(0, 2 * np.pi, 61)
 

@@ -16,7 +16,7 @@ FIGURE = Figure(
     "Trajectories from noise to the classes",
     "Paths of 24 samples through the 50 steps of DDIM, coloured by class, which their ends (marks) also tell apart.",
     (TABLE,),
-    "DDIM, 50 steps, exact score, seed 0",
+    "DDIM, 50 steps, exact score, samples of the first seed",
 )
 
 

@@ -12,7 +12,7 @@ from figures.figure import GUIDE, Numbers, Row
 from figures.inputs import Columns, Files, where
 
 TABLE = "digits-ablations/sweep.csv"
-SETTINGS = "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attack eps 0.15, PGD-20 on 1,197 test images, 3 seeds"
+SETTINGS = "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attack eps 0.15, PGD-20 on 1,197 test images"
 FIRST = "loss"
 """The run with the unguided images that others are compared with."""
 

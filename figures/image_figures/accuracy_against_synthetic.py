@@ -17,7 +17,7 @@ FIGURE = Figure(
     "Robust accuracy of a classifier trained adversarially on 300 real images and n synthetic ones; mean and 95 % interval over "
     "seeds (Student). The line below is real images alone.",
     (TABLE,),
-    "scikit-learn's digits, l_inf attack eps 0.15, PGD-20 on 1,197 test images, 3 seeds",
+    "scikit-learn's digits, l_inf attack eps 0.15, PGD-20 on 1,197 test images",
 )
 METHODS = {"unguided": "unguided", "infonce-0.3": "InfoNCE, .3", "noise-0.1": "unguided with noise .1"}
 

@@ -25,7 +25,7 @@ FIGURE = Figure(
     "Eight images of each class, a row a class: real digits, and what the same diffusion model makes without guidance, with noise"
     " added, and with guidance that spreads samples out (InfoNCE) or separates the classes (class-anchored).",
     tuple(f"digits-cpu/mosaics/{method}.png" for method in METHODS),
-    "scikit-learn's digits, 8x8 pixels, DDIM 25 steps, guided for t < 700 at the denoised estimate, seed 0",
+    "scikit-learn's digits, 8x8 pixels, DDIM 25 steps, guided for t < 700 at the denoised estimate, samples of the first seed",
 )
 
 

@@ -44,8 +44,8 @@ def numbers(files: Files) -> Numbers:
                 continue
             x, y = (np.mean(list(by_seed(data, run, method, name).values())) for name in (column, "robust_accuracy"))
             rows.append((panel, kind_of(method), float(x), float(y)))
-    order = list(KINDS)
-    return Numbers.of(sorted(rows, key=lambda row: (row[0], order.index(row[1]), row[2])))
+    panels, kinds = list(COLUMNS.values()), list(KINDS)
+    return Numbers.of(sorted(rows, key=lambda row: (panels.index(row[0]), kinds.index(row[1]), row[2])))
 
 
 def draw(numbers: Numbers) -> Any:

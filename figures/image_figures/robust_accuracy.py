@@ -16,7 +16,7 @@ FIGURE = Figure(
     "Robust accuracy of classifiers trained adversarially on 300 real digits and 2,000 synthetic ones, under PGD on all test "
     "images and under AutoAttack on the first 200. Circles are seeds, bars their mean.",
     (TABLE,),
-    "scikit-learn's digits, l_inf attack eps 0.15, 3 seeds",
+    "scikit-learn's digits, l_inf attack eps 0.15",
 )
 
 

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,6 +17,7 @@ from figures.inputs import Files
 from figures.registry import SECTIONS, Entry, entries
 from figures.state import code_digest, forget, remember, what_changed
 from figures.table import sort_key, text_of
+from figures.tables import ablations
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("page.html", "page.css", "law.js", "explorer.js")
@@ -34,8 +36,8 @@ STORY = {
     ),
     "image_figures": (
         "Images: what held, and what did not",
-        "On digits the guidance that separates the classes loses most of what synthetic images had gained. What spreads samples "
-        "out within their classes does not, up to a point; three seeds leave most of the differences from unguided images open.",
+        "The same guidance on images: is it separation that helps a classifier, as the method's name says, or diversity within the "
+        "classes?",
     ),
     "tables": ("Tables", "Click a heading to sort. Each table also lies beside the figures as csv, Markdown and LaTeX."),
 }
@@ -51,19 +53,22 @@ SLIDERS = (
 MOST_SETTINGS = 12
 
 
-def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) -> bool:
-    """Write OUT/report.html unless it is current; whether it was written. errors: why a figure could not be made, by name."""
+def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) -> tuple[bool, list[str]]:
+    """Write OUT/report.html unless it is current: whether it was written, and what is wrong with the experiments' summaries.
+
+    errors: why a figure could not be made, by name.
+    """
     drawn = out / "drawn"
     now: dict[str, Any] = {"code": code_digest("figures.report.page"), "parts": [_read(name) for name in PARTS], "errors": errors}
     now["drawn"] = {e.name: (drawn / ".state" / f"{e.name}.json").read_text() for e in entries() if _is_made(e, drawn)}
-    now["provenance"] = _provenance(files, {name for e in entries() for name in e.figure.inputs})
+    now["provenance"], wrong = _provenance(files, {name for e in entries() for name in e.figure.inputs})
     if not force and not what_changed("report", now, out):
-        return False
+        return False, wrong
     forget("report", out)
     page = compose(drawn, files, errors, now["provenance"])
     written = write_whole(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
     remember("report", now, out, [written])
-    return True
+    return True, wrong
 
 
 def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) -> str:
@@ -73,6 +78,9 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         title, words = STORY[section]
         contents.append(f'<li><a href="#{section}">{html.escape(title.split(":")[0])}</a></li>')
         blocks = [_block(entry, drawn, files, errors) for entry in entries(SECTIONS[section])]
+        if section == "image_figures":
+            with suppress(UserError):  # said in place of the table
+                words = f"{words} {ablations.finding(files)}"
         sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]
     contents.append('<li><a href="#how">How it was made</a></li>')
     return Template(_read("page.html")).substitute(
@@ -93,7 +101,10 @@ def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> s
         reason = errors.get(entry.name, "not made; run python figures/regenerate.py")
         return f'<section class="failed">{title}<p>This figure could not be made: {html.escape(reason)}</p></section>'
     if entry.is_table:
-        shown = _table(entry, files)
+        try:
+            shown = _table(entry, files)
+        except UserError as error:
+            return f'<section class="failed">{title}<p>This table could not be read: {html.escape(str(error))}</p></section>'
     else:
         picture = base64.b64encode((drawn / f"{entry.name}.png").read_bytes()).decode()
         shown = f'<img alt="{html.escape(figure.title)}. {about}" loading="lazy" src="data:image/png;base64,{picture}">'
@@ -110,7 +121,7 @@ def _table(entry: Entry, files: Files) -> str:
     head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in entry.module.HEADER)
     body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
     label = html.escape(entry.figure.title)
-    inside = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    inside = f'<table id="table-{entry.name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{inside}</div>'
 
 
@@ -127,20 +138,24 @@ def _slider(name: str, label: str, start: int) -> str:
 
 def _seeds(files: Files, experiment: str) -> str:
     """How many repetitions an experiment had, from its own summary."""
-    settings = files.summary(experiment).get("settings", {})
+    try:
+        settings = files.summary(experiment).get("settings", {})
+    except UserError:  # said where the page tells how results were made
+        return ""
     first, count = settings.get("seed"), settings.get("seeds")
     return f"seeds {first} to {first + count - 1}" if count and count > 1 else "" if first is None else f"seed {first}"
 
 
-def _provenance(files: Files, inputs: Iterable[str]) -> str:
-    """Command, settings, versions and date of every experiment, as far as its files tell."""
+def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
+    """Command, settings, versions and date of every experiment, as far as its files tell; and what is wrong with those."""
     path = files.folder / "provenance.json"
     dates: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    parts = []
+    parts, wrong = [], []
     for name in dict.fromkeys(experiment_of(one).name for one in sorted(inputs)):
         try:
             summary = files.summary(name)
         except UserError as error:
+            wrong.append(str(error))
             parts.append(f"<details><summary>{name}</summary><p>{html.escape(str(error))}</p></details>")
             continue
         of = dates.get(name, {})
@@ -149,7 +164,7 @@ def _provenance(files: Files, inputs: Iterable[str]) -> str:
         lines = html.escape(json.dumps({key: value for key, value in facts.items() if value}, indent=1, ensure_ascii=False))
         head = f"<code>{html.escape(of.get('command', EXPERIMENTS[name].command()))}</code>{when}"
         parts.append(f"<details><summary>{name}: {head}</summary><pre><code>{lines}</code></pre></details>")
-    return "\n".join(parts)
+    return "\n".join(parts), wrong
 
 
 def _is_made(entry: Entry, drawn: Path) -> bool:

@@ -17,7 +17,7 @@ FIGURE = Figure(
     "Mean (standard deviation over seeds); gains over unguided images are paired by seed, with 95 % intervals (Student). Class "
     "SNR, diversity and label error in features of a classifier that took no part in the guidance.",
     (TABLE, DESCRIPTION),
-    "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attack eps 0.15, 3 seeds",
+    "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attack eps 0.15",
 )
 DESCRIBED = ("class_snr", "within_class_diversity", "label_error")
 HEADER = ("method", "clean", "PGD-20", "AutoAttack", "PGD-20 minus unguided", "class SNR", "within-class diversity", "label error")

@@ -14,7 +14,6 @@ FIGURE = Figure(
     "Theory against simulation, quantity by quantity",
     "Comparisons of each quantity with a simulation, the mean of z = (simulation − theory)/standard error and the largest abs(z).",
     (TABLE,),
-    "seed 0",
 )
 HEADER = ("quantity", "comparisons", "mean z", "largest abs(z)")
 

@@ -18,7 +18,7 @@ FIGURE = Figure(
     "half, attacked exactly (marks, ± 2 standard errors): against the attack radius, all attacks at once, and averaging against "
     "its samples.",
     (TABLE, CURVE),
-    "breast-cancer (569 rows, 30 features), one split, seed 0",
+    "breast-cancer (569 rows, 30 features), one split",
 )
 ALL, LEARNING = "all attacks", "averaging against its samples"
 PREDICTED = ", predicted"

@@ -18,7 +18,6 @@ FIGURE = Figure(
     "exactly: z = (simulation − theory)/standard error, sorted, against the quantiles of a standard normal. On the line: no more "
     "than chance.",
     (TABLE,),
-    "268 comparisons, seed 0",
 )
 
 

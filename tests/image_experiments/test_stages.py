@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from command_line.output import UserError
+from command_line.sources import imported
 from image_experiments import stages
 from image_experiments.curves import Curve
 from image_experiments.scheduler import run_all
-from image_experiments.stages import Place, Stage, code_digest, imported, is_current, source_digest
+from image_experiments.stages import OURS, Place, Stage, code_digest, is_current, source_digest
 
 RAN = []
 ERRORS = [Exception()]
@@ -134,22 +135,6 @@ def test_checkpoints_of_other_settings_are_never_met(tmp_path):
     assert not list((tmp_path / "unfinished").iterdir())  # nothing is left behind
 
 
-def test_the_code_of_a_stage_is_what_it_imports_directly_or_not(tmp_path, monkeypatch):
-    package = tmp_path / "image_experiments_copy"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "a.py").write_text("from image_experiments_copy import b\n")
-    (package / "b.py").write_text("import image_experiments_copy.c\nimport numpy\n")
-    (package / "c.py").write_text("X = 1\n")
-    (package / "d.py").write_text("X = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(stages, "OURS", ("image_experiments_copy",))
-    stages.module_path.cache_clear()
-    found = imported("def f(run):\n    from image_experiments_copy.a import thing\n    import torch\n")
-    assert found - {"image_experiments_copy"} == {f"image_experiments_copy.{name}" for name in "abc"}
-    stages.module_path.cache_clear()
-
-
 def test_training_does_not_depend_on_the_code_of_evaluation():
     """A change in the attacks' package code runs the evaluation again, not the diffusion model."""
     from image_experiments import pipeline
@@ -157,7 +142,7 @@ def test_training_does_not_depend_on_the_code_of_evaluation():
     assert code_digest(pipeline.train_diffusion) != code_digest(pipeline.evaluate)
     import inspect
 
-    diffusion = imported(inspect.getsource(pipeline.train_diffusion))
+    diffusion = imported(inspect.getsource(pipeline.train_diffusion), OURS)
     assert "image_experiments.diffusion" in diffusion
     assert "contrastive_dp.training" in diffusion
     assert "image_experiments.evaluation" not in diffusion

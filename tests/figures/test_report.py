@@ -1,0 +1,228 @@
+"""The report in a real browser: no errors, no network, exact numbers under the sliders, keyboard, phone, dark mode; its tables."""
+
+import csv
+import html
+import re
+
+import numpy as np
+import pytest
+
+from figures import table
+from figures.inputs import Files
+from figures.registry import entries
+from figures.report.page import SLIDERS
+from figures.table import Spread, csv_columns, latex, markdown, text_of
+from theory import AveragingLaw, BinaryMixture, misalignment_ceiling
+
+PHONE = {"viewport": {"width": 375, "height": 812}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+
+
+class Page:
+    """The report, open; every word of the console and every request is kept."""
+
+    def __init__(self, browser, report, **options):
+        self.said, self.asked = [], []
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(report.as_uri())
+
+    def slide(self, **positions):
+        """Move sliders to positions of 0 .. 1000, as a user's input does; returns the values that the page then shows."""
+        for name, position in positions.items():
+            script = "([n, p]) => { const s = document.getElementById(n); s.value = p; s.dispatchEvent(new Event('input')); }"
+            self.page.evaluate(script, [f"slider-{name}", str(position)])
+        return self.values()
+
+    def values(self):
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return {name: float(self.text(f"value-{name}").rstrip("°")) for name, _, _ in SLIDERS}
+
+    def text(self, name):
+        return self.page.inner_text(f"#{name}")
+
+    def curve(self, kind):
+        """(n, accuracy) of the points of a drawn curve, from its pixels."""
+        path = self.page.get_attribute(f"#explorer-plot path.curve.{kind}", "d")
+        points = np.array([[float(v) for v in point.split()] for point in re.findall(r"[ML]([\d. -]+)", path)])
+        return 10 ** (4 * (points[:, 0] - 58) / (640 - 58 - 14)), 1 - (points[:, 1] - 12) / (380 - 12 - 44)
+
+
+@pytest.fixture
+def opened(browser, drawn):
+    page = Page(browser, drawn / "report.html", viewport={"width": 1100, "height": 900})
+    yield page
+    page.context.close()
+
+
+def exact(d, norm, sigma, eps, c, n, angle):
+    """theory/'s mean robust accuracy at what the sliders show."""
+    real, turn = np.zeros(int(d)), np.radians(angle)
+    real[0] = norm
+    synthetic = np.zeros(int(d))
+    synthetic[0], synthetic[1] = c * norm * np.cos(turn), c * norm * np.sin(turn) if angle else 0.0
+    return AveragingLaw(BinaryMixture(real, sigma**2), BinaryMixture(synthetic, sigma**2), int(n), eps).mean()
+
+
+def test_it_opens_without_a_word_on_the_console_and_asks_nobody(opened):
+    opened.page.wait_for_load_state("networkidle")
+    assert opened.said == []
+    assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
+    assert opened.page.eval_on_selector_all("figure img", "all => all.length") == 26
+    assert opened.page.eval_on_selector_all("table", "all => all.length") == 4
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_sliders_move_the_curve_to_what_the_theory_gives(opened, seed):
+    """Seven sliders at random, ends included: the number at n and every point of both curves within 1e-3 (measured: 1e-4)."""
+    rng = np.random.default_rng(seed)
+    before = opened.page.get_attribute("#explorer-plot path.curve.synthetic", "d")
+    positions = {name: int(rng.choice([0, 1000, *rng.integers(0, 1001, 6)])) for name, _, _ in SLIDERS}
+    chosen = opened.slide(**positions)
+    assert opened.page.get_attribute("#explorer-plot path.curve.synthetic", "d") != before
+    assert float(opened.text("out-accuracy")) == pytest.approx(exact(**chosen), abs=2e-4)
+    assert float(opened.text("out-real")) == pytest.approx(exact(**chosen | {"c": 1, "angle": 0}), abs=2e-4)
+    real = BinaryMixture(np.eye(int(chosen["d"]))[0] * chosen["norm"], chosen["sigma"] ** 2)
+    ceiling = misalignment_ceiling(real, np.cos(np.radians(chosen["angle"])), chosen["eps"])
+    assert float(opened.text("out-ceiling")) == pytest.approx(ceiling, abs=1e-4)
+    for kind, change in (("synthetic", {}), ("real", {"c": 1, "angle": 0})):
+        n, accuracy = opened.curve(kind)
+        for i in (0, 10, 20, 40):  # n = 1, 10, 100, 10,000: whole numbers, where theory/ has a value
+            expected = exact(**chosen | change | {"n": round(float(n[i]), 0)})
+            assert accuracy[i] == pytest.approx(expected, abs=1e-3), (kind, n[i], chosen)
+    assert opened.said == []
+
+
+def test_the_reference_value_of_the_theory(opened):
+    """d = 20, ||mu|| = 2, sigma = 1, eps = 0.5, n = 5: 0.8162201 at c = 1."""
+    chosen = opened.slide(c=500)
+    assert chosen == {"d": 20, "norm": 2, "sigma": 1, "eps": 0.5, "c": 1, "n": 5, "angle": 0}
+    assert opened.text("out-accuracy") == "0.8162"
+    assert opened.text("out-worth") == "1.00 real samples"
+
+
+def test_the_keyboard_is_enough(opened):
+    """Tab reaches the skip link, every slider, the button and the headings of the tables; arrows move, Enter sorts and resets."""
+    reached = set()
+    for _ in range(60):
+        opened.page.keyboard.press("Tab")
+        reached.add(opened.page.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert {"skip", "reset", *(f"slider-{name}" for name, _, _ in SLIDERS)} <= reached
+    opened.page.focus("#slider-eps")
+    before = opened.text("out-accuracy")
+    for _ in range(60):
+        opened.page.keyboard.press("ArrowRight")
+    assert opened.values()["eps"] == pytest.approx(0.68)
+    assert opened.page.get_attribute("#slider-eps", "aria-valuetext") == "0.68"
+    assert float(opened.text("out-accuracy")) < float(before)
+    opened.page.focus("#reset")
+    opened.page.keyboard.press("Enter")
+    assert opened.values()["eps"] == pytest.approx(0.5)
+    assert opened.text("out-accuracy") == before
+
+
+def column(opened, place):
+    cells = opened.page.eval_on_selector_all(f"#table-images tbody td:nth-child({place})", "all => all.map((c) => c.dataset.key)")
+    return [float(cell) for cell in cells if cell]
+
+
+def test_tables_are_sorted_by_their_headings(opened):
+    heading = "#table-images th:nth-child(3) button"
+    opened.page.focus(heading)
+    opened.page.keyboard.press("Enter")
+    assert column(opened, 3) == sorted(column(opened, 3))
+    opened.page.click(heading)
+    assert column(opened, 3) == sorted(column(opened, 3), reverse=True)
+    assert opened.page.get_attribute("#table-images th:nth-child(3)", "aria-sort") == "descending"
+
+
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, drawn):
+    opened = Page(browser, drawn / "report.html", **PHONE)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 375
+    outside = """all => all.filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.wide'))
+                         .map((e) => e.outerHTML.slice(0, 80))"""
+    assert opened.page.eval_on_selector_all("main *", outside) == []
+    sizes = opened.page.eval_on_selector_all(".controls input", "all => all.map((e) => e.getBoundingClientRect().height)")
+    assert min(sizes) >= 28
+    assert opened.said == []
+    opened.context.close()
+
+
+def contrast(one, two):
+    """WCAG contrast of two colours 'rgb(r, g, b)'."""
+    shades = []
+    for colour in (one, two):
+        channels = [int(v) / 255 for v in re.findall(r"\d+", colour)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        shades.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(shades) + 0.05) / (min(shades) + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_by_day_and_by_night(browser, drawn, scheme):
+    opened = Page(browser, drawn / "report.html", color_scheme=scheme)
+    style = "(e) => { const s = getComputedStyle(e); return [s.color, s.backgroundColor, s.stroke]; }"
+    _, page, _ = opened.page.eval_on_selector("body", style)
+    _, card, _ = opened.page.eval_on_selector(".explorer", style)
+    assert (contrast(page, "rgb(255, 255, 255)") < 1.1) == (scheme == "light")
+    for selector in ("body", "h1", "nav a", ".made", ".results dt", "figcaption"):
+        assert contrast(opened.page.eval_on_selector(selector, style)[0], card) > 4.5, selector
+    for selector in (".curve.synthetic", ".curve.real", ".level.optimum"):
+        assert contrast(opened.page.eval_on_selector(f"#explorer-plot {selector}", style)[2], card) > 3, selector
+    opened.context.close()
+
+
+def test_every_figure_has_caption_command_and_text_for_those_who_do_not_see_it(drawn):
+    page = (drawn / "report.html").read_text(encoding="utf-8")
+    for entry in entries():
+        assert html.escape(entry.figure.title) in page
+        assert html.escape(entry.figure.caption) in page
+        assert f"python figures/regenerate.py --only {entry.name}" in page
+        if not entry.is_table:
+            assert f'<img alt="{html.escape(entry.figure.title)}' in page
+    assert "seeds 0 to 2" in page
+    assert not re.search(r'(src|href)="https?:', page)
+
+
+def test_tables_say_the_same_in_csv_markdown_latex_and_the_page(drawn):
+    from figures.experiments import REFERENCE
+
+    for entry in entries():
+        if not entry.is_table:
+            continue
+        rows = entry.module.rows(Files(REFERENCE))
+        with (drawn / "drawn" / f"{entry.name}.csv").open(newline="", encoding="utf-8") as stream:
+            header, *written = csv.reader(stream)
+        names, lines = csv_columns(entry.module.HEADER, rows)
+        assert header == names
+        for line, expected in zip(written, lines, strict=True):
+            for cell, value in zip(line, expected, strict=True):
+                assert cell == (repr(float(value)) if isinstance(value, float) else str(value))
+        shown = (drawn / "drawn" / f"{entry.name}.md").read_text(encoding="utf-8").splitlines()[2:]
+        for line, row in zip(shown, rows, strict=True):
+            assert line.strip("| ").split(" | ")[0] == text_of(row[0])
+            assert [cell.strip() for cell in line[1:-1].split("|")] == [text_of(cell) for cell in row]
+        tex = (drawn / "drawn" / f"{entry.name}.tex").read_text(encoding="utf-8")
+        assert tex.count(r"\\") == len(rows) + 1
+        assert all(
+            line.count(" & ") == len(header_of) - 1
+            for line in tex.splitlines()
+            if line.endswith(r"\\")
+            for header_of in [entry.module.HEADER]
+        )
+
+
+def test_cells():
+    spread, gain = Spread(0.6658, sd=0.0123), Spread(-0.0808, low=-0.1122, high=-0.0493)
+    assert text_of(spread) == "0.6658 (0.0123)"
+    assert text_of(gain) == "-0.0808 [-0.1122, -0.0493]"
+    assert text_of(Spread(float("nan"))) == ""
+    assert markdown(("a|b", "c"), [["x", spread]]) == "| a\\|b | c |\n| --- | --- |\n| x | 0.6658 (0.0123) |\n"
+    assert r"50\% \& more \_x & $\lambda$ = 0.3 \\" in latex(("50% & more _x", "λ = 0.3"), [])
+    assert csv_columns(("m", "r", "g"), [["x", spread, gain]]) == (
+        ["m", "r", "r sd", "g", "g low", "g high"],
+        [["x", 0.6658, 0.0123, -0.0808, -0.1122, -0.0493]],
+    )
+    assert table.sort_key(gain) == -0.0808
