@@ -42,7 +42,7 @@ docs: $(READY)
 	@echo "docs/_build/html/index.html"
 
 test: $(READY)
-	$(PY) -m pytest -q -m "not slow" $(ARGS)
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(READY)
 	$(PY) -m pytest -q -m slow $(ARGS)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.examples import python_blocks, run_block
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -115,7 +117,7 @@ def test_readme_shows_commands_that_exist():
 
 def python_block(name):
     """The python block of the README that uses this name."""
-    (block,) = [b for b in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if name in b]
+    (block,) = [b for b in python_blocks(ROOT / "README.md") if name in b]
     return block
 
 
@@ -137,17 +139,4 @@ def test_readme_guidance_example_runs():
 
 
 def test_readme_example_gives_the_numbers_it_shows():
-    """Every line `expression  # number` of the theory example evaluates to that number, to the digits shown."""
-    block = python_block("AveragingLaw")
-    names: dict[str, object] = {}
-    shown = 0
-    for line in block.strip().splitlines():
-        code, _, comment = line.partition("#")
-        if "=" in code.split("(")[0] or code.startswith(("import", "from")):
-            exec(code, names)
-        elif number := re.match(r" (\[.*?\]|[\d.]*\d)", comment):
-            expected = ast.literal_eval(number.group(1))
-            digits = len(number.group(1).partition(".")[2]) if isinstance(expected, float) else 9
-            assert eval(code, names) == pytest.approx(expected, abs=10.0**-digits), line
-            shown += 1
-    assert shown == 5
+    assert run_block(python_block("AveragingLaw"), {}) == 5

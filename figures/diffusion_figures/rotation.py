@@ -57,6 +57,7 @@ def draw(numbers: Numbers) -> Any:
     right.plot(bound.x, bound.y, color="black", lw=1, label=BOUND)
     left.set_xticks(range(len(windows)), [window.removeprefix("window ") for window in windows], fontsize=6.5)
     left.set(xlabel="window of timesteps guided", ylabel="alignment (cosine)", title="Who rotates the classes?")
+    right.set_xticks([-1, -0.5, 0, 0.5, 1])
     right.set(xlabel="alignment (cosine)", ylabel="robust accuracy", title="Rotated classes stay at their ceiling")
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2)
     return figure

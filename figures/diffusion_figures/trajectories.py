@@ -33,11 +33,12 @@ def numbers(files: Files) -> Numbers:
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
     figure, axes = new_figure(len(panels), max(1.9 * len(panels), 3.5), 2.5)
+    reach = 1.05 * max(np.abs(numbers.columns[name]).max() for name in ("x", "y"))
     for axis, panel in zip(axes, panels, strict=True):
         for _, series in numbers.all(panel):
             k = int(series.name.split()[1].rstrip(",")) % 6
             axis.plot(series.x, series.y, color=COLOURS[k], lw=0.6, alpha=0.7)
             axis.plot(series.x[-1:], series.y[-1:], MARKERS[k], color=COLOURS[k], ms=3)
-        axis.set_aspect("equal", adjustable="datalim")
+        axis.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
         axis.set_title(two_lines(panel), fontsize=7)
     return figure

@@ -38,7 +38,7 @@ def draw(numbers: Numbers) -> Any:
         for i, series in numbers.all(panel):
             line(axis, i, series)
             marks(axis, i, series, series.name)
-        guide(axis, 0, "unguided")
+        guide(axis, 0, "unguided" if axis is axes[-1] else "", x=0.7)
         axis.set(
             xscale="log",
             xlabel="scale",

@@ -45,7 +45,7 @@ def draw(numbers: Numbers) -> Any:
         if len(series.x):
             line(axis, i, series)
             marks(axis, i, series, name)
-    guide(axis, float(numbers.series(0, "real images alone").y[0]), "real images alone")
+    guide(axis, float(numbers.series(0, "real images alone").y[0]), "real images alone", x=0.65)
     axis.set(xscale="log", xlabel="synthetic images n", ylabel="robust accuracy (PGD-20)")
     shown = [x for x in np.unique(numbers.columns["x"]).tolist() if x > 0]
     ticks(axis, "x", shown)

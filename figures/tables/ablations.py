@@ -41,15 +41,18 @@ def rows(files: Files) -> list[list[Any]]:
 def finding(files: Files) -> str:
     """What the intervals say, in two sentences."""
     above, below, open_ = [], [], 0
-    for run, method, *_, of, _snr, _diversity, _error in rows(files):
-        if math.isnan(of.low):
+    table = rows(files)
+    size = next((row[2] for row in table if row[:2] == [FIRST, "unguided"]), 0)
+    for run, method, count, _, of, *_ in table:
+        if math.isnan(of.low) or count != size:
             continue
         name = f"{method} ({run})" if run != FIRST else method
         above += [name] * (of.low > 0)
         below += [name] * (of.high < 0)
         open_ += of.low <= 0 <= of.high
     return (
-        f"Of {len(above) + len(below) + open_} choices on digits the interval of the gain over unguided images lies above zero for "
-        f"{len(above)} ({', '.join(above) or 'none'}), below for {len(below)} ({', '.join(below) or 'none'}), and holds zero for "
-        f"{open_}. They are 95 % intervals of one choice each: of forty choices without effect about two would seem to have one."
+        f"Of {len(above) + len(below) + open_} choices on digits, each with as many images, the interval of the gain over unguided ones "
+        f"lies above zero for {len(above)} ({', '.join(above) or 'none'}), below for {len(below)} ({', '.join(below) or 'none'}), and "
+        f"holds zero for {open_}. They are 95 % intervals of one choice each: of twenty choices without effect about one would seem to "
+        "have one."
     )

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from PIL import Image
 from scipy.spatial import cKDTree
 
 from command_line.drawing import styled
@@ -18,6 +19,7 @@ from figures.experiments import REFERENCE
 from figures.figure import GUIDE, HEADER, Numbers
 from figures.inputs import Files
 from figures.registry import SECTIONS, entries
+from tests.figures.conftest import ROOT
 
 FIGURES = [name for section, names in SECTIONS.items() if section != "tables" for name in names]
 PINNED = Path(__file__).with_name("numbers.json")
@@ -98,8 +100,6 @@ def test_the_comparison_notices_a_changed_number(drawn):
 
 
 def test_the_pixels_that_are_drawn_are_those_of_the_files(drawn):
-    from PIL import Image
-
     module = module_of("digit_samples")
     with styled():
         figure = module.draw(read_numbers(drawn / "drawn" / "digit_samples.csv"))
@@ -152,3 +152,13 @@ def test_numbers_come_from_the_result_files():
     assert found.y[0] == pytest.approx(np.mean(gains), rel=1e-12)
     reach = 4.302652729911275 * np.std(gains, ddof=1) / np.sqrt(3)  # Student's t, 2 degrees of freedom
     assert found.high[0] - found.y[0] == pytest.approx(reach, rel=1e-9)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "gallery").glob("*.png")), ids=lambda path: path.stem)
+def test_the_pictures_of_the_readme_are_those_that_are_drawn(path, drawn):
+    """Within 2 % of the grey levels, so that a moved pixel is nothing. If not: cp figures/drawn/NAME.png docs/gallery/."""
+    with Image.open(path) as ours, Image.open(drawn / "drawn" / path.name) as theirs:
+        assert ours.size == theirs.size
+        pixels = [np.asarray(image.convert("L"), dtype=float) for image in (ours, theirs)]
+    assert np.abs(pixels[0] - pixels[1]).mean() < 0.02 * 255
+    assert f"docs/gallery/{path.name}" in (ROOT / "README.md").read_text()

@@ -50,6 +50,7 @@ def finish(process):
     return output
 
 
+@pytest.mark.slow
 def test_a_sweep_over_images_with_a_worker_killed_half_way_ends_with_the_same_table(cluster, tmp_path):
     address, workers = cluster
     command = ["image_experiments/run_cifar.py", *SMALL, "--seeds", "2"]

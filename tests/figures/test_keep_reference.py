@@ -1,0 +1,65 @@
+"""Results become the committed ones whole or not at all, with command, seeds, versions, date and checksums."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+
+from figures import keep_reference
+from figures.experiments import EXPERIMENTS, REFERENCE
+
+
+def call(*arguments):
+    return keep_reference.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(REFERENCE, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_what_figures_read_is_kept_with_where_it_comes_from(copy, tmp_path, capsys):
+    (copy / "gaussian_mixture" / "large.bin").write_bytes(b"0" * 3_000_000)  # no figure reads it
+    assert call("--results", copy, "--out", tmp_path / "kept") == 0
+    assert "gaussian_mixture" in capsys.readouterr().out
+    notes = json.loads((tmp_path / "kept" / "provenance.json").read_text())
+    assert set(notes) == set(EXPERIMENTS)
+    for name, note in notes.items():
+        kept = {str(p.relative_to(tmp_path / "kept" / name)) for p in (tmp_path / "kept" / name).rglob("*") if p.is_file()}
+        assert (
+            kept
+            == set(note["sha256"])
+            == {str(p.relative_to(REFERENCE / name)) for p in (REFERENCE / name).rglob("*") if p.is_file()}
+        )
+        assert note["command"].startswith(f"python {EXPERIMENTS[name].script}")
+        assert {"date", "seed", "seeds", "versions", "seconds"} <= set(note)
+
+
+def test_the_committed_results_are_those_that_were_noted_and_small():
+    notes = json.loads((REFERENCE / "provenance.json").read_text())
+    assert set(notes) == set(EXPERIMENTS)
+    for name, note in notes.items():
+        for file, digest in note["sha256"].items():
+            assert hashlib.sha256((REFERENCE / name / file).read_bytes()).hexdigest() == digest, file
+        assert "--quick" not in note["command"]
+    assert sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()) < 2_000_000
+
+
+def test_what_is_wrong_is_one_line_and_nothing_is_touched(copy, tmp_path, capsys, monkeypatch):
+    kept = tmp_path / "kept"
+    for arguments, message in [
+        (("gaussian_mixtur",), "did you mean gaussian_mixture?"),
+        (("--results", tmp_path / "nowhere"), "holds no results"),
+        (("digits-cpu", "--results", tmp_path / "nowhere"), "is missing; run python image_experiments/run_cifar.py"),
+    ]:
+        assert call(*arguments, "--out", kept) == 1
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: ")
+        assert "\n" not in error
+        assert message in error
+    (copy / "digits-cpu" / "details.csv").write_text("x" * 2_000_000)
+    assert call("--results", copy, "--out", kept) == 1
+    assert "more than 2000000" in capsys.readouterr().err
+    assert not kept.exists()

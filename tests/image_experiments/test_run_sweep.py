@@ -1,0 +1,123 @@
+"""Sweeps: one table from many runs, shared stages linked and not made again, one-line errors for a wrong design."""
+
+import json
+
+import numpy as np
+import pytest
+
+from image_experiments import run_sweep
+from image_experiments.run_sweep import DESIGNS, read_design
+from tests.image_experiments.test_run_cifar import SMALL, rows
+
+RUNS = """
+[run.first]
+methods = ["real", "unguided", "noise:0.2"]
+
+[run.chosen]
+methods = ["unguided"]
+arguments = ["--selection.surplus", "2", "--selection.criterion", "confidence"]
+"""
+
+
+def write_design(folder, text, base=()):
+    path = folder / "mine.toml"
+    shared = [argument for i, argument in enumerate(SMALL) if "--workers" not in SMALL[max(i - 1, 0) : i + 1]]
+    path.write_text(f"base = {json.dumps([*shared, *base])}\n{text}")
+    return path
+
+
+def call(*arguments):
+    return run_sweep.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    design = write_design(folder, RUNS)
+    assert call("--design", design, "--out", folder / "out", "--seeds", 2, "--workers", 1) == 0
+    return folder / "out"
+
+
+def test_the_table_joins_settings_accuracies_and_description_of_every_run(swept):
+    table = rows(swept / "sweep.csv")
+    keys = {(row["run"], row["method"], row["seed"], row["attack"]) for row in table}
+    assert len(table) == len(keys) == (3 + 1) * 2 * 2  # methods, seeds, attacks
+    assert {(row["run"], row["surplus"], row["criterion"]) for row in table} == {
+        ("first", "1.0", "random"),
+        ("chosen", "2.0", "confidence"),
+    }
+    for run in ("first", "chosen"):
+        described = {(row["method"], row["seed"]): row["class_snr"] for row in rows(swept / "runs" / run / "description.csv")}
+        metrics = {(r["method"], r["seed"], r["attack"]): r["robust_accuracy"] for r in rows(swept / "runs" / run / "metrics.csv")}
+        for row in (row for row in table if row["run"] == run):
+            assert float(row["robust_accuracy"]) == float(metrics[row["method"], row["seed"], row["attack"]])
+            assert row["class_snr"] == described.get((row["method"], row["seed"]), "nan")
+    summary = json.loads((swept / "summary.json").read_text())
+    assert summary["runs"]["chosen"]["methods"] == ["unguided"]
+    assert summary["settings"]["design"] == "mine.toml"
+
+
+def test_what_runs_share_is_made_once_and_selection_changes_what_is_learned_from(swept):
+    first, chosen = swept / "runs" / "first", swept / "runs" / "chosen"
+    for part in ("diffusion-seed1", "encoder-seed1"):
+        (ours,), (theirs,) = (
+            [p for p in (run / "checkpoints").rglob("*") if part in str(p) and p.is_file()][:1] for run in (first, chosen)
+        )
+        assert ours.samefile(theirs) or ours.read_bytes() == theirs.read_bytes()
+    seconds = json.loads((chosen / "summary.json").read_text())["seconds"]
+    made = json.loads((first / "summary.json").read_text())["seconds"]
+    assert seconds["diffusion/seed0"] == made["diffusion/seed0"]  # the very run
+    with (
+        np.load(first / "synthetic" / "unguided" / "seed0.npz") as a,
+        np.load(chosen / "synthetic" / "unguided" / "seed0.npz") as b,
+    ):
+        assert a["image"].shape == b["image"].shape
+        assert not np.array_equal(a["image"], b["image"])
+
+
+def test_the_same_command_does_nothing_twice_and_gives_the_same_table(swept):
+    before = (swept / "sweep.csv").read_bytes()
+    stages = {path: path.stat().st_mtime_ns for path in (swept / "runs").rglob("stages/**/*") if path.is_file()}
+    assert call("--design", swept.parent / "mine.toml", "--out", swept, "--seeds", 2, "--workers", 1) == 0
+    assert (swept / "sweep.csv").read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in stages} == stages
+
+
+def test_the_committed_designs_are_sound(capsys):
+    for path in sorted(DESIGNS.glob("*.toml")):
+        base, runs = read_design(path)
+        assert base
+        assert "unguided" in runs[0].methods
+        assert call("--design", path, "--dry-run") == 0
+    assert "would run window-0-200: --preset cpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[run.a]\nmethods = []\n", "[run.a] names no methods"),
+        ("[run.a]\nmethod = ['real']\n", "[run.a] has method, did you mean methods?"),
+        ("[runs.a]\nmethods = ['real']\n", "the design has runs, did you mean run?"),
+        ("", "holds no run"),
+        ("[run]\na = 3\n", "run.a must be a table"),
+        ("[run.a]\nmethods = 'real'\n", "[run.a] methods must be a list of texts"),
+        ("[run.a]\nmethods = ['real']\narguments = ['--seeds=3']\n", "--seeds=3 belongs to run_sweep.py"),
+        ("[run.a\n", "is not TOML"),
+    ],
+)
+def test_a_wrong_design_is_one_line_and_status_1(tmp_path, capsys, text, message):
+    assert call("--design", write_design(tmp_path, text), "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: --design")
+    assert message in error
+    assert "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_design_and_a_run_that_fails_are_said(tmp_path, capsys):
+    assert call("--design", tmp_path / "no.toml") == 1
+    assert "cannot be read" in capsys.readouterr().err
+    design = write_design(tmp_path, "[run.a]\nmethods = ['unknown']\n")
+    assert call("--design", design, "--out", tmp_path / "out") == 1
+    assert "run a of" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "sweep.csv").exists()

@@ -1,0 +1,78 @@
+"""The tutorial runs as written, so do the examples of one's own loss, data set and figure, and the pages build without a warning."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from figures.experiments import REFERENCE
+from figures.figure import make_figure
+from figures.inputs import Files
+from tests.examples import python_blocks, run_block
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_tutorial_runs_and_shows_the_numbers_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    blocks = python_blocks(ROOT / "docs" / "tutorial.md")
+    assert sum(run_block(block, names) for block in blocks) == 11
+    guided, unguided, labels = names["guided"], names["unguided"], names["labels"]
+    far, near = (x[labels == 1].mean(0) - x[labels == 0].mean(0) for x in (guided, unguided))
+    assert far.norm() > 1.2 * near.norm()  # computed here another way: guidance moved the classes apart
+    with (tmp_path / "results" / "tutorial" / "metrics.csv").open() as stream:
+        accuracy = {(row["method"], row["attack"]): float(row["robust_accuracy"]) for row in csv.DictReader(stream)}
+    assert {method for method, _ in accuracy} == {"real", "unguided", "infonce-0.3"}
+    assert all(0.15 < value < 0.9 for value in accuracy.values())
+
+
+def extension(word):
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "extend.md") if word in block]
+    return block
+
+
+def test_the_loss_of_the_documentation_guides():
+    names = {}
+    run_block(extension("class Spread"), names)
+    assert torch.isfinite(names["samples"]).all()
+    z = torch.nn.functional.normalize(torch.randn(5, 3, dtype=torch.float64), dim=1)
+    pairs = [torch.exp(z[i] @ z[j] / 0.5) for i in range(5) for j in range(i)]
+    assert torch.allclose(names["Spread"]()(z), torch.stack(pairs).sum(), rtol=1e-12)
+
+
+def test_the_data_set_of_the_documentation_reads(tmp_path):
+    names = {}
+    run_block(extension("def read_mine"), names)
+    rng = np.random.default_rng(0)
+    arrays = {f"{part}images": rng.integers(0, 256, (n, 4, 4, 1), np.uint8) for part, n in (("", 6), ("test_", 3))}
+    arrays |= {"labels": np.array([0, 1, 2, 0, 1, 2]), "test_labels": np.array([0, 1, 2])}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    data = names["read_mine"](tmp_path / "mine.npz")
+    assert np.array_equal(data.test_images, arrays["test_images"])
+    assert data.classes == ("0", "1", "2")
+    assert len(data.checksum()) >= 32
+
+
+def test_the_figure_of_the_documentation_draws(tmp_path):
+    module = ModuleType("mine")
+    run_block(extension("def draw"), module.__dict__)
+    written = make_figure(module, "mine", Files(REFERENCE), tmp_path)
+    assert {path.name for path in written} == {"mine.csv", "mine.png", "mine.pdf"}
+    with (tmp_path / "mine.csv").open() as stream, (REFERENCE / "gaussian_mixture" / "ceiling.csv").open() as source:
+        assert [float(row["y"]) for row in csv.DictReader(stream)] == [float(row["ceiling"]) for row in csv.DictReader(source)]
+
+
+def test_the_pages_build_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "trees")]
+    built = subprocess.run(
+        [*command, str(ROOT / "docs"), str(tmp_path / "html")], check=False, capture_output=True, text=True, cwd=ROOT
+    )
+    assert built.returncode == 0, built.stderr
+    for module, name in (("theory", "guided_ddim_law"), ("contrastive_dp", "ContrastiveGuidance"), ("figures", "Numbers")):
+        page = (tmp_path / "html" / "reference" / f"{module}.html").read_text(encoding="utf-8")
+        assert f'.{name}"' in page, name
