@@ -14,13 +14,14 @@ from pathlib import Path
 def imported(source: str, packages: tuple[str, ...]) -> set[str]:
     """Names of the modules of these packages that this source imports, directly or through others, wherever in it."""
     found: set[str] = set()
-    waiting = [source]
+    waiting = [(source, "")]
     while waiting:
-        for name in _named(ast.parse(waiting.pop())):
+        text, package = waiting.pop()
+        for name in _named(ast.parse(text), package):
             path = module_path(name, packages)
             if path is not None and name not in found:
                 found.add(name)
-                waiting.append(path.read_text(encoding="utf-8"))
+                waiting.append((path.read_text(encoding="utf-8"), name if path.stem == "__init__" else name.rpartition(".")[0]))
     return found
 
 
@@ -31,12 +32,15 @@ def digest_of(source: str, packages: tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps([source, content]).encode()).hexdigest()
 
 
-def _named(tree: ast.AST) -> Iterable[str]:
+def _named(tree: ast.AST, package: str) -> Iterable[str]:
+    """Modules, and names that may be modules; `from . import x` means what it does in a module of this package."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (module, *(f"{module}.{alias.name}" for alias in node.names))
 
 
 @functools.cache

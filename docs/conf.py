@@ -14,6 +14,7 @@ extensions = ["sphinx.ext.autodoc", "myst_parser"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = project
+html_show_copyright = False
 html_static_path = ["static"]
 html_css_files = ["docstrings.css"]
 myst_enable_extensions = ["colon_fence"]

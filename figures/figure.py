@@ -16,10 +16,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
+from matplotlib.transforms import ScaledTranslation
 
 from command_line.drawing import COLOURS, DPI, MARKERS, style, styled
-from command_line.output import write_csv, write_whole
-from figures.inputs import Columns, Files
+from command_line.output import UserError, write_csv, write_whole
+from figures.inputs import Columns, Files, remedy
 
 HEADER = ("panel", "series", "x", "y", "low", "high")
 Row = tuple[Any, ...]
@@ -103,11 +104,16 @@ def band(axis: Any, i: int, series: Series) -> None:
     axis.fill_between(series.x, series.low, series.high, color=COLOURS[i % 6], alpha=0.18, lw=0)
 
 
-def marks(axis: Any, i: int, series: Series, label: str | None = None, **look: Any) -> None:
-    """Marks with their intervals; hollow from the seventh series on, so that colour, shape and filling tell twelve apart."""
+def marks(axis: Any, i: int, series: Series, label: str | None = None, shift: float = 0.0, **look: Any) -> None:
+    """Marks with their intervals; hollow from the seventh series on, so that colour, shape and filling tell twelve apart.
+
+    shift: points to the right, on paper alone, where marks of several series would hide one another.
+    """
     shape = {"fmt": MARKERS[i % 6], "color": COLOURS[i % 6], "ms": 5, "capsize": 2, "mfc": COLOURS[i % 6] if i < 6 else "white"}
     ends = np.abs(np.stack([series.y - series.low, series.high - series.y]))
     error = None if np.isnan(ends).all() else np.nan_to_num(ends)
+    if shift:
+        look["transform"] = axis.transData + ScaledTranslation(shift / 72, 0, axis.figure.dpi_scale_trans)
     axis.errorbar(series.x, series.y, error, label=label, **{**shape, **look})
 
 
@@ -144,6 +150,10 @@ def write_figure(name: str, drawing: Any, folder: Path, pdf: bool = True) -> lis
 def make_figure(module: Any, name: str, files: Files, folder: Path) -> list[Path]:
     """Numbers from result files, written as NAME.csv; drawn from that to NAME.png and NAME.pdf. Raises UserError."""
     numbers: Numbers = module.numbers(files)
+    if not np.isfinite(numbers.columns["y"]).any():
+        raise UserError(
+            f"{' and '.join(module.FIGURE.inputs)}: no row holds what this figure shows; {remedy(module.FIGURE.inputs[0])}"
+        )
     written = [write_csv(folder / f"{name}.csv", HEADER, numbers.rows())]
     with styled():
         return written + write_figure(name, module.draw(numbers), folder)

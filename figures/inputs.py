@@ -15,6 +15,8 @@ from command_line.output import UserError
 from figures.experiments import EXPERIMENTS, experiment_of
 
 Columns = dict[str, np.ndarray[Any, Any]]
+COUNTED = ("seed", "seeds", "n", "n_synthetic", "steps")
+"""Columns in which nothing may be missing; in others nan says that there is no such number."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,17 @@ class Files:
     def columns(self, name: str, numbers: str = "", text: str = "") -> Columns:
         """Columns of a csv file by name: `numbers` as float64 (empty cells and nan as nan), `text` as they stand.
 
-        Raises UserError naming file and line when the file lacks a column, has no rows, or a row is cut off or is not made of numbers.
+        Raises UserError naming file and line when the file lacks a column, has no rows or fewer than provenance.json says it had, or a
+        row is cut off or is not made of numbers.
         """
         path = self.path(name)
         try:
-            content = path.read_text(encoding="utf-8")
+            content = path.read_text(encoding="utf-8-sig")
+            lines = list(csv.reader(io.StringIO(content, newline="")))
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read as text ({error}); {remedy(name)}") from None
-        lines = list(csv.reader(io.StringIO(content, newline="")))
+        except csv.Error as error:
+            raise UserError(f"{path}: is no csv ({error}); {remedy(name)}") from None
         if len(lines) < 2:
             raise UserError(f"{path}: line {len(lines) + 1}: the table has no rows; {remedy(name)}")
         if not content.endswith("\n"):
@@ -53,22 +58,54 @@ class Files:
         for i, row in enumerate(rows):
             if len(row) != len(header):
                 raise UserError(f"{path}: line {i + 2}: has {len(row)} cells in place of {len(header)}; {remedy(name)}")
+        if len(rows) < (noted := self._rows_noted(name)):
+            raise UserError(f"{path}: line {len(rows) + 2}: the table ends after {len(rows)} of {noted} rows; {remedy(name)}")
         found: Columns = {column: np.array([row[header.index(column)] for row in rows]) for column in text.split()}
         for column in numbers.split():
             place = header.index(column)
             found[column] = np.array([_number(row[place], path, i + 2, column, name) for i, row in enumerate(rows)])
+            if column in COUNTED and not np.isfinite(found[column]).all():
+                line = int(np.flatnonzero(~np.isfinite(found[column]))[0]) + 2
+                raise UserError(f"{path}: line {line}: {column} must be a whole number; {remedy(name)}")
         return found
+
+    def _rows_noted(self, name: str) -> int:
+        experiment, _, file = name.partition("/")
+        rows: dict[str, int] = self.provenance().get(experiment, {}).get("rows", {})
+        return rows.get(file, 0)
+
+    def provenance(self) -> dict[str, Any]:
+        """What keep_reference.py noted of every experiment; empty for results that were not kept. Raises UserError."""
+        path = self.folder / "provenance.json"
+        if self.single or not path.is_file():
+            return {}
+        content = read_json(path, "restore it, or delete it to draw without dates")
+        if not all(isinstance(note, dict) for note in content.values()):
+            raise UserError(f"{path}: line 1: holds no object for each experiment; restore it, or delete it to draw without dates")
+        return content
 
     def summary(self, experiment: str) -> dict[str, Any]:
         """summary.json of an experiment. Raises UserError."""
-        path = self.path(f"{experiment}/summary.json")
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read as text ({error}); {remedy(experiment)}") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg}); {remedy(experiment)}") from None
+        content = read_json(self.path(f"{experiment}/summary.json"), remedy(experiment))
+        settings = content.setdefault("settings", {})
+        if not isinstance(settings, dict) or not all(isinstance(settings.get(name, 0), int) for name in ("seed", "seeds")):
+            raise UserError(
+                f"{self.path(f'{experiment}/summary.json')}: line 1: tells no whole seed and seeds; {remedy(experiment)}"
+            )
         return content
+
+
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """A JSON object. Raises UserError naming the line."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); {mend}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg}); {mend}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: line 1: holds {type(content).__name__}, not a JSON object; {mend}")
+    return content
 
 
 def _number(cell: str, path: Path, line: int, column: str, name: str) -> float:

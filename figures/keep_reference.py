@@ -3,21 +3,21 @@
     python figures/keep_reference.py                              # every experiment that results/ has
     python figures/keep_reference.py gaussian_mixture digits-cpu  # these
 
-Copies the small files that figures read from RESULTS/EXPERIMENT to figures/reference/EXPERIMENT, and notes command, seeds, versions, date
-and checksums in figures/reference/provenance.json. For those who change the experiments; drawing needs none of it.
+Copies the small files that figures read from RESULTS/EXPERIMENT to figures/reference/EXPERIMENT, and notes command, seeds, versions, date,
+lengths and checksums in figures/reference/provenance.json. For those who change the experiments; drawing needs none of it.
 Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import csv
 import difflib
-import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,8 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import tyro
 
 from command_line.command import describe, run_command
-from command_line.output import UserError, file_digest, write_json, write_whole
-from figures.experiments import EXPERIMENTS, REFERENCE, Experiment
+from command_line.output import UserError, file_digest, write_json
+from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
+from figures.inputs import Files
+from figures.registry import entries
 
 MOST_BYTES = 2_000_000
 HELP = "Keep results as reference results."
@@ -49,6 +51,8 @@ def run(settings: Settings) -> int:
     """Copy and note; returns the exit status. Raises UserError before anything is copied where something is missing or too large."""
     print(describe(settings))
     out = settings.out or REFERENCE
+    if out.resolve() == settings.results.resolve():
+        raise UserError(f"--results {settings.results}: is where they are kept; name the folder that the experiments wrote")
     for name in settings.experiments:
         if name not in EXPERIMENTS:
             near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
@@ -62,17 +66,24 @@ def run(settings: Settings) -> int:
     if size > MOST_BYTES:
         raise UserError(f"{size} bytes of reference results: more than {MOST_BYTES}; let the experiments write less for figures")
     noted = out / "provenance.json"
-    notes: dict[str, Any] = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
+    notes = dict(Files(out).provenance())
+    notes |= {name: note_of(name, settings.results / name, paths) for name, paths in kept.items()}
     for name, paths in kept.items():
-        shutil.rmtree(out / name, ignore_errors=True)
-        for path in paths:
-            target = out / name / path.relative_to(settings.results / name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, partial(shutil.copyfile, path))
-        notes[name] = note_of(name, settings.results / name, paths)
+        replace_folder(out / name, settings.results / name, paths)
     write_json(noted, notes)
     print(f"kept {', '.join(kept)}: {size / 1e6:.2f} MB in {out}")
     return 0
+
+
+def replace_folder(target: Path, source: Path, paths: list[Path]) -> None:
+    """The folder `target` with these files of `source` and no others: copied beside it, then put in its place."""
+    making = target.with_name(f".{target.name}.{os.getpid()}")
+    for path in paths:
+        copy = making / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    shutil.rmtree(target, ignore_errors=True)
+    making.rename(target)
 
 
 def files_of(experiment: Experiment, folder: Path) -> list[Path]:
@@ -80,14 +91,20 @@ def files_of(experiment: Experiment, folder: Path) -> list[Path]:
     summary = folder / "summary.json"
     if not summary.is_file():
         raise UserError(f"{summary}: is missing; run {experiment.command()} first")
+    for name in dict.fromkeys(name for entry in entries() for name in entry.figure.inputs if experiment_of(name) is experiment):
+        if not (folder / name.partition("/")[2]).is_file():
+            raise UserError(f"{folder / name.partition('/')[2]}: is missing, a figure reads it; run {experiment.command()} again")
     found = [summary, *(path for pattern in experiment.kept for path in sorted(folder.glob(pattern)))]
     return [path for path in found if path.is_file() and path.name not in experiment.left_out]
 
 
 def note_of(name: str, folder: Path, paths: list[Path]) -> dict[str, Any]:
-    """Command, seeds, versions, date and checksums."""
+    """Command, seeds, versions, date, lengths of tables and checksums."""
     summary = folder / "summary.json"
-    content = json.loads(summary.read_text(encoding="utf-8"))
+    content = Files(folder, single=name).summary(name)
+    for part in ("settings", "versions"):
+        if not isinstance(content.get(part), dict) or (part == "settings" and "seed" not in content[part]):
+            raise UserError(f"{summary}: line 1: does not tell {part} with seed; run {EXPERIMENTS[name].command()} again")
     seconds: dict[str, float] = content.get("seconds", {})
     return {
         "command": EXPERIMENTS[name].command(bool(content["settings"].get("quick"))),
@@ -96,8 +113,15 @@ def note_of(name: str, folder: Path, paths: list[Path]) -> dict[str, Any]:
         "seeds": content["settings"].get("seeds", 1),
         "seconds": seconds.get("total", seconds.get("this call")),
         "versions": content["versions"],
+        "rows": {str(path.relative_to(folder)): rows_of(path) for path in paths if path.suffix == ".csv"},
         "sha256": {str(path.relative_to(folder)): file_digest(path) for path in paths},
     }
+
+
+def rows_of(path: Path) -> int:
+    """Lines of a csv below its header: with fewer than these it is known to be cut off."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return sum(1 for _ in csv.reader(stream)) - 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -73,10 +73,11 @@ class Outcome:
 def resolve(settings: Settings) -> Settings:
     """Check the settings and fill in the folders. Raises UserError."""
     known = [*all_names(), REPORT]
-    for name in settings.only:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise UserError(f"--only {name}: unknown{f', did you mean {near[0]}?' if near else ''}; --list shows all names")
+    unknown = [name for name in settings.only if name not in known]
+    if unknown:
+        near = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
+        meant = f", did you mean {' '.join(near)}?" if near else ""
+        raise UserError(f"--only {' '.join(unknown)}: unknown{meant}; --list shows all names")
     for flag, value in (("seed", settings.seed), ("workers", settings.workers)):
         if not 0 <= value < 2**31:
             raise UserError(f"--{flag} {value}: must lie in 0 .. 2^31 - 1")
@@ -103,8 +104,7 @@ def run(settings: Settings) -> int:
     chosen = entries(settings.only) if settings.only != (REPORT,) else []
     if settings.list:
         return show_list(chosen, files, drawn)
-    if settings.run_missing:
-        run_missing(settings, chosen, files)
+    not_run = run_missing(settings, chosen, files) if settings.run_missing else []
     stale = [entry for entry in chosen if settings.force or what_changed(entry.name, made_from(entry, files), drawn)]
     if settings.dry_run:
         print(f"would make {' '.join(entry.name for entry in stale) or 'nothing'}; would write to {settings.out}")
@@ -113,19 +113,19 @@ def run(settings: Settings) -> int:
     outcomes = make_all(stale, settings, drawn)
     failed = [outcome for outcome in outcomes if outcome.error]
     built = len(stale) - len(failed)
+    failed += not_run
     kept = len(chosen) - len(stale)
     if not settings.only or REPORT in settings.only:
         from figures.report.page import make_report
 
         made, wrong = make_report(settings.out, files, settings.force, {outcome.name: outcome.error for outcome in failed})
         built, kept = built + (made and not wrong), kept + (not made and not wrong)
-        failed += [Outcome(REPORT, error, 0.0) for error in wrong]
+        failed += [Outcome(REPORT, "; ".join(wrong), 0.0)] if wrong else []
     for outcome in failed:
         print(f"failed {outcome.name}: {outcome.error}", file=sys.stderr)
-    print(
-        f"{built} built, {kept} kept, {len(failed)} failed in {time.perf_counter() - begin:.1f} s; "
-        f"figures and tables in {drawn}, report in {settings.out / 'report.html'}"
-    )
+    report = f", report in {page}" if (page := settings.out / "report.html").is_file() else ""
+    seconds = time.perf_counter() - begin
+    print(f"{built} built, {kept} kept, {len(failed)} failed in {seconds:.1f} s; figures and tables in {drawn}{report}")
     return int(bool(failed))
 
 
@@ -164,10 +164,14 @@ def make(name: str, results: Path, drawn: Path) -> Outcome:
     return Outcome(name, error, time.perf_counter() - begin)
 
 
-def run_missing(settings: Settings, chosen: list[Entry], files: Files) -> None:
-    """Run the experiments that these figures lack results of. Raises UserError when one fails."""
+def run_missing(settings: Settings, chosen: list[Entry], files: Files) -> list[Outcome]:
+    """Run the experiments that these figures lack results of; those that failed. Raises UserError before results would be overwritten."""
     lacking = [name for entry in chosen for name in entry.figure.inputs if not (files.folder / name).is_file()]
+    failed: list[Outcome] = []
     for experiment in dict.fromkeys(experiment_of(name).name for name in lacking):
+        folder = files.folder / experiment
+        if settings.quick and (folder / "summary.json").is_file():
+            raise UserError(f"{folder}: holds results, but not all; move it away, or leave out --quick to complete it at full size")
         call = EXPERIMENTS[experiment].call((files.folder / experiment).absolute(), settings.quick, settings.seed)
         size = "small size" if settings.quick else EXPERIMENTS[experiment].takes
         if settings.dry_run:
@@ -176,7 +180,10 @@ def run_missing(settings: Settings, chosen: list[Entry], files: Files) -> None:
         print(f"running {experiment} ({size}): {' '.join(call[1:])}", flush=True)
         status = subprocess.run(call, check=False, cwd=ROOT).returncode
         if status:
-            raise UserError(f"{experiment} ended with status {status}; mend what it says above and run the same command again")
+            failed.append(
+                Outcome(experiment, f"ended with status {status}; mend what it says above and run the same command again", 0)
+            )
+    return failed
 
 
 def show_list(chosen: list[Entry], files: Files, drawn: Path) -> int:

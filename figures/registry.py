@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass
 from types import ModuleType
 
+from command_line.output import UserError
 from figures.figure import Figure
 
 SECTIONS = {
@@ -67,11 +68,20 @@ class Entry:
 def entries(names: tuple[str, ...] = ()) -> list[Entry]:
     """Those named, in the order of the report; all without names."""
     return [
-        Entry(name, section, importlib.import_module(f"figures.{section}.{name}"))
+        Entry(name, section, _module(section, name))
         for section, members in SECTIONS.items()
         for name in members
         if not names or name in names
     ]
+
+
+def _module(section: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"figures.{section}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"figures.{section}.{name}":
+            raise
+        raise UserError(f"figures/registry.py: lists {name}, but there is no figures/{section}/{name}.py; write it") from None
 
 
 def all_names() -> list[str]:

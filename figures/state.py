@@ -47,7 +47,7 @@ def what_changed(name: str, now: dict[str, Any], folder: Path) -> str:
     try:
         then = json.loads(_path(name, folder).read_text(encoding="utf-8"))
         outputs = then["outputs"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "not made yet"
     for part, value in now.items():
         if then.get(part) != json.loads(json.dumps(value)):

@@ -129,6 +129,6 @@ def draw_robust_accuracy(out: Path) -> Any:
             axis.plot([values.mean()] * 2, [i - 0.3, i + 0.3], color="0.2", lw=2)
         axis.set_yticks(range(len(methods)), methods)
         axis.invert_yaxis()
-        axis.set_xlabel("robust accuracy")
-        axis.set_title(f"{attack}, {norm} {eps:.4g}: seeds and their mean", fontsize=10)
+        axis.set_xlabel("robust accuracy (dots: seeds, bar: mean)")
+        axis.set_title(f"{attack}, {norm} {eps:.4g}", fontsize=10)
     return figure

@@ -16,6 +16,7 @@ import difflib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -84,13 +85,15 @@ def read_design(path: Path) -> tuple[tuple[str, ...], list[Run]]:
         if not isinstance(table, dict):
             raise UserError(f"--design {path}: run.{name} must be a table [run.{name}] with methods = [...]")
         _check_names(path, f"[run.{name}]", table, ("methods", "arguments"))
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(f"--design {path}: [run.{name}] must be named by letters, digits, -, _ and . alone: it names a folder")
         methods, arguments = (_texts(path, f"[run.{name}] {key}", table.get(key, [])) for key in ("methods", "arguments"))
         if not methods:
             raise UserError(f'--design {path}: [run.{name}] names no methods; add methods = ["unguided"]')
         runs.append(Run(name, methods, arguments))
     base = _texts(path, "base", design.get("base", []))
     for argument in (*base, *(text for run in runs for text in run.arguments)):
-        if argument.partition("=")[0] in OURS:
+        if argument.partition("=")[0].replace("_", "-") in OURS:
             raise UserError(
                 f"--design {path}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments"
             )

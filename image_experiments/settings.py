@@ -281,7 +281,7 @@ def resolve(settings: Settings) -> Settings:
         raise UserError(f"--methods: {min(twice)} is named twice; give each method once")
     _check_combination(settings, methods)
     family = settings.dataset.partition("-")[0]
-    kind = AUGMENTATIONS[family]
+    kind = AUGMENTATIONS.get(family, "crop")
     usual = USUAL_EPS.get((family, settings.norm), USUAL_EPS_OF_PHOTOGRAPHS[settings.norm])
     eps = usual if settings.eps is None else settings.eps
     threats = [Threat(settings.norm, eps), *settings.evaluation.further()]

@@ -38,6 +38,13 @@ def fit_logistic(x: Array, y: Array, strength: float = math.inf) -> LinearClassi
     return _from_sklearn(LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8, max_iter=200).fit(x, y))
 
 
+def fit_softmax(x: Array, y: Array) -> Array:
+    """scikit-learn's softmax regression of labels 0 .. K-1 by maximum likelihood: weights (K, d), of two classes too."""
+    model = LogisticRegression(C=math.inf, solver="newton-cg", tol=1e-7, max_iter=200).fit(x, y)
+    weights: Array = model.coef_
+    return weights if len(weights) > 1 else np.stack([-weights[0], weights[0]]) / 2
+
+
 def fit_svm(x: Array, y: Array, strength: float = 1.0) -> LinearClassifier:
     """scikit-learn's linear support vector machine, squared hinge loss. strength: C, the inverse of the l_2 penalty."""
     return _from_sklearn(LinearSVC(C=strength, dual=False, tol=1e-6, max_iter=10_000).fit(x, y))

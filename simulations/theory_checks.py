@@ -1,7 +1,7 @@
-"""Every closed form of theory/ against samples, fitted learners and exact attacks: the list of checks T1-T11.
+"""Every closed form of theory/ against samples, fitted learners and exact attacks: the list of checks T1-T14.
 
-Each check function has the signature of `Check.run`. Those of T1, T2, T4 and T9 are unbiased; where theory is asymptotic (T3, T5, T6, T10,
-T11) the settings keep the neglected terms an order of magnitude below the standard error.
+Each check function has the signature of `Check.run`. Those of T1, T2, T4 and T9 are unbiased; where theory is asymptotic (T3, T5, T6, T10
+to T14) the settings keep the neglected terms an order of magnitude below the standard error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from simulations.checks import Check, Effort, Estimate, average, share
-from simulations.learners import LEARNERS, Array, fit_adversarial, fit_averaging
+from simulations.learners import LEARNERS, Array, fit_adversarial, fit_averaging, fit_softmax
 from theory import (
     AveragingLaw,
     BinaryMixture,
@@ -28,9 +28,12 @@ from theory import (
     distinguishability_frontier,
     large_sample_accuracy,
     learned_classifier,
+    linf_training,
     misalignment_ceiling,
+    multiclass_direction_variance,
     multiclass_robust_accuracy,
     optimal_synthetic_mean,
+    pooled_direction_variance,
     required_samples,
     robust_accuracy,
     robust_sample_gap,
@@ -45,8 +48,19 @@ TEST_POINTS_A_REPLICATE = 100
 
 
 def all_checks() -> list[Check]:
-    """The checks of T1-T11 in order."""
-    parts = (t1_checks, t2_checks, t3_checks, t4_checks, t5_t6_checks, t7_checks, t8_checks, t9_checks, t10_t11_checks)
+    """The checks of T1-T14 in order."""
+    parts = (
+        t1_checks,
+        t2_checks,
+        t3_checks,
+        t4_checks,
+        t5_t6_checks,
+        t7_checks,
+        t8_checks,
+        t9_checks,
+        t10_t11_checks,
+        t12_t14_checks,
+    )
     return [check for part in parts for check in part()]
 
 
@@ -450,3 +464,72 @@ def t10_t11_checks() -> Iterator[Check]:
     for training_eps, class_snr in ((0.25, 0.8), (0.25, 1.3382), (0.25, 2.5), (0.5, 1.4608), (0.5, 2.5), (1.0, 1.7466), (1.0, 3.0)):
         arguments = {"learner": "logistic", "class_snr": class_snr, "training_eps": training_eps}
         yield Check("T11 direction, adversarial training", describe(**arguments), check_direction, arguments)
+
+
+def check_pooled(
+    rng: Rng, effort: Effort, real_snr: float, synthetic_snr: float, share: float, training_eps: float
+) -> dict[str, Estimate]:
+    """T12: the squared tangent of the angle after logistic regression on real and synthetic samples together."""
+    dim, n = 6, 10_000
+    counts = (round(n * (1 - share)), n - round(n * (1 - share)))
+    parts = [BinaryMixture(aligned(dim, snr)) for snr in (real_snr, synthetic_snr)]
+    tangents = np.empty(effort.fits)
+    for i in range(effort.fits):
+        drawn = [part.sample(count, rng) for part, count in zip(parts, counts, strict=True)]
+        x, y = (np.concatenate(arrays) for arrays in zip(*drawn, strict=True))
+        w = fit("adversarial" if training_eps else "logistic", x, y, training_eps, 2).weights
+        tangents[i] = (w[1:] @ w[1:]) / w[0] ** 2 * n / (dim - 1)
+    variance = pooled_direction_variance([real_snr, synthetic_snr], [1, 1], [1 - share, share], training_eps)
+    return {": n tan^2(angle) / (d-1)": chi_square_mean(variance, tangents, dim - 1)}
+
+
+def check_softmax(rng: Rng, effort: Effort, classes: int, half_distance: float) -> dict[str, Estimate]:
+    """T13: the weights of softmax regression across the class means, squared, over those along them."""
+    across, n = 4, 2000 * classes
+    means = np.sqrt(2) * half_distance * np.eye(classes, classes + across)
+    mixture = GaussianMixture(means, 1.0)
+    ratios = np.empty(effort.fits)
+    for i in range(effort.fits):
+        x, labels = mixture.sample(n, rng)
+        w = fit_softmax(x, labels.astype(float))
+        along = w[:, :classes] - w[:, :classes].mean(axis=1, keepdims=True)
+        ratios[i] = (w[:, classes:] ** 2).sum() / (along**2).sum() * n / across
+    variance = multiclass_direction_variance(half_distance, classes)
+    return {": n (W across / W along)^2": chi_square_mean(variance, ratios, across * (classes - 1))}
+
+
+def check_linf_training(rng: Rng, effort: Effort, eps: float) -> dict[str, Estimate]:
+    """T14: the squared tangent of the angle to soft(mu, eps) after l_inf adversarial training, and the weights that stay zero."""
+    mixture, n = BinaryMixture(np.array([0.9, -0.75, 0.8, 0.7, -0.02, 0.01])), 10_000
+    law = linf_training(mixture, eps)
+    tangents = np.empty(effort.fits)
+    for i in range(effort.fits):
+        w = fit("adversarial", *mixture.sample(n, rng), eps, math.inf).weights
+        kept, direction = np.where(law.direction != 0, w, 0), law.direction / np.linalg.norm(law.direction)
+        along = kept @ direction
+        tangents[i] = (kept @ kept - along**2) / along**2 * n / (law.active - 1)
+    return {
+        ": n tan^2(angle) / (active-1)": chi_square_mean(law.variance, tangents, law.active - 1),
+    }
+
+
+def chi_square_mean(variance: float, values: Array, degrees: int) -> Estimate:
+    """Of a scaled chi-square of mean `variance`: the standard error that theory gives, V sqrt(2 / degrees / fits)."""
+    return Estimate(variance, float(values.mean()), variance * math.sqrt(2 / degrees / len(values)))
+
+
+def t12_t14_checks() -> Iterator[Check]:
+    for real, synthetic, share_, e in (
+        (0.6, 1.5, 0.5, 0.0),
+        (2.0, 1.1, 0.7, 0.0),
+        (2.5, 0.4, 0.3, 0.0),
+        (1.5, 0.9, 0.5, 0.3),
+        (0.8, 2.2, 0.7, 0.5),
+    ):
+        arguments = {"real_snr": real, "synthetic_snr": synthetic, "share": share_, "training_eps": e}
+        yield Check("T12 direction, real and synthetic together", describe(**arguments), check_pooled, arguments)
+    for classes, half in ((2, 1.0), (3, 0.8), (3, 1.3), (3, 2.2), (5, 1.4)):
+        arguments = {"classes": classes, "half_distance": half}
+        yield Check("T13 softmax regression", describe(**arguments), check_softmax, arguments)
+    for e in (0.1, 0.3, 0.5):
+        yield Check("T14 direction, l_inf training", describe(eps=e), check_linf_training, {"eps": e})

@@ -10,6 +10,14 @@ from theory.learners import direction_variance, large_sample_accuracy, optimal_c
 from theory.linear import LinearClassifier, multiclass_robust_accuracy, robust_accuracy, worst_case_perturbation
 from theory.mixtures import BinaryMixture, GaussianMixture
 from theory.optimal import bayes_robust_accuracy, bayes_robust_classifier, duality_gap, is_trivial
+from theory.pooled import (
+    LinfTraining,
+    linf_training,
+    multiclass_direction_variance,
+    optimal_half_distance,
+    optimal_synthetic_snr,
+    pooled_direction_variance,
+)
 from theory.samples import required_samples
 from theory.second_order import SampleGap, SecondOrderLaw, robust_sample_gap, schmidt_mixture
 from theory.synthetic import (
@@ -26,6 +34,7 @@ __all__ = [
     "Frontier",
     "GaussianMixture",
     "LinearClassifier",
+    "LinfTraining",
     "SampleGap",
     "SecondOrderLaw",
     "bayes_robust_accuracy",
@@ -40,11 +49,16 @@ __all__ = [
     "is_trivial",
     "large_sample_accuracy",
     "learned_classifier",
+    "linf_training",
     "misalignment_ceiling",
+    "multiclass_direction_variance",
     "multiclass_robust_accuracy",
     "optimal_class_snr",
+    "optimal_half_distance",
     "optimal_synthetic_mean",
+    "optimal_synthetic_snr",
     "optimality_gap",
+    "pooled_direction_variance",
     "required_samples",
     "robust_accuracy",
     "robust_sample_gap",

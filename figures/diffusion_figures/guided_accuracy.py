@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from command_line.drawing import new_figure
 from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, in_design, named
@@ -14,8 +15,8 @@ from figures.inputs import Files
 TABLE = "guided_diffusion/accuracy.csv"
 FIGURE = Figure(
     "Learners on guided samples: what is still missing of the robust optimum",
-    "Robust optimum minus robust accuracy against the number n of generated samples, for each learner; bands are 95 % over seeds."
-    " Where no optimum is known the accuracy itself is shown.",
+    "Robust optimum minus robust accuracy against the number n of generated samples, for averaging, logistic regression and its "
+    "adversarial training; bands are 95 % over seeds (Student). Where no optimum is known the accuracy itself is shown.",
     (TABLE,),
     "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, l_2 attack ε = 0.3, exact attack",
 )
@@ -24,7 +25,7 @@ MISSING = "optimum − accuracy"
 
 
 def numbers(files: Files) -> Numbers:
-    data = files.columns(TABLE, f"{SETTING} n accuracy accuracy_error optimum", text=f"{SETTING_TEXT} learner")
+    data = files.columns(TABLE, f"{SETTING} n seeds accuracy accuracy_error optimum", text=f"{SETTING_TEXT} learner")
     shown = in_design(data, "curves")
     lost = bool(np.isfinite(data["optimum"][shown][0]))
     rows = []
@@ -32,7 +33,7 @@ def numbers(files: Files) -> Numbers:
         for label, scale in dict.fromkeys(zip(data["label"][shown].tolist(), data["scale"][shown].tolist(), strict=True)):
             of = shown & (data["learner"] == learner) & (data["label"] == label) & (data["scale"] == scale)
             y = data["optimum"][of] - data["accuracy"][of] if lost else data["accuracy"][of]
-            reach = 1.96 * np.nan_to_num(data["accuracy_error"][of])
+            reach = stdtrit(data["seeds"][of] - 1, 0.975) * np.nan_to_num(data["accuracy_error"][of])
             rows += points(
                 f"{learner}: {MISSING if lost else 'accuracy'}", named(label, scale), data["n"][of], y, y - reach, y + reach
             )

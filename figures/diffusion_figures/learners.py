@@ -17,7 +17,7 @@ FIGURE = Figure(
     "Learners trained on guided samples of a class SNR (marks, ± 2 standard errors) beside T10 and T11 (lines); dotted: the "
     "optimum. Left: V = n tan²(angle)/(d−1), the relative sample need. Right: robust accuracy.",
     (TABLE,),
-    "d = 10, n = 8000",
+    "d = 10",
 )
 THEORY, BEST = ", theory", ", optimum"
 

@@ -13,7 +13,7 @@ from figures.inputs import Files, where
 TABLE, CLASSES = "guided_diffusion/samples.csv", "guided_diffusion/classes.csv"
 FIGURE = Figure(
     "Samples in the plane, without and with guidance",
-    "Generated samples (small marks), their class means (crosses) and the real classes (ellipses at 1 and 2 standard deviations)."
+    "Generated samples (small marks), their class means (large: X, +) and the real classes (ellipses at 1 and 2 standard deviations)."
     " Guidance moves the classes apart; a loss without anchors that sees the noisy state also rotates them.",
     (TABLE, CLASSES),
     "DDIM, 50 steps, exact score, samples of the first seed",
@@ -50,9 +50,9 @@ def draw(numbers: Numbers) -> Any:
             for level in (1, 2):
                 ring = numbers.series(panel, f"{series.name}, real, {level} σ")
                 axis.plot(ring.x, ring.y, color=colour, lw=0.8)
-            axis.plot(series.x, series.y, MARKERS[i % 6], color=colour, ms=1.6, alpha=0.5, mew=0)
+            axis.plot(series.x, series.y, MARKERS[i % 6], color=colour, ms=2, alpha=0.5, mew=0)
             centre = numbers.series(panel, f"{series.name}, mean")
-            axis.plot(centre.x, centre.y, "X", color=colour, ms=7, mec="black")
+            axis.plot(centre.x, centre.y, "XP"[i % 2], color=colour, ms=7, mec="black")
         axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axis.set_title(two_lines(panel), fontsize=7)
     return figure

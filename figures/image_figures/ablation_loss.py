@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
+
 from command_line.drawing import new_figure
 from figures.figure import Figure, Numbers, guide, line, marks, ticks
 from figures.image_figures.ablations import FIRST, SETTINGS, TABLE, gain, read_sweep
@@ -14,7 +16,7 @@ FIGURE = Figure(
     "Loss and scale: what guidance gains on images",
     "Robust accuracy minus that with unguided images, against the guidance norm as a share of the noise prediction's (for noise: "
     "the standard deviation added to unguided images); mean and 95 % interval over paired seeds. Left: losses that spread samples"
-    " out, and noise. Right: losses that separate the classes.",
+    " out, and noise. Right: losses that separate the classes. Marks at one scale stand side by side.",
     (TABLE,),
     SETTINGS,
 )
@@ -37,10 +39,12 @@ def draw(numbers: Numbers) -> Any:
     for axis, panel in zip(axes, ("spreading", "separating"), strict=True):
         for i, series in numbers.all(panel):
             line(axis, i, series)
-            marks(axis, i, series, series.name)
+            marks(axis, i, series, series.name, shift=3 * i)
         guide(axis, 0, "unguided" if axis is axes[-1] else "", x=0.7)
         axis.set(
             xscale="log",
+            xlim=(0.045, 1.25),
+            ylim=(np.nanmin(numbers.columns["low"]) - 0.01, np.nanmax(numbers.columns["high"]) + 0.01),
             xlabel="scale",
             title=f"Losses {panel} the samples" if panel == "spreading" else "Losses separating the classes",
         )

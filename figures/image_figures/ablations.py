@@ -18,8 +18,10 @@ FIRST = "loss"
 
 
 def read_sweep(files: Files, *described: str) -> Columns:
-    """The columns that figures use, those named of the description too."""
-    return files.columns(TABLE, " ".join(("seed n_synthetic robust_accuracy", *described)), text="run method")
+    """The columns that figures use, those named of the description too; rows of the first attack alone."""
+    data = files.columns(TABLE, " ".join(("seed n_synthetic robust_accuracy", *described)), text="run method attack")
+    first = data["attack"] == data["attack"][0]
+    return {name: values[first] for name, values in data.items()}
 
 
 def by_seed(data: Columns, run: str, method: str, column: str = "robust_accuracy") -> dict[int, float]:
@@ -34,7 +36,7 @@ def gain(data: Columns, run: str, method: str) -> tuple[float, float, float]:
 
 
 def gain_rows(data: Columns, choices: dict[str, tuple[str, str]]) -> list[Row]:
-    """A row a choice, {name: (run, method)}: x the gain, y its place from the top; runs that a smaller sweep lacks are left out."""
+    """A row a choice, {name: (run, method)}: x its place from the top, y the gain; runs that a smaller sweep lacks are left out."""
     rows: list[Row] = []
     for name, (run, method) in choices.items():
         if by_seed(data, run, method):

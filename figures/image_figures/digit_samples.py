@@ -9,7 +9,6 @@ from PIL import Image
 
 from command_line.drawing import new_figure
 from command_line.output import UserError
-from figures.experiments import REFERENCE
 from figures.figure import Figure, Numbers
 from figures.inputs import Files, remedy
 
@@ -32,14 +31,15 @@ FIGURE = Figure(
 def numbers(files: Files) -> Numbers:
     """A series a row of pixels: x the column, y the grey value 0 .. 255; of coloured images a series a row and channel."""
     rows = []
-    for name, (method, title) in zip(FIGURE.inputs, METHODS.items(), strict=True):
+    for name, title in zip(FIGURE.inputs, METHODS.values(), strict=True):
         path = files.path(name)
         try:
             with Image.open(path) as image:
+                if image.mode not in ("L", "RGB"):
+                    raise ValueError(f"mode {image.mode}, neither grey nor colour")
                 pixels = np.asarray(image).reshape(image.height, image.width, -1)
         except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{path}: is not a whole PNG ({error}); {remedy(name)}") from None
-        assert method in name, REFERENCE
+            raise UserError(f"{path}: is not a whole PNG of pixels ({error}); {remedy(name)}") from None
         for r, c in np.ndindex(pixels.shape[0], pixels.shape[2]):
             rows += [(title, f"row {r} channel {c}", float(x), float(v)) for x, v in enumerate(pixels[r, :, c])]
     return Numbers.of(rows)

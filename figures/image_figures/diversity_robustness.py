@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import new_figure
-from figures.figure import Figure, Numbers, marks
+from figures.figure import Figure, Numbers, guide, marks
 from figures.image_figures.ablations import SETTINGS, TABLE, by_seed, read_sweep
 from figures.inputs import Files
 
@@ -15,23 +15,27 @@ COLUMNS = {"within_class_diversity": "within-class diversity", "class_snr": "cla
 FIGURE = Figure(
     "Diversity against robustness, separation against robustness",
     "Each mark is a set of 2,000 synthetic images, mean over seeds: robust accuracy of the classifier trained with them against "
-    "the diversity within a class (left) and the class SNR (right), in features of a classifier that took no part in the "
-    "guidance. Marks of one shape share how they were made.",
+    "the diversity within a class (left) and the class SNR (right); the line is at unguided images. In features of a classifier "
+    "that took no part in the guidance. Marks of one shape share how they were made.",
     (TABLE,),
     SETTINGS,
 )
 KINDS = {
-    "unguided or selected": ("unguided",),
+    "unguided": ("unguided",),
+    "unguided, selected": (),
     "noise added": ("noise",),
     "InfoNCE, hard-negative": ("infonce", "hard-negative"),
     "anchored, supervised, classifier": ("anchored", "supervised", "classifier"),
     "anchored, reversed": ("anchored-reversed",),
+    "others": (),
 }
 
 
-def kind_of(method: str) -> str:
+def kind_of(run: str, method: str) -> str:
+    if run.startswith("select-"):
+        return "unguided, selected"
     base = method.rstrip("0123456789.").rstrip("-")
-    return next(kind for kind, names in KINDS.items() if base in names)
+    return next((kind for kind, names in KINDS.items() if base in names), "others")
 
 
 def numbers(files: Files) -> Numbers:
@@ -43,7 +47,7 @@ def numbers(files: Files) -> Numbers:
             if method == "real" or run.startswith("synthetic-"):
                 continue
             x, y = (np.mean(list(by_seed(data, run, method, name).values())) for name in (column, "robust_accuracy"))
-            rows.append((panel, kind_of(method), float(x), float(y)))
+            rows.append((panel, kind_of(run, method), float(x), float(y)))
     panels, kinds = list(COLUMNS.values()), list(KINDS)
     return Numbers.of(sorted(rows, key=lambda row: (panels.index(row[0]), kinds.index(row[1]), row[2])))
 
@@ -53,6 +57,8 @@ def draw(numbers: Numbers) -> Any:
     for axis, panel in zip(axes, COLUMNS.values(), strict=True):
         for name in numbers.names(panel):
             marks(axis, list(KINDS).index(name), numbers.series(panel, name), name)
+        for level in numbers.series(panel, "unguided").y:
+            guide(axis, float(level))
         axis.set(xlabel=panel, title=f"Robustness against {panel}")
     axes[0].set_ylabel("robust accuracy (PGD-20)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -108,13 +108,23 @@ function sortTable(heading) {
   const compare = (a, b) => {
     const [x, y] = [key(a), key(b)], [p, q] = [Number(x), Number(y)];
     if (x === "" || y === "") return x === y ? 0 : x === "" ? 1 : -1; // empty cells last, either way
-    const order = Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y) : p - q;
+    const order = Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y, "en", { numeric: true }) : p - q;
     return down ? -order : order;
   };
   Array.from(body.rows).sort(compare).forEach((row) => body.append(row));
 }
 
 document.querySelectorAll(".explorer input").forEach((input) => input.addEventListener("input", update));
+// Arrow keys go on to the next value that is shown: at small n many positions of the slider mean the same number.
+const ARROWS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
+document.querySelectorAll(".explorer input").forEach((input) => input.addEventListener("keydown", (event) => {
+  const way = ARROWS[event.key];
+  if (!way) return;
+  event.preventDefault();
+  const name = input.id.replace("slider-", ""), before = settings()[name];
+  do input.value = Number(input.value) + way; while (settings()[name] === before && 0 < input.value && input.value < 1000);
+  update();
+}));
 document.getElementById("reset").addEventListener("click", () => {
   document.querySelectorAll(".explorer input").forEach((input) => { input.value = input.defaultValue; });
   update();

@@ -56,7 +56,7 @@ function fastCdf(x) {
   return CDF[i] + (place - i) * (CDF[i + 1] - CDF[i]);
 }
 
-const OUTER = gaussLegendre(32), ACROSS = gaussLegendre(20), RADIAL = gaussLegendre(20);
+const OUTER = gaussLegendre(32), ACROSS = gaussLegendre(20), RADIAL = gaussLegendre(20), FINE = gaussLegendre(60);
 const LINE = gaussLegendre(200), CENTRAL = gaussLegendre(32);
 
 /** Nodes and normalised weights of a standard normal. */
@@ -84,7 +84,7 @@ function normalised(weights) {
 /** rho and its weights: the length of what a sample mean has across mu, in units of its noise. */
 function acrossNodes(d, push) {
   if (push === 0) return chiNodes(CENTRAL, d - 1);
-  const z = normalNodes(d === 2 ? LINE : ACROSS), chi = chiNodes(RADIAL, d - 2);
+  const z = normalNodes(d === 2 ? LINE : d <= 4 ? FINE : ACROSS), chi = chiNodes(d <= 4 ? FINE : RADIAL, d - 2);
   const nodes = [], weights = [];
   z.nodes.forEach((a, i) => chi.nodes.forEach((b, j) => {
     nodes.push(Math.hypot(push + a, b));
@@ -123,5 +123,3 @@ function meanRobustAccuracy({ d, norm, sigma, eps, c, n, angle }) {
 function ceilingAccuracy({ norm, sigma, eps, angle }) {
   return normalCdf((norm * Math.cos(angle * Math.PI / 180) - eps) / sigma);
 }
-
-if (typeof module !== "undefined") module.exports = { meanRobustAccuracy, ceilingAccuracy, normalCdf };

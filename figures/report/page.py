@@ -11,11 +11,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from PIL import Image
+
 from command_line.output import UserError, write_whole
 from figures.experiments import EXPERIMENTS, experiment_of
 from figures.inputs import Files
 from figures.registry import SECTIONS, Entry, entries
-from figures.state import code_digest, forget, remember, what_changed
+from figures.state import code_digest, forget, made_from, remember, what_changed
 from figures.table import sort_key, text_of
 from figures.tables import ablations
 
@@ -39,7 +41,11 @@ STORY = {
         "The same guidance on images: is it separation that helps a classifier, as the method's name says, or diversity within the "
         "classes?",
     ),
-    "tables": ("Tables", "Click a heading to sort. Each table also lies beside the figures as csv, Markdown and LaTeX."),
+    "tables": (
+        "Tables",
+        "Click a heading to sort; what is wider than the page scrolls sideways. Each table also lies beside the figures as csv, "
+        "Markdown and LaTeX.",
+    ),
 }
 SLIDERS = (
     ("d", "dimension d", 371),
@@ -50,7 +56,8 @@ SLIDERS = (
     ("n", "synthetic samples n", 175),
     ("angle", "misalignment (angle)", 0),
 )
-MOST_SETTINGS = 12
+SHOWN = 0.68  # of a picture's pixels: two panels fill the page, one stands at the same size
+WIDE = 700  # shown pixels from which on a phone scrolls a picture sideways
 
 
 def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) -> tuple[bool, list[str]]:
@@ -60,7 +67,7 @@ def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) ->
     """
     drawn = out / "drawn"
     now: dict[str, Any] = {"code": code_digest("figures.report.page"), "parts": [_read(name) for name in PARTS], "errors": errors}
-    now["drawn"] = {e.name: (drawn / ".state" / f"{e.name}.json").read_text() for e in entries() if _is_made(e, drawn)}
+    now["drawn"] = {e.name: (drawn / ".state" / f"{e.name}.json").read_text() for e in entries() if _is_current(e, drawn, files)}
     now["provenance"], wrong = _provenance(files, {name for e in entries() for name in e.figure.inputs})
     if not force and not what_changed("report", now, out):
         return False, wrong
@@ -82,7 +89,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
             with suppress(UserError):  # said in place of the table
                 words = f"{words} {ablations.finding(files)}"
         sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]
-    contents.append('<li><a href="#how">How it was made</a></li>')
+    contents.append('<li><a href="#how">How these results were made</a></li>')
     return Template(_read("page.html")).substitute(
         css=_read("page.css"),
         law=_read("law.js"),
@@ -97,8 +104,8 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
 def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> str:
     figure, about = entry.figure, html.escape(entry.figure.caption)
     title = f'<h3 id="{entry.name}">{html.escape(figure.title)}</h3>'
-    if not _is_made(entry, drawn):
-        reason = errors.get(entry.name, "not made; run python figures/regenerate.py")
+    if not _is_current(entry, drawn, files):
+        reason = errors.get(entry.name, "not made from these results; run python figures/regenerate.py")
         return f'<section class="failed">{title}<p>This figure could not be made: {html.escape(reason)}</p></section>'
     if entry.is_table:
         try:
@@ -106,14 +113,24 @@ def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> s
         except UserError as error:
             return f'<section class="failed">{title}<p>This table could not be read: {html.escape(str(error))}</p></section>'
     else:
-        picture = base64.b64encode((drawn / f"{entry.name}.png").read_bytes()).decode()
-        shown = f'<img alt="{html.escape(figure.title)}. {about}" loading="lazy" src="data:image/png;base64,{picture}">'
-    commands = dict.fromkeys(experiment_of(name).command() for name in figure.inputs)
+        shown = _picture(drawn / f"{entry.name}.png", f"{html.escape(figure.title)}. {about}")
     experiments = dict.fromkeys(experiment_of(name).name for name in figure.inputs)
+    commands = [_command(files, name) for name in experiments]
     seeds = "; ".join(filter(None, (_seeds(files, name) for name in experiments)))
-    made = f"{html.escape(figure.settings)}{', ' if seeds else ''}{seeds}. Data: {' and '.join(f'<code>{c}</code>' for c in commands)}. "
+    made = ", ".join(filter(None, (html.escape(figure.settings), seeds))) + ". " if figure.settings or seeds else ""
+    made += f"Data: {' and '.join(f'<code>{c}</code>' for c in commands)}. "
     made += f"Numbers: <code>drawn/{entry.name}.csv</code>. Redraw: <code>python figures/regenerate.py --only {entry.name}</code>."
     return f'<figure>{title}{shown}<figcaption>{about}</figcaption><p class="made">{made}</p></figure>'
+
+
+def _picture(path: Path, text: str) -> str:
+    """Its size is given, so that the page keeps its place while pictures load; a phone scrolls wide ones sideways."""
+    content = path.read_bytes()
+    with Image.open(path) as image:
+        width, height = (round(SHOWN * side) for side in image.size)
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    box = f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">' if width > WIDE else "<div>"
+    return f'{box}<img alt="{text}" loading="lazy" width="{width}" height="{height}" src="{source}"></div>'
 
 
 def _table(entry: Entry, files: Files) -> str:
@@ -136,6 +153,16 @@ def _slider(name: str, label: str, start: int) -> str:
     return f'<div><label for="slider-{name}"><span>{html.escape(label)}</span>{value}</label>{box}</div>'
 
 
+def _command(files: Files, experiment: str) -> str:
+    """What made the results: the noted command, or that of the experiment at the size its summary tells."""
+    try:
+        noted = files.provenance().get(experiment, {}).get("command")
+        quick = bool(files.summary(experiment)["settings"].get("quick"))
+    except UserError:  # said where the page tells how results were made
+        noted, quick = None, False
+    return str(noted or EXPERIMENTS[experiment].command(quick))
+
+
 def _seeds(files: Files, experiment: str) -> str:
     """How many repetitions an experiment had, from its own summary."""
     try:
@@ -148,9 +175,11 @@ def _seeds(files: Files, experiment: str) -> str:
 
 def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
     """Command, settings, versions and date of every experiment, as far as its files tell; and what is wrong with those."""
-    path = files.folder / "provenance.json"
-    dates: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     parts, wrong = [], []
+    try:
+        dates = files.provenance()
+    except UserError as error:
+        dates, wrong = {}, [str(error)]
     for name in dict.fromkeys(experiment_of(one).name for one in sorted(inputs)):
         try:
             summary = files.summary(name)
@@ -162,13 +191,14 @@ def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
         when = f", {of['date']}" if "date" in of else ""
         facts = {"settings": summary.get("settings", {}), "versions": summary.get("versions", {}), "seconds": of.get("seconds")}
         lines = html.escape(json.dumps({key: value for key, value in facts.items() if value}, indent=1, ensure_ascii=False))
-        head = f"<code>{html.escape(of.get('command', EXPERIMENTS[name].command()))}</code>{when}"
+        head = f"<code>{html.escape(_command(files, name))}</code>{when}"
         parts.append(f"<details><summary>{name}: {head}</summary><pre><code>{lines}</code></pre></details>")
     return "\n".join(parts), wrong
 
 
-def _is_made(entry: Entry, drawn: Path) -> bool:
-    return (drawn / ".state" / f"{entry.name}.json").is_file()
+def _is_current(entry: Entry, drawn: Path, files: Files) -> bool:
+    """What lies there is what would be drawn now."""
+    return not what_changed(entry.name, made_from(entry, files), drawn)
 
 
 def _read(name: str) -> str:

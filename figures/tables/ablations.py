@@ -50,6 +50,8 @@ def finding(files: Files) -> str:
         above += [name] * (of.low > 0)
         below += [name] * (of.high < 0)
         open_ += of.low <= 0 <= of.high
+    if not above and not below and not open_:
+        return ""
     return (
         f"Of {len(above) + len(below) + open_} choices on digits, each with as many images, the interval of the gain over unguided ones "
         f"lies above zero for {len(above)} ({', '.join(above) or 'none'}), below for {len(below)} ({', '.join(below) or 'none'}), and "

@@ -16,17 +16,17 @@ FIGURE = Figure(
     (TABLE,),
     "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, DDIM with 50 steps, exact score",
 )
-MEASURED = ("class_snr", "alignment", "w2", "multiplier")
-HEADER = ("guidance", *(f"{name.replace('_', ' ')}{kind}" for name in MEASURED for kind in ("", ", predicted")))
+NAMES = {"class_snr": "class SNR", "alignment": "alignment", "w2": "W2", "multiplier": "multiplier"}
+HEADER = ("guidance", *(f"{name}{kind}" for name in NAMES.values() for kind in ("", ", predicted")))
 
 
 def rows(files: Files) -> list[list[Any]]:
-    wanted = " ".join(f"{name} {name}_predicted" for name in MEASURED)
+    wanted = " ".join(f"{name} {name}_predicted" for name in NAMES)
     data = files.columns(TABLE, f"{SETTING} {wanted}", text=SETTING_TEXT)
     return [
         [
             named(data["label"][i], data["scale"][i]),
-            *(float(data[f"{name}{kind}"][i]) for name in MEASURED for kind in ("", "_predicted")),
+            *(float(data[f"{name}{kind}"][i]) for name in NAMES for kind in ("", "_predicted")),
         ]
         for i in in_design(data, "guidance").nonzero()[0]
     ]

@@ -15,8 +15,8 @@ TABLE, CURVE = "gaussian_mixture/real_data.csv", "gaussian_mixture/real_data_lea
 FIGURE = Figure(
     "Predictions on real data",
     "Robust accuracy that theory predicts from one half of a real table (lines) and that fitted classifiers measure on the other "
-    "half, attacked exactly (marks, ± 2 standard errors): against the attack radius, all attacks at once, and averaging against "
-    "its samples.",
+    "half, attacked exactly (marks of the same colour, ± 2 standard errors): against the attack radius, all attacks at once, and "
+    "averaging against its samples.",
     (TABLE, CURVE),
     "breast-cancer (569 rows, 30 features), one split",
 )

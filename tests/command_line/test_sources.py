@@ -31,6 +31,15 @@ def test_imports_are_followed_through_modules_and_functions(package):
     assert found - {"sources_probe"} == {f"sources_probe.{name}" for name in "abc"}
 
 
+def test_relative_imports_are_followed_too(package):
+    (package / "a.py").write_text("from . import b\n")
+    (package / "inner").mkdir()
+    (package / "inner" / "__init__.py").write_text("from .e import X\n")
+    (package / "inner" / "e.py").write_text("from ..d import X\n")
+    found = imported("import sources_probe.a, sources_probe.inner\n", PACKAGES)
+    assert found >= {f"sources_probe.{name}" for name in ("a", "b", "c", "d", "inner", "inner.e")}
+
+
 def test_the_digest_sees_what_is_imported_and_nothing_else(package):
     source = "import sources_probe.a\n"
     before = digest_of(source, PACKAGES)

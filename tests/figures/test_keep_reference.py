@@ -34,6 +34,7 @@ def test_what_figures_read_is_kept_with_where_it_comes_from(copy, tmp_path, caps
             == {str(p.relative_to(REFERENCE / name)) for p in (REFERENCE / name).rglob("*") if p.is_file()}
         )
         assert note["command"].startswith(f"python {EXPERIMENTS[name].script}")
+        assert all(rows > 0 for rows in note["rows"].values())
         assert {"date", "seed", "seeds", "versions", "seconds"} <= set(note)
 
 
@@ -59,6 +60,17 @@ def test_what_is_wrong_is_one_line_and_nothing_is_touched(copy, tmp_path, capsys
         assert error.startswith("error: ")
         assert "\n" not in error
         assert message in error
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert call("--results", copy, "--out", copy) == 1  # would delete what it copies
+    assert "is where they are kept" in capsys.readouterr().err
+    (copy / "digits-cpu" / "summary.json").write_text("{}")
+    assert call("--results", copy, "--out", kept) == 1
+    assert "does not tell settings with seed" in capsys.readouterr().err
+    (copy / "digits-cpu" / "metrics.csv").unlink()
+    assert call("--results", copy, "--out", kept) == 1
+    assert "metrics.csv: is missing, a figure reads it" in capsys.readouterr().err
+    for path, content in before.items():
+        path.write_bytes(content)
     (copy / "digits-cpu" / "details.csv").write_text("x" * 2_000_000)
     assert call("--results", copy, "--out", kept) == 1
     assert "more than 2000000" in capsys.readouterr().err

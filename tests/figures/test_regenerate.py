@@ -133,6 +133,20 @@ def damage_cell(path):
     path.write_text("\n".join(lines) + "\n")
 
 
+def damage_whole_rows(path):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:10]))
+
+
+def damage_quote(path):
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, '"' + "\n".join(rows) * 100]) + "\n")
+
+
+def damage_nothing_known(path):
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *("nan,nan,nan,nan" for _ in rows)]) + "\n")
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -143,6 +157,9 @@ def damage_cell(path):
         (damage_rows, r"ceiling.csv: line 2: the table has no rows"),
         (damage_bytes, r"ceiling.csv: cannot be read as text"),
         (damage_cell, r"ceiling.csv: line 5: has 5 cells in place of 4"),
+        (damage_whole_rows, r"ceiling.csv: line 11: the table ends after 9 of \d+ rows"),
+        (damage_quote, r"ceiling.csv: (line 2: has 1 cells|is no csv)"),
+        (damage_nothing_known, r"no row holds what this figure shows"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -174,6 +191,46 @@ def test_a_broken_picture_and_summary_are_named_too(results, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert "This figure could not be made" in page
     assert "summary.json: line 2: is not JSON" in page
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("provenance.json", '{"a":\n', "provenance.json: line 2: is not JSON"),
+        ("provenance.json", "[]", "provenance.json: line 1: holds list, not a JSON object"),
+        ("provenance.json", '{"digits-cpu": 3}', "provenance.json: line 1: holds no object for each experiment"),
+        ("digits-cpu/summary.json", "[]", "summary.json: line 1: holds list, not a JSON object"),
+        ("digits-cpu/summary.json", '{"settings": {"seed": "0"}}', "summary.json: line 1: tells no whole seed and seeds"),
+    ],
+)
+def test_a_broken_summary_or_provenance_is_one_line_and_leaves_a_page(file, content, words, drawn, results, tmp_path, capsys):
+    (results / file).write_text(content)
+    shutil.copytree(drawn, tmp_path / "out")
+    assert run_main("--results", results, "--out", tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    assert len([line for line in printed.err.splitlines() if line.startswith("failed report: ") and words in line]) == 1
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_csv_with_a_byte_order_mark_and_windows_line_ends_is_read(results, tmp_path):
+    path = results / "gaussian_mixture" / "ceiling.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert run_main("--results", results, "--out", tmp_path / "out", "--only", "ceiling") == 0
+
+
+def test_the_report_shows_no_picture_that_is_not_of_these_results(drawn, results, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(drawn, out)
+    shutil.copy(out / "drawn" / "linf_mean.png", out / "drawn" / "ceiling.png")
+    (out / "drawn" / "sample_gap.png").unlink()
+    assert run_main("--out", out, "--only", "report") == 0
+    assert (out / "report.html").read_text().count("not made from these results") == 2
+    (results / "digits-cpu" / "metrics.csv").write_text(
+        (results / "digits-cpu" / "metrics.csv").read_text().replace("0.97", "0.96")
+    )
+    assert run_main("--out", out, "--only", "report", "--results", results) == 0
+    assert (out / "report.html").read_text().count("not made from these results") == 4
 
 
 def test_a_fault_in_a_figures_code_stops_no_other(tmp_path, monkeypatch, capsys):
@@ -239,11 +296,15 @@ def test_run_missing_runs_what_is_missing_and_draws_it(tmp_path, monkeypatch, ca
         assert [row["y"] for row in csv.DictReader(stream) if row["series"] == "n = ∞: the ceiling"] == ["0.7"] * 3
     assert run_main(*flags) == 0  # nothing is missing now: nothing is run
     assert "running" not in capfd.readouterr().out
+    (tmp_path / "results" / "gaussian_mixture" / "summary.json").write_text("{}")
+    (tmp_path / "results" / "gaussian_mixture" / "ceiling.csv").unlink()
+    assert run_main(*flags, "--quick") == 1  # would lay small results over what is there
+    assert "holds results, but not all" in capfd.readouterr().err
     shutil.rmtree(tmp_path / "results")
     failing = Experiment("gaussian_mixture", str(tmp_path / "experiment.py"), ("--fail",), (), "1 s")
     monkeypatch.setitem(EXPERIMENTS, "gaussian_mixture", failing)
     assert run_main(*flags) == 1
-    assert "gaussian_mixture ended with status 1" in capfd.readouterr().err
+    assert "failed gaussian_mixture: ended with status 1" in capfd.readouterr().err
 
 
 def test_the_reference_results_are_small_and_say_where_they_come_from():

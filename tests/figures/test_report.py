@@ -95,6 +95,21 @@ def test_sliders_move_the_curve_to_what_the_theory_gives(opened, seed):
     assert opened.said == []
 
 
+def test_the_law_of_the_page_is_that_of_theory_in_few_dimensions_and_at_every_end(opened):
+    """300 settings, d = 2 to 5 and ends of every slider among them, angles above 0: within 2e-4."""
+    rng = np.random.default_rng(3)
+    ends = {"norm": (0.25, 4.0), "sigma": (0.4, 3.0), "eps": (0.0, 3.0), "c": (0.25, 4.0), "n": (1, 10_000), "angle": (0, 90)}
+    chosen = []
+    for _ in range(300):
+        setting = {name: float(rng.choice([low, high, low + (high - low) * rng.random()])) for name, (low, high) in ends.items()}
+        chosen.append(
+            setting | {"d": int(rng.choice([2, 3, 3, 4, 5, 1000])), "n": round(setting["n"]), "angle": round(setting["angle"])}
+        )
+    chosen.append({"d": 3, "norm": 1.0, "sigma": 0.4, "eps": 1.0, "c": 0.25, "n": 1, "angle": 1})
+    found = opened.page.evaluate("all => all.map(meanRobustAccuracy)", chosen)
+    assert found == pytest.approx([exact(**setting) for setting in chosen], abs=2e-4)
+
+
 def test_the_reference_value_of_the_theory(opened):
     """d = 20, ||mu|| = 2, sigma = 1, eps = 0.5, n = 5: 0.8162201 at c = 1."""
     chosen = opened.slide(c=500)
@@ -112,11 +127,15 @@ def test_the_keyboard_is_enough(opened):
     assert {"skip", "reset", *(f"slider-{name}" for name, _, _ in SLIDERS)} <= reached
     opened.page.focus("#slider-eps")
     before = opened.text("out-accuracy")
-    for _ in range(60):
+    for _ in range(18):
         opened.page.keyboard.press("ArrowRight")
     assert opened.values()["eps"] == pytest.approx(0.68)
     assert opened.page.get_attribute("#slider-eps", "aria-valuetext") == "0.68"
     assert float(opened.text("out-accuracy")) < float(before)
+    opened.page.focus("#slider-n")
+    for n in (6, 7, 6, 5):  # the next number at every press, though many positions of the slider mean the same one
+        opened.page.keyboard.press("ArrowUp" if n == 7 or opened.values()["n"] < n else "ArrowLeft")
+        assert opened.values()["n"] == n
     opened.page.focus("#reset")
     opened.page.keyboard.press("Enter")
     assert opened.values()["eps"] == pytest.approx(0.5)

@@ -102,6 +102,8 @@ def test_the_committed_designs_are_sound(capsys):
         ("[run]\na = 3\n", "run.a must be a table"),
         ("[run.a]\nmethods = 'real'\n", "[run.a] methods must be a list of texts"),
         ("[run.a]\nmethods = ['real']\narguments = ['--seeds=3']\n", "--seeds=3 belongs to run_sweep.py"),
+        ("[run.a]\nmethods = ['real']\narguments = ['--dry_run']\n", "--dry_run belongs to run_sweep.py"),
+        ("[run.'../../away']\nmethods = ['real']\n", "[run.../../away] must be named by letters"),
         ("[run.a\n", "is not TOML"),
     ],
 )
