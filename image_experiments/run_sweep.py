@@ -3,10 +3,13 @@
     python image_experiments/run_sweep.py                                   # ablations on digits, 3 seeds, about 40 minutes on 2 cores
     python image_experiments/run_sweep.py --design MINE.toml --out results/mine
 
-A design is a TOML file: `base`, arguments of run_cifar.py that all runs share; and for each run a table [run.NAME] with `methods` and
-`arguments`. Runs begin with what the first one has made (links, no copies), so only what a run changes is made anew. The same command goes
-on where it was interrupted. Writes OUT/sweep.csv (a row a run, method, seed and attack: settings, accuracies, description of the synthetic
-images), OUT/summary.json, and in OUT/runs/NAME what run_cifar.py writes.
+A design is a TOML file: `base`, arguments of run_cifar.py that all runs share; `seed` and `seeds`; for each run a table [run.NAME] with
+`methods` and `arguments`; and `compare`, pairs ["RUN/METHOD", "RUN/METHOD"] whose differences are wanted. Runs begin with what the first
+one has made (links, no copies), so only what a run changes is made anew. The same command goes on where it was interrupted.
+
+Writes OUT/sweep.csv (a row a run, method, seed and attack: settings, accuracies, description of the synthetic images), OUT/comparisons.csv
+(differences paired by seed, with intervals that hold for all of them together), OUT/summary.json, and in OUT/runs/NAME what run_cifar.py
+writes.
 Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 interrupted.
 """
 
@@ -29,7 +32,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
 from command_line.command import describe, run_command, versions
-from command_line.output import UserError, prepare_folder, write_csv, write_json
+from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.statistics import holm, mean_interval, paired_p
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
 SHARED = ("stages", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes")
@@ -43,10 +47,10 @@ class Settings:
 
     design: Path = DESIGNS / "digits-ablations.toml"
     """The design file."""
-    seeds: int = 3
-    """Independent repetitions of every run."""
-    seed: int = 0
-    """First seed."""
+    seeds: int | None = None
+    """Independent repetitions of every run (default: those of the design, or 3)."""
+    seed: int | None = None
+    """First seed (default: that of the design, or 0)."""
     quick: bool = False
     """One seed, the first three methods of the first run and two more runs: does the design work?"""
     workers: int = 0
@@ -66,8 +70,19 @@ class Run:
     arguments: tuple[str, ...] = ()
 
 
-def read_design(path: Path) -> tuple[tuple[str, ...], list[Run]]:
-    """(arguments of all runs, runs) of a design file. Raises UserError naming what is wrong with it."""
+@dataclass(frozen=True)
+class Design:
+    """What a design file says. compare: pairs of (run, method)."""
+
+    base: tuple[str, ...]
+    runs: list[Run]
+    compare: list[tuple[tuple[str, str], tuple[str, str]]]
+    seed: int
+    seeds: int
+
+
+def read_design(path: Path) -> Design:
+    """Raises UserError naming what is wrong with the file."""
     try:
         design = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -76,7 +91,7 @@ def read_design(path: Path) -> tuple[tuple[str, ...], list[Run]]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--design {path}: is not TOML ({error}); mend that line") from None
-    _check_names(path, "the design", design, ("base", "run"))
+    _check_names(path, "the design", design, ("base", "run", "compare", "seed", "seeds"))
     tables = design.get("run", {})
     if not isinstance(tables, dict) or not tables:
         raise UserError(f"--design {path}: holds no run; add a table [run.NAME] with methods = [...]")
@@ -97,7 +112,34 @@ def read_design(path: Path) -> tuple[tuple[str, ...], list[Run]]:
             raise UserError(
                 f"--design {path}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments"
             )
-    return base, runs
+    return Design(base, runs, _pairs(path, design.get("compare", []), runs), *_whole(path, design))
+
+
+def _whole(path: Path, design: dict[str, Any]) -> tuple[int, int]:
+    found = []
+    for name, usual, least in (("seed", 0, 0), ("seeds", 3, 1)):
+        value = design.get(name, usual)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 2**31:
+            raise UserError(f"--design {path}: {name} = {value} must be a whole number of at least {least}")
+        found.append(value)
+    return found[0], found[1]
+
+
+def _pairs(path: Path, value: Any, runs: list[Run]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Both sides of every comparison as (run, method), each in the design."""
+    from image_experiments.methods import parse_method
+
+    known = {(one.name, parse_method(method).label) for one in runs for method in one.methods}
+    found = []
+    for pair in value if isinstance(value, list) else [value]:
+        sides = (
+            [tuple(side.split("/")) for side in pair] if isinstance(pair, list) and all(isinstance(s, str) for s in pair) else []
+        )
+        if len(sides) != 2 or not all(side in known for side in sides):
+            names = ", ".join(sorted("/".join(side) for side in known))
+            raise UserError(f'--design {path}: compare holds {pair}; write ["RUN/METHOD", "RUN/METHOD"] of {names}')
+        found.append((sides[0], sides[1]))
+    return found
 
 
 def _check_names(path: Path, where: str, table: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -117,10 +159,16 @@ def _texts(path: Path, where: str, value: Any) -> tuple[str, ...]:
 def run(settings: Settings) -> int:
     """Run what the design lists and gather it; returns the exit status."""
     begin = time.perf_counter()
-    for name, value, least in (("seeds", settings.seeds, 1), ("seed", settings.seed, 0), ("workers", settings.workers, 0)):
-        if not least <= value <= 2**31:
-            raise UserError(f"--{name} {value}: must lie in {least} .. 2^31")
-    base, runs = read_design(settings.design)
+    design = read_design(settings.design)
+    base, runs = design.base, design.runs
+    settings = replace(
+        settings,
+        seed=design.seed if settings.seed is None else settings.seed,
+        seeds=design.seeds if settings.seeds is None else settings.seeds,
+    )
+    for name, least in (("seeds", 1), ("seed", 0), ("workers", 0)):
+        if not least <= getattr(settings, name) <= 2**31:
+            raise UserError(f"--{name} {getattr(settings, name)}: must lie in {least} .. 2^31")
     if settings.quick:
         runs = [replace(runs[0], methods=runs[0].methods[:3]), *runs[1:3]]
         settings = replace(settings, seeds=1)
@@ -148,6 +196,14 @@ def run(settings: Settings) -> int:
             return status
     header, rows = gather([(one.name, out / "runs" / one.name) for one in runs])
     write_csv(out / "sweep.csv", header, rows)
+    compared = comparisons(
+        rows, header, [pair for pair in design.compare if all(side[0] in {one.name for one in runs} for side in pair)]
+    )
+    if compared:
+        write_csv(out / "comparisons.csv", COMPARED, compared)
+        print(
+            text_table(COMPARED, [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared])
+        )
     seconds = round(time.perf_counter() - begin, 2)
     settings = replace(settings, design=Path(settings.design.name))  # the same file whatever the folder it was called from
     summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
@@ -194,6 +250,32 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
             rows.append(about | row | of.get((row["method"], row["seed"]), {}))
     header = list(dict.fromkeys(name for row in rows for name in row))
     return header, [[row.get(name, math.nan) for name in header] for row in rows]
+
+
+COMPARED = ("a", "b", "attack", "norm", "eps", "seeds", "difference", "low", "high", "low_of_all", "high_of_all", "p_holm")
+
+
+def comparisons(
+    rows: list[list[Any]], header: list[str], pairs: Sequence[tuple[tuple[str, str], tuple[str, str]]]
+) -> list[list[Any]]:
+    """Robust accuracy of a minus b, paired by seed, for every pair and attack: mean, Student's 95 % interval of this one, an interval
+    such that all m of the table hold together with 95 % (Bonferroni: 1 - 0.05 / m each), and Holm's p-value."""
+    table = [dict(zip(header, row, strict=True)) for row in rows]
+    value = {(r["run"], r["method"], r["attack"], r["norm"], r["eps"], r["seed"]): r["robust_accuracy"] for r in table}
+    attacks = list(dict.fromkeys((r["attack"], r["norm"], r["eps"]) for r in table))
+    found, ps = [], []
+    total = len(pairs) * len(attacks)
+    for a, b in pairs:
+        for attack in attacks:
+            of = [{key[-1]: robust for key, robust in value.items() if key[:-1] == (*side, *attack)} for side in (a, b)]
+            gains = [of[0][seed] - of[1][seed] for seed in sorted(set(of[0]) & set(of[1]))]
+            if not gains:  # --quick leaves runs out
+                continue
+            mean, low, high = mean_interval(gains)
+            ends = mean_interval(gains, 1 - 0.05 / total)[1:]
+            ps.append(paired_p(gains))
+            found.append(["/".join(a), "/".join(b), *attack, len(gains), mean, low, high, *ends])
+    return [[*row, p] for row, p in zip(found, holm(ps), strict=True)]
 
 
 def records(columns: Any) -> list[dict[str, Any]]:
