@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from command_line.statistics import holm
 from image_experiments import run_sweep
 from image_experiments.run_sweep import DESIGNS, read_design
 from tests.image_experiments.test_run_cifar import SMALL, rows
@@ -34,7 +36,9 @@ def call(*arguments):
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     design = write_design(folder, RUNS)
-    assert call("--design", design, "--out", folder / "out", "--seeds", 2, "--workers", 1) == 0
+    compare = 'compare = [["first/noise-0.2", "first/unguided"], ["chosen/unguided", "first/unguided"]]'
+    design.write_text(f"seed = 4\nseeds = 2\n{compare}\n{design.read_text()}")
+    assert call("--design", design, "--out", folder / "out", "--workers", 1) == 0
     return folder / "out"
 
 
@@ -57,19 +61,41 @@ def test_the_table_joins_settings_accuracies_and_description_of_every_run(swept)
     assert summary["settings"]["design"] == "mine.toml"
 
 
+def test_comparisons_are_paired_by_seed_and_hold_together(swept):
+    table, found = rows(swept / "sweep.csv"), rows(swept / "comparisons.csv")
+    assert [(row["a"], row["b"], row["attack"]) for row in found] == [
+        (a, "first/unguided", attack) for a in ("first/noise-0.2", "chosen/unguided") for attack in ("pgd-5", "autoattack")
+    ]
+    value = {(f"{r['run']}/{r['method']}", r["attack"], r["seed"]): float(r["robust_accuracy"]) for r in table}
+    for row in found:
+        gains = [value[row["a"], row["attack"], seed] - value[row["b"], row["attack"], seed] for seed in ("4", "5")]
+        assert float(row["difference"]) == pytest.approx(np.mean(gains), abs=1e-12)
+        assert row["seeds"] == "2"
+        reach = [float(row[high]) - float(row[low]) for low, high in (("low", "high"), ("low_of_all", "high_of_all"))]
+        ratio = stats.t.ppf(1 - 0.05 / 4 / 2, 1) / stats.t.ppf(0.975, 1)
+        assert reach[1] == pytest.approx(ratio * reach[0], rel=1e-9)
+    raw = [stats.ttest_1samp(g, 0).pvalue for g in ([0.1, 0.2, 0.15], [0.1, -0.2, 0.3], [0.01, 0.02, 0.03])]
+    header = ["run", "method", "attack", "norm", "eps", "seed", "robust_accuracy"]
+    made = [["r", "base", "a", "linf", 0.1, s, 0.5] for s in range(3)]
+    made += [["r", m, "a", "linf", 0.1, s, 0.5 + g] for m, gs in (("x", [0.1, 0.2, 0.15]), ("y", [0.1, -0.2, 0.3]), ("z", [0.01, 0.02, 0.03]))
+             for s, g in enumerate(gs)]  # fmt: skip
+    compared = run_sweep.comparisons(made, header, [(("r", m), ("r", "base")) for m in "xyz"])
+    assert [row[-1] for row in compared] == pytest.approx(holm(raw), rel=1e-6)
+
+
 def test_what_runs_share_is_made_once_and_selection_changes_what_is_learned_from(swept):
     first, chosen = swept / "runs" / "first", swept / "runs" / "chosen"
-    for part in ("diffusion-seed1", "encoder-seed1"):
+    for part in ("diffusion-seed5", "encoder-seed5"):
         (ours,), (theirs,) = (
             [p for p in (run / "checkpoints").rglob("*") if part in str(p) and p.is_file()][:1] for run in (first, chosen)
         )
         assert ours.samefile(theirs) or ours.read_bytes() == theirs.read_bytes()
     seconds = json.loads((chosen / "summary.json").read_text())["seconds"]
     made = json.loads((first / "summary.json").read_text())["seconds"]
-    assert seconds["diffusion/seed0"] == made["diffusion/seed0"]  # the very run
+    assert seconds["diffusion/seed4"] == made["diffusion/seed4"]  # the very run
     with (
-        np.load(first / "synthetic" / "unguided" / "seed0.npz") as a,
-        np.load(chosen / "synthetic" / "unguided" / "seed0.npz") as b,
+        np.load(first / "synthetic" / "unguided" / "seed4.npz") as a,
+        np.load(chosen / "synthetic" / "unguided" / "seed4.npz") as b,
     ):
         assert a["image"].shape == b["image"].shape
         assert not np.array_equal(a["image"], b["image"])
@@ -78,16 +104,16 @@ def test_what_runs_share_is_made_once_and_selection_changes_what_is_learned_from
 def test_the_same_command_does_nothing_twice_and_gives_the_same_table(swept):
     before = (swept / "sweep.csv").read_bytes()
     stages = {path: path.stat().st_mtime_ns for path in (swept / "runs").rglob("stages/**/*") if path.is_file()}
-    assert call("--design", swept.parent / "mine.toml", "--out", swept, "--seeds", 2, "--workers", 1) == 0
+    assert call("--design", swept.parent / "mine.toml", "--out", swept, "--workers", 1) == 0
     assert (swept / "sweep.csv").read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in stages} == stages
 
 
 def test_the_committed_designs_are_sound(capsys):
     for path in sorted(DESIGNS.glob("*.toml")):
-        base, runs = read_design(path)
-        assert base
-        assert "unguided" in runs[0].methods
+        design = read_design(path)
+        assert design.base
+        assert "unguided" in design.runs[0].methods
         assert call("--design", path, "--dry-run") == 0
     assert "would run window-0-200: --preset cpu" in capsys.readouterr().out
 
@@ -105,12 +131,17 @@ def test_the_committed_designs_are_sound(capsys):
         ("[run.a]\nmethods = ['real']\narguments = ['--dry_run']\n", "--dry_run belongs to run_sweep.py"),
         ("[run.'../../away']\nmethods = ['real']\n", "[run.../../away] must be named by letters"),
         ("[run.a\n", "is not TOML"),
+        ("compare = [['a/real']]\n[run.a]\nmethods = ['real']\n", "compare holds ['a/real']; write"),
+        ("compare = [['a/real', 'a/unguided']]\n[run.a]\nmethods = ['real']\n", "of a/real"),
+        ("seeds = 0\n[run.a]\nmethods = ['real']\n", "seeds = 0 must be a whole number of at least 1"),
+        ("seed = 'x'\n[run.a]\nmethods = ['real']\n", "seed = x must be a whole number of at least 0"),
+        ("[run.a]\nmethods = ['infonc']\n", "infonc"),
     ],
 )
 def test_a_wrong_design_is_one_line_and_status_1(tmp_path, capsys, text, message):
     assert call("--design", write_design(tmp_path, text), "--out", tmp_path / "out") == 1
     error = capsys.readouterr().err.strip()
-    assert error.startswith("error: --design")
+    assert error.startswith("error: --")
     assert message in error
     assert "\n" not in error
     assert not (tmp_path / "out").exists()
@@ -119,7 +150,7 @@ def test_a_wrong_design_is_one_line_and_status_1(tmp_path, capsys, text, message
 def test_a_missing_design_and_a_run_that_fails_are_said(tmp_path, capsys):
     assert call("--design", tmp_path / "no.toml") == 1
     assert "cannot be read" in capsys.readouterr().err
-    design = write_design(tmp_path, "[run.a]\nmethods = ['unknown']\n")
+    design = write_design(tmp_path, "[run.a]\nmethods = ['classifier-free:1']\n")  # needs label dropout
     assert call("--design", design, "--out", tmp_path / "out") == 1
     assert "run a of" in capsys.readouterr().err
     assert not (tmp_path / "out" / "sweep.csv").exists()
