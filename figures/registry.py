@@ -17,6 +17,7 @@ SECTIONS = {
         "sample_gap",
         "frontier",
         "class_snr",
+        "beside_real_data",
         "theory_vs_simulation",
         "real_data",
     ),

@@ -19,8 +19,12 @@ from theory import (
     direction_variance,
     distinguishability_frontier,
     misalignment_ceiling,
+    multiclass_direction_variance,
     optimal_class_snr,
+    optimal_half_distance,
     optimal_synthetic_mean,
+    optimal_synthetic_snr,
+    pooled_direction_variance,
     robust_sample_gap,
 )
 
@@ -102,6 +106,28 @@ def class_snr(_seed: int, _effort: Effort) -> CurveTable:
     return ("learner", "training_eps_over_sigma", "class_snr", "variance", "optimal_class_snr"), rows
 
 
+def beside_real_data(_seed: int, _effort: Effort) -> CurveTable:
+    """T12: the class SNR that is best for synthetic samples beside real ones, against the real class SNR."""
+    rows: list[tuple[Any, ...]] = []
+    for share, eps in ((0.1, 0.0), (0.5, 0.0), (0.9, 0.0), (0.5, 0.5)):
+        for real in np.geomspace(0.6, 5, 17):
+            best = optimal_synthetic_snr(float(real), share, eps)
+            same = pooled_direction_variance([real], [1], [1], eps)
+            least = pooled_direction_variance([real, best or 1e-6], [1, 1], [1 - share, share], eps)
+            rows.append((share, eps, float(real), best, same / least))
+    return ("share", "training_eps_over_sigma", "real_snr", "best_synthetic_snr", "gain_over_as_real"), rows
+
+
+def multiclass(_seed: int, _effort: Effort) -> CurveTable:
+    """T13: V against half the distance between two class means over sigma, for K classes; the optimum in the last column."""
+    rows: list[tuple[Any, ...]] = []
+    for classes in (2, 3, 10):
+        best = optimal_half_distance(classes)
+        for half in np.geomspace(0.4, 2.5, 27):
+            rows.append((classes, float(half), multiclass_direction_variance(float(half), classes), best))
+    return ("classes", "half_distance", "variance", "optimal_half_distance"), rows
+
+
 def sample_gap(_seed: int, _effort: Effort) -> CurveTable:
     """T6: samples for a mean accuracy of 0.8 without and with an l_inf attack of 0.25, n0 = 5."""
     rows: list[tuple[Any, ...]] = []
@@ -118,5 +144,7 @@ CURVES = {
     "frontier": frontier,
     "ddim_shrinkage": ddim_shrinkage,
     "class_snr": class_snr,
+    "beside_real_data": beside_real_data,
+    "multiclass": multiclass,
     "sample_gap": sample_gap,
 }

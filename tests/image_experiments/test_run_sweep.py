@@ -74,11 +74,11 @@ def test_comparisons_are_paired_by_seed_and_hold_together(swept):
         reach = [float(row[high]) - float(row[low]) for low, high in (("low", "high"), ("low_of_all", "high_of_all"))]
         ratio = stats.t.ppf(1 - 0.05 / 4 / 2, 1) / stats.t.ppf(0.975, 1)
         assert reach[1] == pytest.approx(ratio * reach[0], rel=1e-9)
-    raw = [stats.ttest_1samp(g, 0).pvalue for g in ([0.1, 0.2, 0.15], [0.1, -0.2, 0.3], [0.01, 0.02, 0.03])]
+    gains_of = ([0.1, 0.2, 0.15], [0.1, -0.2, 0.3], [0.01, 0.02, 0.03])
+    raw = [stats.ttest_1samp(g, 0).pvalue for g in gains_of]
     header = ["run", "method", "attack", "norm", "eps", "seed", "robust_accuracy"]
     made = [["r", "base", "a", "linf", 0.1, s, 0.5] for s in range(3)]
-    made += [["r", m, "a", "linf", 0.1, s, 0.5 + g] for m, gs in (("x", [0.1, 0.2, 0.15]), ("y", [0.1, -0.2, 0.3]), ("z", [0.01, 0.02, 0.03]))
-             for s, g in enumerate(gs)]  # fmt: skip
+    made += [["r", m, "a", "linf", 0.1, s, 0.5 + g] for m, of in zip("xyz", gains_of, strict=True) for s, g in enumerate(of)]
     compared = run_sweep.comparisons(made, header, [(("r", m), ("r", "base")) for m in "xyz"])
     assert [row[-1] for row in compared] == pytest.approx(holm(raw), rel=1e-6)
 

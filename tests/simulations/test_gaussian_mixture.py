@@ -50,7 +50,17 @@ def test_quick_run_agrees_with_theory(finished):
 def test_every_csv_has_its_picture(finished):
     _, out = finished
     pictures = {path.stem for path in out.glob("*.png")}
-    drawn = ("accuracy_against_n", "ceiling", "linf_mean", "frontier", "ddim_shrinkage", "class_snr", "sample_gap", "real_data")
+    drawn = (
+        "accuracy_against_n",
+        "ceiling",
+        "linf_mean",
+        "frontier",
+        "ddim_shrinkage",
+        "class_snr",
+        "sample_gap",
+        "real_data",
+        "beside_real_data",
+    )
     assert pictures == {*drawn, "theory_vs_simulation"}
     for name in pictures:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -176,7 +176,7 @@ def test_under_linf_training_the_best_class_snr_moves_by_eps_root_d(dim):
         (lambda: pooled_direction_variance([40], [1], [1]), "at most 30"),
         (lambda: optimal_synthetic_snr(1.0, 1.0), "share"),
         (lambda: optimal_synthetic_snr(25.0, 0.5), "below 20"),
-        (lambda: multiclass_direction_variance(31.0, 3), "at most 30"),
+        (lambda: multiclass_direction_variance(3.1, 3), "at most 3 for 3 classes"),
         (lambda: multiclass_direction_variance(1.0, 1), "classes"),
         (lambda: linf_training(BinaryMixture([1.0, 0.2]), 0.2), "equals a coordinate"),
         (lambda: linf_training(BinaryMixture([1.0, 0.2]), 1.2), "at or above every coordinate"),
