@@ -43,7 +43,7 @@ SECTIONS = {
         "ablation_selection",
         "diversity_robustness",
     ),
-    "tables": ("theory_checks", "guidance", "images", "ablations"),
+    "tables": ("theory_checks", "guidance", "images", "ablations", "predictors"),
 }
 """Section -> its modules, each figures/SECTION/NAME.py. A figure of one's own is a module there and a line here."""
 

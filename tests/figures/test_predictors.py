@@ -1,0 +1,60 @@
+"""The table of predictors against scikit-learn's grouped cross-validation, and on made-up sets whose truth is known."""
+
+import csv
+import math
+import re
+import statistics
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
+
+from figures.experiments import REFERENCE
+from figures.inputs import Files
+from figures.tables import predictors
+
+
+def sets_of_the_sweep():
+    """[(kind, class SNR, gain)], read from the csv by hand."""
+    with (REFERENCE / "digits-ablations" / "sweep.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["n_synthetic"] == "2000"]
+    base = {row["seed"]: float(row["robust_accuracy"]) for row in rows if row["run"] == "loss" and row["method"] == "unguided"}
+    found = []
+    for run, method in sorted({(row["run"], row["method"]) for row in rows}):
+        of = [row for row in rows if (row["run"], row["method"]) == (run, method)]
+        gain = statistics.fmean(float(row["robust_accuracy"]) - base[row["seed"]] for row in of)
+        kind = run if run.startswith("select-") else re.sub(r"-[\d.]+$", "", method)
+        found.append((kind, statistics.fmean(float(row["class_snr"]) for row in of), gain))
+    return found
+
+
+def test_class_snr_is_scored_as_scikit_learn_would():
+    kinds, snr, gains = zip(*sets_of_the_sweep(), strict=True)
+    x, y = np.log(np.array(snr))[:, None], np.array(gains)
+    row = next(row for row in predictors.rows(Files(REFERENCE)) if row[0] == "class SNR")
+    assert row[1] == len(kinds)
+    assert row[2] == pytest.approx(np.corrcoef(rankdata(x[:, 0]), rankdata(y))[0, 1], rel=1e-9)
+    for degree, score in ((1, row[3]), (2, row[4])):
+        model = make_pipeline(PolynomialFeatures(degree), LinearRegression(fit_intercept=False))
+        fit = cross_val_predict(model, x, y, groups=kinds, cv=LeaveOneGroupOut())
+        mean = np.array([y[np.array(kinds) != kind].mean() for kind in kinds])
+        assert score == pytest.approx(1 - ((y - fit) ** 2).sum() / ((y - mean) ** 2).sum(), rel=1e-6)
+    grid = np.linspace(0.2, 3, 100_001)
+    best = grid[np.polyval(np.polyfit(x[:, 0], y, 2), grid).argmax()]
+    assert row[5] == pytest.approx(math.exp(best), rel=1e-3)
+    assert row[6] <= row[5] <= row[7]
+
+
+def test_a_parabola_is_found_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    x, kinds = rng.uniform(0, 2, 60), np.repeat(np.arange(12), 5)
+    hill = 1 - (x - 0.8) ** 2
+    assert predictors.left_out_score(x, hill, kinds, 2) == pytest.approx(1)
+    assert predictors.left_out_score(x, hill, kinds, 1) < 0.9
+    assert predictors.left_out_score(x, rng.standard_normal(60), kinds, 2) < 0.2
+    assert predictors.optimum(x, hill) == pytest.approx(0.8)
+    assert predictors.optimum(x, -hill) == math.inf
