@@ -41,8 +41,9 @@ docs: $(READY)
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+# Two processes with a core each: more threads than cores make small matrices slow.
 test: $(READY)
-	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(READY)
 	$(PY) -m pytest -q -m slow $(ARGS)
