@@ -24,6 +24,11 @@ def read_sweep(files: Files, *described: str) -> Columns:
     return {name: values[first] for name, values in data.items()}
 
 
+def family_of(run: str, method: str) -> str:
+    """What a set is made by, whatever its scale, window or input: a guidance, noise, or one selection (the run's name)."""
+    return run if run.startswith("select-") else method.rstrip("0123456789.").rstrip("-")
+
+
 def by_seed(data: Columns, run: str, method: str, column: str = "robust_accuracy") -> dict[int, float]:
     of = where(data, run=run, method=method)
     return {int(seed): float(value) for seed, value in zip(data["seed"][of], data[column][of], strict=True)}

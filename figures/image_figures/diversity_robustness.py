@@ -8,7 +8,7 @@ import numpy as np
 
 from command_line.drawing import new_figure
 from figures.figure import Figure, Numbers, guide, marks
-from figures.image_figures.ablations import SETTINGS, TABLE, by_seed, read_sweep
+from figures.image_figures.ablations import SETTINGS, TABLE, by_seed, family_of, read_sweep
 from figures.inputs import Files
 
 COLUMNS = {"within_class_diversity": "within-class diversity", "class_snr": "class SNR"}
@@ -34,7 +34,7 @@ KINDS = {
 def kind_of(run: str, method: str) -> str:
     if run.startswith("select-"):
         return "unguided, selected"
-    base = method.rstrip("0123456789.").rstrip("-")
+    base = family_of(run, method)
     return next((kind for kind, names in KINDS.items() if base in names), "others")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from figures.figure import Figure
-from figures.image_figures.ablations import FIRST, SETTINGS, TABLE, by_seed, gain, read_sweep
+from figures.image_figures.ablations import FIRST, SETTINGS, TABLE, by_seed, family_of, gain, read_sweep
 from figures.inputs import Columns, Files
 
 FIGURE = Figure(
@@ -38,7 +38,7 @@ def rows(files: Files) -> list[list[Any]]:
     data = read_sweep(files, *NAMES)
     chosen = comparable(data)
     gains = np.array([gain(data, *one)[0] for one in chosen])
-    kinds = np.array([kind_of(*one) for one in chosen])
+    kinds = np.array([family_of(*one) for one in chosen])
     found = []
     for column, name in NAMES.items():
         values = np.array([np.mean(list(by_seed(data, *one, column).values())) for one in chosen])
@@ -59,11 +59,6 @@ def comparable(data: Columns) -> list[tuple[str, str]]:
     size = by_seed(data, FIRST, "unguided", "n_synthetic")
     each = dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True))
     return [one for one in each if by_seed(data, *one, "n_synthetic") == size]
-
-
-def kind_of(run: str, method: str) -> str:
-    """What is left out together: a guidance at all its scales, windows and inputs, noise of any strength, or one selection."""
-    return run if run.startswith("select-") else method.rstrip("0123456789.").rstrip("-")
 
 
 def left_out_score(x: Any, y: Any, kinds: Any, degree: int) -> float:
