@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +164,7 @@ class Probe:
         self.passes[network, batch] = took / n / SHORT
         return self.passes[network, batch]
 
-    def autoattack_parts(self, network: str, batch: int) -> dict[str, float]:
+    def autoattack_parts(self, network: str, batch: int, chosen: Literal["all", "apgd"] = "all") -> dict[str, float]:
         """{part: seconds of an image that withstands it}; a few iterations stand for all, with a radius that fools nobody.
 
         Put together from single passes where a few iterations would take too long.
@@ -172,7 +172,7 @@ class Probe:
         classifier = self.classifier(network).eval().requires_grad_(False)
         a_pass = self.attack_passes(network, batch)
         found: dict[str, float] = {}
-        for part in parts_for(self.classes):
+        for part in parts_for(self.classes, chosen):
             targets = min(9, self.classes - 1) if part.endswith("-t") else 1
             an_image = a_pass * PASSES[part] * targets
             whole, short = QUERIES.get(part, (ITERATIONS, SHORT))

@@ -26,8 +26,8 @@ KNOWN: dict[str, tuple[Shape, int, int, int]] = {
     "digits": ((1, 8, 8), 10, 600, 1197),
     "cifar10": ((3, 32, 32), 10, 50_000, 10_000),
     "gtsrb": ((3, 32, 32), 43, 39_209, 12_630),
-    "mnist": ((1, 28, 28), 10, 60_000, 10_000),
-    "mnist-t10k": ((1, 28, 28), 10, 5_000, 5_000),
+    "mnist": ((1, 32, 32), 10, 60_000, 10_000),
+    "mnist-t10k": ((1, 32, 32), 10, 5_000, 5_000),
 }
 """Shape, classes, training images and test images of data sets that need not be read to know."""
 CLEAN, ROBUST = 0.9, 0.6
@@ -102,10 +102,9 @@ def calibrate(settings: Settings, stages: list[Stage], data: Data, device: str) 
     if any("method" in stage.arguments for stage in stages):
         chosen_generation = _explicit(settings.generation)
         rates.sampling = probe.sampling(settings.diffusion, chosen_generation, methods, settings.encoder.network)
-    images = data.test if settings.evaluation.autoattack_images is None else min(settings.evaluation.autoattack_images, data.test)
-    if images and any(stage.name.startswith("evaluate/") for stage in stages):
-        batch = max(min(settings.evaluation.batch_size, round(ROBUST * images)), 1)
-        rates.autoattack = probe.autoattack_parts(settings.classifier.network, batch)
+    if _attacked(settings, data)[1] and any(stage.name.startswith("evaluate/") for stage in stages):
+        batch = max(min(settings.evaluation.batch_size, round(ROBUST * _attacked(settings, data)[1])), 1)
+        rates.autoattack = probe.autoattack_parts(settings.classifier.network, batch, settings.evaluation.autoattack_parts)
     rates.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device.startswith("cuda"):
         rates.peak = torch.cuda.max_memory_allocated()
@@ -201,10 +200,17 @@ def _generation_seconds(method: Method, count: int, settings: Settings, rates: R
 def _evaluation_seconds(settings: Settings, data: Data, rates: Rates, robust: float) -> float:
     """PGD and AutoAttack under one threat."""
     chosen = settings.evaluation
-    pgd = data.test * chosen.pgd_restarts * chosen.pgd_steps * rates.attack[settings.classifier.network]
-    n = data.test if chosen.autoattack_images is None else min(chosen.autoattack_images, data.test)
+    images, n = _attacked(settings, data)
+    pgd = images * chosen.pgd_restarts * chosen.pgd_steps * rates.attack[settings.classifier.network]
     shares = [CLEAN, *[robust] * len(rates.autoattack)]
     return pgd + sum(n * share * cost for share, cost in zip(shares, rates.autoattack.values(), strict=False))
+
+
+def _attacked(settings: Settings, data: Data) -> tuple[int, int]:
+    """How many images PGD and AutoAttack attack."""
+    images = data.test if settings.evaluation.split == "test" else data.validation
+    n = settings.evaluation.autoattack_images
+    return images, images if n is None else min(n, images)
 
 
 def makespan(stages: list[Stage], seconds: dict[str, float], workers: int, imports: float) -> float:

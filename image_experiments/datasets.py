@@ -98,7 +98,7 @@ def read_dataset(name: Dataset, data_dir: Path | None, image_size: int, group_pa
     if name == "cifar10":
         return read_cifar10(data_dir)
     if name in ("mnist", "mnist-t10k"):
-        return read_mnist(data_dir, test_file_alone=name == "mnist-t10k")
+        return read_mnist(data_dir, image_size, test_file_alone=name == "mnist-t10k")
     if name == "gtsrb" and (data_dir is None or not looks_like_images(data_dir)):
         return read_gtsrb(data_dir, image_size or 32)
     if data_dir is None:
@@ -143,12 +143,16 @@ def read_cifar10(data_dir: Path | None) -> ImageData:
     return ImageData(images, labels, np.arange(len(labels)), test_images, test_labels, CIFAR10_CLASSES, str(archive))
 
 
-def read_mnist(data_dir: Path | None, test_file_alone: bool = False) -> ImageData:
-    """MNIST (LeCun et al. 1998), padded to 32 x 32. test_file_alone: only the 10,000 images of the test file, split in halves."""
+def read_mnist(data_dir: Path | None, image_size: int = 0, test_file_alone: bool = False) -> ImageData:
+    """MNIST (LeCun et al. 1998), 28 x 28, padded to 32 x 32, or averaged down to image_size (14: means of 2 x 2 pixels).
+
+    test_file_alone: only the 10,000 images of the test file, split in halves.
+    """
     url, files = MNIST_FILES
     wanted = {name: md5 for name, md5 in files.items() if name.startswith("t10k") or not test_file_alone}
     arrays = [read_idx(path) for path in fetched("mnist", data_dir, url, wanted)]
-    images = [np.pad(a, ((0, 0), (2, 2), (2, 2)))[..., None] for a in arrays[::2]]
+    sized = [averaged(a, image_size) if image_size else np.pad(a, ((0, 0), (2, 2), (2, 2))) for a in arrays[::2]]
+    images = [a[..., None] for a in sized]
     labels = [a.astype(np.int64) for a in arrays[1::2]]
     digits = tuple(map(str, range(10)))
     if not test_file_alone:
@@ -157,6 +161,13 @@ def read_mnist(data_dir: Path | None, test_file_alone: bool = False) -> ImageDat
     pool = np.setdiff1d(np.arange(len(labels[0])), test)
     source = "MNIST (test file, split)"
     return ImageData(images[0][pool], labels[0][pool], np.arange(len(pool)), images[0][test], labels[0][test], digits, source)
+
+
+def averaged(images: Array, size: int) -> Array:
+    """uint8 images (n, H, W), each resized to (size, size) by the means of what a pixel covers."""
+    from PIL import Image
+
+    return np.stack([np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX)) for image in images])
 
 
 def read_idx(path: Path) -> Array:

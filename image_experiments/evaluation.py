@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 """The parts of AutoAttack (Croce, Hein 2020), in its order."""
 WITHOUT_TARGETS = ("apgd-ce", "fab", "square")
 """With fewer than four classes, where the targeted loss is not defined."""
+GRADIENTS = ("apgd-ce", "apgd-t")
+"""Those that find nearly all that the four find, in a quarter of the time."""
 NORMS = {"linf": "Linf", "l2": "L2"}
 
 
@@ -28,12 +30,16 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 class EvaluationSettings:
     """Attacks on the test images."""
 
+    split: Literal["test", "validation"] = "test"
+    """The images that are attacked: test images report, validation images choose between settings."""
     pgd_steps: int = 20
     """Steps of PGD, of size 2.5 eps / steps."""
     pgd_restarts: int = 1
     """Random starts of PGD."""
     autoattack_images: int | None = None
     """Test images for AutoAttack, the first of the class-balanced list (default: all of them; 0: no AutoAttack)."""
+    autoattack_parts: Literal["all", "apgd"] = "all"
+    """all; apgd: its first two, APGD-CE and APGD-T, alone, reported as attack "apgd"."""
     batch_size: int = 250
     """Images attacked together; also what an interruption can cost."""
     threats: tuple[str, ...] = ()
@@ -130,13 +136,15 @@ def autoattack_robustness(
     *,
     batch_size: int,
     seed: int,
+    parts: Literal["all", "apgd"] = "all",
     checkpoint: Path | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Robustness:
     """AutoAttack's standard version on x (n, C, H, W) in [0, 1]: each part attacks what the parts before left.
 
     With ten classes or more it is the package's own version="standard" (9 targets); with four to nine as many targets as there are other
-    classes; with two or three APGD-CE, FAB, Square. Goes on from `checkpoint`, which is written after each batch of each part.
+    classes; with two or three APGD-CE, FAB, Square. parts="apgd": those of GRADIENTS alone. Goes on from `checkpoint`, which is written
+    after each batch of each part.
     """
     with torch.no_grad():
         pieces = zip(x.split(batch_size), y.split(batch_size), strict=True)
@@ -145,31 +153,33 @@ def autoattack_robustness(
     state |= {"part": 0, "batch": 0, "done": 0}
     if checkpoint is not None and checkpoint.exists():
         state = read_checkpoint(checkpoint)
-    parts = parts_for(classes)
-    for number in range(state["part"], len(parts)):
+    used = parts_for(classes, parts)
+    for number in range(state["part"], len(used)):
         left = torch.nonzero(state["flags"])[:, 0]  # on the CPU, as all the state is: robust when this part began
         batches = left.split(batch_size) if len(left) else ()
         for i in range(state["batch"], len(batches)):
             places = batches[i]
             with collected(state["warnings"]):
                 state["robust"][places] = _withstand(
-                    classifier, x[places], y[places], threat, classes, parts[number], batch_size, mixed_seed(seed, i)
+                    classifier, x[places], y[places], threat, classes, used[number], batch_size, mixed_seed(seed, i)
                 )
             state["batch"], state["done"] = i + 1, state["done"] + 1
             if checkpoint is not None:
                 write_checkpoint(checkpoint, state)
             if on_batch is not None:
                 on_batch(state["done"])
-        state["after"][parts[number]] = share(state["robust"])
+        state["after"][used[number]] = share(state["robust"])
         state |= {"part": number + 1, "batch": 0, "flags": state["robust"].clone()}
     with collected(state["warnings"]):
-        _check_square(state["after"])
+        if "square" in used:
+            _check_square(state["after"])
     return Robustness(clean, state["robust"], state["after"], state["warnings"])
 
 
-def parts_for(classes: int) -> tuple[str, ...]:
-    """The parts of AutoAttack that are defined with so many classes."""
-    return STANDARD if classes > 3 else WITHOUT_TARGETS
+def parts_for(classes: int, chosen: Literal["all", "apgd"] = "all") -> tuple[str, ...]:
+    """The parts of AutoAttack that are defined with so many classes, of those chosen."""
+    defined = STANDARD if classes > 3 else WITHOUT_TARGETS
+    return defined if chosen == "all" else tuple(part for part in defined if part in GRADIENTS)
 
 
 def make_attack(classifier: nn.Module, x: Tensor, threat: Threat, classes: int, part: str, seed: int) -> Any:

@@ -15,6 +15,7 @@ from image_experiments.evaluation import (
     Robustness,
     autoattack_robustness,
     disagreement,
+    parts_for,
     pgd_robustness,
     standard_error,
 )
@@ -26,12 +27,14 @@ from image_experiments.stages import StageRun
 def evaluate_classifier(
     run: StageRun, real: RealImages, classifier: nn.Module, settings: EvaluationSettings, threats: list[Threat], seed: int
 ) -> dict[str, Any]:
-    """Clean accuracy, PGD on all test images, AutoAttack on the first of them, under each threat; writes who withstood what."""
+    """Clean accuracy, PGD on all images of the split, AutoAttack on the first of them, under each threat; writes who withstood what."""
     classifier = prepared(classifier.to(run.device), "no")
-    x, y = real.test.x.to(run.device).float() / 255, real.test.y.to(run.device)
+    images = real.test if settings.split == "test" else real.validation
+    x, y = images.x.to(run.device).float() / 255, images.y.to(run.device)
     n = len(y) if settings.autoattack_images is None else min(settings.autoattack_images, len(y))
     batches = -(-len(y) // settings.batch_size)
-    most = 4 * -(-n // settings.batch_size)  # batches of AutoAttack's four parts, if every image stays robust
+    parts = parts_for(len(real.classes), settings.autoattack_parts)
+    most = len(parts) * -(-n // settings.batch_size)  # batches of AutoAttack's parts, if every image stays robust
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
     outcomes: dict[str, Any] = {}
@@ -59,12 +62,14 @@ def evaluate_classifier(
             threat,
             len(real.classes),
             batch_size=settings.batch_size,
+            parts=settings.autoattack_parts,
             seed=mixed_seed(seed, 200 + i),
             checkpoint=scratch[1],
             on_batch=lambda batch: run.report(batches + batch, batches + most),
         )
-        outcomes[f"autoattack {key}"] = auto.robust.numpy()
-        rows.append(_row("autoattack", threat, auto) | {"after": auto.after})
+        name = "autoattack" if settings.autoattack_parts == "all" else "apgd"
+        outcomes[f"{name} {key}"] = auto.robust.numpy()
+        rows.append(_row(name, threat, auto) | {"after": auto.after})
         odd = disagreement(pgd.robust[:n], auto.robust)
         warnings += [f"{threat}: {text}" for text in (*auto.warnings, *([odd] if odd else []))]
 

@@ -49,6 +49,8 @@ class GenerationSettings:
     """Network evaluations an image."""
     eta: float = 0.0
     """Noise of DDIM: 0 deterministic, 1 ancestral."""
+    initial_std: float = 1.0
+    """Standard deviation of the noise that sampling begins with: above 1 a higher sampling temperature."""
     batch_size: int = 250
     """Images sampled together, which InfoNCE, hard-negative and supervised guidance compare: it decides the result."""
     window: tuple[int, int] | None = (0, 700)
@@ -76,6 +78,8 @@ class GenerationSettings:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 1")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta={self.eta} must lie in [0, 1]")
+        if not 0 < self.initial_std < math.inf:
+            raise ValueError(f"initial_std={self.initial_std} must be a finite number > 0")
         if self.eta > 0 and self.solver != "ddim":
             raise ValueError(f"eta={self.eta} belongs to DDIM: leave it out with solver={self.solver}")
         if not 0 <= self.temperature < math.inf or self.head < 0:
@@ -142,7 +146,7 @@ def sample_batch(
     Raises FloatingPointError naming timestep and term where something turns NaN.
     """
     noise = SampleNoise(seed, first)
-    x_T = noise.normal_of((len(labels), *shape), device=device)
+    x_T = settings.initial_std * noise.normal_of((len(labels), *shape), device=device)
     y = labels.to(device)
     plain: Any = in_bfloat16(network) if settings.precision == "bfloat16" else network
     predict = classifier_free(plain, method.scale, null_label) if method.kind == "classifier-free" else plain

@@ -12,13 +12,16 @@ from command_line.output import UserError
 
 KINDS = ("infonce", "hard-negative", "supervised", "anchored", "classifier", "classifier-free")
 """Guidance by one of the four contrastive losses, by a classifier (Dhariwal, Nichol 2021), without one (Ho, Salimans 2022)."""
+NOISES = ("noise", "noise-real")
+"""Gaussian noise on unguided images, and on copies of the real training images."""
 DEFAULT_SCALE = 0.3
 DEFAULT_NOISE = 0.1
 
 
 @dataclass(frozen=True)
 class Method:
-    """kind: "real", "unguided", "noise", "npz" or one of KINDS. scale: of the guidance, or standard deviation of the noise on [0, 1]."""
+    """kind: "real", "unguided", "noise", "noise-real", "npz" or one of KINDS. scale: of the guidance, or standard deviation of the noise on
+    [0, 1]."""
 
     text: str
     kind: str
@@ -35,8 +38,8 @@ class Method:
 
     @property
     def generates(self) -> bool:
-        """Whether images are sampled for it; "noise" takes the unguided ones."""
-        return self.kind not in ("real", "npz", "noise")
+        """Whether images are sampled for it; "noise" takes the unguided ones, "noise-real" the real ones."""
+        return self.kind not in ("real", "npz", *NOISES)
 
 
 def parse_method(text: str) -> Method:
@@ -47,7 +50,7 @@ def parse_method(text: str) -> Method:
             raise UserError(f"--methods {text}: name the file of generated images, npz:FILE")
         return Method(text, "npz", file=Path(rest))
     kind, reverse = name.removesuffix("-reversed"), name.endswith("-reversed")
-    known = ("real", "unguided", "noise", "npz", *KINDS)
+    known = ("real", "unguided", *NOISES, "npz", *KINDS)
     if kind not in known:
         near = difflib.get_close_matches(kind, known, n=1)
         raise UserError(f"--methods {text}: unknown{f', did you mean {near[0]}?' if near else ''}; use one of {', '.join(known)}")
@@ -55,10 +58,10 @@ def parse_method(text: str) -> Method:
         if colon or reverse:
             raise UserError(f"--methods {text}: {kind} takes no scale and no direction; write {kind}")
         return Method(text, kind)
-    if reverse and kind in ("noise", "classifier-free"):
+    if reverse and kind in (*NOISES, "classifier-free"):
         raise UserError(f"--methods {text}: {kind} cannot be reversed; write {kind}")
     try:
-        scale = float(rest) if colon else (DEFAULT_NOISE if kind == "noise" else DEFAULT_SCALE)
+        scale = float(rest) if colon else (DEFAULT_NOISE if kind in NOISES else DEFAULT_SCALE)
     except ValueError:
         scale = math.nan
     if not (math.isfinite(scale) and scale > 0):

@@ -149,6 +149,9 @@ def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, 
         plain = _synthetic(settings, Method("unguided", "unguided"), seed, shared, add)
         arguments = {"std": method.scale, "seed": seed}
         return add(Stage(f"noise/{method.label}/seed{seed}", add_noise, arguments, file, {**real, "synthetic": plain}))
+    if method.kind == "noise-real":
+        arguments = {"std": method.scale, "count": settings.synthetic, "seed": seed}
+        return add(Stage(f"noise/{method.label}/seed{seed}", add_noise_to_real, arguments, file, real))
     chosen = settings.selection
     relabel = chosen.pseudo_label == "always" or (chosen.pseudo_label == "auto" and settings.diffusion.load is not None)
     relabel |= chosen.pseudo_label == "auto" and not settings.diffusion.conditional
@@ -356,6 +359,21 @@ def add_noise(run: StageRun, std: float, seed: int) -> dict[str, Any]:
     assert plain is not None
     stream_images(run.outputs["images"], len(plain), plain.images.shape[1:], noisy(plain.pieces(), std, mixed_seed(seed, 2)))
     return {"images": len(plain)}
+
+
+def add_noise_to_real(run: StageRun, std: float, count: int, seed: int) -> dict[str, Any]:
+    import numpy as np
+
+    from contrastive_dp.randomness import mixed_seed
+    from image_experiments.generated import stream_images
+    from image_experiments.generation import noisy
+    from image_experiments.real_images import read_real
+
+    train = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"]).train
+    copies = np.arange(count) % len(train)
+    images, labels = train.x.numpy().transpose(0, 2, 3, 1)[copies], train.y.numpy()[copies]
+    stream_images(run.outputs["images"], count, images.shape[1:], noisy([(images, labels)], std, mixed_seed(seed, 2)))
+    return {"images": count}
 
 
 def read_generated(run: StageRun, file: Path, count: int, seed: int) -> dict[str, Any]:

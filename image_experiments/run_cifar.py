@@ -179,7 +179,9 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
         from image_experiments.tensorboard import log_metrics
 
         log_metrics(out, rows)
-    print(f"{data['source']}: {data['test']} test images, mean (sd) over {settings.seeds} seeds")
+    split = settings.evaluation.split
+    attacked = data["test"] if split == "test" else settings.validation
+    print(f"{data['source']}: {attacked} {split} images, mean (sd) over {settings.seeds} seeds")
     print(tables.final_table(rows, described))
     for line in tables.gain_lines(gains):
         print(line)

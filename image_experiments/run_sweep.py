@@ -243,7 +243,7 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
         low, high = chosen["generation.window"] or (0, chosen["diffusion.timesteps"])
         values = (low, high, *(chosen[f"{p}.{n}"] for p, n in (("generation", "at"), ("generation", "head"))))
         values += tuple(chosen[f"selection.{n}"] for n in ("surplus", "criterion", "order"))
-        about = {"run": name} | dict(zip(settings, values, strict=True))
+        about = {"run": name, "split": chosen["evaluation.split"]} | dict(zip(settings, values, strict=True))
         described = records(read_columns(folder / "description.csv"))
         of = {(row["method"], row["seed"]): row for row in described}
         for row in records(read_columns(folder / "metrics.csv")):

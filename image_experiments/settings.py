@@ -46,7 +46,8 @@ class Settings:
     test: int = 0
     """Test images (0: all)."""
     methods: tuple[str, ...] = ("real", "unguided", "infonce:0.3", "anchored:0.3")
-    """What to compare: real, unguided, noise[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE] or npz:FILE of generated images."""
+    """What to compare: real, unguided, noise[:STD], noise-real[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE] or npz:FILE of generated
+    images."""
     synthetic: int = 500
     """Synthetic images a method."""
     norm: Norm = "linf"
@@ -325,6 +326,8 @@ def _check_numbers(settings: Settings) -> None:
 
 def _check_combination(settings: Settings, methods: list[Method]) -> None:
     """UserError for settings that contradict each other, and for options that nothing would read."""
+    if settings.evaluation.split == "validation" and settings.validation == 0:
+        raise UserError("--evaluation.split validation: no validation images are set apart; add --validation 100")
     for part in ("encoder", "classifier"):
         chosen: ClassifierSettings = getattr(settings, part)
         if chosen.keep == "best" and settings.validation == 0:
@@ -393,7 +396,7 @@ def _check_data_options(settings: Settings) -> None:
     """UserError for options about files of a data set that has none of the kind."""
     if settings.dataset != "images" and settings.group_pattern is not None and settings.dataset != "gtsrb":
         raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
-    if settings.dataset in ("digits", "mnist", "mnist-t10k", "cifar10") and settings.image_size:
+    if settings.dataset in ("digits", "cifar10") and settings.image_size:
         raise UserError(f"--image-size {settings.image_size}: {settings.dataset} has one size; leave it out")
     if settings.dataset == "digits" and settings.data_dir is not None:
         raise UserError(f"--data-dir {settings.data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
