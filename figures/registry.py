@@ -18,6 +18,7 @@ SECTIONS = {
         "frontier",
         "class_snr",
         "beside_real_data",
+        "subpopulations",
         "theory_vs_simulation",
         "real_data",
     ),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from simulations.checks import Effort
-from simulations.theory_checks import aligned, averaged_accuracies, visited_alpha_bars
+from simulations.theory_checks import aligned, averaged_accuracies, two_subpopulations, visited_alpha_bars
 from theory import (
     AveragingLaw,
     BinaryMixture,
@@ -26,6 +26,7 @@ from theory import (
     optimal_synthetic_snr,
     pooled_direction_variance,
     robust_sample_gap,
+    subpopulation_law,
 )
 
 CurveTable = tuple[tuple[str, ...], list[tuple[Any, ...]]]
@@ -128,6 +129,20 @@ def multiclass(_seed: int, _effort: Effort) -> CurveTable:
     return ("classes", "half_distance", "variance", "optimal_half_distance"), rows
 
 
+def subpopulations(_seed: int, _effort: Effort) -> CurveTable:
+    """T15: sharpening (> 0) and softening (< 0) of classes that are mixtures: class SNR, share of the sub-population near the boundary,
+    and robust accuracy on the real mixture, the ceiling and at n = 100, for three learners; d = 20, l_2 radius 0.3."""
+    real, eps = two_subpopulations(20), 0.3
+    rows: list[tuple[Any, ...]] = []
+    for learner, training_eps in (("averaging", 0.0), ("logistic", 0.0), ("logistic", eps)):
+        for strength in np.linspace(-0.75, 1.5, 46):
+            synthetic = real.sharpened(real.means[0], float(strength))
+            law = subpopulation_law(synthetic, learner, training_eps)
+            accuracies = (law.robust_accuracy(real, eps), law.robust_accuracy(real, eps, 100))
+            rows.append((learner, training_eps, float(strength), synthetic.class_snr, float(synthetic.weights[1]), *accuracies))
+    return ("learner", "training_eps", "strength", "class_snr", "share_near", "ceiling", "n100"), rows
+
+
 def sample_gap(_seed: int, _effort: Effort) -> CurveTable:
     """T6: samples for a mean accuracy of 0.8 without and with an l_inf attack of 0.25, n0 = 5."""
     rows: list[tuple[Any, ...]] = []
@@ -145,6 +160,7 @@ CURVES = {
     "ddim_shrinkage": ddim_shrinkage,
     "class_snr": class_snr,
     "beside_real_data": beside_real_data,
+    "subpopulations": subpopulations,
     "multiclass": multiclass,
     "sample_gap": sample_gap,
 }

@@ -1,6 +1,6 @@
 """The main job: `python simulations/gaussian_mixture.py`.
 
-1. Theory against simulation: every closed form T1-T14 beside Monte Carlo that samples data, fits learners and attacks them exactly.
+1. Theory against simulation: every closed form T1-T15 beside Monte Carlo that samples data, fits learners and attacks them exactly.
 2. Real data: what the theory predicts for a table with two labels, and what fitted classifiers measure.
 
 Writes OUT/theory_vs_simulation.csv (quantity,setting,theory,simulation,standard_error,z), curves and real-data tables as csv, a PNG for

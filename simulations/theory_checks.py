@@ -1,7 +1,7 @@
-"""Every closed form of theory/ against samples, fitted learners and exact attacks: the list of checks T1-T14.
+"""Every closed form of theory/ against samples, fitted learners and exact attacks: the list of checks T1-T15.
 
 Each check function has the signature of `Check.run`. Those of T1, T2, T4 and T9 are unbiased; where theory is asymptotic (T3, T5, T6, T10
-to T14) the settings keep the neglected terms an order of magnitude below the standard error.
+to T15) the settings keep the neglected terms an order of magnitude below the standard error.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from theory import (
     GaussianMixture,
     LinearClassifier,
     SecondOrderLaw,
+    SubpopulationMixture,
     bayes_robust_accuracy,
     bayes_robust_classifier,
     ddim_law,
@@ -38,6 +39,7 @@ from theory import (
     robust_accuracy,
     robust_sample_gap,
     schmidt_mixture,
+    subpopulation_law,
     worst_case_perturbation,
 )
 
@@ -48,7 +50,7 @@ TEST_POINTS_A_REPLICATE = 100
 
 
 def all_checks() -> list[Check]:
-    """The checks of T1-T14 in order."""
+    """The checks of T1-T15 in order."""
     parts = (
         t1_checks,
         t2_checks,
@@ -60,6 +62,7 @@ def all_checks() -> list[Check]:
         t9_checks,
         t10_t11_checks,
         t12_t14_checks,
+        t15_checks,
     )
     return [check for part in parts for check in part()]
 
@@ -533,3 +536,40 @@ def t12_t14_checks() -> Iterator[Check]:
         yield Check("T13 softmax regression", describe(**arguments), check_softmax, arguments)
     for e in (0.1, 0.3, 0.5):
         yield Check("T14 direction, l_inf training", describe(eps=e), check_linf_training, {"eps": e})
+
+
+# ---------------------------------------------------------------------------------------------------- T15
+
+
+def two_subpopulations(dim: int) -> SubpopulationMixture:
+    """The running example: four fifths of a class lie far from the boundary, one fifth near it and in another direction."""
+    means = np.zeros((2, dim))
+    means[0, 0] = 2.5
+    means[1, :2] = 0.2, 1.2
+    return SubpopulationMixture(means, [0.8, 0.2])
+
+
+def check_sharpened(rng: Rng, effort: Effort, strength: float, learner: str, training_eps: float) -> dict[str, Estimate]:
+    """T15: direction and robust accuracy on the real mixture after n samples of the sharpened one."""
+    dim, n, eps = 7, 10_000, 0.3
+    real = two_subpopulations(dim)
+    synthetic = real.sharpened(real.means[0], strength)
+    law = subpopulation_law(synthetic, learner, training_eps)
+    across, hits = np.empty(effort.fits), 0
+    per_fit = effort.test_points // effort.fits
+    for i in range(effort.fits):
+        w = fit("adversarial" if training_eps else learner, *synthetic.sample(n, rng), training_eps, 2).weights
+        across[i] = (w[2:] @ w[2:]) / (w[:2] @ w[:2]) * n / (dim - 2)
+        x, y = real.sample(per_fit, rng)
+        hits += int((y * (x @ w) / np.linalg.norm(w) > eps).sum())
+    return {
+        ": n tan^2(angle to the span) / (d-2)": chi_square_mean(law.variance, across, dim - 2),
+        ": robust accuracy": share(law.robust_accuracy(real, eps, n), hits, per_fit * effort.fits),
+    }
+
+
+def t15_checks() -> Iterator[Check]:
+    for learner, training_eps in (("averaging", 0.0), ("logistic", 0.0), ("logistic", 0.3)):
+        for strength in (-0.5, 0.0, 0.4):
+            arguments = {"strength": strength, "learner": learner, "training_eps": training_eps}
+            yield Check("T15 sharpened sub-populations", describe(**arguments), check_sharpened, arguments)

@@ -20,6 +20,7 @@ from theory.pooled import (
 )
 from theory.samples import required_samples
 from theory.second_order import SampleGap, SecondOrderLaw, robust_sample_gap, schmidt_mixture
+from theory.subpopulations import SubpopulationLaw, SubpopulationMixture, subpopulation_law
 from theory.synthetic import (
     direction_cosine,
     learned_classifier,
@@ -37,6 +38,8 @@ __all__ = [
     "LinfTraining",
     "SampleGap",
     "SecondOrderLaw",
+    "SubpopulationLaw",
+    "SubpopulationMixture",
     "bayes_robust_accuracy",
     "bayes_robust_classifier",
     "ddim_law",
@@ -63,5 +66,6 @@ __all__ = [
     "robust_accuracy",
     "robust_sample_gap",
     "schmidt_mixture",
+    "subpopulation_law",
     "worst_case_perturbation",
 ]

@@ -60,6 +60,7 @@ def test_every_csv_has_its_picture(finished):
         "sample_gap",
         "real_data",
         "beside_real_data",
+        "subpopulations",
     )
     assert pictures == {*drawn, "theory_vs_simulation"}
     for name in pictures:
