@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from image_experiments.adversarial import ClassifierSettings, Images, train_clas
 from image_experiments.architectures import Normalised, make_classifier
 from image_experiments.attacks import Threat, pgd
 from image_experiments.diffusion import DiffusionSettings, make_noise_prediction, read_diffusion, train_diffusion
-from image_experiments.evaluation import make_attack, parts_for
+from image_experiments.evaluation import Parts, make_attack, parts_for
 from image_experiments.generation import GenerationSettings, make_guidance, sample_batch
 from image_experiments.methods import Method
 from image_experiments.speed import Choice, prepared, prepared_unet, seconds, wait
@@ -164,7 +164,7 @@ class Probe:
         self.passes[network, batch] = took / n / SHORT
         return self.passes[network, batch]
 
-    def autoattack_parts(self, network: str, batch: int, chosen: Literal["all", "apgd"] = "all") -> dict[str, float]:
+    def autoattack_parts(self, network: str, batch: int, chosen: Parts = "all") -> dict[str, float]:
         """{part: seconds of an image that withstands it}; a few iterations stand for all, with a radius that fools nobody.
 
         Put together from single passes where a few iterations would take too long.

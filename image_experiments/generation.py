@@ -55,6 +55,10 @@ class GenerationSettings:
     """Images sampled together, which InfoNCE, hard-negative and supervised guidance compare: it decides the result."""
     window: tuple[int, int] | None = (0, 700)
     """Guided at timesteps low <= t < high."""
+    label_error: float = 0.05
+    """Where a method's scale is auto: how much more than unguided, as the judge sees it, wrong labels may grow by guidance."""
+    windows: tuple[tuple[int, int], ...] = ((0, 400), (0, 700))
+    """Where a method's scale is auto: the windows of which that with the most diverse images is taken, in place of window."""
     at: Literal["x0", "xt"] = "x0"
     """What the encoder sees: the denoised estimate, or the noisy state as in the paper."""
     relative: bool = True
@@ -78,6 +82,10 @@ class GenerationSettings:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 1")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta={self.eta} must lie in [0, 1]")
+        if not 0 < self.label_error < 1:
+            raise ValueError(f"label_error={self.label_error} must lie in (0, 1)")
+        if not self.windows or not all(0 <= low < high for low, high in self.windows):
+            raise ValueError(f"windows={self.windows} must hold pairs low high with 0 <= low < high")
         if not 0 < self.initial_std < math.inf:
             raise ValueError(f"initial_std={self.initial_std} must be a finite number > 0")
         if self.eta > 0 and self.solver != "ddim":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from contrastive_dp import NoiseSchedule
 from image_experiments.generation import GenerationSettings, make_guidance, sample_batch
@@ -36,19 +37,14 @@ def generate_in_shards(
     Every batch is full, and the last one cut: guidance compares the images of a batch.
     """
     classes, (channels, height, width) = len(real.classes), real.shape
-    network, guidance = prepared_unet(network.to(run.device), settings.compile), None
-    if encoder is not None:
-        x, y = real.train.x.to(run.device).float() / 127.5 - 1, real.train.y.to(run.device)
-        guidance = make_guidance(method, settings, prepared(encoder.to(run.device), "no"), x, y, seed)
     size = min(settings.batch_size, max(count, 2))
     about = {"method": method.text, "seed": seed, "count": count, "settings": plain(settings)}
     plan = ShardPlan(run.fingerprint, about, count, size, classes, (height, width, channels))
 
+    sample = batch_maker(run.device, real, network, schedule, encoder, method, settings, size, seed)
+
     def make(batch: int) -> tuple[Array, Array]:
-        asked = torch.arange(batch * size, (batch + 1) * size) % classes
-        made = sample_batch(
-            network, schedule, method, guidance, settings, asked, real.shape, batch * size, seed, classes, run.device
-        )
+        made, asked = sample(batch)
         return made.numpy().transpose(0, 2, 3, 1), asked.numpy()
 
     k, n = run.part or (1, 1)
@@ -62,3 +58,30 @@ def generate_in_shards(
     if run.processes.first:
         merge(paths, run.outputs["images"], run.outputs["manifest"])
     return True
+
+
+def batch_maker(
+    device: torch.device,
+    real: RealImages,
+    network: nn.Module,
+    schedule: NoiseSchedule,
+    encoder: nn.Module | None,
+    method: Method,
+    settings: GenerationSettings,
+    size: int,
+    seed: int,
+) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """make(number of a batch) -> `size` images uint8 (n, C, H, W), labels going on 0, 1, ..., K-1, 0, 1, ... from batch to batch."""
+    classes = len(real.classes)
+    unet, guidance = prepared_unet(network.to(device), settings.compile), None
+    if encoder is not None:
+        x, y = real.train.x.to(device).float() / 127.5 - 1, real.train.y.to(device)
+        guidance = make_guidance(method, settings, prepared(encoder.to(device), "no"), x, y, seed)
+
+    def make(batch: int) -> tuple[Tensor, Tensor]:
+        asked = torch.arange(batch * size, (batch + 1) * size) % classes
+        return sample_batch(
+            unet, schedule, method, guidance, settings, asked, real.shape, batch * size, seed, classes, device
+        ), asked
+
+    return make

@@ -28,13 +28,19 @@ class Method:
     scale: float = 0.0
     reverse: bool = False
     file: Path | None = None
+    automatic: bool = False
+    """Whether the scale is to be found first, by strength.py; until then it stands for what is usual."""
 
     @property
     def label(self) -> str:
         """Name in tables and of folders: infonce-0.3, anchored-reversed-0.1, unguided."""
         if self.file is not None:
             return re.sub(r"[^\w.-]", "_", f"npz-{self.file.stem}")
-        return self.kind + "-reversed" * self.reverse + (f"-{self.scale:g}" if self.kind not in ("real", "unguided") else "")
+        return self.kind + "-reversed" * self.reverse + self._strength
+
+    @property
+    def _strength(self) -> str:
+        return "" if self.kind in ("real", "unguided") else "-auto" if self.automatic else f"-{self.scale:g}"
 
     @property
     def generates(self) -> bool:
@@ -43,7 +49,7 @@ class Method:
 
 
 def parse_method(text: str) -> Method:
-    """The method named KIND, KIND:SCALE, KIND-reversed[:SCALE] or npz:FILE. Raises UserError naming the nearest known kind."""
+    """The method named KIND, KIND:SCALE, KIND:auto, KIND-reversed[:SCALE|:auto] or npz:FILE. Raises UserError naming the nearest kind."""
     name, colon, rest = text.partition(":")
     if name == "npz":
         if not rest:
@@ -60,6 +66,10 @@ def parse_method(text: str) -> Method:
         return Method(text, kind)
     if reverse and kind in (*NOISES, "classifier-free"):
         raise UserError(f"--methods {text}: {kind} cannot be reversed; write {kind}")
+    if rest == "auto":
+        if kind in (*NOISES, "classifier-free"):
+            raise UserError(f"--methods {text}: no scale is found for {kind}; give a number, for example {kind}:0.1")
+        return Method(text, kind, DEFAULT_SCALE, reverse, automatic=True)
     try:
         scale = float(rest) if colon else (DEFAULT_NOISE if kind in NOISES else DEFAULT_SCALE)
     except ValueError:

@@ -163,6 +163,9 @@ def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, 
     unused = ("judge", "encoder") if method.kind in ("unguided", "classifier-free") else ("judge",)
     needed = {name: stage for name, stage in shared.items() if name not in unused}
     outside = _outside(settings.diffusion.load, "--diffusion")
+    if method.automatic:
+        finding = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "seed": seed}
+        needed["strength"] = add(Stage(f"strength/{method.label}/seed{seed}", find_strength, finding, {}, shared, outside))
     generated = add(Stage(f"generate/{method.label}/seed{seed}", generate, arguments, outputs, needed, outside, shared=True))
     if not selects:
         return generated
@@ -314,6 +317,10 @@ def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     folder = run.inputs["diffusion"]["index"].parent if "diffusion" in run.inputs else None
     network, schedule, conditional = read_diffusion(diffusion, folder, len(real.classes), real.shape)
+    if method.automatic:
+        chosen = run.results["strength"]
+        method = replace(method, scale=chosen["scale"], automatic=False)
+        settings = replace(settings, window=tuple(chosen["window"]))
     if method.kind == "classifier-free" and network.null_label is None:
         raise UserError(
             f"--methods {method.text}: this model has no label that stands for none; use one trained with label dropout"
@@ -324,6 +331,33 @@ def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count
     settings = _timed(run, "generation", settings)
     whole = generate_in_shards(run, real, network, schedule, encoder, method, settings, count, seed)
     return {"images": count, "conditional": conditional} if whole else None
+
+
+def find_strength(run: StageRun, settings: Any, diffusion: Any, method: Method, seed: int) -> dict[str, Any]:
+    import torch
+
+    from image_experiments.adversarial import Images
+    from image_experiments.diffusion import read_diffusion
+    from image_experiments.generation_stage import batch_maker
+    from image_experiments.networks import load_classifier
+    from image_experiments.real_images import read_real
+    from image_experiments.strength import PILOT, choose_strength
+
+    real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
+    folder = run.inputs["diffusion"]["index"].parent if "diffusion" in run.inputs else None
+    network, schedule, _ = read_diffusion(diffusion, folder, len(real.classes), real.shape)
+    encoder, judge = (
+        load_classifier(run.inputs[name]["weights"], len(real.classes), real.shape).to(run.device) for name in ("encoder", "judge")
+    )
+    settings = replace(_timed(run, "generation", settings), compile="no")  # no trial is long enough to repay it
+
+    def make(tried: Method, chosen: Any) -> Images:
+        size = min(chosen.batch_size, PILOT)
+        batch = batch_maker(run.device, real, network, schedule, encoder, tried, chosen, size, seed)
+        x, y = (torch.cat(parts) for parts in zip(*map(batch, range(-(-PILOT // size))), strict=True))
+        return Images(x, y)
+
+    return choose_strength(make, method, settings, judge, run.report)
 
 
 def select(run: StageRun, settings: Any, diffusion: Any, count: int, seed: int) -> dict[str, Any]:

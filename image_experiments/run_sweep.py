@@ -4,7 +4,8 @@
     python image_experiments/run_sweep.py --design MINE.toml --out results/mine
 
 A design is a TOML file: `base`, arguments of run_cifar.py that all runs share; `seed` and `seeds`; for each run a table [run.NAME] with
-`methods` and `arguments`; and `compare`, pairs ["RUN/METHOD", "RUN/METHOD"] whose differences are wanted. Runs begin with what the first
+`methods` and `arguments`; `compare`, pairs ["RUN/METHOD", "RUN/METHOD"] whose differences are wanted; and `attacks`, the
+attacks under which (default: all). Runs begin with what the first
 one has made (links, no copies), so only what a run changes is made anew. The same command goes on where it was interrupted.
 
 Writes OUT/sweep.csv (a row a run, method, seed and attack: settings, accuracies, description of the synthetic images), OUT/comparisons.csv
@@ -72,13 +73,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Design:
-    """What a design file says. compare: pairs of (run, method)."""
+    """What a design file says. compare: pairs of (run, method). attacks: names of those under which they are compared; none: all."""
 
     base: tuple[str, ...]
     runs: list[Run]
     compare: list[tuple[tuple[str, str], tuple[str, str]]]
     seed: int
     seeds: int
+    attacks: tuple[str, ...] = ()
 
 
 def read_design(path: Path) -> Design:
@@ -91,7 +93,7 @@ def read_design(path: Path) -> Design:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"--design {path}: is not TOML ({error}); mend that line") from None
-    _check_names(path, "the design", design, ("base", "run", "compare", "seed", "seeds"))
+    _check_names(path, "the design", design, ("base", "run", "compare", "attacks", "seed", "seeds"))
     tables = design.get("run", {})
     if not isinstance(tables, dict) or not tables:
         raise UserError(f"--design {path}: holds no run; add a table [run.NAME] with methods = [...]")
@@ -112,7 +114,8 @@ def read_design(path: Path) -> Design:
             raise UserError(
                 f"--design {path}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments"
             )
-    return Design(base, runs, _pairs(path, design.get("compare", []), runs), *_whole(path, design))
+    attacks = _texts(path, "attacks", design.get("attacks", []))
+    return Design(base, runs, _pairs(path, design.get("compare", []), runs), *_whole(path, design), attacks)
 
 
 def _whole(path: Path, design: dict[str, Any]) -> tuple[int, int]:
@@ -196,9 +199,8 @@ def run(settings: Settings) -> int:
             return status
     header, rows = gather([(one.name, out / "runs" / one.name) for one in runs])
     write_csv(out / "sweep.csv", header, rows)
-    compared = comparisons(
-        rows, header, [pair for pair in design.compare if all(side[0] in {one.name for one in runs} for side in pair)]
-    )
+    pairs = [pair for pair in design.compare if all(side[0] in {one.name for one in runs} for side in pair)]
+    compared = comparisons(rows, header, pairs, design.attacks)
     if compared:
         write_csv(out / "comparisons.csv", COMPARED, compared)
         print(
@@ -256,13 +258,20 @@ COMPARED = ("a", "b", "attack", "norm", "eps", "seeds", "difference", "low", "hi
 
 
 def comparisons(
-    rows: list[list[Any]], header: list[str], pairs: Sequence[tuple[tuple[str, str], tuple[str, str]]]
+    rows: list[list[Any]],
+    header: list[str],
+    pairs: Sequence[tuple[tuple[str, str], tuple[str, str]]],
+    names: Sequence[str] = (),
 ) -> list[list[Any]]:
-    """Robust accuracy of a minus b, paired by seed, for every pair and attack: mean, Student's 95 % interval of this one, an interval
-    such that all m of the table hold together with 95 % (Bonferroni: 1 - 0.05 / m each), and Holm's p-value."""
+    """Robust accuracy of a minus b, paired by seed, for every pair and attack (of these names, if any are given): mean, Student's 95 %
+    interval of this one, an interval such that all m of the table hold together with 95 % (Bonferroni: 1 - 0.05 / m each), and Holm's
+    p-value. Raises UserError for an attack that no run used."""
     table = [dict(zip(header, row, strict=True)) for row in rows]
     value = {(r["run"], r["method"], r["attack"], r["norm"], r["eps"], r["seed"]): r["robust_accuracy"] for r in table}
-    attacks = list(dict.fromkeys((r["attack"], r["norm"], r["eps"]) for r in table))
+    attacks = list(dict.fromkeys((r["attack"], r["norm"], r["eps"]) for r in table if not names or r["attack"] in names))
+    missing = sorted(set(names) - {attack[0] for attack in attacks})
+    if missing:
+        raise UserError(f"the design compares under {missing[0]}, which no run used; its attacks are named in sweep.csv")
     found, ps = [], []
     total = len(pairs) * len(attacks)
     for a, b in pairs:

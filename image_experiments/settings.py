@@ -47,7 +47,7 @@ class Settings:
     """Test images (0: all)."""
     methods: tuple[str, ...] = ("real", "unguided", "infonce:0.3", "anchored:0.3")
     """What to compare: real, unguided, noise[:STD], noise-real[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE] or npz:FILE of generated
-    images."""
+    images. SCALE may be auto: the largest that keeps labels right, see generation.label_error."""
     synthetic: int = 500
     """Synthetic images a method."""
     norm: Norm = "linf"

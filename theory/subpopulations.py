@@ -38,7 +38,7 @@ MOST_SNR = 30.0
 
 @dataclass(frozen=True, eq=False)
 class SubpopulationMixture:
-    """x | y, j ~ N(y means_j, std^2 I), y = +-1 with probability 1/2. means: (J, d); weights: (J,), shares that sum to 1 (default: equal)."""
+    """x | y, j ~ N(y means_j, std^2 I), y = +-1 with probability 1/2. means: (J, d); weights: (J,), sum 1 (default: equal)."""
 
     means: Any
     weights: Any = None
@@ -55,7 +55,9 @@ class SubpopulationMixture:
             raise ValueError(f"weights are {self.weights}: they must be >= 0 and sum to 1")
         longest = float(np.linalg.norm(self.means, axis=1).max())
         if longest > MOST_SNR * self.std:
-            raise ValueError(f"a mean has length {longest:g}, more than {MOST_SNR:g} standard deviations: use less separated classes")
+            raise ValueError(
+                f"a mean has length {longest:g}, more than {MOST_SNR:g} standard deviations: use less separated classes"
+            )
 
     @property
     def mean(self) -> Array:
@@ -89,7 +91,7 @@ class SubpopulationMixture:
         return float(self.weights @ ndtr((shrinkage * (self.means @ w) / length - radius) / self.std))
 
     def sharpened(self, direction: Any, strength: float) -> SubpopulationMixture:
-        """The mixture p(x | y) exp(strength y v.x / std) / Z, v the unit vector along `direction`; strength < 0 draws the classes together."""
+        """The mixture p(x | y) exp(strength y v.x / std) / Z, v the unit vector along `direction`; strength < 0 draws classes together."""
         v, gamma = finite_array(direction, "direction", 1), real_number(strength, "strength")
         same_dimension(len(v), self.means.shape[1], "direction and means")
         length = float(np.linalg.norm(v))
@@ -110,7 +112,7 @@ class SubpopulationLaw:
     rank: int
 
     def robust_accuracy(self, real: SubpopulationMixture, eps: float = 0.0, n: float = math.inf) -> float:
-        """Mean robust accuracy on `real` after n samples, up to O(1 / n) within the span and O(1 / d) of the spread; n = inf: the ceiling."""
+        """Mean robust accuracy on `real` after n samples, up to O(1 / n) within the span and O(1 / d) of the spread; inf: the ceiling."""
         if not n >= 1:
             raise ValueError(f"n={n}: give at least one sample")
         noise = self.variance * (len(self.direction) - self.rank) / n

@@ -12,9 +12,9 @@ TABLE = "gaussian_mixture/subpopulations.csv"
 FIGURE = Figure(
     "Guidance that sharpens classes drops their sub-populations",
     "Four fifths of each class lie far from the boundary, one fifth near it and in another direction; guidance draws from "
-    "p(x | y) exp(γ y v·x / σ), v towards the large part. Left: class SNR of the synthetic data, and ten times the share of the small part. "
-    "Robust accuracy (l_2, ε = 0.3 σ, d = 20) on the real mixture, middle: from ever more samples; right: from 100. γ = 0 is the real "
-    "distribution, γ < 0 softens (T15).",
+    "p(x | y) exp(γ y v·x / σ), v towards the large part. Left: class SNR of the synthetic data, and ten times the share of the small "
+    "part. Robust accuracy (l_2, ε = 0.3 σ, d = 20) on the real mixture, middle: from ever more samples; right: from 100. γ = 0 is real "
+    "data, γ < 0 softens (T15).",
     (TABLE,),
     "exact, n/d large",
 )

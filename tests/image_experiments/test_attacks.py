@@ -54,6 +54,21 @@ def test_autoattack_agrees_with_the_exact_margin_image_by_image(problem, norm, e
     assert list(found.after) == ["clean", "apgd-ce", "fab", "square"]
 
 
+def test_the_gradient_parts_alone_are_the_first_two_of_four():
+    """Images that withstand all parts withstand these, and after them as many are left as after these within the whole."""
+    torch.manual_seed(0)
+    network = make_classifier("small-cnn-8", 5, (1, 8, 8), [0.5], [0.5], 3).eval()
+    x = torch.rand(16, 1, 8, 8)
+    with torch.no_grad():
+        y = network(x).argmax(dim=1)
+    about = {"batch_size": 12, "seed": 0}
+    whole, parts = (autoattack_robustness(network, x, y, Threat("linf", 0.1), 5, parts=p, **about) for p in ("all", "apgd"))
+    assert list(parts.after) == ["clean", "apgd-ce", "apgd-t"]
+    assert parts.after == {name: whole.after[name] for name in parts.after}
+    assert 0 < parts.accuracy < 1
+    assert not (whole.robust & ~parts.robust).any()
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_pgd_finds_the_worst_perturbation(problem, norm):
     """For a linear classifier delta = -y eps sign(w) (l_inf) or -y eps w/||w|| (l_2), whatever the start."""

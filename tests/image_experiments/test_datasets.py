@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from command_line.output import UserError
 from image_experiments import datasets
 from image_experiments.balance import balanced_order
-from image_experiments.datasets import group_numbers, read_dataset, read_images, split
+from image_experiments.datasets import averaged, group_numbers, read_dataset, read_images, split
 from tests.image_experiments.conftest import drawings, png, write_folder
 
 
@@ -158,6 +158,12 @@ def test_mnist_is_read_and_its_test_file_alone_can_be_split(tmp_path, monkeypatc
     assert set(np.bincount(halves.test_labels)) == {2}
     with pytest.raises(UserError, match="missing"):
         read_dataset("mnist", tmp_path, 0, None)
+
+
+def test_mnist_is_averaged_down():
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    means = images.reshape(5, 14, 2, 14, 2).mean(axis=(2, 4))
+    assert np.abs(averaged(images, 14) - means).max() <= 1  # rows and columns are rounded one after the other
 
 
 def test_mnists_real_test_file_is_read(shared_data):

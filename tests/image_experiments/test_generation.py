@@ -117,6 +117,18 @@ def test_mixed_precision_changes_little(trained):
     assert 0 < (plain - mixed).abs().mean() < 10
 
 
+def test_sampling_can_begin_hotter(trained):
+    """Where the noise prediction is linear, DDIM is too: twice the standard deviation at the beginning is twice that of the images."""
+
+    def spread(std):
+        settings = GenerationSettings(steps=3, batch_size=4, initial_std=std)
+        y, device = torch.arange(4) % 2, torch.device("cpu")
+        made = sample_batch(lambda x, _t, _y: x, trained[1], parse_method("unguided"), None, settings, y, SHAPE, 0, 0, 2, device)
+        return float((made.float() - 127.5).std())
+
+    assert spread(0.2) / spread(0.1) == pytest.approx(2, rel=0.02)
+
+
 def test_fast_solvers_keep_our_noise_schedule():
     schedule = NoiseSchedule.cosine(1000)
     for solver in ("dpm-solver++", "unipc"):

@@ -14,6 +14,7 @@ import torch
 
 from image_experiments import run_cifar
 from image_experiments.architectures import make_classifier
+from image_experiments.networks import load_classifier
 from image_experiments.report import differences
 from tests.image_experiments.conftest import write_folder
 
@@ -152,6 +153,28 @@ def test_presets_are_complete_and_the_papers_is_the_published_one(capsys, monkey
         assert text in output, text
 
 
+def test_validation_images_choose_and_noisy_real_images_rival(tmp_path):
+    """Attacked are the validation images of the split and no other; noisy copies are those of the training images, in turn."""
+    more = ("--methods", "noise-real:0.1", "--evaluation.split", "validation", "--evaluation.autoattack-parts", "apgd")
+    assert run(*more, "--evaluation.autoattack-images", "7", out=tmp_path) == 0
+    (pgd, apgd) = rows(tmp_path / "metrics.csv")
+    assert (pgd["attack"], apgd["attack"]) == ("pgd-5", "apgd")
+    details = rows(tmp_path / "details.csv")
+    assert [row["images"] for row in details] == ["20", "7"]
+    with np.load(tmp_path / "data/images.npz") as pool, np.load(tmp_path / "data/split-seed0.npz") as split:
+        train, labels = (pool[name][split["train"]] for name in ("image", "label"))
+        validation = pool["image"][split["validation"]].transpose(0, 3, 1, 2), pool["label"][split["validation"]]
+    with np.load(tmp_path / "synthetic/noise-real-0.1/seed0.npz") as content:
+        made, given = content["image"].astype(float), content["label"]
+    assert (given == labels[np.arange(40) % 60]).all()
+    inner = (train[:40] > 100) & (train[:40] < 155)
+    assert (made - train[:40])[inner].std() / 255 == pytest.approx(0.1, rel=0.2)
+    classifier = load_classifier(tmp_path / "checkpoints/noise-real-0.1-seed0.safetensors", 10, (1, 8, 8))
+    right = classifier(torch.from_numpy(validation[0]).float() / 255).argmax(dim=1).numpy() == validation[1]
+    with np.load(tmp_path / "outcomes/noise-real-0.1-seed0.npz") as outcomes:
+        assert (outcomes["clean"] == right).all()
+
+
 def test_pseudo_labels_and_selection_where_the_model_is_unconditional(tmp_path):
     more = (
         "--methods",
@@ -240,6 +263,9 @@ def test_differences_are_paired_by_seed_with_students_interval():
         (("--encoder-from", "nowhere.pt", "--methods", "unguided"), "--encoder-from nowhere.pt: no such file"),
         (("--classifier.network", "wrn-28"), "did you mean 'wrn-28-10'"),
         (("--selection.criterion", "density"), "keeps all there are; make more, --selection.surplus 2"),
+        (("--validation", "0", "--evaluation.split", "validation"), "no validation images are set apart"),
+        (("--methods", "noise-real-reversed"), "noise-real cannot be reversed"),
+        (("--methods", "noise:auto"), "no scale is found for noise"),
         (("--evaluation.threats", "linf:0.15"), "one is named twice, or is --norm and --eps"),
     ],
 )
@@ -259,6 +285,8 @@ def test_bad_input_is_one_line_and_status_1(tmp_path, capsys, arguments, message
         ("--evaluation.threats", "linf", "write NORM:EPS"),
         ("--diffusion.ema", "1.5", "ema=1.5 must lie in"),
         ("--generation.solver", "euler", "ddim"),
+        ("--generation.initial-std", "0", "initial_std=0.0 must be a finite number > 0"),
+        ("--generation.label-error", "1", "label_error=1.0 must lie in (0, 1)"),
     ],
 )
 def test_a_bad_value_of_a_part_is_status_2_and_says_why(tmp_path, capsys, flag, value, message):

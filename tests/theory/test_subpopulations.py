@@ -19,7 +19,8 @@ from theory import (
 
 def mixture(seed, dim=4, parts=3, std=0.8):
     rng = np.random.default_rng(seed)
-    means = rng.normal(0, 0.5, (parts, dim)) + [1.2, *[0] * (dim - 1)]
+    means = rng.normal(0, 0.5, (parts, dim))
+    means[:, 0] += 1.2
     return SubpopulationMixture(means, rng.dirichlet(np.full(parts, 3.0)), std)
 
 
@@ -46,7 +47,9 @@ def test_subpopulations_on_one_line_are_pooled_parts(eps):
 def test_robust_accuracy_is_t1_weighted():
     one = mixture(2)
     w = np.random.default_rng(3).standard_normal(4)
-    exact = sum(q * robust_accuracy(LinearClassifier(w), BinaryMixture(m, 0.64), 0.3) for q, m in zip(one.weights, one.means, strict=True))
+    exact = sum(
+        q * robust_accuracy(LinearClassifier(w), BinaryMixture(m, 0.64), 0.3) for q, m in zip(one.weights, one.means, strict=True)
+    )
     assert one.robust_accuracy(w, 0.3) == pytest.approx(exact, abs=1e-14)
 
 
@@ -117,7 +120,10 @@ def test_softer_classes_lift_the_ceiling_of_averaging_and_sharper_ones_lower_eve
         (lambda: subpopulation_law(SubpopulationMixture([[1.0]]), "averaging", 0.1), "does not train against"),
         (lambda: subpopulation_law(SubpopulationMixture([[1.0], [-1.0]])), "w = 0 is learned"),
         (lambda: subpopulation_law(SubpopulationMixture([[1.0]]), eps=1.0), "w = 0 is learned"),
-        (lambda: subpopulation_law(SubpopulationMixture([[1.0]])).robust_accuracy(SubpopulationMixture([[1.0]]), n=math.nan), "n=nan"),
+        (
+            lambda: subpopulation_law(SubpopulationMixture([[1.0]])).robust_accuracy(SubpopulationMixture([[1.0]]), n=math.nan),
+            "n=nan",
+        ),
     ],
 )
 def test_bad_input_says_what_is_wrong(call, message):

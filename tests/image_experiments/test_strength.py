@@ -1,0 +1,91 @@
+"""The scale and window that are chosen for a guidance whose effect on labels is known."""
+
+import json
+
+import pytest
+import torch
+
+from image_experiments.adversarial import Images
+from image_experiments.architectures import make_classifier
+from image_experiments.generation import GenerationSettings
+from image_experiments.methods import Method, parse_method
+from image_experiments.strength import SCALES, choose_strength
+from tests.image_experiments.test_run_cifar import run
+
+
+@pytest.fixture
+def judge():
+    """Says the class whose pixel is brightest."""
+    network = make_classifier("linear", 4, (1, 2, 2), [0.0], [1.0]).eval()
+    with torch.no_grad():
+        network.head.weight.copy_(torch.eye(4))
+        network.head.bias.zero_()
+    return network
+
+
+def maker(seen, spread):
+    """1,000 images whose labels are wrong in (slope scale) of them, 2 % unguided; grey levels of the other pixels vary by the window."""
+
+    def make(method, settings):
+        seen.append((method, settings))
+        wrong = 0.02 if method.kind == "unguided" else 0.02 + spread[settings.window]["slope"] * method.scale
+        y = torch.arange(1000) % 4
+        said = torch.where(torch.arange(1000) < round(1000 * wrong), (y + 1) % 4, y)
+        x = torch.zeros(1000, 4)
+        x += torch.rand(1000, 4, generator=torch.Generator().manual_seed(0)) * spread[settings.window]["grey"]
+        x[torch.arange(1000), said] = 255
+        return Images(x.to(torch.uint8).reshape(1000, 1, 2, 2), y)
+
+    return make
+
+
+SETTINGS = GenerationSettings(label_error=0.05, windows=((0, 400), (0, 700)), window=(0, 400))
+
+
+def test_the_largest_scale_within_the_label_error_and_the_most_diverse_window(judge):
+    seen = []
+    spread = {(0, 400): {"slope": 0.1, "grey": 50}, (0, 700): {"slope": 0.25, "grey": 150}}
+    found = choose_strength(maker(seen, spread), parse_method("infonce-reversed:auto"), SETTINGS, judge)
+    assert found["window"] == [0, 700]
+    assert found["scale"] == max(scale for scale in SCALES if round(1000 * (0.02 + 0.25 * scale)) <= 70)
+    assert found["label_error"] <= 0.07
+    assert found["reached"] is True
+    tried = [method for method, _ in seen if method.kind != "unguided"]
+    assert all(method.reverse and not method.automatic for method in tried)
+    assert len(tried) <= 10  # bisection
+
+
+def test_a_guidance_that_spoils_labels_at_once_gets_the_least_scale_and_says_so(judge):
+    spread = {(0, 400): {"slope": 40.0, "grey": 50}, (0, 700): {"slope": 40.0, "grey": 50}}
+    found = choose_strength(maker([], spread), parse_method("infonce:auto"), SETTINGS, judge)
+    assert found["scale"] == SCALES[0]
+    assert found["reached"] is False
+
+
+def test_a_harmless_guidance_gets_the_largest_scale(judge):
+    spread = {(0, 400): {"slope": 0.0, "grey": 50}, (0, 700): {"slope": 0.0, "grey": 60}}
+    found = choose_strength(maker([], spread), parse_method("infonce:auto"), SETTINGS, judge)
+    assert found["scale"] == SCALES[-1]
+
+
+def test_names():
+    assert parse_method("anchored-reversed:auto").label == "anchored-reversed-auto"
+    assert parse_method("infonce:auto") == Method("infonce:auto", "infonce", 0.3, automatic=True)
+
+
+def test_end_to_end_the_images_are_those_of_the_scale_that_was_found(tmp_path):
+    more = ("--generation.windows", "0", "1000", "--generation.label-error", "0.3", "--evaluation.autoattack-images", "0")
+    assert run("--methods", "unguided", "infonce:auto", *more, out=tmp_path / "auto") == 0
+    found = json.loads((tmp_path / "auto/summary.json").read_text())["results"]["strength/infonce-auto/seed0"]
+    by_hand = (
+        "--methods",
+        f"infonce:{found['scale']!r}",
+        "--generation.window",
+        "0",
+        "1000",
+        "--evaluation.autoattack-images",
+        "0",
+    )
+    assert run(*by_hand, out=tmp_path / "hand") == 0
+    (made,) = (tmp_path / "hand/synthetic").iterdir()
+    assert (tmp_path / "auto/synthetic/infonce-auto/seed0.npz").read_bytes() == (made / "seed0.npz").read_bytes()
