@@ -14,7 +14,7 @@ REFERENCE = ROOT / "figures" / "reference"
 @dataclass(frozen=True)
 class Experiment:
     """script and arguments: the command at full size. quick: at small size. takes: what it costs on 2 cores. kept: patterns of the
-    files that figures read, which are committed as reference results, without those left_out."""
+    files that figures read, which are committed as reference results, without those left_out. own_seed: its first seed stands in a file."""
 
     name: str
     script: str
@@ -23,6 +23,7 @@ class Experiment:
     takes: str
     kept: tuple[str, ...] = ("*.csv",)
     left_out: tuple[str, ...] = ()
+    own_seed: bool = False
 
     def command(self, quick: bool = False) -> str:
         """As a reader would type it."""
@@ -31,7 +32,25 @@ class Experiment:
     def call(self, folder: Path, quick: bool, seed: int) -> list[str]:
         """The command for a subprocess, results into `folder`."""
         arguments = self.quick if quick else self.arguments
-        return [sys.executable, str(ROOT / self.script), *arguments, "--seed", str(seed), "--out", str(folder)]
+        seeds = [] if self.own_seed and not seed else ["--seed", str(seed)]
+        return [sys.executable, str(ROOT / self.script), *arguments, *seeds, "--out", str(folder)]
+
+
+SWEEPS = {"digits-evidence": "45 min", "digits-choice": "45 min", "digits-report": "60 min"}
+"""Designs of image_experiments/designs, each compared on seeds of its own."""
+
+
+def _sweep(design: str, takes: str) -> Experiment:
+    arguments = ("--design", f"image_experiments/designs/{design}.toml")
+    return Experiment(
+        design,
+        "image_experiments/run_sweep.py",
+        arguments,
+        (*arguments, "--quick"),
+        takes,
+        ("sweep.csv", "comparisons.csv"),
+        own_seed=True,
+    )
 
 
 EXPERIMENTS = {
@@ -55,6 +74,7 @@ EXPERIMENTS = {
             ("*.csv", "mosaics/*.png"),
         ),
         Experiment("digits-ablations", "image_experiments/run_sweep.py", (), ("--quick",), "40 min", ("sweep.csv",)),
+        *(_sweep(name, takes) for name, takes in SWEEPS.items()),
     )
 }
 

@@ -43,6 +43,8 @@ SECTIONS = {
         "ablation_embedding",
         "ablation_selection",
         "diversity_robustness",
+        "forecast",
+        "comparisons",
     ),
     "tables": ("theory_checks", "guidance", "images", "ablations", "predictors"),
 }

@@ -115,6 +115,9 @@ def read_design(path: Path) -> Design:
                 f"--design {path}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments"
             )
     attacks = _texts(path, "attacks", design.get("attacks", []))
+    for attack in attacks:
+        if not re.fullmatch(r"pgd-\d+|autoattack|apgd|apgd-ce", attack):
+            raise UserError(f"--design {path}: attacks holds {attack}; the names are pgd-STEPS, autoattack, apgd and apgd-ce")
     return Design(base, runs, _pairs(path, design.get("compare", []), runs), *_whole(path, design), attacks)
 
 

@@ -17,9 +17,9 @@ FIRST = "loss"
 """The run with the unguided images that others are compared with."""
 
 
-def read_sweep(files: Files, *described: str) -> Columns:
+def read_sweep(files: Files, *described: str, table: str = TABLE) -> Columns:
     """The columns that figures use, those named of the description too; rows of the first attack alone."""
-    data = files.columns(TABLE, " ".join(("seed n_synthetic robust_accuracy", *described)), text="run method attack")
+    data = files.columns(table, " ".join(("seed n_synthetic robust_accuracy", *described)), text="run method attack")
     first = data["attack"] == data["attack"][0]
     return {name: values[first] for name, values in data.items()}
 
@@ -34,9 +34,9 @@ def by_seed(data: Columns, run: str, method: str, column: str = "robust_accuracy
     return {int(seed): float(value) for seed, value in zip(data["seed"][of], data[column][of], strict=True)}
 
 
-def gain(data: Columns, run: str, method: str) -> tuple[float, float, float]:
+def gain(data: Columns, run: str, method: str, first: str = FIRST) -> tuple[float, float, float]:
     """Robust accuracy minus that with unguided images of the first run: mean over seeds, 95 % interval."""
-    ours, base = by_seed(data, run, method), by_seed(data, FIRST, "unguided")
+    ours, base = by_seed(data, run, method), by_seed(data, first, "unguided")
     return mean_interval([ours[seed] - base[seed] for seed in ours if seed in base])
 
 

@@ -54,9 +54,9 @@ def rows(files: Files) -> list[list[Any]]:
     return found
 
 
-def comparable(data: Columns) -> list[tuple[str, str]]:
-    """(run, method) of every set with as many images as the unguided ones."""
-    size = by_seed(data, FIRST, "unguided", "n_synthetic")
+def comparable(data: Columns, first: str = FIRST) -> list[tuple[str, str]]:
+    """(run, method) of every set with as many images as the unguided ones of the first run."""
+    size = by_seed(data, first, "unguided", "n_synthetic")
     each = dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True))
     return [one for one in each if by_seed(data, *one, "n_synthetic") == size]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from command_line.output import UserError
 from command_line.statistics import holm
 from image_experiments import run_sweep
 from image_experiments.run_sweep import DESIGNS, read_design
@@ -79,8 +80,13 @@ def test_comparisons_are_paired_by_seed_and_hold_together(swept):
     header = ["run", "method", "attack", "norm", "eps", "seed", "robust_accuracy"]
     made = [["r", "base", "a", "linf", 0.1, s, 0.5] for s in range(3)]
     made += [["r", m, "a", "linf", 0.1, s, 0.5 + g] for m, of in zip("xyz", gains_of, strict=True) for s, g in enumerate(of)]
-    compared = run_sweep.comparisons(made, header, [(("r", m), ("r", "base")) for m in "xyz"])
+    pairs = [(("r", m), ("r", "base")) for m in "xyz"]
+    compared = run_sweep.comparisons(made, header, pairs)
     assert [row[-1] for row in compared] == pytest.approx(holm(raw), rel=1e-6)
+    again = [[*row[:2], "b", *row[3:]] for row in made]  # under another attack, which is none of the family
+    assert run_sweep.comparisons(made + again, header, pairs, ["a"]) == compared
+    with pytest.raises(UserError, match="compares under pgd-3, which no run used"):
+        run_sweep.comparisons(made, header, pairs, ["a", "pgd-3"])
 
 
 def test_what_runs_share_is_made_once_and_selection_changes_what_is_learned_from(swept):
@@ -136,6 +142,7 @@ def test_the_committed_designs_are_sound(capsys):
         ("seeds = 0\n[run.a]\nmethods = ['real']\n", "seeds = 0 must be a whole number of at least 1"),
         ("seed = 'x'\n[run.a]\nmethods = ['real']\n", "seed = x must be a whole number of at least 0"),
         ("[run.a]\nmethods = ['infonc']\n", "infonc"),
+        ("attacks = ['pgd']\n[run.a]\nmethods = ['real']\n", "attacks holds pgd; the names are pgd-STEPS"),
     ],
 )
 def test_a_wrong_design_is_one_line_and_status_1(tmp_path, capsys, text, message):

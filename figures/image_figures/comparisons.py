@@ -1,0 +1,70 @@
+"""Guidance against its rivals on small real images, with intervals that hold for all comparisons together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from command_line.drawing import COLOURS, MARKERS, new_figure
+from figures.figure import GUIDE, Figure, Numbers, Row
+from figures.inputs import Files
+
+EVIDENCE, REPORT = "digits-evidence/comparisons.csv", "digits-report/comparisons.csv"
+FIGURE = Figure(
+    "Guidance against unguided images and simple rivals, on seeds of its own",
+    "Robust accuracy of the first minus that of the second, equal training, paired by seed. Thick: 95 % interval of this comparison alone "
+    "(Student); thin: intervals that hold for all comparisons of their panel together with 95 % (Bonferroni). Circles: the thin one above "
+    "zero; squares: below; diamonds: neither. Left: eleven comparisons at strengths taken from earlier seeds. Right: what validation "
+    "images chose, on the test images.",
+    (EVIDENCE, REPORT),
+    "scikit-learn's digits, 300 real and 2,000 synthetic images, 1,197 test images",
+)
+PANELS = {"eleven comparisons": (EVIDENCE, "pgd-20"), "chosen by validation": (REPORT, "apgd-ce")}
+ALL = " (of all)"
+NAMES = {
+    "more/unguided": "twice as many unguided",
+    "hot/unguided": "unguided from hotter noise",
+    "diverse/unguided": "the diverse half of twice as many unguided",
+    "window-0-400/infonce-0.3": "infonce-0.3, t < 400",
+}
+
+
+def shown(side: str) -> str:
+    """RUN/METHOD as a reader would call it."""
+    return NAMES.get(side, side.partition("/")[2])
+
+
+def numbers(files: Files) -> Numbers:
+    rows: list[Row] = []
+    for panel, (table, attack) in PANELS.items():
+        data = files.columns(table, "eps seeds difference low high low_of_all high_of_all", text="a b attack norm")
+        chosen = np.flatnonzero(data["attack"] == attack)
+        threats = {(data["norm"][i], data["eps"][i]) for i in chosen}
+        for place, i in enumerate(chosen):
+            name = f"{shown(data['a'][i])} − {shown(data['b'][i])}"
+            if len(threats) > 1:
+                name += f", {data['norm'][i]} {data['eps'][i]:g}"
+            middle = (float(place), data["difference"][i])
+            rows.append((panel, name, *middle, data["low"][i], data["high"][i]))
+            rows.append((panel, name + ALL, *middle, data["low_of_all"][i], data["high_of_all"][i]))
+    return Numbers.of(rows)
+
+
+def draw(numbers: Numbers) -> Any:
+    figure, axes = new_figure(2, 10.4, 3.4)
+    for axis, panel in zip(axes, PANELS, strict=True):
+        names = [name for name in numbers.names(panel) if not name.endswith(ALL)]
+        for name in names:
+            own, together = numbers.series(panel, name), numbers.series(panel, name + ALL)
+            look = 0 if together.low[0] > 0 else 1 if together.high[0] < 0 else 3
+            colour = (COLOURS[0], COLOURS[3], "", "0.5")[look]
+            for one, width in ((together, 0.8), (own, 2.4)):
+                known = np.isfinite(one.low)
+                axis.hlines(one.x[known], one.low[known], one.high[known], color=colour, lw=width)
+                axis.plot(one.y, one.x, MARKERS[look], color=colour, ms=5)
+        axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set(xlabel="difference in robust accuracy", title=panel.capitalize())
+    return figure

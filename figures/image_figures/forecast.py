@@ -1,0 +1,66 @@
+"""The hill in the class SNR, fitted to one sweep, against sweeps of other seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from command_line.drawing import new_figure
+from figures.figure import Figure, Numbers, Row, diagonal, marks
+from figures.image_figures.ablations import SETTINGS, TABLE, by_seed, family_of, gain, read_sweep
+from figures.inputs import Columns, Files
+from figures.tables.predictors import comparable
+
+EVIDENCE, CHOICE = "digits-evidence/sweep.csv", "digits-choice/sweep.csv"
+FIRST = "main"
+FIGURE = Figure(
+    "Does the class SNR foretell the gain on other seeds?",
+    "Gain in robust accuracy over unguided images, measured (mean and 95 % interval over paired seeds), against the forecast: a parabola in "
+    "the logarithm of the class SNR, fitted to the ablations (seeds 0 to 2, 2,000 images) and to nothing in this picture. Left: other "
+    "seeds, as many images, the same test images. Right: other seeds, 5,000 images, validation images; sets that are not made by the "
+    "diffusion model alone or are augmented are left out.",
+    (TABLE, EVIDENCE, CHOICE),
+    SETTINGS,
+)
+NAMES = {"diverse": "diverse half", "steps-10": "10 steps", "initial-std": "hotter noise"}
+PANELS = {"2,000 images": EVIDENCE, "5,000 images": CHOICE}
+
+
+def numbers(files: Files) -> Numbers:
+    fitted = read_sweep(files, "class_snr")
+    sets = comparable(fitted)
+    hill = np.polyfit([log_snr(fitted, *one) for one in sets], [gain(fitted, *one)[0] for one in sets], 2)
+    rows: list[Row] = []
+    for panel, table in PANELS.items():
+        data = read_sweep(files, "class_snr", table=table)
+        base = np.polyval(hill, log_snr(data, FIRST, "unguided"))
+        for run, method in comparable(data, FIRST):
+            if (run, method) != (FIRST, "unguided") and method != "real" and run != "crop" and not method.startswith("noise-real"):
+                forecast = float(np.polyval(hill, log_snr(data, run, method)) - base)
+                name = NAMES.get(run, family_of(run, method))
+                rows.append((panel, name, forecast, *gain(data, run, method, FIRST)))
+    return Numbers.of(rows)
+
+
+def log_snr(data: Columns, run: str, method: str) -> float:
+    return float(np.log(list(by_seed(data, run, method, "class_snr").values())).mean())
+
+
+def explained(numbers: Numbers, panel: str) -> float:
+    """R² of the forecast, 1 - sum (y - x)^2 / sum (y - mean)^2; nothing is fitted here."""
+    of = numbers.columns["panel"] == panel
+    x, y = numbers.columns["x"][of], numbers.columns["y"][of]
+    return float(1 - ((y - x) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+
+
+def draw(numbers: Numbers) -> Any:
+    figure, axes = new_figure(2, height=3.2)
+    for axis, panel in zip(axes, PANELS, strict=True):
+        for i, series in numbers.all(panel):
+            marks(axis, i, series, series.name)
+        diagonal(axis, -0.045, 0.03)
+        axis.set(xlabel="forecast gain", title=f"{panel}: R² = {explained(numbers, panel):.2f}".replace("-", "−"))
+        axis.legend(fontsize=6.5, loc="upper left")
+    axes[0].set_ylabel("measured gain over unguided")
+    return figure
