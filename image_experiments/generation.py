@@ -59,6 +59,8 @@ class GenerationSettings:
     """Where a method's scale is auto: how much more than unguided, as the judge sees it, wrong labels may grow by guidance."""
     windows: tuple[tuple[int, int], ...] = ((0, 400), (0, 700))
     """Where a method's scale is auto: the windows of which that with the most diverse images is taken, in place of window."""
+    pilot: int = 500
+    """Where a method's scale is auto: images a trial. With 500 a label error of 5 % has a standard error of 1 %, differences less."""
     at: Literal["x0", "xt"] = "x0"
     """What the encoder sees: the denoised estimate, or the noisy state as in the paper."""
     relative: bool = True
@@ -77,7 +79,7 @@ class GenerationSettings:
     """Let torch.compile fuse the network, which takes a minute first; auto: if it pays, as measured at the beginning of the run."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "every", "anchors"):
+        for name in ("steps", "batch_size", "every", "anchors", "pilot"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 1")
         if not 0 <= self.eta <= 1:

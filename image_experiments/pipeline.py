@@ -341,7 +341,7 @@ def find_strength(run: StageRun, settings: Any, diffusion: Any, method: Method, 
     from image_experiments.generation_stage import batch_maker
     from image_experiments.networks import load_classifier
     from image_experiments.real_images import read_real
-    from image_experiments.strength import PILOT, choose_strength
+    from image_experiments.strength import choose_strength
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     folder = run.inputs["diffusion"]["index"].parent if "diffusion" in run.inputs else None
@@ -352,9 +352,9 @@ def find_strength(run: StageRun, settings: Any, diffusion: Any, method: Method, 
     settings = replace(_timed(run, "generation", settings), compile="no")  # no trial is long enough to repay it
 
     def make(tried: Method, chosen: Any) -> Images:
-        size = min(chosen.batch_size, PILOT)
+        size = min(chosen.batch_size, max(chosen.pilot, 2))
         batch = batch_maker(run.device, real, network, schedule, encoder, tried, chosen, size, seed)
-        x, y = (torch.cat(parts) for parts in zip(*map(batch, range(-(-PILOT // size))), strict=True))
+        x, y = (torch.cat(parts) for parts in zip(*map(batch, range(-(-chosen.pilot // size))), strict=True))
         return Images(x, y)
 
     return choose_strength(make, method, settings, judge, run.report)

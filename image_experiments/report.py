@@ -124,6 +124,18 @@ def spread(values: list[float], digits: int = 4) -> str:
     return f"{mean} ({np.std(values, ddof=1):.{digits}f})" if len(values) > 1 else mean
 
 
+def strength_lines(settings: Settings, out: Path) -> list[str]:
+    """Scale and window that were found where a method's scale is auto, with the label error that they cost; a line a method and seed."""
+    return [
+        f"{method.label}, seed {seed}: scale {found['scale']:.3g}, window {found['window'][0]} to {found['window'][1]}, "
+        f"label error {found['label_error']:.3f}" + ("" if found["reached"] else ", more than asked for: the least scale")
+        for method in settings.parsed_methods()
+        if method.automatic
+        for seed in range(settings.seed, settings.seed + settings.seeds)
+        for found in [results(out, f"strength/{method.label}/seed{seed}")]
+    ]
+
+
 def gain_lines(gains: list[Row]) -> list[str]:
     """Gains over the unguided images (else over real data alone) in words, where there are several seeds."""
     base = "unguided" if any(row["baseline"] == "unguided" for row in gains) else "real"

@@ -17,7 +17,6 @@ from image_experiments.methods import Method
 from image_experiments.selection import pseudo_labels, unit_features
 
 SCALES = tuple(float(scale) for scale in np.geomspace(0.02, 1.28, 25))
-PILOT = 500  # images a trial: a label error of 5 % has a standard error of 1 %, differences of the same noise less
 
 
 def choose_strength(

@@ -16,8 +16,8 @@ EVIDENCE, CHOICE = "digits-evidence/sweep.csv", "digits-choice/sweep.csv"
 FIRST = "main"
 FIGURE = Figure(
     "Does the class SNR foretell the gain on other seeds?",
-    "Gain in robust accuracy over unguided images, measured (mean and 95 % interval over paired seeds), against the forecast: a parabola in "
-    "the logarithm of the class SNR, fitted to the ablations (seeds 0 to 2, 2,000 images) and to nothing in this picture. Left: other "
+    "Gain in robust accuracy over unguided images, measured (mean and 95 % interval over paired seeds), against the forecast: a parabola "
+    "in the logarithm of the class SNR, fitted to the ablations (seeds 0 to 2, 2,000 images) and to nothing in this picture. Left: other "
     "seeds, as many images, the same test images. Right: other seeds, 5,000 images, validation images; sets that are not made by the "
     "diffusion model alone or are augmented are left out.",
     (TABLE, EVIDENCE, CHOICE),
@@ -44,7 +44,8 @@ def numbers(files: Files) -> Numbers:
 
 
 def log_snr(data: Columns, run: str, method: str) -> float:
-    return float(np.log(list(by_seed(data, run, method, "class_snr").values())).mean())
+    """Of the mean over seeds, as in the table of predictors."""
+    return float(np.log(np.mean(list(by_seed(data, run, method, "class_snr").values()))))
 
 
 def explained(numbers: Numbers, panel: str) -> float:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 
 from figures.experiments import REFERENCE
+from figures.image_figures import forecast
 from figures.inputs import Files
 from figures.tables import predictors
 
@@ -47,6 +49,24 @@ def test_class_snr_is_scored_as_scikit_learn_would():
     best = grid[np.polyval(np.polyfit(x[:, 0], y, 2), grid).argmax()]
     assert row[5] == pytest.approx(math.exp(best), rel=1e-3)
     assert row[6] <= row[5] <= row[7]
+
+
+def test_the_forecast_is_fitted_to_the_ablations_alone():
+    """A set of the evidence, by hand: the parabola through the 28 sets of the ablations, at its class SNR and unguided images'."""
+    _, snr, gains = zip(*sets_of_the_sweep(), strict=True)
+    hill = np.polyfit(np.log(snr), gains, 2)
+    with (REFERENCE / "digits-evidence" / "sweep.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["run"] == "main" and row["attack"] == "pgd-20"]
+    of = {method: [row for row in rows if row["method"] == method] for method in ("unguided", "anchored-0.1")}
+    x = {method: math.log(statistics.fmean(float(row["class_snr"]) for row in found)) for method, found in of.items()}
+    accuracy = {method: statistics.fmean(float(row["robust_accuracy"]) for row in found) for method, found in of.items()}
+    drawn = forecast.numbers(Files(REFERENCE))
+    series = drawn.series("2,000 images", "anchored")
+    assert series.x == pytest.approx([np.polyval(hill, x["anchored-0.1"]) - np.polyval(hill, x["unguided"])], rel=1e-9)
+    assert series.y == pytest.approx([accuracy["anchored-0.1"] - accuracy["unguided"]], rel=1e-9)
+    panel = np.array([row[2:4] for row in drawn.rows() if row[0] == "5,000 images"], dtype=float)
+    assert len(panel) == 13
+    assert forecast.explained(drawn, "5,000 images") == pytest.approx(r2_score(panel[:, 1], panel[:, 0]), rel=1e-9)
 
 
 def test_a_parabola_is_found_and_noise_is_not():

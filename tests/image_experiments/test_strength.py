@@ -73,10 +73,21 @@ def test_names():
     assert parse_method("infonce:auto") == Method("infonce:auto", "infonce", 0.3, automatic=True)
 
 
-def test_end_to_end_the_images_are_those_of_the_scale_that_was_found(tmp_path):
-    more = ("--generation.windows", "0", "1000", "--generation.label-error", "0.3", "--evaluation.autoattack-images", "0")
+def test_end_to_end_the_images_are_those_of_the_scale_that_was_found(tmp_path, capsys):
+    more = (
+        "--generation.windows",
+        "0",
+        "1000",
+        "--generation.label-error",
+        "0.3",
+        "--generation.pilot",
+        "40",
+        "--evaluation.autoattack-images",
+        "0",
+    )
     assert run("--methods", "unguided", "infonce:auto", *more, out=tmp_path / "auto") == 0
     found = json.loads((tmp_path / "auto/summary.json").read_text())["results"]["strength/infonce-auto/seed0"]
+    assert f"infonce-auto, seed 0: scale {found['scale']:.3g}, window 0 to 1000, label error" in capsys.readouterr().out
     by_hand = (
         "--methods",
         f"infonce:{found['scale']!r}",
