@@ -46,7 +46,7 @@ SECTIONS = {
         "forecast",
         "comparisons",
     ),
-    "tables": ("theory_checks", "guidance", "images", "ablations", "predictors"),
+    "tables": ("theory_checks", "guidance", "images", "ablations", "predictors", "claims"),
 }
 """Section -> its modules, each figures/SECTION/NAME.py. A figure of one's own is a module there and a line here."""
 

@@ -19,7 +19,7 @@ from figures.inputs import Files
 from figures.registry import SECTIONS, Entry, entries
 from figures.state import code_digest, forget, made_from, remember, what_changed
 from figures.table import sort_key, text_of
-from figures.tables import ablations
+from figures.tables import ablations, claims
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("page.html", "page.css", "law.js", "explorer.js")
@@ -87,7 +87,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         blocks = [_block(entry, drawn, files, errors) for entry in entries(SECTIONS[section])]
         if section == "image_figures":
             with suppress(UserError):  # said in place of the table
-                words = f"{words} {ablations.finding(files)}"
+                words = f"{words} {ablations.finding(files)} {claims.finding(files)}"
         sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]
     contents.append('<li><a href="#how">How these results were made</a></li>')
     return Template(_read("page.html")).substitute(

@@ -1,0 +1,57 @@
+"""Comparisons that were fixed before they were run, and what each of them says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from figures.figure import Figure
+from figures.image_figures.comparisons import EVIDENCE, REPORT, shown
+from figures.inputs import Files
+from figures.table import Spread
+
+FIGURE = Figure(
+    "Comparisons fixed beforehand, and their verdicts",
+    "Robust accuracy of a minus b, equal training, paired by seed: mean, 95 % interval of this comparison alone (Student); the interval "
+    "that holds together with all others of its design with 95 % (Bonferroni); Holm's p. The verdict reads the interval of all.",
+    (EVIDENCE, REPORT),
+    "small real images, 300 real and 2,000 synthetic unless said otherwise",
+)
+HEADER = ("design", "attack", "a", "b", "seeds", "a minus b", "low of all", "high of all", "p (Holm)", "verdict")
+
+
+def rows(files: Files) -> list[list[Any]]:
+    found: list[list[Any]] = []
+    for table in FIGURE.inputs:
+        numbers = "eps seeds difference low high low_of_all high_of_all p_holm"
+        data = files.columns(table, numbers, text="a b attack norm")
+        for i in range(len(data["a"])):
+            one = {name: values[i] for name, values in data.items()}
+            attack = f"{one['attack']} {one['norm']} {one['eps']:g}"
+            spread = Spread(one["difference"], low=one["low"], high=one["high"])
+            ends = [float(one["low_of_all"]), float(one["high_of_all"])]
+            about = [table.partition("/")[0], attack, shown(one["a"]), shown(one["b"]), int(one["seeds"])]
+            found.append([*about, spread, *ends, float(one["p_holm"]), verdict(*ends)])
+    return found
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval says of a difference."""
+    if np.isnan(low):
+        return "one seed"
+    return "a higher" if low > 0 else "a lower" if high < 0 else "not told apart"
+
+
+def finding(files: Files) -> str:
+    """The verdicts in words, a sentence a design."""
+    sentences = []
+    table = rows(files)
+    for design in dict.fromkeys(row[0] for row in table):
+        of = [row for row in table if row[0] == design]
+        said = [
+            f"{row[2]} {row[-1].removeprefix('a ')} than {row[3]} ({row[1]})" for row in of if row[-1] in ("a higher", "a lower")
+        ]
+        told = "; ".join(said) if said else "nothing"
+        sentences.append(f"{design}, {len(of)} comparisons fixed beforehand, told apart with all of them together: {told}.")
+    return " ".join(sentences)
