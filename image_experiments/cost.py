@@ -21,6 +21,7 @@ from image_experiments.methods import Method
 from image_experiments.settings import Settings
 from image_experiments.speed import Choice
 from image_experiments.stages import Stage
+from image_experiments.strength import trials
 
 KNOWN: dict[str, tuple[Shape, int, int, int]] = {
     "digits": ((1, 8, 8), 10, 600, 1197),
@@ -159,9 +160,9 @@ def mean_of(measured: list[Rates]) -> Rates:
     )
 
 
-def guided_steps(settings: GenerationSettings, timesteps: int) -> int:
-    """Steps of the sampler within the window, every k-th of them."""
-    low, high = settings.window or (0, timesteps)
+def guided_steps(settings: GenerationSettings, timesteps: int, window: tuple[int, int] | None = None) -> int:
+    """Steps of the sampler within the window, or within `window`, every k-th of them."""
+    low, high = window or settings.window or (0, timesteps)
     visited = [round(t) for t in torch.linspace(timesteps - 1, 0, settings.steps).tolist()]
     return math.ceil(sum(low <= t < high for t in visited) / settings.every)
 
@@ -177,8 +178,9 @@ def stage_seconds(stage: Stage, settings: Settings, data: Data, rates: Rates, ro
     if isinstance(chosen, DiffusionSettings):
         assert rates.diffusion is not None
         return rates.diffusion.total(chosen.steps)
-    if kind == "generate":
-        return _generation_seconds(arguments["method"], arguments["count"], settings, rates)
+    if kind in ("generate", "strength"):
+        count = arguments.get("count") or settings.generation.pilot * trials(settings.generation)
+        return _generation_seconds(arguments["method"], count, settings, rates)
     if kind == "evaluate":
         return _evaluation_seconds(settings, data, rates, robust) * len(arguments["threats"])
     a_pass = rates.attack.get(settings.encoder.network, 0.0)
@@ -193,7 +195,8 @@ def _generation_seconds(method: Method, count: int, settings: Settings, rates: R
     batch = min(chosen.batch_size, count)
     beyond, plain = rates.sampling["unguided"]
     guided = rates.sampling[method.label][1]
-    steps = chosen.steps if method.kind == "classifier-free" else guided_steps(chosen, settings.diffusion.timesteps)
+    widest = max(chosen.windows, key=lambda ends: ends[1] - ends[0]) if method.automatic else None
+    steps = chosen.steps if method.kind == "classifier-free" else guided_steps(chosen, settings.diffusion.timesteps, widest)
     return math.ceil(count / batch) * batch * (beyond + plain * (chosen.steps - steps) + guided * steps)
 
 
@@ -242,6 +245,8 @@ def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
             backward += settings.diffusion.steps * settings.diffusion.batch_size
         elif stage.name.startswith("generate/"):
             forward += stage.arguments["count"] * settings.generation.steps
+        elif stage.name.startswith("strength/"):
+            forward += settings.generation.pilot * trials(settings.generation) * settings.generation.steps
     return forward, backward
 
 

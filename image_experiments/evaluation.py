@@ -23,7 +23,7 @@ WITHOUT_TARGETS = ("apgd-ce", "fab", "square")
 """With fewer than four classes, where the targeted loss is not defined."""
 Parts = Literal["all", "apgd", "apgd-ce"]
 PARTS: dict[str, tuple[str, ...]] = {"apgd": ("apgd-ce", "apgd-t"), "apgd-ce": ("apgd-ce",)}
-"""Those of the gradients: both find nearly all that the four find, in a quarter of the time; the first needs a thirtieth."""
+"""Those of the gradients, for fewer seconds; with two or three classes the second is not defined, and the first alone is reported."""
 NORMS = {"linf": "Linf", "l2": "L2"}
 
 

@@ -52,6 +52,10 @@ def run(settings: Settings) -> int:
     """Export; returns the exit status."""
     print(describe(settings))
     summary = read_summary(settings.run)
+    if summary["settings"].get("evaluation.split", "test") != "test":
+        raise UserError(
+            f"{settings.run}: was attacked on validation images, which choose; export what was run with --evaluation.split test"
+        )
     known = [name.removeprefix("evaluate/") for name in summary["results"] if name.startswith("evaluate/")]
     methods = list(dict.fromkeys(name.rpartition("/seed")[0] for name in known))
     unknown = [method for method in settings.methods if method not in methods]

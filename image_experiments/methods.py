@@ -16,6 +16,7 @@ NOISES = ("noise", "noise-real")
 """Gaussian noise on unguided images, and on copies of the real training images."""
 DEFAULT_SCALE = 0.3
 DEFAULT_NOISE = 0.1
+UNCONDITIONAL = "a scale is found by the labels asked for, and this model takes none"
 
 
 @dataclass(frozen=True)

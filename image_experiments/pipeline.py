@@ -13,7 +13,7 @@ from typing import Any
 
 from command_line.output import UserError, file_digest
 from image_experiments.diffusion import FILES as DIFFUSION_FILES
-from image_experiments.methods import Method
+from image_experiments.methods import UNCONDITIONAL, Method
 from image_experiments.settings import Settings
 from image_experiments.stages import Stage, StageRun, source_digest
 
@@ -319,7 +319,8 @@ def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count
     network, schedule, conditional = read_diffusion(diffusion, folder, len(real.classes), real.shape)
     if method.automatic:
         chosen = run.results["strength"]
-        method = replace(method, scale=chosen["scale"], automatic=False)
+        found = f"{method.text.removesuffix('auto')}{chosen['scale']:g}"
+        method = replace(method, text=found, scale=chosen["scale"], automatic=False)
         settings = replace(settings, window=tuple(chosen["window"]))
     if method.kind == "classifier-free" and network.null_label is None:
         raise UserError(
@@ -345,7 +346,9 @@ def find_strength(run: StageRun, settings: Any, diffusion: Any, method: Method, 
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     folder = run.inputs["diffusion"]["index"].parent if "diffusion" in run.inputs else None
-    network, schedule, _ = read_diffusion(diffusion, folder, len(real.classes), real.shape)
+    network, schedule, conditional = read_diffusion(diffusion, folder, len(real.classes), real.shape)
+    if not conditional:
+        raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
     encoder, judge = (
         load_classifier(run.inputs[name]["weights"], len(real.classes), real.shape).to(run.device) for name in ("encoder", "judge")
     )

@@ -115,6 +115,10 @@ def read_design(path: Path) -> Design:
                 f"--design {path}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments"
             )
     attacks = _texts(path, "attacks", design.get("attacks", []))
+    if attacks and not design.get("compare"):
+        raise UserError(
+            f"--design {path}: attacks says under which attacks to compare, and there is no compare; add it, or leave it out"
+        )
     for attack in attacks:
         if not re.fullmatch(r"pgd-\d+|autoattack|apgd|apgd-ce", attack):
             raise UserError(f"--design {path}: attacks holds {attack}; the names are pgd-STEPS, autoattack, apgd and apgd-ce")
@@ -202,6 +206,7 @@ def run(settings: Settings) -> int:
             return status
     header, rows = gather([(one.name, out / "runs" / one.name) for one in runs])
     write_csv(out / "sweep.csv", header, rows)
+    write_summary(settings, base, runs, out, seconds := round(time.perf_counter() - begin, 2))
     pairs = [pair for pair in design.compare if all(side[0] in {one.name for one in runs} for side in pair)]
     compared = comparisons(rows, header, pairs, design.attacks)
     if compared:
@@ -209,13 +214,15 @@ def run(settings: Settings) -> int:
         print(
             text_table(COMPARED, [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared])
         )
-    seconds = round(time.perf_counter() - begin, 2)
-    settings = replace(settings, design=Path(settings.design.name))  # the same file whatever the folder it was called from
-    summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
-    summary |= {"runs": {one.name: asdict(one) for one in runs}, "seconds": {"this call": seconds}}
-    write_json(out / "summary.json", summary)
     print(f"wrote {out}/sweep.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
     return 0
+
+
+def write_summary(settings: Settings, base: Sequence[str], runs: list[Run], out: Path, seconds: float) -> None:
+    """What was run, with what, in how many seconds."""
+    settings = replace(settings, design=Path(settings.design.name))  # the same file whatever the folder it was called from
+    summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
+    write_json(out / "summary.json", summary | {"runs": {one.name: asdict(one) for one in runs}, "seconds": {"this call": seconds}})
 
 
 def link_stages(source: Path, target: Path) -> None:
@@ -238,13 +245,17 @@ def _link(source: str, target: str) -> None:
 
 
 def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]]:
-    """(header, rows) of sweep.csv: settings of the run, its metrics.csv, and the columns of its description.csv (nan without images)."""
+    """(header, rows) of sweep.csv: settings of the run, its metrics.csv, and the columns of its description.csv (nan without images).
+
+    Where a scale was found, `scale` holds it and the window is the one that was found with it.
+    """
     from command_line.drawing import read_columns
 
     settings = ("window_low", "window_high", "at", "head", "surplus", "criterion", "order")
     rows: list[dict[str, Any]] = []
     for name, folder in runs:
-        chosen = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["settings"]
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        chosen = summary["settings"]
         low, high = chosen["generation.window"] or (0, chosen["diffusion.timesteps"])
         values = (low, high, *(chosen[f"{p}.{n}"] for p, n in (("generation", "at"), ("generation", "head"))))
         values += tuple(chosen[f"selection.{n}"] for n in ("surplus", "criterion", "order"))
@@ -252,7 +263,9 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
         described = records(read_columns(folder / "description.csv"))
         of = {(row["method"], row["seed"]): row for row in described}
         for row in records(read_columns(folder / "metrics.csv")):
-            rows.append(about | row | of.get((row["method"], row["seed"]), {}))
+            found = summary["results"].get(f"strength/{row['method']}/seed{row['seed']}")
+            window = {} if found is None else dict(zip(settings[:2], found["window"], strict=True)) | {"scale": found["scale"]}
+            rows.append(about | window | row | of.get((row["method"], row["seed"]), {}))
     header = list(dict.fromkeys(name for row in rows for name in row))
     return header, [[row.get(name, math.nan) for name in header] for row in rows]
 

@@ -18,7 +18,7 @@ from image_experiments.diffusion import DiffusionSettings
 from image_experiments.evaluation import EvaluationSettings
 from image_experiments.features import DescriptionSettings
 from image_experiments.generation import GenerationSettings
-from image_experiments.methods import KINDS, Method, parse_method
+from image_experiments.methods import KINDS, UNCONDITIONAL, Method, parse_method
 from image_experiments.selection import SelectionSettings
 
 Preset = Literal["smoke", "cpu", "cifar10-gpu", "paper"]
@@ -339,6 +339,7 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
         raise UserError(f"--methods {free[0].text}: needs a model trained without labels too; add --diffusion.label-dropout 0.1")
     if free and not settings.diffusion.conditional:
         raise UserError(f"--methods {free[0].text}: needs a class-conditional model; leave out --diffusion.no-conditional")
+    _check_automatic(settings, methods)
     if settings.selection.criterion != "random" and settings.selection.surplus == 1:
         raise UserError(
             f"--selection.criterion {settings.selection.criterion}: keeps all there are; make more, --selection.surplus 2"
@@ -359,6 +360,18 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
             raise UserError(
                 f"--generation.batch-size {settings.generation.batch_size}: guidance compares images of a batch; use at least 2"
             )
+
+
+def _check_automatic(settings: Settings, methods: list[Method]) -> None:
+    """UserError where no scale can be found by the labels that were asked for."""
+    found = [method for method in methods if method.automatic]
+    if found and not settings.diffusion.conditional and settings.diffusion.load is None:
+        raise UserError(f"--methods {found[0].text}: {UNCONDITIONAL}; give a number, or leave out --diffusion.no-conditional")
+    highest = max(high for _, high in settings.generation.windows)
+    if found and settings.diffusion.load is None and highest > settings.diffusion.timesteps:
+        raise UserError(
+            f"--generation.windows: {highest} is beyond the {settings.diffusion.timesteps} timesteps of the diffusion; give pairs low high"
+        )
 
 
 def _check_processes(settings: Settings) -> None:

@@ -1,4 +1,5 @@
-"""How strongly, and for how long, to guide: chosen from training data alone, so that labels stay right."""
+"""How strongly, and for how long, to guide: chosen from training and validation images, on which the judge is trained, so that labels
+stay right. Evaluation on the validation split is then not independent of the choice; the test images are."""
 
 from __future__ import annotations
 
@@ -33,8 +34,7 @@ def choose_strength(
     make(method, settings): images of that scale and window, all trials from the same noise. The label error is taken to grow with the
     scale: bisection. Returns scale, window, label_error, diversity, and whether the least scale already asks too much (reached: False).
     """
-    trials = 1 + len(settings.windows) * (len(SCALES) - 1).bit_length()
-    done = 1
+    done, most_trials = 1, trials(settings)
     found: list[dict[str, Any]] = []
     most = _wrong(judge, make(Method("unguided", "unguided"), settings)) + settings.label_error
     for window in settings.windows:
@@ -51,7 +51,7 @@ def choose_strength(
             middle = (low + high) // 2
             tried = look(SCALES[middle])
             done += 1
-            on_trial(min(done, trials), trials)
+            on_trial(min(done, most_trials), most_trials)
             if tried["label_error"] <= most:
                 low, best = middle, tried
             else:
@@ -60,6 +60,11 @@ def choose_strength(
         assert best is not None
         found.append({**best, "reached": best["label_error"] <= most})
     return max(found, key=lambda one: (one["reached"], one["diversity"]))
+
+
+def trials(settings: GenerationSettings) -> int:
+    """Sets of pilot images that choose_strength looks at, at most."""
+    return 1 + len(settings.windows) * len(SCALES).bit_length()
 
 
 def _wrong(judge: nn.Module, images: Images) -> float:

@@ -14,9 +14,10 @@ EVIDENCE, REPORT = "digits-evidence/comparisons.csv", "digits-report/comparisons
 FIGURE = Figure(
     "Guidance against unguided images and simple rivals, on seeds of its own",
     "Robust accuracy of the first minus that of the second, equal training, paired by seed. Thick: 95 % interval of this comparison alone "
-    "(Student); thin: intervals that hold for all comparisons of their panel together with 95 % (Bonferroni). Circles: the thin one above "
-    "zero; squares: below; diamonds: neither. Left: eleven comparisons at strengths taken from earlier seeds. Right: what validation "
-    "images chose, on the test images.",
+    "(Student); thin: intervals that hold for all comparisons of their design together with 95 % (Bonferroni). Circles: the thin one above "
+    "zero; squares: below; diamonds: neither. Left: eleven comparisons at strengths taken from earlier seeds, under PGD-20 (their design "
+    "has eleven more, under AutoAttack on 100 images: too few to tell anything apart). Right: what validation images chose, under APGD-CE "
+    "on all test images.",
     (EVIDENCE, REPORT),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, 1,197 test images",
 )

@@ -10,20 +10,20 @@ from figures.inputs import Files, where
 
 TABLE = "gaussian_mixture/subpopulations.csv"
 FIGURE = Figure(
-    "Guidance that sharpens classes drops their sub-populations",
+    "What sharpening does to classes that are mixtures depends on the learner",
     "Four fifths of each class lie far from the boundary, one fifth near it and in another direction; guidance draws from "
     "p(x | y) exp(γ y v·x / σ), v towards the large part. Left: class SNR of the synthetic data, and ten times the share of the small "
-    "part. Robust accuracy (l_2, ε = 0.3 σ, d = 20) on the real mixture, middle: from ever more samples; right: from 100. γ = 0 is real "
-    "data, γ < 0 softens (T15).",
+    "part. Middle: robust accuracy on the real mixture from ever more samples (l_2, ε = 0.3 σ). Right: relative sample need V. γ = 0 is "
+    "real data, γ < 0 softens (T15).",
     (TABLE,),
     "exact, n/d large",
 )
-PANELS = {"synthetic data": ("class_snr", "share_near"), "ceiling": ("ceiling",), "100 samples": ("n100",)}
+PANELS = {"synthetic data": ("class_snr", "share_near"), "ceiling": ("ceiling",), "relative sample need V": ("variance",)}
 DATA = {"class_snr": "class SNR", "share_near": "10 × share of the small part"}
 
 
 def numbers(files: Files) -> Numbers:
-    data = files.columns(TABLE, "training_eps strength class_snr share_near ceiling n100", text="learner")
+    data = files.columns(TABLE, "training_eps strength class_snr share_near ceiling variance", text="learner")
     kinds = list(dict.fromkeys(zip(data["learner"].tolist(), data["training_eps"].tolist(), strict=True)))
     rows = []
     for panel, columns in PANELS.items():
@@ -42,8 +42,8 @@ def draw(numbers: Numbers) -> Any:
             line(axis, i, numbers.series(panel, name), name)
         axis.axvline(0, color="0.7", lw=1, gid="guide")
         axis.set(xlabel="strength γ of the sharpening", title=panel.capitalize())
-        axis.legend(fontsize=6.5, loc={"synthetic data": "upper center", "ceiling": "lower right"}.get(panel, "lower left"))
+        axis.legend(fontsize=6.5, loc={"synthetic data": "upper center", "ceiling": "lower right"}.get(panel, "upper left"))
     axes[0].set_ylim(0, None)
-    for axis in axes[1:]:
-        axis.set_ylabel("robust accuracy")
+    axes[1].set_ylabel("robust accuracy")
+    axes[2].set_yscale("log")
     return figure
