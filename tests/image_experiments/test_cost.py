@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from image_experiments.cost import (
     stage_seconds,
 )
 from image_experiments.diffusion import DiffusionSettings
+from image_experiments.evaluation import EvaluationSettings
 from image_experiments.generation import GenerationSettings
 from image_experiments.pipeline import plan
 from image_experiments.settings import cifar10_gpu, cpu, paper, preset_named, resolve, smoke
@@ -83,6 +85,21 @@ def test_sums_done_by_hand():
     assert evaluations(list(stages.values()), settings) == (2 * 500 * 20, 1000 * 64)
     images = disk_bytes([s for s in stages.values() if s.name.startswith("generate")], settings, data)
     assert images == pytest.approx((300 + 100 + 1197 + 3 * 500) * 72)
+
+
+def test_a_scale_that_is_to_be_found_costs_its_trials_and_a_choice_by_validation_its_images():
+    """Of the two windows the wider one is taken, of 25 scales five: 1 + 2 x 5 trials of 500 images."""
+    evaluation = EvaluationSettings(split="validation", pgd_steps=20, autoattack_images=None, autoattack_parts="apgd-ce")
+    settings = resolve(replace(smoke(), methods=("infonce:auto",), evaluation=evaluation))
+    stages = {s.name: s for s in plan(settings)}
+    data, rates = data_of(settings), rates_of(settings)
+    rates.sampling["infonce-auto"] = (0.002, 0.03)
+    rates.autoattack = {"apgd-ce": 0.1}
+    found = stage_seconds(stages["strength/infonce-auto/seed0"], settings, data, rates)
+    assert found == pytest.approx(11 * 500 * (0.001 + 14 * 0.03 + 6 * 0.01))
+    attacked = stage_seconds(stages["evaluate/infonce-auto/seed0"], settings, data, rates)
+    assert attacked == pytest.approx(100 * 20 * 1e-4 + 100 * CLEAN * 0.1)
+    assert evaluations(list(stages.values()), settings)[0] == (11 * 500 + 500) * 20
 
 
 def test_measurements_made_side_by_side_are_averaged_and_their_memory_added():

@@ -92,6 +92,13 @@ def test_what_cannot_be_exported_is_one_line(exported, tmp_path, capsys):
         assert captured.startswith("error: ")
         assert message in captured
         assert "\n" not in captured
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    summary = json.loads((exported / "summary.json").read_text())
+    summary["settings"]["evaluation.split"] = "validation"
+    (chosen / "summary.json").write_text(json.dumps(summary))
+    assert main([str(chosen)]) == 1
+    assert "was attacked on validation images, which choose" in capsys.readouterr().err
     name = exported / "checkpoints" / "real-seed0.safetensors"
     whole = name.read_bytes()
     name.write_bytes(whole[:100])

@@ -156,7 +156,7 @@ def test_presets_are_complete_and_the_papers_is_the_published_one(capsys, monkey
 def test_validation_images_choose_and_noisy_real_images_rival(tmp_path):
     """Attacked are the validation images of the split and no other; noisy copies are those of the training images, in turn."""
     more = ("--methods", "noise-real:0.1", "--evaluation.split", "validation", "--evaluation.autoattack-parts", "apgd")
-    assert run(*more, "--evaluation.autoattack-images", "7", out=tmp_path) == 0
+    assert run(*more, "--evaluation.autoattack-images", "7", "--synthetic", "70", out=tmp_path) == 0
     (pgd, apgd) = rows(tmp_path / "metrics.csv")
     assert (pgd["attack"], apgd["attack"]) == ("pgd-5", "apgd")
     details = rows(tmp_path / "details.csv")
@@ -166,9 +166,10 @@ def test_validation_images_choose_and_noisy_real_images_rival(tmp_path):
         validation = pool["image"][split["validation"]].transpose(0, 3, 1, 2), pool["label"][split["validation"]]
     with np.load(tmp_path / "synthetic/noise-real-0.1/seed0.npz") as content:
         made, given = content["image"].astype(float), content["label"]
-    assert (given == labels[np.arange(40) % 60]).all()
-    inner = (train[:40] > 100) & (train[:40] < 155)
-    assert (made - train[:40])[inner].std() / 255 == pytest.approx(0.1, rel=0.2)
+    copies = np.arange(70) % 60
+    assert (given == labels[copies]).all()
+    inner = (train[copies] > 100) & (train[copies] < 155)
+    assert (made - train[copies])[inner].std() / 255 == pytest.approx(0.1, rel=0.2)
     classifier = load_classifier(tmp_path / "checkpoints/noise-real-0.1-seed0.safetensors", 10, (1, 8, 8))
     right = classifier(torch.from_numpy(validation[0]).float() / 255).argmax(dim=1).numpy() == validation[1]
     with np.load(tmp_path / "outcomes/noise-real-0.1-seed0.npz") as outcomes:
@@ -266,6 +267,11 @@ def test_differences_are_paired_by_seed_with_students_interval():
         (("--validation", "0", "--evaluation.split", "validation"), "no validation images are set apart"),
         (("--methods", "noise-real-reversed"), "noise-real cannot be reversed"),
         (("--methods", "noise:auto"), "no scale is found for noise"),
+        (("--methods", "infonce:auto", "--diffusion.no-conditional"), "this model takes none; give a number"),
+        (
+            ("--methods", "infonce:auto", "--diffusion.timesteps", "250", "--generation.window", "0", "200"),
+            "--generation.windows: 700 is beyond the 250 timesteps",
+        ),
         (("--evaluation.threats", "linf:0.15"), "one is named twice, or is --norm and --eps"),
     ],
 )

@@ -89,6 +89,20 @@ def test_comparisons_are_paired_by_seed_and_hold_together(swept):
         run_sweep.comparisons(made, header, pairs, ["a", "pgd-3"])
 
 
+def test_scale_and_window_that_were_found_are_in_the_table(tmp_path):
+    settings = {"generation.window": [0, 700], "diffusion.timesteps": 1000, "evaluation.split": "test"}
+    settings |= {f"generation.{n}": 0 for n in ("at", "head")} | {f"selection.{n}": 0 for n in ("surplus", "criterion", "order")}
+    results = {"strength/infonce-auto/seed3": {"scale": 0.17, "window": [0, 400]}}
+    (tmp_path / "summary.json").write_text(json.dumps({"settings": settings, "results": results}))
+    (tmp_path / "description.csv").write_text("method,seed,class_snr\ninfonce-auto,3,2.5\nunguided,3,4.5\n")
+    (tmp_path / "metrics.csv").write_text("method,seed,robust_accuracy\ninfonce-auto,3,0.7\nunguided,3,0.6\n")
+    header, table = run_sweep.gather([("main", tmp_path)])
+    auto, unguided = (dict(zip(header, row, strict=True)) for row in table)
+    assert (auto["scale"], auto["window_low"], auto["window_high"], auto["class_snr"]) == (0.17, 0, 400, 2.5)
+    assert np.isnan(unguided["scale"])
+    assert unguided["window_high"] == 700
+
+
 def test_what_runs_share_is_made_once_and_selection_changes_what_is_learned_from(swept):
     first, chosen = swept / "runs" / "first", swept / "runs" / "chosen"
     for part in ("diffusion-seed5", "encoder-seed5"):
@@ -142,7 +156,11 @@ def test_the_committed_designs_are_sound(capsys):
         ("seeds = 0\n[run.a]\nmethods = ['real']\n", "seeds = 0 must be a whole number of at least 1"),
         ("seed = 'x'\n[run.a]\nmethods = ['real']\n", "seed = x must be a whole number of at least 0"),
         ("[run.a]\nmethods = ['infonc']\n", "infonc"),
-        ("attacks = ['pgd']\n[run.a]\nmethods = ['real']\n", "attacks holds pgd; the names are pgd-STEPS"),
+        ("attacks = ['pgd-20']\n[run.a]\nmethods = ['real']\n", "there is no compare"),
+        (
+            "attacks = ['pgd']\ncompare = [['a/real', 'a/real']]\n[run.a]\nmethods = ['real']\n",
+            "attacks holds pgd; the names are pgd-STEPS",
+        ),
     ],
 )
 def test_a_wrong_design_is_one_line_and_status_1(tmp_path, capsys, text, message):

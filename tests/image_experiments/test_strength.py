@@ -23,12 +23,12 @@ def judge():
     return network
 
 
-def maker(seen, spread):
-    """1,000 images whose labels are wrong in (slope scale) of them, 2 % unguided; grey levels of the other pixels vary by the window."""
+def maker(seen, spread, unguided=0.02):
+    """1,000 images whose labels are wrong in `unguided` + slope scale of them; grey levels of the other pixels vary by the window."""
 
     def make(method, settings):
         seen.append((method, settings))
-        wrong = 0.02 if method.kind == "unguided" else 0.02 + spread[settings.window]["slope"] * method.scale
+        wrong = unguided if method.kind == "unguided" else unguided + spread[settings.window]["slope"] * method.scale
         y = torch.arange(1000) % 4
         said = torch.where(torch.arange(1000) < round(1000 * wrong), (y + 1) % 4, y)
         x = torch.zeros(1000, 4)
@@ -62,6 +62,18 @@ def test_a_guidance_that_spoils_labels_at_once_gets_the_least_scale_and_says_so(
     assert found["reached"] is False
 
 
+def test_a_window_that_keeps_labels_goes_before_a_more_diverse_one_that_does_not(judge):
+    spread = {(0, 400): {"slope": 0.1, "grey": 50}, (0, 700): {"slope": 40.0, "grey": 200}}
+    found = choose_strength(maker([], spread), parse_method("infonce:auto"), SETTINGS, judge)
+    assert (found["window"], found["reached"]) == ([0, 400], True)
+
+
+def test_what_is_allowed_is_more_than_unguided(judge):
+    spread = {(0, 400): {"slope": 0.1, "grey": 50}, (0, 700): {"slope": 0.1, "grey": 60}}
+    scales = [choose_strength(maker([], spread, u), parse_method("infonce:auto"), SETTINGS, judge)["scale"] for u in (0.0, 0.3)]
+    assert scales[0] == scales[1]
+
+
 def test_a_harmless_guidance_gets_the_largest_scale(judge):
     spread = {(0, 400): {"slope": 0.0, "grey": 50}, (0, 700): {"slope": 0.0, "grey": 60}}
     found = choose_strength(maker([], spread), parse_method("infonce:auto"), SETTINGS, judge)
@@ -73,6 +85,7 @@ def test_names():
     assert parse_method("infonce:auto") == Method("infonce:auto", "infonce", 0.3, automatic=True)
 
 
+@pytest.mark.slow
 def test_end_to_end_the_images_are_those_of_the_scale_that_was_found(tmp_path, capsys):
     more = (
         "--generation.windows",
