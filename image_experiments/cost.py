@@ -103,8 +103,9 @@ def calibrate(settings: Settings, stages: list[Stage], data: Data, device: str) 
     if any("method" in stage.arguments for stage in stages):
         chosen_generation = _explicit(settings.generation)
         rates.sampling = probe.sampling(settings.diffusion, chosen_generation, methods, settings.encoder.network)
-    if _attacked(settings, data)[1] and any(stage.name.startswith("evaluate/") for stage in stages):
-        batch = max(min(settings.evaluation.batch_size, round(ROBUST * _attacked(settings, data)[1])), 1)
+    _, images = _attacked(settings, data)
+    if images and any(stage.name.startswith("evaluate/") for stage in stages):
+        batch = max(min(settings.evaluation.batch_size, round(ROBUST * images)), 1)
         rates.autoattack = probe.autoattack_parts(settings.classifier.network, batch, settings.evaluation.autoattack_parts)
     rates.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device.startswith("cuda"):

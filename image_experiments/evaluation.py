@@ -183,6 +183,11 @@ def parts_for(classes: int, chosen: Parts = "all") -> tuple[str, ...]:
     return defined if chosen == "all" else tuple(part for part in defined if part in PARTS[chosen])
 
 
+def attack_name(parts: tuple[str, ...]) -> str:
+    """By which its result is reported."""
+    return next((name for name, of in PARTS.items() if of == parts), "autoattack")
+
+
 def make_attack(classifier: nn.Module, x: Tensor, threat: Threat, classes: int, part: str, seed: int) -> Any:
     """One part of AutoAttack by its authors' package, set up as its version="standard" does."""
     from pyautoattack import AutoAttack

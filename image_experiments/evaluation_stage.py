@@ -13,6 +13,7 @@ from image_experiments.attacks import Threat
 from image_experiments.evaluation import (
     EvaluationSettings,
     Robustness,
+    attack_name,
     autoattack_robustness,
     disagreement,
     parts_for,
@@ -67,7 +68,7 @@ def evaluate_classifier(
             checkpoint=scratch[1],
             on_batch=lambda batch: run.report(batches + batch, batches + most),
         )
-        name = "autoattack" if settings.autoattack_parts == "all" else parts[-1] if len(parts) == 1 else settings.autoattack_parts
+        name = attack_name(parts)
         outcomes[f"{name} {key}"] = auto.robust.numpy()
         rows.append(_row(name, threat, auto) | {"after": auto.after})
         odd = disagreement(pgd.robust[:n], auto.robust)

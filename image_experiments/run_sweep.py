@@ -206,7 +206,8 @@ def run(settings: Settings) -> int:
             return status
     header, rows = gather([(one.name, out / "runs" / one.name) for one in runs])
     write_csv(out / "sweep.csv", header, rows)
-    write_summary(settings, base, runs, out, seconds := round(time.perf_counter() - begin, 2))
+    seconds = round(time.perf_counter() - begin, 2)
+    write_summary(settings, base, runs, out, seconds)
     pairs = [pair for pair in design.compare if all(side[0] in {one.name for one in runs} for side in pair)]
     compared = comparisons(rows, header, pairs, design.attacks)
     if compared:

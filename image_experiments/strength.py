@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -34,32 +35,25 @@ def choose_strength(
     make(method, settings): images of that scale and window, all trials from the same noise. The label error is taken to grow with the
     scale: bisection. Returns scale, window, label_error, diversity, and whether the least scale already asks too much (reached: False).
     """
-    done, most_trials = 1, trials(settings)
+    tries = count(2)  # the unguided images are the first
     found: list[dict[str, Any]] = []
     most = _wrong(judge, make(Method("unguided", "unguided"), settings)) + settings.label_error
     for window in settings.windows:
-
-        def look(scale: float, window: tuple[int, int] = window) -> dict[str, Any]:
-            images = make(replace(method, scale=scale, automatic=False), replace(settings, window=window))
-            features = unit_features(ClassifierFeatures(judge), images.x).double().numpy()
-            diversity = separation_and_diversity(features, images.y.numpy())[1]
-            return {"scale": scale, "window": list(window), "label_error": _wrong(judge, images), "diversity": diversity}
-
+        seen: dict[int, dict[str, Any]] = {}  # by place in SCALES
         low, high = -1, len(SCALES)  # kept, refused
-        best: dict[str, Any] | None = None
         while high - low > 1:
-            middle = (low + high) // 2
-            tried = look(SCALES[middle])
-            done += 1
-            on_trial(min(done, most_trials), most_trials)
-            if tried["label_error"] <= most:
-                low, best = middle, tried
-            else:
-                high = middle
-                best = best or (tried if middle == 0 else None)
-        assert best is not None
-        found.append({**best, "reached": best["label_error"] <= most})
+            place = (low + high) // 2
+            images = make(replace(method, scale=SCALES[place], automatic=False), replace(settings, window=window))
+            seen[place] = {"scale": SCALES[place], "window": list(window), **_described(judge, images)}
+            low, high = (place, high) if seen[place]["label_error"] <= most else (low, place)
+            on_trial(next(tries), trials(settings))
+        found.append({**seen[max(low, 0)], "reached": low >= 0})
     return max(found, key=lambda one: (one["reached"], one["diversity"]))
+
+
+def _described(judge: nn.Module, images: Images) -> dict[str, float]:
+    features = unit_features(ClassifierFeatures(judge), images.x).double().numpy()
+    return {"label_error": _wrong(judge, images), "diversity": separation_and_diversity(features, images.y.numpy())[1]}
 
 
 def trials(settings: GenerationSettings) -> int:

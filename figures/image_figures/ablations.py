@@ -50,15 +50,20 @@ def gain_rows(data: Columns, choices: dict[str, tuple[str, str]]) -> list[Row]:
     return rows
 
 
+def look_of(low: float, high: float) -> tuple[str, str]:
+    """Marker and colour of an interval: above zero, below, or neither."""
+    return (MARKERS[0], COLOURS[0]) if low > 0 else (MARKERS[1], COLOURS[3]) if high < 0 else (MARKERS[3], "0.5")
+
+
 def draw_gains(numbers: Numbers, title: str) -> Any:
     """Gains as marks with intervals, a line a choice, from top to bottom."""
     series = [one for _, one in numbers.all("gain")]
     figure, (axis,) = new_figure(1, 4.8, 0.9 + 0.27 * len(series))
     for one in series:
-        look = 0 if one.low[0] > 0 else 1 if one.high[0] < 0 else 3
+        marker, colour = look_of(one.low[0], one.high[0])
         known = np.isfinite(one.low)
         axis.hlines(one.x[known], one.low[known], one.high[known], color="0.35", lw=1.2)
-        axis.plot(one.y, one.x, MARKERS[look], color=(COLOURS[0], COLOURS[3], "", "0.5")[look], ms=5)
+        axis.plot(one.y, one.x, marker, color=colour, ms=5)
     axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
     axis.set_yticks(range(len(series)), [one.name for one in series])
     axis.set_ylim(len(series) - 0.5, -0.5)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import COLOURS, MARKERS, new_figure
+from command_line.drawing import new_figure
 from figures.figure import GUIDE, Figure, Numbers, Row
+from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 
 EVIDENCE, REPORT = "digits-evidence/comparisons.csv", "digits-report/comparisons.csv"
@@ -58,12 +59,11 @@ def draw(numbers: Numbers) -> Any:
         names = [name for name in numbers.names(panel) if not name.endswith(ALL)]
         for name in names:
             own, together = numbers.series(panel, name), numbers.series(panel, name + ALL)
-            look = 0 if together.low[0] > 0 else 1 if together.high[0] < 0 else 3
-            colour = (COLOURS[0], COLOURS[3], "", "0.5")[look]
+            marker, colour = look_of(together.low[0], together.high[0])
             for one, width in ((together, 0.8), (own, 2.4)):
                 known = np.isfinite(one.low)
                 axis.hlines(one.x[known], one.low[known], one.high[known], color=colour, lw=width)
-                axis.plot(one.y, one.x, MARKERS[look], color=colour, ms=5)
+            axis.plot(own.y, own.x, marker, color=colour, ms=5)
         axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.set_ylim(len(names) - 0.5, -0.5)

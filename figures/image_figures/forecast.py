@@ -36,7 +36,7 @@ def numbers(files: Files) -> Numbers:
         data = read_sweep(files, "class_snr", table=table)
         base = np.polyval(hill, log_snr(data, FIRST, "unguided"))
         for run, method in comparable(data, FIRST):
-            if (run, method) != (FIRST, "unguided") and method != "real" and run != "crop" and not method.startswith("noise-real"):
+            if (run, method) != (FIRST, "unguided") and run != "crop" and not method.startswith("noise-real"):
                 forecast = float(np.polyval(hill, log_snr(data, run, method)) - base)
                 name = NAMES.get(run, family_of(run, method))
                 rows.append((panel, name, forecast, *gain(data, run, method, FIRST)))

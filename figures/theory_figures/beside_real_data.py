@@ -36,12 +36,8 @@ def numbers(files: Files) -> Numbers:
         x, y, best = many["half_distance"][of], many["variance"][of], float(many["optimal_half_distance"][of][0])
         rows += points("classes", f"{classes:g} classes", x, y)
         rows.append(("classes", f"{classes:g} classes{BEST}", best, float(np.exp(np.interp(np.log(best), np.log(x), np.log(y))))))
-    return Numbers.of([*rows, ("beside real data", ALONE, *numbers_of_two(many))])
-
-
-def numbers_of_two(many: Any) -> tuple[float, float]:
-    """(x, y) of the level of synthetic data alone: the optimum of two classes, at the left end."""
-    return 0.0, float(many["optimal_half_distance"][many["classes"] == 2][0])
+    alone = float(many["optimal_half_distance"][many["classes"] == 2][0])  # synthetic data alone are T13 with two classes
+    return Numbers.of([*rows, ("beside real data", ALONE, 0.0, alone)])
 
 
 def draw(numbers: Numbers) -> Any:
