@@ -49,6 +49,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     begin = time.perf_counter()
     settings = found_on_hub(on_absolute_paths(resolve(settings)))
     from image_experiments.pipeline import plan, up_to_generation
+    from image_experiments.reuse import take_over
     from image_experiments.together import join, launch, leave, started_by_torchrun
 
     several = started_by_torchrun()
@@ -71,6 +72,9 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     if settings.dry_run:
         return show_plan(settings, stages, place, workers) if processes.first else 0
     with only_run_in(prepare_folder(out)) if processes.first else nullcontext():
+        taken = processes.told(take_over(stages, place, settings.reuse) if processes.first else None)  # the others wait
+        if taken and processes.first:
+            print(f"took {taken} of {len(stages)} stages from {' '.join(map(str, settings.reuse))}")
         run_stages(settings, stages, place, processes, workers)
         if place.part and processes.first:
             print(told_of_part(settings, out))

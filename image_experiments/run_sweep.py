@@ -5,8 +5,8 @@
 
 A design is a TOML file: `base`, arguments of run_cifar.py that all runs share; `seed` and `seeds`; for each run a table [run.NAME] with
 `methods` and `arguments`; `compare`, pairs ["RUN/METHOD", "RUN/METHOD"] whose differences are wanted; and `attacks`, the
-attacks under which (default: all). Runs begin with what the first
-one has made (links, no copies), so only what a run changes is made anew. The same command goes on where it was interrupted.
+attacks under which (default: all). A run takes what earlier ones have made from the same settings (links, no copies), so only what it
+changes is made anew. The same command goes on where it was interrupted.
 
 Writes OUT/sweep.csv (a row a run, method, seed and attack: settings, accuracies, description of the synthetic images), OUT/comparisons.csv
 (differences paired by seed, with intervals that hold for all of them together), OUT/summary.json, and in OUT/runs/NAME what run_cifar.py
@@ -19,9 +19,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import os
 import re
-import shutil
 import sys
 import time
 import tomllib
@@ -37,8 +35,7 @@ from command_line.output import UserError, prepare_folder, text_table, write_csv
 from command_line.statistics import holm, mean_interval, paired_p
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
-SHARED = ("stages", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes")
-OURS = ("--out", "--seed", "--seeds", "--workers", "--methods", "--dry-run")
+OURS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--dry-run")
 HELP = "Runs of run_cifar.py from a design file, gathered in one table."
 
 
@@ -54,6 +51,8 @@ class Settings:
     """First seed (default: that of the design, or 0)."""
     quick: bool = False
     """One seed, the first three methods of the first run and two more runs: does the design work?"""
+    reuse: tuple[Path, ...] = ()
+    """Folders of other runs on images (OUT/runs/NAME of another sweep) from which to take what is the same."""
     workers: int = 0
     """Processes (0: one a core); does not change the results."""
     out: Path | None = None
@@ -193,17 +192,19 @@ def run(settings: Settings) -> int:
     from image_experiments.run_cifar import main as run_cifar
 
     prepare_folder(out)
+    made = list(settings.reuse)
     for i, one in enumerate(runs):
         print(f"\n=== {one.name}: run {i + 1} of {len(runs)}")
         folder = out / "runs" / one.name
-        if i:
-            link_stages(out / "runs" / runs[0].name, folder)
         arguments = [*base, *one.arguments, "--seeds", str(settings.seeds), "--seed", str(settings.seed), "--out", str(folder)]
         arguments += ["--workers", str(settings.workers), "--methods", *one.methods]
+        if made:
+            arguments += ["--reuse", *map(str, made)]
         status = run_cifar(arguments)
         if status:
             print(f"error: run {one.name} of {settings.design} ended with status {status}; see above", file=sys.stderr)
             return status
+        made.append(folder)
     header, rows = gather([(one.name, out / "runs" / one.name) for one in runs])
     write_csv(out / "sweep.csv", header, rows)
     seconds = round(time.perf_counter() - begin, 2)
@@ -224,25 +225,6 @@ def write_summary(settings: Settings, base: Sequence[str], runs: list[Run], out:
     settings = replace(settings, design=Path(settings.design.name))  # the same file whatever the folder it was called from
     summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
     write_json(out / "summary.json", summary | {"runs": {one.name: asdict(one) for one in runs}, "seconds": {"this call": seconds}})
-
-
-def link_stages(source: Path, target: Path) -> None:
-    """Give a run that has not begun what another has made: hard links, safe because every file is replaced and never changed."""
-    if target.exists():
-        return
-    making = target.with_name(f".{target.name}.{os.getpid()}")
-    for part in SHARED:
-        if (source / part).is_dir():
-            shutil.copytree(source / part, making / part, copy_function=_link)
-    if making.exists():
-        making.rename(target)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
 
 
 def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]]:

@@ -76,6 +76,8 @@ class Settings:
     """Measures of the synthetic images."""
     out: Path | None = None
     """Folder for the results (default: results/DATASET-PRESET); run the same command again to go on where it stopped."""
+    reuse: tuple[Path, ...] = ()
+    """Folders of other runs (their --out): what they have made from the same settings, code and inputs is taken from there, as links."""
     workers: int = 0
     """Processes (0: one a core, with CUDA one); does not change the results."""
     threads: int = 1

@@ -113,6 +113,7 @@ def test_what_runs_share_is_made_once_and_selection_changes_what_is_learned_from
     seconds = json.loads((chosen / "summary.json").read_text())["seconds"]
     made = json.loads((first / "summary.json").read_text())["seconds"]
     assert seconds["diffusion/seed4"] == made["diffusion/seed4"]  # the very run
+    assert json.loads((chosen / "summary.json").read_text())["settings"]["reuse"] == [str(first)]
     with (
         np.load(first / "synthetic" / "unguided" / "seed4.npz") as a,
         np.load(chosen / "synthetic" / "unguided" / "seed4.npz") as b,
