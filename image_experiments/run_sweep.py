@@ -230,7 +230,8 @@ def write_summary(settings: Settings, base: Sequence[str], runs: list[Run], out:
 def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]]:
     """(header, rows) of sweep.csv: settings of the run, its metrics.csv, and the columns of its description.csv (nan without images).
 
-    Where a scale was found, `scale` holds it and the window is the one that was found with it.
+    Where a scale was found, `scale` holds it and the window is the one that was found with it. after_PART: robust accuracy after this part
+    of AutoAttack and those before it, where several were run.
     """
     from command_line.drawing import read_columns
 
@@ -248,9 +249,16 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
         for row in records(read_columns(folder / "metrics.csv")):
             found = summary["results"].get(f"strength/{row['method']}/seed{row['seed']}")
             window = {} if found is None else dict(zip(settings[:2], found["window"], strict=True)) | {"scale": found["scale"]}
-            rows.append(about | window | row | of.get((row["method"], row["seed"]), {}))
+            rows.append(about | window | row | after_parts(summary, row) | of.get((row["method"], row["seed"]), {}))
     header = list(dict.fromkeys(name for row in rows for name in row))
     return header, [[row.get(name, math.nan) for name in header] for row in rows]
+
+
+def after_parts(summary: dict[str, Any], row: dict[str, Any]) -> dict[str, float]:
+    """What each part of AutoAttack but the last left, which is the result; nothing for PGD."""
+    evaluated = summary["results"].get(f"evaluate/{row['method']}/seed{row['seed']}", {"rows": []})["rows"]
+    after = next((r.get("after", {}) for r in evaluated if all(r[name] == row[name] for name in ("attack", "norm", "eps"))), {})
+    return {f"after_{part.replace('-', '_')}": left for part, left in list(after.items())[1:-1]}
 
 
 COMPARED = ("a", "b", "attack", "norm", "eps", "seeds", "difference", "low", "high", "low_of_all", "high_of_all", "p_holm")

@@ -103,6 +103,20 @@ def test_scale_and_window_that_were_found_are_in_the_table(tmp_path):
     assert unguided["window_high"] == 700
 
 
+def test_what_each_part_of_autoattack_left_is_in_the_table(swept):
+    table = rows(swept / "sweep.csv")
+    for row in table:
+        after = [row[f"after_{part}"] for part in ("apgd_ce", "apgd_t", "fab_t")]
+        if row["attack"] != "autoattack":
+            assert after == ["nan"] * 3
+            continue
+        summary = json.loads((swept / "runs" / row["run"] / "summary.json").read_text())
+        found = summary["results"][f"evaluate/{row['method']}/seed{row['seed']}"]["rows"][1]["after"]
+        assert list(found) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
+        assert [float(left) for left in after] == [found["apgd-ce"], found["apgd-t"], found["fab-t"]]
+        assert float(row["clean_accuracy"]) >= float(after[0]) >= float(after[1]) >= float(row["robust_accuracy"])
+
+
 def test_what_runs_share_is_made_once_and_selection_changes_what_is_learned_from(swept):
     first, chosen = swept / "runs" / "first", swept / "runs" / "chosen"
     for part in ("diffusion-seed5", "encoder-seed5"):
