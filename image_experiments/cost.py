@@ -69,10 +69,13 @@ def data_of(settings: Settings) -> Data:
         shape, classes, pool, test = KNOWN[settings.dataset]
         if settings.image_size:
             shape = (shape[0], settings.image_size, settings.image_size)
+        if settings.classes:
+            pool, test = (n * len(settings.classes) // classes for n in (pool, test))
+            classes = len(settings.classes)
     else:
         from image_experiments.datasets import read_dataset
 
-        found = read_dataset(settings.dataset, settings.data_dir, settings.image_size, settings.group_pattern)
+        found = read_dataset(settings.dataset, settings.data_dir, settings.image_size, settings.group_pattern, settings.classes)
         _, height, width, channels = found.images.shape
         shape, classes, pool, test = (channels, height, width), len(found.classes), len(found.labels), len(found.test_labels)
     train = settings.train or max(pool - settings.validation, 1)

@@ -5,8 +5,10 @@ Reading is one function a data set; `split` then takes training and validation i
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,12 +89,41 @@ class ImageData:
             )
 
 
-def read_dataset(name: Dataset, data_dir: Path | None, image_size: int, group_pattern: str | None) -> ImageData:
+def read_dataset(
+    name: Dataset, data_dir: Path | None, image_size: int, group_pattern: str | None, classes: Sequence[str] = ()
+) -> ImageData:
     """Read a data set. data_dir: where its files lie (downloaded if they don't); for "images" a folder or archive, required.
 
-    image_size: images are resized to this many pixels a side (0: as they are). group_pattern: see `read_images`.
-    Raises UserError for whatever cannot be read.
+    image_size: images are resized to this many pixels a side (0: as they are). group_pattern: see `read_images`. classes: only these, by
+    name (none: all). Raises UserError for whatever cannot be read.
     """
+    data = _read(name, data_dir, image_size, group_pattern)
+    return only(data, classes) if classes else data
+
+
+def only(data: ImageData, classes: Sequence[str]) -> ImageData:
+    """The images of these classes, numbered in the order of the data set. Raises UserError for one that it does not have."""
+    for name in classes:
+        if name not in data.classes:
+            near = difflib.get_close_matches(name, data.classes, n=1)
+            raise UserError(
+                f"--classes {name}: {data.source} has no such class{f', did you mean {near[0]}?' if near else ''}; its classes are "
+                f"{', '.join(data.classes)}"
+            )
+    kept = [i for i, name in enumerate(data.classes) if name in classes]
+    train, test = (np.isin(labels, kept) for labels in (data.labels, data.test_labels))
+    return ImageData(
+        data.images[train],
+        np.searchsorted(kept, data.labels[train]),
+        np.unique(data.groups[train], return_inverse=True)[1],
+        data.test_images[test],
+        np.searchsorted(kept, data.test_labels[test]),
+        tuple(data.classes[i] for i in kept),
+        f"{data.source}, {len(kept)} of its {len(data.classes)} classes",
+    )
+
+
+def _read(name: Dataset, data_dir: Path | None, image_size: int, group_pattern: str | None) -> ImageData:
     if name == "digits":
         return read_digits()
     if name == "cifar10":

@@ -25,7 +25,7 @@ def plan(settings: Settings) -> list[Stage]:
     def add(stage: Stage) -> Stage:
         return stages.setdefault(stage.name, stage)
 
-    read = {name: getattr(settings, name) for name in ("dataset", "data_dir", "image_size", "group_pattern", "test")}
+    read = {name: getattr(settings, name) for name in ("dataset", "data_dir", "image_size", "group_pattern", "classes", "test")}
     data = add(Stage("data", read_data, read, {"images": "data/images.npz"}, outside=_outside(settings.data_dir, "--data-dir")))
     seeds = range(settings.seed, settings.seed + settings.seeds)
     speed = _speed(settings, data)
@@ -178,12 +178,18 @@ def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, 
 
 
 def read_data(
-    run: StageRun, dataset: Any, data_dir: Path | None, image_size: int, group_pattern: str | None, test: int
+    run: StageRun,
+    dataset: Any,
+    data_dir: Path | None,
+    image_size: int,
+    group_pattern: str | None,
+    classes: tuple[str, ...],
+    test: int,
 ) -> dict[str, Any]:
     from image_experiments.datasets import read_dataset
     from image_experiments.real_images import write_data
 
-    data = read_dataset(dataset, data_dir, image_size, group_pattern)
+    data = read_dataset(dataset, data_dir, image_size, group_pattern, classes)
     if test > len(data.test_labels):
         raise UserError(f"--test {test}: there are {len(data.test_labels)} test images; use at most that many, or 0 for all")
     write_data(run.outputs["images"], data, test)

@@ -257,7 +257,9 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
 def after_parts(summary: dict[str, Any], row: dict[str, Any]) -> dict[str, float]:
     """What each part of AutoAttack but the last left, which is the result; nothing for PGD."""
     evaluated = summary["results"].get(f"evaluate/{row['method']}/seed{row['seed']}", {"rows": []})["rows"]
-    after = next((r.get("after", {}) for r in evaluated if all(r[name] == row[name] for name in ("attack", "norm", "eps"))), {})
+    after: dict[str, float] = next(
+        (r.get("after", {}) for r in evaluated if all(r[name] == row[name] for name in ("attack", "norm", "eps"))), {}
+    )
     return {f"after_{part.replace('-', '_')}": left for part, left in list(after.items())[1:-1]}
 
 

@@ -37,6 +37,8 @@ class Settings:
     """Folder with the data set's files; for images a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one."""
     image_size: int = 0
     """Resize images to so many pixels a side (0: as they are)."""
+    classes: tuple[str, ...] = ()
+    """Only these classes of the data set, by name (default: all)."""
     group_pattern: str | None = None
     """Regular expression of file stems: training images with equal first group (frames of a video) never part ('': all may)."""
     train: int = 300
@@ -279,6 +281,9 @@ def resolve(settings: Settings) -> Settings:
     if not settings.methods:
         raise UserError(f"--methods: name at least one of real, unguided, {', '.join(KINDS)}")
     methods = settings.parsed_methods()
+    repeated = {name for name in settings.classes if settings.classes.count(name) > 1}
+    if repeated:
+        raise UserError(f"--classes: {min(repeated)} is named twice; give each class once")
     twice = {method.label for method in methods if [m.label for m in methods].count(method.label) > 1}
     if twice:
         raise UserError(f"--methods: {min(twice)} is named twice; give each method once")

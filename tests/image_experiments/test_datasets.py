@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from command_line.output import UserError
 from image_experiments import datasets
 from image_experiments.balance import balanced_order
-from image_experiments.datasets import averaged, group_numbers, read_dataset, read_images, split
+from image_experiments.datasets import CIFAR10_CLASSES, ImageData, averaged, group_numbers, read_dataset, read_images, split
 from tests.image_experiments.conftest import drawings, png, write_folder
 
 
@@ -77,6 +77,31 @@ def test_digits_are_scikit_learns_and_test_images_are_never_in_the_pool():
     assert all(of[bytes(image[..., 0])] == label for image, label in zip(data.test_images, data.test_labels, strict=True))
     counts = np.bincount(data.test_labels)
     assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("classes", [("3", "8"), ("9", "0", "4")])
+def test_only_these_classes_are_kept_and_numbered_anew(classes):
+    whole, data = read_dataset("digits", None, 0, None), read_dataset("digits", None, 0, None, classes)
+    assert data.classes == tuple(sorted(classes))
+    for part in ("images", "test_images"):
+        labels = part.replace("images", "labels")
+        for i, name in enumerate(data.classes):
+            there = getattr(whole, part)[getattr(whole, labels) == int(name)]
+            assert np.array_equal(getattr(data, part)[getattr(data, labels) == i], there)
+        assert len(getattr(data, part)) == sum((getattr(whole, labels) == int(name)).sum() for name in classes)
+    assert len(np.unique(data.groups)) == len(data.images)
+    assert "of its 10 classes" in data.source
+
+
+def test_an_unknown_class_is_one_line_with_the_nearest():
+    data = read_dataset("digits", None, 0, None)
+    named = ImageData(
+        *(getattr(data, f) for f in ("images", "labels", "groups", "test_images", "test_labels")), CIFAR10_CLASSES, "ten"
+    )
+    with pytest.raises(UserError, match=r"--classes birds: ten has no such class, did you mean bird\?; its classes are airplane"):
+        datasets.only(named, ("birds",))
+    with pytest.raises(UserError, match="one class"):
+        datasets.only(named, ("bird",))
 
 
 # CIFAR-10 and MNIST
