@@ -36,7 +36,12 @@ class Experiment:
         return [sys.executable, str(ROOT / self.script), *arguments, *seeds, "--out", str(folder)]
 
 
-SWEEPS = {"digits-evidence": "45 min", "digits-choice": "45 min", "digits-report": "60 min"}
+SWEEPS = {
+    "digits-evidence": "45 min",
+    "digits-choice": "45 min",
+    "digits-report": "55 min",
+    "mnist-report": "100 min",
+}
 """Designs of image_experiments/designs, each compared on seeds of its own."""
 
 

@@ -18,15 +18,15 @@ FIRST = "loss"
 
 
 def read_sweep(files: Files, *described: str, table: str = TABLE) -> Columns:
-    """The columns that figures use, those named of the description too; rows of the first attack alone."""
-    data = files.columns(table, " ".join(("seed n_synthetic robust_accuracy", *described)), text="run method attack")
-    first = data["attack"] == data["attack"][0]
+    """The columns that figures use, those named of the description too; rows of the first attack and threat alone."""
+    data = files.columns(table, " ".join(("seed n_synthetic robust_accuracy", *described)), text="run method attack norm eps")
+    first = where(data, **{name: data[name][0] for name in ("attack", "norm", "eps")})
     return {name: values[first] for name, values in data.items()}
 
 
 def family_of(run: str, method: str) -> str:
     """What a set is made by, whatever its scale, window or input: a guidance, noise, or one selection (the run's name)."""
-    return run if run.startswith("select-") else method.rstrip("0123456789.").rstrip("-")
+    return run if run.startswith("select-") else method.removesuffix("-auto").rstrip("0123456789.").rstrip("-")
 
 
 def by_seed(data: Columns, run: str, method: str, column: str = "robust_accuracy") -> dict[int, float]:

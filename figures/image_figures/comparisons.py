@@ -11,12 +11,17 @@ from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 
-EVIDENCE, REPORT = "digits-evidence/comparisons.csv", "digits-report/comparisons.csv"
-FIGURE = Figure(
-    "Guidance against unguided images and simple rivals, on seeds of its own",
+EVIDENCE, REPORT, MNIST, FACTORS = (
+    f"{design}/comparisons.csv" for design in ("digits-evidence", "digits-report", "mnist-report", "digits-factors")
+)
+READ = (
     "Robust accuracy of the first minus that of the second, equal training, paired by seed. Thick: 95 % interval of this comparison alone "
     "(Student); thin: intervals that hold for all comparisons of their design together with 95 % (Bonferroni). Circles: the thin one above "
-    "zero; squares: below; diamonds: neither. Left: eleven comparisons at strengths taken from earlier seeds, under PGD-20 (their design "
+    "zero; squares: below; diamonds: neither. "
+)
+FIGURE = Figure(
+    "Guidance against unguided images and simple rivals, on seeds of its own",
+    READ + "Left: eleven comparisons at strengths taken from earlier seeds, under PGD-20 (their design "
     "has eleven more, under AutoAttack on 100 images: too few to tell anything apart). Right: what validation images chose, under APGD-CE "
     "on all test images.",
     (EVIDENCE, REPORT),
@@ -29,6 +34,12 @@ NAMES = {
     "hot/unguided": "unguided from hotter noise",
     "diverse/unguided": "the diverse half of twice as many unguided",
     "window-0-400/infonce-0.3": "infonce-0.3, t < 400",
+    "standard/anchored-reversed-0.1": "anchored-reversed-0.1 in standard features",
+    "random/anchored-reversed-0.1": "anchored-reversed-0.1 in random features",
+    "head/anchored-reversed-0.1": "anchored-reversed-0.1 in a head's features",
+    "real-100/anchored-reversed-0.1": "100 real: anchored-reversed-0.1",
+    "real-100/unguided": "100 real: unguided",
+    "label-dropout/unguided": "its model unguided",
 }
 
 
@@ -38,8 +49,13 @@ def shown(side: str) -> str:
 
 
 def numbers(files: Files) -> Numbers:
+    return numbers_of(PANELS, files)
+
+
+def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
+    """The comparisons of each panel, {title: (table, attack)}, from top to bottom: x the place, y the difference."""
     rows: list[Row] = []
-    for panel, (table, attack) in PANELS.items():
+    for panel, (table, attack) in panels.items():
         data = files.columns(table, "eps seeds difference low high low_of_all high_of_all", text="a b attack norm")
         chosen = np.flatnonzero(data["attack"] == attack)
         threats = {(data["norm"][i], data["eps"][i]) for i in chosen}
@@ -53,9 +69,9 @@ def numbers(files: Files) -> Numbers:
     return Numbers.of(rows)
 
 
-def draw(numbers: Numbers) -> Any:
-    figure, axes = new_figure(2, 10.4, 3.4)
-    for axis, panel in zip(axes, PANELS, strict=True):
+def draw(numbers: Numbers, height: float = 3.4) -> Any:
+    figure, axes = new_figure(2, 10.4, height)
+    for axis, panel in zip(axes, numbers.panels(), strict=True):
         names = [name for name in numbers.names(panel) if not name.endswith(ALL)]
         for name in names:
             own, together = numbers.series(panel, name), numbers.series(panel, name + ALL)
@@ -67,5 +83,5 @@ def draw(numbers: Numbers) -> Any:
         axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.set(xlabel="difference in robust accuracy", title=panel.capitalize())
+        axis.set(xlabel="difference in robust accuracy", title=panel[0].upper() + panel[1:])
     return figure

@@ -86,9 +86,9 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         contents.append(f'<li><a href="#{section}">{html.escape(title.split(":")[0])}</a></li>')
         blocks = [_block(entry, drawn, files, errors) for entry in entries(SECTIONS[section])]
         if section == "image_figures":
-            for table in (ablations, claims):
-                with suppress(UserError):  # said in place of the table
-                    words = f"{words} {table.finding(files)}"
+            for told in (ablations, claims):
+                with suppress(UserError):  # said in place of the table or figure
+                    words = f"{words} {told.finding(files)}"
         sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]
     contents.append('<li><a href="#how">How these results were made</a></li>')
     return Template(_read("page.html")).substitute(
