@@ -14,6 +14,8 @@ KINDS = ("infonce", "hard-negative", "supervised", "anchored", "classifier", "cl
 """Guidance by one of the four contrastive losses, by a classifier (Dhariwal, Nichol 2021), without one (Ho, Salimans 2022)."""
 NOISES = ("noise", "noise-real")
 """Gaussian noise on unguided images, and on copies of the real training images."""
+DEFAULT_GUIDANCE = "anchored-reversed:auto"
+"""The best of those compared on digits (designs/digits-choice.toml), at a strength that it finds itself (strength.py)."""
 DEFAULT_SCALE = 0.3
 DEFAULT_NOISE = 0.1
 UNCONDITIONAL = "a scale is found by the labels asked for, and this model takes none"

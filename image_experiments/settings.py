@@ -18,7 +18,7 @@ from image_experiments.diffusion import DiffusionSettings
 from image_experiments.evaluation import EvaluationSettings
 from image_experiments.features import DescriptionSettings
 from image_experiments.generation import GenerationSettings
-from image_experiments.methods import KINDS, UNCONDITIONAL, Method, parse_method
+from image_experiments.methods import DEFAULT_GUIDANCE, KINDS, UNCONDITIONAL, Method, parse_method
 from image_experiments.selection import SelectionSettings
 
 Preset = Literal["smoke", "cpu", "cifar10-gpu", "paper"]
@@ -47,7 +47,7 @@ class Settings:
     """Real images set apart for choices, class-balanced."""
     test: int = 0
     """Test images (0: all)."""
-    methods: tuple[str, ...] = ("real", "unguided", "infonce:0.3", "anchored:0.3")
+    methods: tuple[str, ...] = ("real", "unguided", DEFAULT_GUIDANCE)
     """What to compare: real, unguided, noise[:STD], noise-real[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE] or npz:FILE of generated
     images. SCALE may be auto: the largest that keeps labels right, see generation.label_error."""
     synthetic: int = 500
@@ -169,7 +169,7 @@ def cifar10_gpu() -> Settings:
         dataset="cifar10",
         train=0,
         validation=1000,
-        methods=("real", "unguided", "infonce:0.3", "anchored:0.1"),
+        methods=("real", "unguided", DEFAULT_GUIDANCE, "infonce:0.3", "anchored:0.1"),
         synthetic=50_000,
         encoder=replace(trained, steps=2000),
         diffusion=DiffusionSettings(
@@ -218,7 +218,7 @@ def paper() -> Settings:
         dataset="cifar10",
         train=0,
         validation=1024,
-        methods=("real", "unguided", "infonce:0.3", "supervised:0.1", "anchored:0.1"),
+        methods=("real", "unguided", DEFAULT_GUIDANCE, "infonce:0.3", "supervised:0.1", "anchored:0.1"),
         synthetic=1_000_000,
         encoder=replace(trained, steps=9_800),
         diffusion=DiffusionSettings(

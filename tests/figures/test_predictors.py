@@ -67,6 +67,9 @@ def test_the_forecast_is_fitted_to_the_ablations_alone():
     panel = np.array([row[2:4] for row in drawn.rows() if row[0] == "5,000 images"], dtype=float)
     assert len(panel) == 13
     assert forecast.explained(drawn, "5,000 images") == pytest.approx(r2_score(panel[:, 1], panel[:, 0]), rel=1e-9)
+    said = forecast.finding(Files(REFERENCE))
+    assert f"here {math.exp(-hill[1] / (2 * hill[0])):.1f} by the parabola" in said
+    assert f"5,000 images: {r2_score(panel[:, 1], panel[:, 0]):.2f}".replace("-", "−") in said
 
 
 def test_a_parabola_is_found_and_noise_is_not():
