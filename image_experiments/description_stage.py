@@ -16,10 +16,12 @@ def describe_synthetic(
     settings: DescriptionSettings, real: RealImages, synthetic: Images, judge: nn.Module, encoder: nn.Module
 ) -> dict[str, float]:
     """Measures of some of the synthetic images beside the real ones; see features.describe_images."""
+    made = synthetic.some(settings.images)
     parts = {
         "train": real.train.some(settings.images),
         "validation": real.validation.some(settings.images),
-        "synthetic": synthetic.some(settings.images),
+        "test": real.test.some(len(made)),  # a Frechet distance depends on how many are compared
+        "synthetic": made,
     }
     pixels = {name: flat_pixels(part.x) for name, part in parts.items()}
     embed = ClassifierFeatures(judge if settings.features == "judge" else encoder)
@@ -31,4 +33,5 @@ def describe_synthetic(
 
     features = {name: features_of(name) for name in parts}
     labels = {name: part.y.numpy() for name, part in parts.items()}
-    return describe_images(features, labels, pixels, pseudo_labels(judge, parts["synthetic"].x).numpy(), settings.neighbours)
+    judged = {name: pseudo_labels(judge, parts[name].x).numpy() for name in ("test", "synthetic")}
+    return describe_images(features, labels, pixels, judged, settings.neighbours)

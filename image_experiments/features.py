@@ -107,10 +107,13 @@ def nearest_real(synthetic: Array, train: Array, validation: Array) -> tuple[flo
 
 
 def describe_images(
-    features: dict[str, Array], labels: dict[str, Array], pixels: dict[str, Array], judged: Array, neighbours: int
+    features: dict[str, Array], labels: dict[str, Array], pixels: dict[str, Array], judged: dict[str, Array], neighbours: int
 ) -> dict[str, float]:
-    """All measures. features: unit-norm, of "train", "validation" and "synthetic" images; labels, pixels (flat, on [0, 1]) likewise;
-    judged: the judge's labels of the synthetic images."""
+    """All measures. features: unit-norm, of "train", "validation", "test" and "synthetic" images; labels, pixels (flat, on [0, 1])
+    likewise; judged: the judge's labels of "test" and "synthetic".
+
+    frechet_floor and label_error_floor are the same of real test images: what perfect synthetic images would show.
+    """
     real, synthetic = features["train"], features["synthetic"]
     fewer = min(len(real), len(synthetic))
     precision, recall = precision_recall(real, synthetic[:fewer], neighbours)
@@ -119,13 +122,15 @@ def describe_images(
     distance, ratio = nearest_real(pixels["synthetic"], pixels["train"], pixels["validation"])
     return {
         "frechet_distance": frechet_distance(real, synthetic),
+        "frechet_floor": frechet_distance(real, features["test"]),
         "precision": precision,
         "recall": recall,
         "class_snr": snr,
         "alignment": alignment,
         "class_separation": separation,
         "within_class_diversity": diversity,
-        "label_error": float((judged != labels["synthetic"]).mean()),
+        "label_error": float((judged["synthetic"] != labels["synthetic"]).mean()),
+        "label_error_floor": float((judged["test"] != labels["test"]).mean()),
         "nearest_training_image": distance,
         "nearest_relative_to_unseen": ratio,
     }

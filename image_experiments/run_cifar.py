@@ -187,7 +187,7 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
     attacked = data["test"] if split == "test" else settings.validation
     print(f"{data['source']}: {attacked} {split} images, mean (sd) over {settings.seeds} seeds")
     print(tables.final_table(rows, described))
-    for line in [*tables.strength_lines(settings, out), *tables.gain_lines(gains)]:
+    for line in filter(None, [tables.floor_line(described), *tables.strength_lines(settings, out), *tables.gain_lines(gains)]):
         print(line)
     for text in warnings:
         print(f"warning: {text}", file=sys.stderr)

@@ -75,12 +75,13 @@ def test_repeated_training_images_are_seen():
 
 def test_a_description_holds_every_measure_and_the_label_error():
     rng = np.random.default_rng(4)
-    features = {name: rng.normal(size=(40, 6)) for name in ("train", "validation", "synthetic")}
+    features = {name: rng.normal(size=(40, 6)) for name in ("train", "validation", "test", "synthetic")}
     features["synthetic"] = np.concatenate([features["synthetic"], rng.normal(size=(20, 6))]) * 0.3
     labels = {name: np.arange(len(part)) % 4 for name, part in features.items()}
     labels["synthetic"] = rng.permutation(labels["synthetic"])
-    judged = labels["synthetic"].copy()
-    judged[:15] += 1
+    judged = {name: labels[name].copy() for name in ("test", "synthetic")}
+    judged["synthetic"][:15] += 1
+    judged["test"][:4] += 1
     pixels = {name: rng.random((len(part), 9)) for name, part in features.items()}
     found = describe_images(features, labels, pixels, judged, 5)
     assert (found["precision"], found["recall"]) == precision_recall(features["train"], features["synthetic"][:40], 5)
@@ -88,6 +89,8 @@ def test_a_description_holds_every_measure_and_the_label_error():
     expected = class_snr_and_alignment(features["train"], labels["train"], features["synthetic"], labels["synthetic"])
     assert (found["class_snr"], found["alignment"]) == expected
     assert found["nearest_training_image"] == nearest_real(pixels["synthetic"], pixels["train"], pixels["validation"])[0]
-    assert found["label_error"] == 0.25
+    assert (found["label_error"], found["label_error_floor"]) == (0.25, 0.1)
+    assert found["frechet_distance"] == frechet_distance(features["train"], features["synthetic"])
+    assert found["frechet_floor"] == frechet_distance(features["train"], features["test"])
     assert np.isfinite(list(found.values())).all()
     assert set(found) >= {"frechet_distance", "precision", "recall", "class_snr", "alignment", "within_class_diversity"}
