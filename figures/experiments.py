@@ -40,6 +40,7 @@ SWEEPS = {
     "digits-evidence": "45 min",
     "digits-choice": "45 min",
     "digits-report": "55 min",
+    "digits-eps": "40 min",
     "mnist-report": "100 min",
 }
 """Designs of image_experiments/designs, each compared on seeds of its own."""

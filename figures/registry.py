@@ -45,6 +45,7 @@ SECTIONS = {
         "diversity_robustness",
         "forecast",
         "comparisons",
+        "radius",
     ),
     "tables": ("theory_checks", "guidance", "images", "ablations", "predictors", "claims"),
 }

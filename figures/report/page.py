@@ -15,7 +15,7 @@ from PIL import Image
 
 from command_line.output import UserError, write_whole
 from figures.experiments import EXPERIMENTS, experiment_of
-from figures.image_figures import forecast
+from figures.image_figures import forecast, radius
 from figures.inputs import Files
 from figures.registry import SECTIONS, Entry, entries
 from figures.state import code_digest, forget, made_from, remember, what_changed
@@ -88,7 +88,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         contents.append(f'<li><a href="#{section}">{html.escape(title.split(":")[0])}</a></li>')
         blocks = [_block(entry, drawn, files, errors) for entry in entries(SECTIONS[section])]
         if section == "image_figures":
-            for told in (ablations, claims, forecast):
+            for told in (ablations, claims, forecast, radius):
                 with suppress(UserError):  # said in place of the table or figure
                     words = f"{words} {told.finding(files)}"
         sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]

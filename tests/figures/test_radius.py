@@ -1,0 +1,65 @@
+"""The figure of the training radius on made-up sweeps whose slopes are known, against scipy."""
+
+import csv
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from figures.image_figures import radius
+from figures.inputs import Files
+
+SEEDS, STDS = range(3, 8), (1.0, 0.8, 1.3)
+
+
+def write_sweep(folder, log_odds):
+    """log_odds(eps, seed, snr) -> float."""
+    rng = np.random.default_rng(1)
+    (folder / "digits-eps").mkdir()
+    with (folder / "digits-eps" / "sweep.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("run", "seed", "eps", "class_snr", "robust_accuracy"))
+        for eps in (0.15, 0.05, 0.25):
+            for std in STDS:
+                for seed in SEEDS:
+                    snr = float(5 / std + rng.uniform(0, 0.5))
+                    odds = log_odds(eps, seed, snr)
+                    writer.writerow((f"eps-{eps}-std-{std}", seed, eps, snr, 1 / (1 + np.exp(-odds))))
+    return Files(folder)
+
+
+def test_slopes_that_were_put_in_come_out(tmp_path):
+    b = {0.05: -0.7, 0.15: -0.2, 0.25: 0.4}
+    found = radius.slopes(radius.read_sets(write_sweep(tmp_path, lambda eps, seed, snr: seed / 7 + b[eps] * np.log(snr))))
+    assert list(found) == [0.05, 0.15, 0.25]
+    for eps, of in found.items():
+        assert list(of) == list(SEEDS)
+        assert list(of.values()) == pytest.approx([b[eps]] * len(SEEDS), rel=1e-9)
+
+
+def test_numbers_and_words_are_those_of_scipy(tmp_path):
+    rng = np.random.default_rng(2)
+    seen = {}
+
+    def noisy(eps, seed, snr):
+        seen.setdefault((eps, seed), []).append((snr, odds := 0.3 + 3 * eps * np.log(snr) + 0.05 * rng.standard_normal()))
+        return odds
+
+    files = write_sweep(tmp_path, noisy)
+    slope = {key: stats.linregress(*np.log([x for x, _ in v])[None], [y for _, y in v]).slope for key, v in seen.items()}
+    gaps = {
+        (a, b): [slope[b, seed] - slope[a, seed] for seed in SEEDS] for a, b in ((0.05, 0.15), (0.15, 0.25))
+    }  # fmt: skip
+    drawn = radius.numbers(files).series("slope", "difference")
+    assert drawn.x == pytest.approx([0.1, 0.2])
+    for i, values in enumerate(gaps.values()):
+        test = stats.ttest_1samp(values, 0)
+        interval = test.confidence_interval()
+        assert (drawn.y[i], drawn.low[i], drawn.high[i]) == pytest.approx((np.mean(values), *interval), rel=1e-9)
+    first = radius.numbers(files).series("log odds", "ε = 0.05")
+    assert first.y[1] == 0  # sets run from the hottest noise to the coldest, the second is the unguided one
+    assert first.x[0] < first.x[1] < first.x[2]
+    said = radius.finding(files)
+    p = sorted(stats.ttest_1samp(values, 0).pvalue for values in gaps.values())
+    assert f"p {min(1, 2 * p[0]):.2g} by Holm" in said
+    assert f"{np.mean(gaps[0.05, 0.15]):+.2f} [" in said
