@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import nn
 
 from contrastive_dp import ClassifierFeatures
 from image_experiments.adversarial import Images
-from image_experiments.features import Array, DescriptionSettings, describe_images, flat_pixels
+from image_experiments.features import DescriptionSettings, class_snr_and_alignment, describe_images, flat_pixels
 from image_experiments.real_images import RealImages
 from image_experiments.selection import pseudo_labels, unit_features
 
@@ -15,7 +14,8 @@ from image_experiments.selection import pseudo_labels, unit_features
 def describe_synthetic(
     settings: DescriptionSettings, real: RealImages, synthetic: Images, judge: nn.Module, encoder: nn.Module
 ) -> dict[str, float]:
-    """Measures of some of the synthetic images beside the real ones; see features.describe_images."""
+    """Measures of some of the synthetic images beside the real ones, see features.describe_images; and their class SNR in pixels, in the
+    judge's and in the encoder's features, whichever of them the other measures are taken in."""
     made = synthetic.some(settings.images)
     parts = {
         "train": real.train.some(settings.images),
@@ -24,14 +24,14 @@ def describe_synthetic(
         "synthetic": made,
     }
     pixels = {name: flat_pixels(part.x) for name, part in parts.items()}
-    embed = ClassifierFeatures(judge if settings.features == "judge" else encoder)
-
-    def features_of(name: str) -> Array:
-        if settings.features == "pixels" or not len(parts[name]):
-            return pixels[name]
-        return np.asarray(unit_features(embed, parts[name].x).double().numpy())
-
-    features = {name: features_of(name) for name in parts}
     labels = {name: part.y.numpy() for name, part in parts.items()}
+    embedded = {"pixels": pixels}
+    for kind, classifier in (("judge", judge), ("encoder", encoder)):
+        embed = ClassifierFeatures(classifier)
+        embedded[kind] = {name: unit_features(embed, part.x).double().numpy() for name, part in parts.items() if len(part)}
+    features = pixels | embedded[settings.features]  # without validation images there are no features of theirs
     judged = {name: pseudo_labels(judge, parts[name].x).numpy() for name in ("test", "synthetic")}
-    return describe_images(features, labels, pixels, judged, settings.neighbours)
+    return describe_images(features, labels, pixels, judged, settings.neighbours) | {
+        f"class_snr_{kind}": class_snr_and_alignment(of["train"], labels["train"], of["synthetic"], labels["synthetic"])[0]
+        for kind, of in embedded.items()
+    }

@@ -77,7 +77,7 @@ def draw(numbers: Numbers) -> Any:
         marks(right, i + 3, series, series.name)
     for axis in (left, right):
         guide(axis, 0.0)
-    ticks(right, "x", numbers.series(RIGHT, "slope").x)
+    ticks(right, "x", numbers.series(RIGHT, "slope").x.tolist())
     left.set(xlabel="class SNR", ylabel="log odds minus unguided", title="Robust accuracy by radius")
     right.set(xlabel="radius ε of training and attack", ylabel="slope against log class SNR", title="Slopes")
     left.legend(fontsize=7)

@@ -114,6 +114,8 @@ def test_the_description_is_of_the_synthetic_images(finished):
         assert 0 <= float(row["label_error"]) <= 1
         assert 0 <= float(row["label_error_floor"]) <= 1
         assert float(row["frechet_floor"]) >= 0
+        assert row["class_snr"] == row["class_snr_judge"]
+        assert len({row[f"class_snr_{kind}"] for kind in ("judge", "encoder", "pixels")}) == 3
         assert float(row["frechet_distance"]) > 0
         assert float(row["nearest_training_image"]) > 0
 
