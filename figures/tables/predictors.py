@@ -17,13 +17,15 @@ FIGURE = Figure(
     "Over all sets of equal size: rank correlation of the property with the gain in robust accuracy over unguided images, and R² "
     "of a straight line and of a parabola on the kind of guidance, noise or selection that was left out of the fit, each in turn "
     "(1: foretold, 0: as good as the mean of the others, below: worse). Optimum: where the parabola is highest, with its range as"
-    " kinds are left out; empty where it has none inside. Properties are means over seeds, class SNR enters by its logarithm; the"
-    " optimum itself was not foretold.",
+    " kinds are left out; empty where it has none inside. Properties are means over seeds, class SNR enters by its logarithm; "
+    "features are those of a classifier that guides nothing, where no others are named; the optimum itself was not foretold.",
     (TABLE,),
     SETTINGS,
 )
 NAMES = {
     "class_snr": "class SNR",
+    "class_snr_encoder": "class SNR, encoder",
+    "class_snr_pixels": "class SNR, pixels",
     "within_class_diversity": "within-class diversity",
     "recall": "recall",
     "precision": "precision",
@@ -42,12 +44,12 @@ def rows(files: Files) -> list[list[Any]]:
     found = []
     for column, name in NAMES.items():
         values = np.array([np.mean(list(by_seed(data, *one, column).values())) for one in chosen])
-        x = np.log(values) if column == "class_snr" else values
+        x = np.log(values) if column.startswith("class_snr") else values
         fitted = [optimum(x[kinds != kind], gains[kinds != kind]) for kind in dict.fromkeys(kinds.tolist())]
         places = [optimum(x, gains), min(fitted), max(fitted)]
         if not all(x.min() < place < x.max() for place in places):
             places = [math.nan] * 3
-        elif column == "class_snr":
+        elif column.startswith("class_snr"):
             places = [math.exp(place) for place in places]
         scores = [left_out_score(x, gains, kinds, degree) for degree in (1, 2)]
         found.append([name, len(chosen), float(spearmanr(x, gains).statistic), *scores, *places])
