@@ -112,7 +112,7 @@ def describe_images(
     """All measures. features: unit-norm, of "train", "validation", "test" and "synthetic" images; labels, pixels (flat, on [0, 1])
     likewise; judged: the judge's labels of "test" and "synthetic".
 
-    frechet_floor and label_error_floor are the same of real test images: what perfect synthetic images would show.
+    frechet_floor and label_error_floor are the same of real test images, nan without: what perfect synthetic images would show.
     """
     real, synthetic = features["train"], features["synthetic"]
     fewer = min(len(real), len(synthetic))
@@ -122,7 +122,7 @@ def describe_images(
     distance, ratio = nearest_real(pixels["synthetic"], pixels["train"], pixels["validation"])
     return {
         "frechet_distance": frechet_distance(real, synthetic),
-        "frechet_floor": frechet_distance(real, features["test"]),
+        "frechet_floor": frechet_distance(real, features["test"]) if "test" in judged else float("nan"),
         "precision": precision,
         "recall": recall,
         "class_snr": snr,
@@ -130,7 +130,7 @@ def describe_images(
         "class_separation": separation,
         "within_class_diversity": diversity,
         "label_error": float((judged["synthetic"] != labels["synthetic"]).mean()),
-        "label_error_floor": float((judged["test"] != labels["test"]).mean()),
+        "label_error_floor": float((judged["test"] != labels["test"]).mean()) if "test" in judged else float("nan"),
         "nearest_training_image": distance,
         "nearest_relative_to_unseen": ratio,
     }

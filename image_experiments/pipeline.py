@@ -118,7 +118,8 @@ def _add_method(settings: Settings, method: Method, seed: int, shared: dict[str,
     if method.kind != "real":
         inputs["synthetic"] = _synthetic(settings, method, seed, shared, add)
         described = {**inputs, **{name: shared[name] for name in ("encoder", "judge")}}
-        add(Stage(f"describe/{method.label}/seed{seed}", describe, {"settings": settings.description}, {}, described))
+        told = {"settings": settings.description, "split": settings.evaluation.split}
+        add(Stage(f"describe/{method.label}/seed{seed}", describe, told, {}, described))
     arguments = {"settings": settings.classifier, "threat": settings.threat(), "seed": seed}
     name = f"{method.label}-seed{seed}"
     outputs = {"weights": f"checkpoints/{name}.safetensors", "curve": f"curves/{name}.csv"}
@@ -437,7 +438,7 @@ def read_generated(run: StageRun, file: Path, count: int, seed: int) -> dict[str
     return {"images": count}
 
 
-def describe(run: StageRun, settings: Any) -> dict[str, Any]:
+def describe(run: StageRun, settings: Any, split: str) -> dict[str, Any]:
     from image_experiments.description_stage import describe_synthetic
     from image_experiments.networks import load_classifier
     from image_experiments.real_images import read_real, read_synthetic
@@ -447,7 +448,7 @@ def describe(run: StageRun, settings: Any) -> dict[str, Any]:
     judge, encoder = (
         load_classifier(run.inputs[name]["weights"], len(real.classes), real.shape).to(run.device) for name in ("judge", "encoder")
     )
-    return describe_synthetic(settings, real, synthetic, judge, encoder)
+    return describe_synthetic(settings, real, synthetic, judge, encoder, split)
 
 
 def evaluate(run: StageRun, settings: Any, threats: list[Any], seed: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,11 @@ def final_table(rows: list[Row], described: list[Row]) -> str:
 
 
 def floor_line(described: list[Row]) -> str:
-    """What perfect synthetic images would show: the measures of real test images; empty without synthetic images."""
-    if not described:
+    """What perfect synthetic images would show: the measures of real test images; empty without synthetic images, or without a look at the
+    test images."""
+    if not described or math.isnan(described[0]["frechet_floor"]):
         return ""
-    frechet, wrong = (spread([row[f"{name}_floor"] for row in described], 3) for name in ("frechet", "label_error"))
+    frechet, wrong = (spread([row[f"{name}_floor"] for row in described]) for name in ("frechet", "label_error"))
     return f"real test images in place of synthetic ones: label err. {wrong}, Frechet {frechet}"
 
 

@@ -15,13 +15,11 @@ from image_experiments.stages import Place, Stage, fingerprint, is_current, read
 def take_over(stages: Sequence[Stage], place: Place, others: Sequence[Path]) -> int:
     """Give a run every stage that one of the others has made from the same settings, code and inputs; returns how many.
 
-    others: OUT of other runs, the first that has it gives. Hard links, safe because every file is replaced and never changed; copies where
-    there are none. A stage after one that is made anew is left out, as its inputs are not known yet. Raises UserError for a folder that
+    others: OUT of other runs, the first that has it gives. Hard links, which run_stage parts before it writes; copies where there are none.
+    A stage after one that is made anew is left out, as its inputs are not known yet. Raises UserError for a folder that
     holds no run.
     """
-    for folder in others:
-        if not (folder / "stages").is_dir():
-            raise UserError(f"--reuse {folder}: holds no run, there is no {folder / 'stages'}; name the --out of a run on images")
+    check_reuse(others)
     taken, anew = 0, set[str]()
     for stage in stages if others else ():
         if any(needed.name in anew for needed in stage.inputs.values()):
@@ -34,6 +32,13 @@ def take_over(stages: Sequence[Stage], place: Place, others: Sequence[Path]) -> 
                 _link(stage, source, place.out)
                 taken += 1
     return taken
+
+
+def check_reuse(others: Sequence[Path]) -> None:
+    """Raises UserError for a folder that holds no run."""
+    for folder in others:
+        if not (folder / "stages").is_dir():
+            raise UserError(f"--reuse {folder}: holds no run, there is no {folder / 'stages'}; name the --out of a run on images")
 
 
 def _has(stage: Stage, folder: Path, place: Place) -> bool:
@@ -52,6 +57,7 @@ def _link(stage: Stage, source: Path, out: Path) -> None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)  # left by a process that was killed: perhaps a link, through which a copy would be written
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

@@ -49,7 +49,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     begin = time.perf_counter()
     settings = found_on_hub(on_absolute_paths(resolve(settings)))
     from image_experiments.pipeline import plan, up_to_generation
-    from image_experiments.reuse import take_over
+    from image_experiments.reuse import check_reuse, take_over
     from image_experiments.together import join, launch, leave, started_by_torchrun
 
     several = started_by_torchrun()
@@ -57,6 +57,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     assert out is not None
     device, workers = choose_device(settings)
     stages = plan(settings)
+    check_reuse(settings.reuse)
     if settings.processes > 1 and not several and not settings.dry_run:
         return launch(settings.processes, settings.port, Path(__file__), arguments)
     processes = Processes()
@@ -207,6 +208,8 @@ def show_plan(settings: Settings, stages: list[Any], place: Place, workers: int)
     for stage in stages:
         print(f"{'would run ' if stage.name in stale else 'unchanged '} {stage.name}")
     print(f"{len(stale)} of {len(stages)} stages, results in {place.out}")
+    if settings.reuse:
+        print("what --reuse would spare is known only when the run begins, and is not taken off")
     begin, left, data = time.perf_counter(), [stage for stage in stages if stage.name in stale], data_of(settings)
     count = min(workers, max(len(left), 1))
     try:

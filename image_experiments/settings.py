@@ -38,7 +38,7 @@ class Settings:
     image_size: int = 0
     """Resize images to so many pixels a side (0: as they are)."""
     classes: tuple[str, ...] = ()
-    """Only these classes of the data set, by name (default: all)."""
+    """Only these classes of the data set, by name (default: all). Labels number them alone, in npz files and diffusion models too."""
     group_pattern: str | None = None
     """Regular expression of file stems: training images with equal first group (frames of a video) never part ('': all may)."""
     train: int = 300
@@ -218,7 +218,7 @@ def paper() -> Settings:
         dataset="cifar10",
         train=0,
         validation=1024,
-        methods=("real", "unguided", DEFAULT_GUIDANCE, "infonce:0.3", "supervised:0.1", "anchored:0.1"),
+        methods=("real", "unguided", "infonce:0.3", "supervised:0.1", "anchored:0.1"),
         synthetic=1_000_000,
         encoder=replace(trained, steps=9_800),
         diffusion=DiffusionSettings(

@@ -14,7 +14,7 @@ import json
 import shutil
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -128,6 +128,8 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
     outputs = {role: out / path for role, path in stage.outputs.items()}
     for folder in (scratch, stamp_path(out, stage.name).parent, *(path.parent for path in outputs.values())):
         folder.mkdir(parents=True, exist_ok=True)
+    if processes.first:
+        _part_from_other_runs(outputs.values())
     run = StageRun(
         {role: {name: out / path for name, path in needed.outputs.items()} for role, needed in stage.inputs.items()},
         {role: (read_stamp(out, needed.name) or {})["results"] for role, needed in stage.inputs.items()},
@@ -157,6 +159,13 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
     for kind in ("unfinished", "shards"):
         for left in (out / kind).glob(f"{flat_name(stage.name)}-????????????"):  # of this run, and of other settings
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _part_from_other_runs(paths: Iterable[Path]) -> None:
+    """Remove files that other runs hold too (reuse.py links them), so that nothing that is written here is written there."""
+    for path in paths:
+        if path.is_file() and path.stat().st_nlink > 1:
+            path.unlink()
 
 
 def read_stamp(out: Path, name: str) -> dict[str, Any] | None:

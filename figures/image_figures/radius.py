@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import new_figure
+from command_line.output import UserError
 from command_line.statistics import holm, mean_interval, paired_p
 from figures.figure import Figure, Numbers, Row, guide, line, marks, ticks
-from figures.inputs import Columns, Files
+from figures.inputs import Columns, Files, remedy
 
 TABLE = "digits-eps/sweep.csv"
 FIGURE = Figure(
@@ -30,12 +31,22 @@ Sets = dict[float, dict[float, dict[int, tuple[float, float]]]]
 
 def read_sets(files: Files) -> Sets:
     """The sweep by radius, standard deviation of the initial noise, and seed; the run's name holds the first two."""
-    data: Columns = files.columns(TABLE, "seed eps class_snr robust_accuracy", text="run")
+    data: Columns = files.columns(TABLE, "seed eps class_snr robust_accuracy", text="run attack norm")
+    if len(set(zip(data["attack"], data["norm"], strict=True))) > 1:
+        raise UserError(
+            f"{files.path(TABLE)}: holds several attacks; this figure reads a sweep with one, at the radius of training"
+        )
     found: Sets = {}
     names = ("run", "seed", "eps", "class_snr", "robust_accuracy")
     for run, seed, eps, snr, robust in zip(*(data[name].tolist() for name in names), strict=True):
         of = found.setdefault(eps, {}).setdefault(float(run.rpartition("-")[2]), {})
+        if not 0 < robust < 1:
+            raise UserError(
+                f"{files.path(TABLE)}: robust accuracy {robust:g} of {run}, seed {seed:g}, has no log odds; attack more images"
+            )
         of[int(seed)] = (snr, float(np.log(robust / (1 - robust))))
+    if not all(1.0 in of for of in found.values()):
+        raise UserError(f"{files.path(TABLE)}: a radius has no set of std 1.0, with which others are compared; {remedy(TABLE)}")
     return {eps: dict(sorted(found[eps].items(), reverse=True)) for eps in sorted(found)}
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from command_line.output import UserError
 from figures.image_figures import radius
 from figures.inputs import Files
 
@@ -18,13 +19,13 @@ def write_sweep(folder, log_odds):
     (folder / "digits-eps").mkdir()
     with (folder / "digits-eps" / "sweep.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("run", "seed", "eps", "class_snr", "robust_accuracy"))
+        writer.writerow(("run", "seed", "attack", "norm", "eps", "class_snr", "robust_accuracy"))
         for eps in (0.15, 0.05, 0.25):
             for std in STDS:
                 for seed in SEEDS:
                     snr = float(5 / std + rng.uniform(0, 0.5))
                     odds = log_odds(eps, seed, snr)
-                    writer.writerow((f"eps-{eps}-std-{std}", seed, eps, snr, 1 / (1 + np.exp(-odds))))
+                    writer.writerow((f"eps-{eps}-std-{std}", seed, "pgd-20", "linf", eps, snr, 1 / (1 + np.exp(-odds))))
     return Files(folder)
 
 
@@ -35,6 +36,18 @@ def test_slopes_that_were_put_in_come_out(tmp_path):
     for eps, of in found.items():
         assert list(of) == list(SEEDS)
         assert list(of.values()) == pytest.approx([b[eps]] * len(SEEDS), rel=1e-9)
+
+
+@pytest.mark.parametrize(("step", "told"), [(0.5, "larger"), (-0.5, "smaller"), (0.0, "not told apart")])
+def test_the_verdict_has_the_sign_of_the_change(tmp_path, step, told):
+    rng = np.random.default_rng(5)
+    files = write_sweep(tmp_path, lambda eps, seed, snr: 0.1 + step * eps * 10 * np.log(snr) + 0.02 * rng.standard_normal())
+    assert radius.finding(files).count(f"by Holm: {told})") == 2
+
+
+def test_accuracies_without_log_odds_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"robust accuracy 1 of eps-0.15-std-1.0, seed 3, has no log odds"):
+        radius.read_sets(write_sweep(tmp_path, lambda eps, seed, snr: 1000.0))
 
 
 def test_numbers_and_words_are_those_of_scipy(tmp_path):
@@ -61,5 +74,5 @@ def test_numbers_and_words_are_those_of_scipy(tmp_path):
     assert first.x[0] < first.x[1] < first.x[2]
     said = radius.finding(files)
     p = sorted(stats.ttest_1samp(values, 0).pvalue for values in gaps.values())
-    assert f"p {min(1, 2 * p[0]):.2g} by Holm" in said
+    assert all(f"(p {adjusted:.2g} by Holm" in said for adjusted in (2 * p[0], max(2 * p[0], p[1])))
     assert f"{np.mean(gaps[0.05, 0.15]):+.2f} [" in said

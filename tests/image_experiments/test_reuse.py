@@ -1,8 +1,11 @@
 """Reuse: a stage is taken from another run if and only if it would be made from the same there, and is whole."""
 
+import os
+
 import pytest
 
 from command_line.output import UserError
+from image_experiments import reuse
 from image_experiments.reuse import take_over
 from image_experiments.run_cifar import main
 from image_experiments.stages import Place, is_current
@@ -37,6 +40,46 @@ def test_each_stage_comes_from_the_run_that_has_it(tmp_path):
     assert (c / "made/first.txt").samefile(a / "made/first.txt")
     assert (c / "made/second.txt").samefile(b / "made/second.txt")
     assert run(c, plan(times=3)) == []
+
+
+def test_a_stage_of_the_same_settings_but_other_inputs_is_not_taken(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    run(a, plan())
+    run(b, plan())
+    (b / "stages/second/a.json").unlink()
+    stamp = b / "stages/first/a.json"  # as if other packages had made other results from the same settings
+    stamp.write_text(stamp.read_text().replace('"length": 2', '"length": 3'))
+    assert taken(b, plan(), a) == 0
+    assert run(b, plan()) == ["copy"]
+
+
+def test_what_is_made_anew_after_links_leaves_the_other_run_alone(tmp_path):
+    """These stages write into their files, which no stage should: the links are parted first."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    run(a, plan())
+    assert taken(b, plan(), a) == 2
+    assert run(b, plan(times=3)) == ["copy"]
+    assert (a / "made/second.txt").read_text() == "abab"
+    assert (b / "made/second.txt").read_text() == "ababab"
+    assert run(a, plan()) == []
+
+
+def test_without_links_copies_are_made_and_nothing_is_written_through_a_leftover(tmp_path, monkeypatch):
+    a, b = tmp_path / "a", tmp_path / "b"
+    run(a, plan())
+    other, unfinished = tmp_path / "other.txt", tmp_path / "unfinished.txt"
+    other.write_text("untouched")
+    unfinished.hardlink_to(other)
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert taken(b, plan(), a) == 2
+    assert not (b / "made/first.txt").samefile(a / "made/first.txt")
+    assert run(b, plan()) == []
+    reuse._link_or_copy(a / "made/first.txt", unfinished)
+    assert (other.read_text(), unfinished.read_text()) == ("untouched", "ab")
 
 
 def test_a_file_that_was_touched_is_not_taken(tmp_path):
