@@ -40,6 +40,7 @@ SWEEPS = {
     "digits-evidence": "45 min",
     "digits-choice": "45 min",
     "digits-report": "55 min",
+    "digits-apgd": "35 min",
     "digits-eps": "40 min",
     "mnist-report": "100 min",
 }

@@ -45,9 +45,10 @@ SECTIONS = {
         "diversity_robustness",
         "forecast",
         "comparisons",
+        "comparisons_further",
         "radius",
     ),
-    "tables": ("theory_checks", "guidance", "images", "ablations", "predictors", "claims"),
+    "tables": ("theory_checks", "guidance", "images", "ablations", "predictors", "claims", "attack_parts"),
 }
 """Section -> its modules, each figures/SECTION/NAME.py. A figure of one's own is a module there and a line here."""
 

@@ -11,9 +11,7 @@ from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 
-EVIDENCE, REPORT, MNIST, FACTORS = (
-    f"{design}/comparisons.csv" for design in ("digits-evidence", "digits-report", "mnist-report", "digits-factors")
-)
+EVIDENCE, REPORT, MNIST = (f"{design}/comparisons.csv" for design in ("digits-evidence", "digits-report", "mnist-report"))
 READ = (
     "Robust accuracy of the first minus that of the second, equal training, paired by seed. Thick: 95 % interval of this comparison alone "
     "(Student); thin: intervals that hold for all comparisons of their design together with 95 % (Bonferroni). Circles: the thin one above "
@@ -34,12 +32,6 @@ NAMES = {
     "hot/unguided": "unguided from hotter noise",
     "diverse/unguided": "the diverse half of twice as many unguided",
     "window-0-400/infonce-0.3": "infonce-0.3, t < 400",
-    "standard/anchored-reversed-0.1": "anchored-reversed-0.1 in standard features",
-    "random/anchored-reversed-0.1": "anchored-reversed-0.1 in random features",
-    "head/anchored-reversed-0.1": "anchored-reversed-0.1 in a head's features",
-    "real-100/anchored-reversed-0.1": "100 real: anchored-reversed-0.1",
-    "real-100/unguided": "100 real: unguided",
-    "label-dropout/unguided": "its model unguided",
 }
 
 
@@ -70,8 +62,9 @@ def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers, height: float = 3.4) -> Any:
-    figure, axes = new_figure(2, 10.4, height)
-    for axis, panel in zip(axes, numbers.panels(), strict=True):
+    panels = numbers.panels()
+    figure, axes = new_figure(len(panels), 5.2 * len(panels), height)
+    for axis, panel in zip(axes, panels, strict=True):
         names = [name for name in numbers.names(panel) if not name.endswith(ALL)]
         for name in names:
             own, together = numbers.series(panel, name), numbers.series(panel, name + ALL)
