@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
 import json
 import math
@@ -14,6 +15,12 @@ from typing import Any
 
 class UserError(Exception):
     """Something the user can mend: shown as one line, without a traceback."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ ", did you mean NEAREST?" for a name that is not known; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 def prepare_folder(path: Path) -> Path:

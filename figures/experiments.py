@@ -44,7 +44,7 @@ SWEEPS = {
     "digits-eps": "40 min",
     "mnist-report": "100 min",
 }
-"""Designs of image_experiments/designs, each compared on seeds of its own."""
+"""Designs of image_experiments/designs that compare, and what they cost on 2 cores."""
 
 
 def _sweep(design: str, takes: str) -> Experiment:

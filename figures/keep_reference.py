@@ -11,7 +11,6 @@ Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
 from __future__ import annotations
 
 import csv
-import difflib
 import os
 import shutil
 import sys
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import tyro
 
 from command_line.command import describe, run_command
-from command_line.output import UserError, file_digest, write_json
+from command_line.output import UserError, did_you_mean, file_digest, write_json
 from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
 from figures.inputs import Files
 from figures.registry import entries
@@ -55,8 +54,7 @@ def run(settings: Settings) -> int:
         raise UserError(f"--results {settings.results}: is where they are kept; name the folder that the experiments wrote")
     for name in settings.experiments:
         if name not in EXPERIMENTS:
-            near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
-            raise UserError(f"{name}: unknown{f', did you mean {near[0]}?' if near else ''}; use one of {', '.join(EXPERIMENTS)}")
+            raise UserError(f"{name}: unknown{did_you_mean(name, EXPERIMENTS)}; use one of {', '.join(EXPERIMENTS)}")
     names = settings.experiments or tuple(name for name in EXPERIMENTS if (settings.results / name / "summary.json").is_file())
     if not names:
         raise UserError(f"--results {settings.results}: holds no results; run an experiment first, for example make demo")

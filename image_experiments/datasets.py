@@ -5,7 +5,6 @@ Reading is one function a data set; `split` then takes training and validation i
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from command_line.output import UserError
+from command_line.output import UserError, did_you_mean
 from image_experiments.archives import Entry, archive_entries, fetched, folder_entries, read_gzip, read_tar_member
 from image_experiments.balance import balanced_choice
 from image_experiments.decoding import decode_all
@@ -105,9 +104,8 @@ def only(data: ImageData, classes: Sequence[str]) -> ImageData:
     """The images of these classes, numbered in the order of the data set. Raises UserError for one that it does not have."""
     for name in classes:
         if name not in data.classes:
-            near = difflib.get_close_matches(name, data.classes, n=1)
             raise UserError(
-                f"--classes {name}: {data.source} has no such class{f', did you mean {near[0]}?' if near else ''}; its classes are "
+                f"--classes {name}: {data.source} has no such class{did_you_mean(name, data.classes)}; its classes are "
                 f"{', '.join(data.classes)}"
             )
     kept = [i for i, name in enumerate(data.classes) if name in classes]

@@ -23,9 +23,8 @@ def describe_synthetic(
     parts = {
         "train": real.train.some(settings.images),
         "validation": real.validation.some(settings.images),
-        "test": real.test.some(
-            len(made) if split == "test" else 0
-        ),  # no more than synthetic ones: a Frechet distance depends on it
+        # no more than synthetic ones, as a Frechet distance depends on how many are compared
+        "test": real.test.some(len(made) if split == "test" else 0),
         "synthetic": made,
     }
     pixels = {name: flat_pixels(part.x) for name, part in parts.items()}
@@ -33,7 +32,8 @@ def describe_synthetic(
     embedded = {"pixels": pixels}
     for kind, classifier in (("judge", judge), ("encoder", encoder)):
         embed = ClassifierFeatures(classifier)
-        embedded[kind] = {name: unit_features(embed, part.x).double().numpy() for name, part in parts.items() if len(part)}
+        used = parts if kind == settings.features else ("train", "synthetic")  # class SNR alone
+        embedded[kind] = {name: unit_features(embed, parts[name].x).double().numpy() for name in used if len(parts[name])}
     features = pixels | embedded[settings.features]  # without validation images there are no features of theirs
     judged = {name: pseudo_labels(judge, parts[name].x).numpy() for name in ("test", "synthetic") if len(parts[name])}
     return describe_images(features, labels, pixels, judged, settings.neighbours) | {

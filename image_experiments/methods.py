@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from command_line.output import UserError
+from command_line.output import UserError, did_you_mean
 
 KINDS = ("infonce", "hard-negative", "supervised", "anchored", "classifier", "classifier-free")
 """Guidance by one of the four contrastive losses, by a classifier (Dhariwal, Nichol 2021), without one (Ho, Salimans 2022)."""
@@ -61,8 +60,7 @@ def parse_method(text: str) -> Method:
     kind, reverse = name.removesuffix("-reversed"), name.endswith("-reversed")
     known = ("real", "unguided", *NOISES, "npz", *KINDS)
     if kind not in known:
-        near = difflib.get_close_matches(kind, known, n=1)
-        raise UserError(f"--methods {text}: unknown{f', did you mean {near[0]}?' if near else ''}; use one of {', '.join(known)}")
+        raise UserError(f"--methods {text}: unknown{did_you_mean(kind, known)}; use one of {', '.join(known)}")
     if kind in ("real", "unguided"):
         if colon or reverse:
             raise UserError(f"--methods {text}: {kind} takes no scale and no direction; write {kind}")

@@ -16,16 +16,15 @@ def take_over(stages: Sequence[Stage], place: Place, others: Sequence[Path]) -> 
     """Give a run every stage that one of the others has made from the same settings, code and inputs; returns how many.
 
     others: OUT of other runs, the first that has it gives. Hard links, which run_stage parts before it writes; copies where there are none.
-    A stage after one that is made anew is left out, as its inputs are not known yet. Raises UserError for a folder that
-    holds no run.
+    A stage after one that is made anew is left out, as its inputs are not known yet.
     """
-    check_reuse(others)
     taken, anew = 0, set[str]()
     for stage in stages if others else ():
         if any(needed.name in anew for needed in stage.inputs.values()):
             anew.add(stage.name)
         elif not is_current(stage, place.out, place.kind):
-            source = next((folder for folder in others if _has(stage, folder, place)), None)
+            made_from = fingerprint(stage, place.out, place.kind)
+            source = next((folder for folder in others if _has(stage, folder, place.kind, made_from)), None)
             if source is None:
                 anew.add(stage.name)
             else:
@@ -41,12 +40,10 @@ def check_reuse(others: Sequence[Path]) -> None:
             raise UserError(f"--reuse {folder}: holds no run, there is no {folder / 'stages'}; name the --out of a run on images")
 
 
-def _has(stage: Stage, folder: Path, place: Place) -> bool:
-    """Whether a folder holds this stage, made from what it would be made from here. Its own inputs there may be others by now."""
+def _has(stage: Stage, folder: Path, where: str, made_from: str | None) -> bool:
+    """Whether a folder holds this stage, made from what it would be made from here, and whole."""
     stamp = read_stamp(folder, stage.name)
-    if stamp is None or stamp["fingerprint"] != fingerprint(stage, place.out, place.kind):
-        return False
-    return is_current(stage, folder, place.kind)
+    return stamp is not None and stamp["fingerprint"] == made_from and is_current(stage, folder, where)
 
 
 def _link(stage: Stage, source: Path, out: Path) -> None:

@@ -16,7 +16,6 @@ Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 inter
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -31,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
 from command_line.command import describe, run_command, versions
-from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.output import UserError, did_you_mean, prepare_folder, text_table, write_csv, write_json
 from command_line.statistics import holm, mean_interval, paired_p
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
@@ -154,9 +153,7 @@ def _pairs(path: Path, value: Any, runs: list[Run]) -> list[tuple[tuple[str, str
 def _check_names(path: Path, where: str, table: dict[str, Any], known: tuple[str, ...]) -> None:
     for name in table:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f", did you mean {near[0]}?" if near else ""
-            raise UserError(f"--design {path}: {where} has {name}{meant}; known are {', '.join(known)}")
+            raise UserError(f"--design {path}: {where} has {name}{did_you_mean(name, known)}; known are {', '.join(known)}")
 
 
 def _texts(path: Path, where: str, value: Any) -> tuple[str, ...]:

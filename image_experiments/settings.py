@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from command_line.output import UserError
+from command_line.output import UserError, did_you_mean
 from contrastive_dp.processes import Processes
 from image_experiments.adversarial import ClassifierSettings
 from image_experiments.attacks import Norm, Threat
@@ -270,8 +269,7 @@ def preset_named(arguments: list[str]) -> Settings:
         elif argument.startswith("--preset="):
             named = argument.removeprefix("--preset=")
     if named not in PRESETS:
-        near = difflib.get_close_matches(named, PRESETS, n=1)
-        raise UserError(f"--preset {named}: unknown{f', did you mean {near[0]}?' if near else ''}; use one of {', '.join(PRESETS)}")
+        raise UserError(f"--preset {named}: unknown{did_you_mean(named, PRESETS)}; use one of {', '.join(PRESETS)}")
     return PRESETS[named]()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from command_line.statistics import mean_interval
 from figures.figure import Figure
+from figures.image_figures.ablations import by_seed
 from figures.image_figures.comparisons import shown
 from figures.inputs import Columns, Files, where
 from figures.table import Spread
@@ -48,8 +49,10 @@ def rows(files: Files) -> list[list[Any]]:
     for table, attack in ATTACKS.items():
         stages = ["after_apgd_ce", *(["after_apgd_t"] if attack == "autoattack" else []), "robust_accuracy"]
         data = files.columns(table, " ".join(("seed", *stages)), text="run method attack")
+        of = where(data, attack=attack)
+        data = {name: values[of] for name, values in data.items()}
         for a, b in PAIRS[table]:
-            left, right = (by_seed(data, side, attack, stages) for side in (a, b))
+            left, right = (accuracies(data, side, stages) for side in (a, b))
             seeds = [seed for seed in left if seed in right]
             if not seeds:  # a smaller sweep lacks this run
                 continue
@@ -62,12 +65,11 @@ def rows(files: Files) -> list[list[Any]]:
     return found
 
 
-def by_seed(data: Columns, side: str, attack: str, stages: list[str]) -> dict[int, Any]:
+def accuracies(data: Columns, side: str, stages: list[str]) -> dict[int, Any]:
     """{seed: robust accuracy after each stage}."""
     run, _, method = side.partition("/")
-    of = where(data, run=run, method=method, attack=attack)
-    values = np.stack([data[name][of] for name in stages], axis=1)
-    return {int(seed): row for seed, row in zip(data["seed"][of], values, strict=True)}
+    columns = [by_seed(data, run, method, stage) for stage in stages]
+    return {seed: np.array([column[seed] for column in columns]) for seed in columns[0]}
 
 
 def spread(values: Any) -> Spread:

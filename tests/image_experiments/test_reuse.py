@@ -6,7 +6,7 @@ import pytest
 
 from command_line.output import UserError
 from image_experiments import reuse
-from image_experiments.reuse import take_over
+from image_experiments.reuse import check_reuse, take_over
 from image_experiments.run_cifar import main
 from image_experiments.stages import Place, is_current
 from tests.image_experiments.test_stages import plan, run
@@ -98,7 +98,7 @@ def test_a_stage_made_elsewhere_is_not_taken(tmp_path):
 
 def test_a_folder_that_holds_no_run_is_one_line(tmp_path, capsys):
     with pytest.raises(UserError, match=r"holds no run, there is no .*nothing/stages; name the --out"):
-        taken(tmp_path / "b", plan(), tmp_path / "nothing")
+        check_reuse([tmp_path / "nothing"])
     assert main(["--reuse", str(tmp_path / "nothing"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 1
     assert "error: --reuse" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.npz"))
