@@ -122,7 +122,8 @@ def floor_line(described: list[Row]) -> str:
     test images."""
     if not described or math.isnan(described[0]["frechet_floor"]):
         return ""
-    frechet, wrong = (spread([row[f"{name}_floor"] for row in described]) for name in ("frechet", "label_error"))
+    seeds = {row["seed"]: row for row in described}.values()  # every method of a seed has the same floor
+    frechet, wrong = (spread([row[f"{name}_floor"] for row in seeds]) for name in ("frechet", "label_error"))
     return f"real test images in place of synthetic ones: label err. {wrong}, Frechet {frechet}"
 
 

@@ -15,7 +15,7 @@ import torch
 from image_experiments import run_cifar
 from image_experiments.architectures import make_classifier
 from image_experiments.networks import load_classifier
-from image_experiments.report import differences
+from image_experiments.report import differences, floor_line
 from tests.image_experiments.conftest import write_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +92,19 @@ def test_the_files_that_were_promised_are_there(finished):
     )
     inner = (plain > 100) & (plain < 155)
     assert (noisy - plain)[inner].std() / 255 == pytest.approx(0.2, rel=0.15)
+
+
+def test_floors_are_told_once_a_seed_unless_only_validation_images_may_be_seen():
+    described = [
+        {"method": method, "seed": seed, "frechet_floor": floor, "label_error_floor": wrong}
+        for method in ("unguided", "infonce-0.3")
+        for seed, floor, wrong in ((0, 0.25, 0.01), (1, 0.75, 0.03))
+    ]
+    assert (
+        floor_line(described) == "real test images in place of synthetic ones: label err. 0.0200 (0.0141), Frechet 0.5000 (0.3536)"
+    )
+    unseen = [row | {"frechet_floor": float("nan"), "label_error_floor": float("nan")} for row in described]
+    assert floor_line(unseen) == floor_line([]) == ""
 
 
 def test_synthetic_images_reach_the_classifier_and_every_batch_has_noise_of_its_own(finished):
