@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,7 @@ GTSRB_FILES = (
         "GTSRB_Final_Test_GT.zip": "md5:fe31e9c9270bbcd7b84b7f21a9d9d9e5",
     },
 )
+OFFICIAL = {*CIFAR10_ARCHIVE[1], *GTSRB_FILES[1]}
 DIGITS_TEST = 1197  # of scikit-learn's 1797 digits; the other 600 are for training and validation
 TRACK_AND_FRAME = r"(\d+)_\d+"  # GTSRB: frames of one track are near-identical photographs of one sign
 
@@ -124,11 +125,13 @@ def only(data: ImageData, classes: Sequence[str]) -> ImageData:
 def _read(name: Dataset, data_dir: Path | None, image_size: int, group_pattern: str | None) -> ImageData:
     if name == "digits":
         return read_digits()
+    if name in ("cifar10", "gtsrb") and data_dir is not None and looks_like_images(data_dir, OFFICIAL):
+        return read_images(data_dir, image_size, group_pattern)
     if name == "cifar10":
-        return read_cifar10(data_dir)
+        return read_cifar10(data_dir, image_size)
     if name in ("mnist", "mnist-t10k"):
         return read_mnist(data_dir, image_size, test_file_alone=name == "mnist-t10k")
-    if name == "gtsrb" and (data_dir is None or not looks_like_images(data_dir)):
+    if name == "gtsrb":
         return read_gtsrb(data_dir, image_size or 32)
     if data_dir is None:
         raise UserError("--dataset images needs --data-dir: a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one")
@@ -155,8 +158,8 @@ def read_digits() -> ImageData:
     )
 
 
-def read_cifar10(data_dir: Path | None) -> ImageData:
-    """CIFAR-10 (Krizhevsky 2009), the binary version: records of a label byte and 3 x 32 x 32 pixels."""
+def read_cifar10(data_dir: Path | None, image_size: int = 0) -> ImageData:
+    """CIFAR-10 (Krizhevsky 2009), the binary version: records of a label byte and 3 x 32 x 32 pixels, averaged down to image_size."""
     (archive,) = fetched("cifar10", data_dir, *CIFAR10_ARCHIVE)
     parts = []
     for member in [*[f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin"]:
@@ -168,6 +171,8 @@ def read_cifar10(data_dir: Path | None) -> ImageData:
         parts.append(content.reshape(-1, 3073))
     train, test = np.concatenate(parts[:5]), parts[5]
     images, test_images = (np.ascontiguousarray(p[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)) for p in (train, test))
+    if image_size:
+        images, test_images = averaged(images, image_size), averaged(test_images, image_size)
     labels, test_labels = train[:, 0].astype(np.int64), test[:, 0].astype(np.int64)
     return ImageData(images, labels, np.arange(len(labels)), test_images, test_labels, CIFAR10_CLASSES, str(archive))
 
@@ -193,7 +198,7 @@ def read_mnist(data_dir: Path | None, image_size: int = 0, test_file_alone: bool
 
 
 def averaged(images: Array, size: int) -> Array:
-    """uint8 images (n, H, W), each resized to (size, size) by the means of what a pixel covers."""
+    """uint8 images (n, H, W) or (n, H, W, 3), each resized to (size, size) by the means of what a pixel covers."""
     from PIL import Image
 
     return np.stack([np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX)) for image in images])
@@ -234,14 +239,14 @@ def read_gtsrb(data_dir: Path | None, image_size: int) -> ImageData:
         np.unique(groups, return_inverse=True)[1],
         decode_all(test, image_size),
         np.array([class_of[entry.name.rsplit("/", 1)[-1]] for entry in test], dtype=np.int64),
-        tuple(map(str, range(43))),
+        tuple(f"{number:05d}" for number in range(43)),  # as its folders are named
         "GTSRB",
     )
 
 
-def looks_like_images(path: Path) -> bool:
-    """Whether this is a folder train/..., test/..., or an archive, rather than a folder of a data set's official files."""
-    return path.is_file() or (path / "train").is_dir()
+def looks_like_images(path: Path, official: Collection[str]) -> bool:
+    """Whether this is a folder train/..., test/..., or an archive of one, rather than an official file or a folder of them."""
+    return (path.is_file() and path.name not in official) or (path / "train").is_dir()
 
 
 def read_images(path: Path, image_size: int, group_pattern: str | None) -> ImageData:

@@ -52,14 +52,25 @@ def results(out: Path, name: str) -> Row:
     return found
 
 
+LEARNED_NOTHING = 0.95
+"""Final loss in units of ln K, the loss of guessing among K classes, above which training has failed."""
+
+
 def warnings_of(settings: Settings, out: Path) -> list[str]:
-    """Warnings about evaluations, each with its classifier."""
-    return [
-        f"{method.label}, seed {seed}: {text}"
-        for method in settings.parsed_methods()
-        for seed in range(settings.seed, settings.seed + settings.seeds)
-        for text in results(out, f"evaluate/{method.label}/seed{seed}")["warnings"]
-    ]
+    """Warnings about trainings that failed and about evaluations, each with its classifier."""
+    found = []
+    guessing = math.log(len(results(out, "data")["classes"]))
+    for method in settings.parsed_methods():
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            who = f"{method.label}, seed {seed}"
+            loss = results(out, f"classifier/{method.label}/seed{seed}")["last_loss"]
+            if not loss < LEARNED_NOTHING * guessing:
+                found.append(
+                    f"{who}: training ended at a loss of {loss:.3f}, guessing has {guessing:.3f}: it learned next to nothing, and its "
+                    "accuracy says nothing of the images; use more --classifier.steps or a smaller --eps"
+                )
+            found += [f"{who}: {text}" for text in results(out, f"evaluate/{method.label}/seed{seed}")["warnings"]]
+    return found
 
 
 def differences(rows: list[Row], baselines: Iterable[str] = ("real", "unguided")) -> list[Row]:

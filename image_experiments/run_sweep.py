@@ -2,6 +2,7 @@
 
     python image_experiments/run_sweep.py                                   # ablations on digits, 3 seeds, about 40 minutes on 2 cores
     python image_experiments/run_sweep.py --design MINE.toml --out results/mine
+    python image_experiments/run_sweep.py --design image_experiments/designs/gtsrb-report.toml --data-dir FOLDER_OR_ARCHIVE
 
 A design is a TOML file: `base`, arguments of run_cifar.py that all runs share; `seed` and `seeds`; for each run a table [run.NAME] with
 `methods` and `arguments`; `compare`, pairs ["RUN/METHOD", "RUN/METHOD"] whose differences are wanted; and `attacks`, the
@@ -52,6 +53,8 @@ class Settings:
     """One seed, the first three methods of the first run and two more runs: does the design work?"""
     reuse: tuple[Path, ...] = ()
     """Folders of other runs on images (OUT/runs/NAME of another sweep) from which to take what is the same."""
+    data_dir: Path | None = None
+    """Files of the data set, handed on to run_cifar.py: a design says which set, not where it lies."""
     workers: int = 0
     """Processes (0: one a core); does not change the results."""
     out: Path | None = None
@@ -166,7 +169,7 @@ def run(settings: Settings) -> int:
     """Run what the design lists and gather it; returns the exit status."""
     begin = time.perf_counter()
     design = read_design(settings.design)
-    base, runs = design.base, design.runs
+    base, runs = (*design.base, *_data(settings)), design.runs
     settings = replace(
         settings,
         seed=design.seed if settings.seed is None else settings.seed,
@@ -205,7 +208,7 @@ def run(settings: Settings) -> int:
     header, rows = gather([(one.name, out / "runs" / one.name) for one in runs])
     write_csv(out / "sweep.csv", header, rows)
     seconds = round(time.perf_counter() - begin, 2)
-    write_summary(settings, base, runs, out, seconds)
+    write_summary(settings, design.base, runs, out, seconds)
     pairs = [pair for pair in design.compare if all(side[0] in {one.name for one in runs} for side in pair)]
     compared = comparisons(rows, header, pairs, design.attacks)
     if compared:
@@ -217,9 +220,15 @@ def run(settings: Settings) -> int:
     return 0
 
 
+def _data(settings: Settings) -> tuple[str, ...]:
+    return () if settings.data_dir is None else ("--data-dir", str(settings.data_dir))
+
+
 def write_summary(settings: Settings, base: Sequence[str], runs: list[Run], out: Path, seconds: float) -> None:
     """What was run, with what, in how many seconds."""
-    settings = replace(settings, design=Path(settings.design.name))  # the same file whatever the folder it was called from
+    data = None if settings.data_dir is None else Path(settings.data_dir.name)
+    design = Path(settings.design.name)  # names alone: the same file whatever folder it was called from
+    settings = replace(settings, design=design, data_dir=data)
     summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
     write_json(out / "summary.json", summary | {"runs": {one.name: asdict(one) for one in runs}, "seconds": {"this call": seconds}})
 

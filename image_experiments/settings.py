@@ -33,7 +33,8 @@ class Settings:
     dataset: Dataset = "digits"
     """digits (with scikit-learn), cifar10, gtsrb, mnist (downloaded once), mnist-t10k (its test file alone), images (--data-dir)."""
     data_dir: Path | None = None
-    """Folder with the data set's files; for images a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one."""
+    """Folder with the data set's official files; for images, and for copies of cifar10 and gtsrb, a folder with train/CLASS/* and
+    test/CLASS/*, or a tar or zip of one."""
     image_size: int = 0
     """Resize images to so many pixels a side (0: as they are)."""
     classes: tuple[str, ...] = ()
@@ -412,14 +413,14 @@ def check_shares(settings: Settings, processes: int) -> None:
 
 def _check_data_options(settings: Settings) -> None:
     """UserError for options about files of a data set that has none of the kind."""
-    if settings.dataset != "images" and settings.group_pattern is not None and settings.dataset != "gtsrb":
+    if settings.dataset not in ("images", "gtsrb", "cifar10") and settings.group_pattern is not None:
         raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
-    if settings.dataset in ("digits", "cifar10") and settings.image_size:
-        raise UserError(f"--image-size {settings.image_size}: {settings.dataset} has one size; leave it out")
+    if settings.dataset == "digits" and settings.image_size:
+        raise UserError(f"--image-size {settings.image_size}: digits has one size; leave it out")
     if settings.dataset == "digits" and settings.data_dir is not None:
         raise UserError(f"--data-dir {settings.data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
-    if settings.dataset == "gtsrb" and settings.group_pattern is not None and settings.data_dir is None:
-        raise UserError(f"--group-pattern {settings.group_pattern}: GTSRB's own archives know their tracks; leave it out")
+    if settings.dataset in ("gtsrb", "cifar10") and settings.group_pattern is not None and settings.data_dir is None:
+        raise UserError(f"--group-pattern {settings.group_pattern}: the official archives need none; leave it out")
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:

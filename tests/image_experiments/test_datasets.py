@@ -134,6 +134,10 @@ def test_cifar10_is_downloaded_once_checked_and_read(served, tmp_path, monkeypat
     assert read_dataset("cifar10", None, 0, None).checksum() == data.checksum()
     assert read_dataset("cifar10", tmp_path / "cache" / "cifar10", 0, None).checksum() == data.checksum()
     assert read_dataset("cifar10", tmp_path / "cache" / "cifar10" / "cifar-10-binary.tar.gz", 0, None).checksum() == data.checksum()
+    halved = read_dataset("cifar10", None, 16, None)  # means of 2 x 2 pixels, rounded after each direction
+    means = pixels[3].reshape(3, 16, 2, 16, 2).mean(axis=(2, 4)).transpose(1, 2, 0)
+    np.testing.assert_allclose(halved.images[23], means, rtol=0, atol=1)
+    assert halved.test_images.shape == (20, 16, 16, 3)
 
 
 def test_a_download_that_fails_or_differs_is_one_line_and_leaves_nothing(served, tmp_path, monkeypatch):
@@ -229,6 +233,7 @@ def test_gtsrbs_official_archives_keep_tracks_together(tmp_path, monkeypatch):
     data = read_dataset("gtsrb", tmp_path, 0, None)
     assert data.images.shape == (43 * 6, 32, 32, 3)
     assert data.test_labels.tolist() == [9, 8, 7, 6, 5]
+    assert data.classes[:11] == tuple(f"{k:05d}" for k in range(11))  # as in copies that are folders of images
     assert len(set(data.groups)) == 86
     assert all(len(set(data.labels[data.groups == g])) == 1 for g in set(data.groups))
     chosen = split(data, 0, 43, seed=1)
@@ -236,6 +241,14 @@ def test_gtsrbs_official_archives_keep_tracks_together(tmp_path, monkeypatch):
 
 
 # folders and archives of images
+
+
+@pytest.mark.parametrize("name", ["cifar10", "gtsrb"])
+def test_copies_of_a_known_set_are_read_as_folders_of_images(tmp_path, name):
+    write_folder(tmp_path / "set", np.random.default_rng(0))
+    assert read_dataset(name, tmp_path / "set", 0, None).checksum() == read_images(tmp_path / "set", 0, None).checksum()
+    with pytest.raises(UserError, match=r"missing\.tar: .*"):
+        read_dataset(name, tmp_path / "missing.tar", 0, None)
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar.gz", "tar.xz", "tar", "zip", "nested zip"])

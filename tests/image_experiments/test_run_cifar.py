@@ -2,20 +2,23 @@
 
 import csv
 import json
+import math
 import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from image_experiments import run_cifar
+from image_experiments import report, run_cifar
 from image_experiments.architectures import make_classifier
 from image_experiments.networks import load_classifier
 from image_experiments.report import differences, floor_line
+from image_experiments.settings import smoke
 from tests.image_experiments.conftest import write_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,6 +264,7 @@ def test_differences_are_paired_by_seed_with_students_interval():
         (("--preset=cpus",), "did you mean cpu"),
         (("--methods", "real", "infonse"), "did you mean infonce"),
         (("--methods", "real", "real"), "named twice"),
+        (("--classes", "3", "8", "3"), "--classes: 3 is named twice"),
         (("--methods",), "--methods: name at least one"),
         (("--eps", "nan"), "--eps nan: must be a finite number > 0"),
         (("--eps", "-1"), "--eps -1.0"),
@@ -370,3 +374,17 @@ def test_two_runs_do_not_write_one_folder(tmp_path, capsys):
     with run_cifar.only_run_in(tmp_path):
         assert run("--methods", "real", out=tmp_path) == 1
     assert "another run is writing there" in capsys.readouterr().err
+
+
+def test_a_training_that_failed_is_said(monkeypatch, tmp_path):
+    """ln 4 = 1.386 is the loss of guessing among four classes."""
+    loss = {"classifier/real/seed5": 1.05, "classifier/real/seed6": 1.385, "classifier/unguided/seed5": math.nan}
+
+    def results(out, name):
+        assert out == tmp_path
+        return {"classes": list("abcd")} if name == "data" else {"warnings": [], "last_loss": loss.get(name, 0.3)}
+
+    monkeypatch.setattr(report, "results", results)
+    said = report.warnings_of(replace(smoke(), methods=("real", "unguided"), seed=5, seeds=2), tmp_path)
+    assert [text.partition(":")[0] for text in said] == ["real, seed 6", "unguided, seed 5"]
+    assert "a loss of 1.385, guessing has 1.386: it learned next to nothing" in said[0]

@@ -10,6 +10,7 @@ from command_line.output import UserError
 from command_line.statistics import holm
 from image_experiments import run_sweep
 from image_experiments.run_sweep import DESIGNS, read_design
+from tests.image_experiments.conftest import write_folder
 from tests.image_experiments.test_run_cifar import SMALL, rows
 
 RUNS = """
@@ -151,6 +152,18 @@ def test_the_committed_designs_are_sound(capsys):
         assert "unguided" in design.runs[0].methods
         assert call("--design", path, "--dry-run") == 0
     assert "would run window-0-200: --preset cpu" in capsys.readouterr().out
+
+
+def test_the_data_set_lies_where_the_caller_says(tmp_path, capsys):
+    design = write_design(tmp_path, "[run.a]\nmethods = ['real']\n", ["--dataset", "images"])
+    assert call("--design", design, "--data-dir", tmp_path / "none", "--out", tmp_path / "out") == 1
+    assert f"{tmp_path}/none: " in capsys.readouterr().err
+    write_folder(tmp_path / "set", np.random.default_rng(0), train=90, test=60)
+    design.write_text(design.read_text().replace("a]", "b]"))
+    assert call("--design", design, "--data-dir", tmp_path / "set", "--out", tmp_path / "out", "--seeds", 1, "--workers", 1) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["settings"]["data_dir"] == "set"
+    assert "--data-dir" not in summary["base"]
 
 
 @pytest.mark.parametrize(
