@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, positive
+from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, one_of, positive
 from contrastive_dp.processes import ALONE, Processes
 from contrastive_dp.randomness import mixed_seed
 from contrastive_dp.resumable import ResumableTraining, check_losses, fingerprint
 from contrastive_dp.schedules import NoiseSchedule
 
+LOSSES = ("noise", "v")
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -25,6 +27,8 @@ class TrainingSettings:
     steps: optimiser steps in all. batch_size. learning_rate of Adam, reached after `warmup` steps. ema: decay of the averaged weights,
     min(ema, (1 + step) / (10 + step)) so that short runs are averaged too. clip: largest gradient norm (0: none).
     label_dropout: share of labels replaced by "no label" (null_label), for classifier-free guidance. seed: of every random number.
+    loss: "noise", the squared error of the noise prediction; or "v", the same over alpha_bar_t, which is the squared error of
+    v = sqrt(a) eps - sqrt(1-a) x_0 and weighs what images are made of at high noise, such as their mean colour (Salimans, Ho 2022).
     """
 
     steps: int = 100_000
@@ -35,6 +39,7 @@ class TrainingSettings:
     clip: float = 1.0
     label_dropout: float = 0.0
     seed: int = 0
+    loss: Literal["noise", "v"] = "noise"
 
     def __post_init__(self) -> None:
         for name, minimum in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("seed", 0)):
@@ -43,6 +48,7 @@ class TrainingSettings:
         in_unit(self.ema, "ema")
         non_negative(self.clip, "clip")
         in_unit(self.label_dropout, "label_dropout")
+        one_of(self.loss, "loss", LOSSES)
 
 
 def train_noise_prediction(
@@ -60,7 +66,8 @@ def train_noise_prediction(
     on_step: Callable[[int, Tensor], None] | None = None,
     processes: Processes = ALONE,
 ) -> nn.Module:
-    """Minimise E ||noise - network(x_t, t[, labels])||^2 / dim over uniform t (Ho et al. 2020, L_simple); returns the EMA network.
+    """Minimise E ||noise - network(x_t, t[, labels])||^2 / dim over uniform t (Ho et al. 2020, L_simple), or with settings.loss = "v" the
+    same over alpha_bar_t; returns the EMA network.
 
     network: trained in place, on its own device; network(x, t) or, with labels, network(x, t, labels). data: (n, ...), uint8 images are
     mapped to [-1, 1]. labels: (n,) int. null_label: what label_dropout puts in place of a label.
@@ -87,6 +94,7 @@ def train_noise_prediction(
     if path is not None and path.exists():
         run.restore(path)
     run.check_same_step(processes)
+    alpha_bar = schedule.alpha_bar.to(device)
     losses: list[Tensor] = []
     within_step = False
     network.train()
@@ -98,7 +106,8 @@ def train_noise_prediction(
                 x_t, t, noise, given = _batch(x, y, settings, null_label, schedule, augment, generator)
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
                     labels_of_share = None if given is None else given[share]
-                    loss = _loss(network, x_t[share], t[share], noise[share], labels_of_share)
+                    weight = 1 / alpha_bar[t[share]] if settings.loss == "v" else None
+                    loss = _loss(network, x_t[share], t[share], noise[share], labels_of_share, weight)
                 losses.append(_update(run, loss, settings, processes))
             within_step = False
             if on_step is not None:
@@ -166,9 +175,12 @@ def _batch(
     return schedule.add_noise(x_0, t, noise), t, noise, labels
 
 
-def _loss(network: nn.Module, x_t: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
+def _loss(network: nn.Module, x_t: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None, weight: Tensor | None = None) -> Tensor:
     predicted = network(x_t, t) if labels is None else network(x_t, t, labels)
-    return torch.nn.functional.mse_loss(predicted.float(), noise.float())
+    if weight is None:
+        return torch.nn.functional.mse_loss(predicted.float(), noise.float())
+    errors = (predicted.float() - noise.float()).square().flatten(1).mean(dim=1)
+    return (weight.to(errors.dtype) * errors).mean()
 
 
 def _check_data(

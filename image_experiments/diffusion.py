@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import tyro
@@ -47,6 +47,8 @@ class DiffusionSettings:
     """Noise schedule."""
     timesteps: int = 1000
     """Its length."""
+    prediction: Literal["noise", "v"] = "noise"
+    """What the network gives and is trained for: the noise, or v, which keeps mean colours right where training is short."""
     steps: int = 1500
     """Optimiser steps."""
     batch_size: int = 64
@@ -88,7 +90,12 @@ class DiffusionSettings:
     def training(self, seed: int) -> TrainingSettings:
         """The settings of contrastive_dp's loop."""
         names = ("steps", "batch_size", "learning_rate", "warmup", "ema", "label_dropout")
-        return TrainingSettings(**{name: getattr(self, name) for name in names}, seed=seed)
+        return TrainingSettings(**{name: getattr(self, name) for name in names}, loss=self.prediction, seed=seed)
+
+    @property
+    def prediction_type(self) -> str:
+        """As diffusers calls it."""
+        return {"noise": "epsilon", "v": "v_prediction"}[self.prediction]
 
     def noise_schedule(self) -> NoiseSchedule:
         """The noise schedule; a linear one keeps its last level whatever its length."""
@@ -135,7 +142,8 @@ def make_noise_prediction(
 ) -> DiffusersNoisePrediction:
     """A fresh U-Net as a noise prediction; see make_unet."""
     null_label = classes if settings.conditional and settings.label_dropout else None
-    return DiffusersNoisePrediction(make_unet(settings, classes, shape, seed), settings.noise_schedule(), null_label=null_label)
+    unet = make_unet(settings, classes, shape, seed)
+    return DiffusersNoisePrediction(unet, settings.noise_schedule(), settings.prediction_type, null_label=null_label)
 
 
 def train_diffusion(
@@ -181,8 +189,8 @@ def save_diffusion(folder: Path, network: nn.Module, schedule: NoiseSchedule) ->
     """Write a trained noise prediction as a pipeline of diffusers, which DDIMPipeline.from_pretrained and `--diffusion` read."""
     from diffusers import DDIMPipeline, DDIMScheduler
 
-    scheduler = DDIMScheduler(num_train_timesteps=len(schedule), trained_betas=schedule.betas.tolist())
-    unet: Any = network.unet
+    unet, kind = cast(Any, network.unet), str(network.prediction_type)
+    scheduler = DDIMScheduler(num_train_timesteps=len(schedule), trained_betas=schedule.betas.tolist(), prediction_type=kind)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline: Any = DDIMPipeline(unet=unet, scheduler=scheduler)

@@ -159,6 +159,30 @@ def test_the_same_loop_trains_a_unet_on_uint8_images(schedule):
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
+def test_the_loss_v_is_the_squared_error_of_v(schedule):
+    """A network that gives a v of its own: its loss is the mean of (v - (sqrt(a) eps - sqrt(1-a) x_0))^2, taken here from those."""
+    seen, losses = [], []
+
+    class GivesV(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+        def forward(self, x, t):
+            a = schedule.alpha_bar[t][:, None]
+            v = self.bias + torch.sin(3 * x)
+            seen.append((x, a, v.detach()))
+            return a.sqrt() * v + (1 - a).sqrt() * x
+
+    x_0 = torch.tensor([[0.7, -1.1]], dtype=torch.float64)  # one sample, so that the noise follows from x_t
+    settings = TrainingSettings(steps=3, batch_size=64, learning_rate=0.1, loss="v")
+    train_noise_prediction(GivesV(), x_0, schedule, settings, on_step=lambda _, loss: losses.append(float(loss)))
+    for (x, a, v), loss in zip(seen, losses, strict=True):
+        eps = (x - a.sqrt() * x_0) / (1 - a).sqrt()
+        expected = (v - (a.sqrt() * eps - (1 - a).sqrt() * x_0)).square().mean()
+        assert loss == pytest.approx(float(expected), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -167,6 +191,7 @@ def test_the_same_loop_trains_a_unet_on_uint8_images(schedule):
         ({"steps": 0}, "steps=0"),
         ({"clip": -1.0}, "clip=-1 is negative"),
         ({"label_dropout": 1.5}, "label_dropout=1.5"),
+        ({"loss": "nois"}, "did you mean 'noise'"),
     ],
 )
 def test_bad_settings_are_named(change, message):
