@@ -42,6 +42,7 @@ SWEEPS = {
     "digits-report": "55 min",
     "digits-apgd": "35 min",
     "digits-eps": "40 min",
+    "digits-factors": "70 min",
     "mnist-report": "100 min",
 }
 """Designs of image_experiments/designs that compare, and what they cost on 2 cores."""

@@ -30,7 +30,7 @@ from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_o
 from figures.inputs import Files
 from figures.registry import entries
 
-MOST_BYTES = 2_000_000
+MOST_BYTES = 10_000_000
 HELP = "Keep results as reference results."
 
 

@@ -11,7 +11,9 @@ from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 
-EVIDENCE, REPORT, MNIST = (f"{design}/comparisons.csv" for design in ("digits-evidence", "digits-report", "mnist-report"))
+EVIDENCE, REPORT, MNIST, FACTORS = (
+    f"{design}/comparisons.csv" for design in ("digits-evidence", "digits-report", "mnist-report", "digits-factors")
+)
 READ = (
     "Robust accuracy of the first minus that of the second, equal training, paired by seed. Thick: 95 % interval of this comparison alone "
     "(Student); thin: intervals that hold for all comparisons of their design together with 95 % (Bonferroni). Circles: the thin one above "
@@ -32,6 +34,11 @@ NAMES = {
     "hot/unguided": "unguided from hotter noise",
     "diverse/unguided": "the diverse half of twice as many unguided",
     "window-0-400/infonce-0.3": "infonce-0.3, t < 400",
+    "standard/anchored-reversed-0.1": "that in standard features",
+    "random/anchored-reversed-0.1": "that in untrained features",
+    "head/anchored-reversed-0.1": "that in a projection head's",
+    "real-100/anchored-reversed-0.1": "100 real images: anchored-reversed-0.1",
+    "label-dropout/unguided": "unguided, labels left out for 10 %",
 }
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from command_line.drawing import new_figure
 from command_line.output import UserError
-from figures.figure import Figure, Numbers
+from figures.figure import Figure, Numbers, Row
 from figures.inputs import Files, remedy
 
 METHODS = {
@@ -29,31 +29,37 @@ FIGURE = Figure(
 
 
 def numbers(files: Files) -> Numbers:
-    """A series a row of pixels: x the column, y the grey value 0 .. 255; of coloured images a series a row and channel."""
-    rows = []
-    for name, title in zip(FIGURE.inputs, METHODS.values(), strict=True):
+    return numbers_of(dict(zip(METHODS.values(), FIGURE.inputs, strict=True)), files)
+
+
+def numbers_of(mosaics: dict[str, str], files: Files) -> Numbers:
+    """{title: PNG}: a series a row of pixels, x the column, y the grey value 0 .. 255, of coloured images 65536 red + 256 green + blue."""
+    rows: list[Row] = []
+    for title, name in mosaics.items():
         path = files.path(name)
         try:
             with Image.open(path) as image:
                 if image.mode not in ("L", "RGB"):
                     raise ValueError(f"mode {image.mode}, neither grey nor colour")
-                pixels = np.asarray(image).reshape(image.height, image.width, -1)
+                pixels = np.asarray(image, dtype=np.int64)
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{path}: is not a whole PNG of pixels ({error}); {remedy(name)}") from None
-        for r, c in np.ndindex(pixels.shape[0], pixels.shape[2]):
-            rows += [(title, f"row {r} channel {c}", float(x), float(v)) for x, v in enumerate(pixels[r, :, c])]
+        kind = "grey" if pixels.ndim == 2 else "colour"
+        values = pixels if pixels.ndim == 2 else pixels @ [65536, 256, 1]
+        rows += [(title, f"{kind} {r}", float(x), float(v)) for r, row in enumerate(values) for x, v in enumerate(row)]
     return Numbers.of(rows)
 
 
-def draw(numbers: Numbers) -> Any:
+def draw(numbers: Numbers, width: float = 7.0, height: float = 2.3) -> Any:
     panels = numbers.panels()
-    figure, axes = new_figure(len(panels), 7.0, 2.3)
+    figure, axes = new_figure(len(panels), width, height)
     for axis, panel in zip(axes, panels, strict=True):
         of = numbers.columns["panel"] == panel
-        rows, width = len(numbers.names(panel)), int(numbers.columns["x"][of].max()) + 1
-        channels = len({name.split()[-1] for name in numbers.names(panel)})
-        pixels = numbers.columns["y"][of].reshape(rows // channels, channels, width).transpose(0, 2, 1)
-        axis.imshow(pixels[..., 0] if channels == 1 else pixels / 255, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        coloured = numbers.names(panel)[0].startswith("colour")
+        pixels = numbers.columns["y"][of].astype(np.int64).reshape(-1, int(numbers.columns["x"][of].max()) + 1)
+        if coloured:
+            pixels = np.stack([pixels >> 16, pixels >> 8 & 255, pixels & 255], axis=-1)
+        axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_title(panel)
         axis.set_axis_off()
     return figure
