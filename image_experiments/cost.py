@@ -15,6 +15,7 @@ import torch
 from command_line.output import text_table
 from image_experiments.adversarial import ClassifierSettings
 from image_experiments.calibration import Probe, Shape
+from image_experiments.datasets import is_a_copy, read_dataset
 from image_experiments.diffusion import DiffusionSettings, make_unet
 from image_experiments.generation import GenerationSettings
 from image_experiments.methods import Method
@@ -65,7 +66,7 @@ class Rates:
 
 def data_of(settings: Settings) -> Data:
     """Sizes of the data set; read where they are not known."""
-    if settings.dataset in KNOWN:
+    if settings.dataset in KNOWN and not is_a_copy(settings.data_dir):
         shape, classes, pool, test = KNOWN[settings.dataset]
         if settings.image_size:
             shape = (shape[0], settings.image_size, settings.image_size)
@@ -73,8 +74,6 @@ def data_of(settings: Settings) -> Data:
             pool, test = (n * len(settings.classes) // classes for n in (pool, test))
             classes = len(settings.classes)
     else:
-        from image_experiments.datasets import read_dataset
-
         found = read_dataset(settings.dataset, settings.data_dir, settings.image_size, settings.group_pattern, settings.classes)
         _, height, width, channels = found.images.shape
         shape, classes, pool, test = (channels, height, width), len(found.classes), len(found.labels), len(found.test_labels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,10 @@ Dataset = Literal["digits", "cifar10", "gtsrb", "mnist", "mnist-t10k", "images"]
 Array = np.ndarray[Any, Any]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+GTSRB_CLASSES = tuple(f"{number:05d}" for number in range(43))  # as its folders are named
+DIGITS = tuple(map(str, range(10)))
+CLASSES = {"cifar10": CIFAR10_CLASSES, "gtsrb": GTSRB_CLASSES, "digits": DIGITS, "mnist": DIGITS, "mnist-t10k": DIGITS}
+"""Of official files, known before they are read."""
 CIFAR10_ARCHIVE = ("https://www.cs.toronto.edu/~kriz/", {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d13530"})
 MNIST_FILES = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -103,12 +107,7 @@ def read_dataset(
 
 def only(data: ImageData, classes: Sequence[str]) -> ImageData:
     """The images of these classes, numbered in the order of the data set. Raises UserError for one that it does not have."""
-    for name in classes:
-        if name not in data.classes:
-            raise UserError(
-                f"--classes {name}: {data.source} has no such class{did_you_mean(name, data.classes)}; its classes are "
-                f"{', '.join(data.classes)}"
-            )
+    check_classes(classes, data.classes, data.source)
     kept = [i for i, name in enumerate(data.classes) if name in classes]
     train, test = (np.isin(labels, kept) for labels in (data.labels, data.test_labels))
     return ImageData(
@@ -122,10 +121,19 @@ def only(data: ImageData, classes: Sequence[str]) -> ImageData:
     )
 
 
+def check_classes(names: Sequence[str], known: Sequence[str], source: str) -> None:
+    """Raises UserError for a class that the data set does not have."""
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"--classes {name}: {source} has no such class{did_you_mean(name, known)}; its classes are {', '.join(known)}"
+            )
+
+
 def _read(name: Dataset, data_dir: Path | None, image_size: int, group_pattern: str | None) -> ImageData:
     if name == "digits":
         return read_digits()
-    if name in ("cifar10", "gtsrb") and data_dir is not None and looks_like_images(data_dir, OFFICIAL):
+    if name in ("cifar10", "gtsrb") and data_dir is not None and is_a_copy(data_dir):
         return read_images(data_dir, image_size, group_pattern)
     if name == "cifar10":
         return read_cifar10(data_dir, image_size)
@@ -153,7 +161,7 @@ def read_digits() -> ImageData:
         np.arange(len(pool)),
         images[test],
         labels[test],
-        tuple(map(str, range(10))),
+        DIGITS,
         "digits (scikit-learn)",
     )
 
@@ -188,13 +196,12 @@ def read_mnist(data_dir: Path | None, image_size: int = 0, test_file_alone: bool
     sized = [averaged(a, image_size) if image_size else np.pad(a, ((0, 0), (2, 2), (2, 2))) for a in arrays[::2]]
     images = [a[..., None] for a in sized]
     labels = [a.astype(np.int64) for a in arrays[1::2]]
-    digits = tuple(map(str, range(10)))
     if not test_file_alone:
-        return ImageData(images[0], labels[0], np.arange(len(labels[0])), images[1], labels[1], digits, "MNIST")
+        return ImageData(images[0], labels[0], np.arange(len(labels[0])), images[1], labels[1], DIGITS, "MNIST")
     test = balanced_choice(labels[0], len(labels[0]) // 2, np.random.default_rng(0))
     pool = np.setdiff1d(np.arange(len(labels[0])), test)
     source = "MNIST (test file, split)"
-    return ImageData(images[0][pool], labels[0][pool], np.arange(len(pool)), images[0][test], labels[0][test], digits, source)
+    return ImageData(images[0][pool], labels[0][pool], np.arange(len(pool)), images[0][test], labels[0][test], DIGITS, source)
 
 
 def averaged(images: Array, size: int) -> Array:
@@ -239,14 +246,14 @@ def read_gtsrb(data_dir: Path | None, image_size: int) -> ImageData:
         np.unique(groups, return_inverse=True)[1],
         decode_all(test, image_size),
         np.array([class_of[entry.name.rsplit("/", 1)[-1]] for entry in test], dtype=np.int64),
-        tuple(f"{number:05d}" for number in range(43)),  # as its folders are named
+        GTSRB_CLASSES,
         "GTSRB",
     )
 
 
-def looks_like_images(path: Path, official: Collection[str]) -> bool:
+def is_a_copy(path: Path | None) -> bool:
     """Whether this is a folder train/..., test/..., or an archive of one, rather than an official file or a folder of them."""
-    return (path.is_file() and path.name not in official) or (path / "train").is_dir()
+    return path is not None and ((path.is_file() and path.name not in OFFICIAL) or (path / "train").is_dir())
 
 
 def read_images(path: Path, image_size: int, group_pattern: str | None) -> ImageData:

@@ -12,7 +12,7 @@ from contrastive_dp.processes import Processes
 from image_experiments.adversarial import ClassifierSettings
 from image_experiments.attacks import Norm, Threat
 from image_experiments.augmentation import Augmentation
-from image_experiments.datasets import Dataset
+from image_experiments.datasets import CLASSES, Dataset, check_classes, is_a_copy
 from image_experiments.diffusion import DiffusionSettings
 from image_experiments.evaluation import EvaluationSettings
 from image_experiments.features import DescriptionSettings
@@ -177,6 +177,7 @@ def cifar10_gpu() -> Settings:
             blocks=2,
             attention=(False, True, False),
             dropout=0.1,
+            prediction="v",
             steps=20_000,
             batch_size=256,
             learning_rate=4e-4,
@@ -415,6 +416,8 @@ def _check_data_options(settings: Settings) -> None:
     """UserError for options about files of a data set that has none of the kind."""
     if settings.dataset not in ("images", "gtsrb", "cifar10") and settings.group_pattern is not None:
         raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
+    if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):
+        check_classes(settings.classes, CLASSES[settings.dataset], settings.dataset)
     if settings.dataset == "digits" and settings.image_size:
         raise UserError(f"--image-size {settings.image_size}: digits has one size; leave it out")
     if settings.dataset == "digits" and settings.data_dir is not None:

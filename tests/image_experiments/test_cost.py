@@ -4,6 +4,7 @@ import re
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,7 @@ from image_experiments.pipeline import plan
 from image_experiments.settings import cifar10_gpu, cpu, paper, preset_named, resolve, smoke
 from image_experiments.speed import Choice
 from image_experiments.stages import Stage
+from tests.image_experiments.conftest import write_folder
 from tests.image_experiments.test_together import SMALL
 
 
@@ -50,6 +52,16 @@ def test_a_schedule_drawn_by_hand():
     assert makespan([a, b, c, d, e], seconds, 2, 10.0) == 16.0
     assert makespan([a, b, c, d, e], seconds, 1, 0.0) == 11.0
     assert makespan([], {}, 2, 1.0) == 0.0
+
+
+def test_sizes_are_those_of_the_files_that_will_be_read(tmp_path):
+    """A copy of GTSRB need not have its size; official files need not be read."""
+    write_folder(tmp_path, np.random.default_rng(0), train=24, test=12, size=8)
+    copied = replace(smoke(), dataset="gtsrb", data_dir=tmp_path, train=0, validation=4)
+    data = data_of(copied)
+    assert (data.shape, data.classes, data.train, data.test) == ((3, 8, 8), 2, 20, 12)
+    official = data_of(replace(copied, data_dir=tmp_path / "archives", image_size=16, classes=("00001", "00042")))
+    assert (official.shape, official.classes, official.test) == ((3, 16, 16), 2, 12_630 * 2 // 43)
 
 
 def rates_of(settings):

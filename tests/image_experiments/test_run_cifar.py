@@ -265,6 +265,10 @@ def test_differences_are_paired_by_seed_with_students_interval():
         (("--methods", "real", "infonse"), "did you mean infonce"),
         (("--methods", "real", "real"), "named twice"),
         (("--classes", "3", "8", "3"), "--classes: 3 is named twice"),
+        (
+            ("--dataset", "cifar10", "--classes", "cats", "dog", "--dry-run"),
+            "--classes cats: cifar10 has no such class, did you mean cat?",
+        ),
         (("--methods",), "--methods: name at least one"),
         (("--eps", "nan"), "--eps nan: must be a finite number > 0"),
         (("--eps", "-1"), "--eps -1.0"),
