@@ -73,5 +73,5 @@ def test_what_is_wrong_is_one_line_and_nothing_is_touched(copy, tmp_path, capsys
         path.write_bytes(content)
     (copy / "digits-cpu" / "details.csv").write_text("x" * 10_000_000)
     assert call("--results", copy, "--out", kept) == 1
-    assert "more than 2000000" in capsys.readouterr().err
+    assert "more than 10000000" in capsys.readouterr().err
     assert not kept.exists()

@@ -174,18 +174,20 @@ def test_a_trained_model_comes_back_and_is_a_pipeline_of_diffusers(trained, tmp_
 def test_a_model_that_gives_v_is_trained_and_kept_as_such(tmp_path):
     from diffusers import DDIMPipeline
 
-    x, y = torch.randint(0, 256, (20, *SHAPE), dtype=torch.uint8), torch.arange(20) % 2
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randint(0, 256, (20, *SHAPE), dtype=torch.uint8, generator=generator), torch.arange(20) % 2
     settings = DiffusionSettings(channels=(8, 16), steps=3, batch_size=8, prediction="v")
     trained = train_diffusion(settings, x, y, 2, 0, torch.device("cpu"), None, lambda step, loss: None)
     save_diffusion(tmp_path / "d", trained, settings.noise_schedule())
-    x_t, t, y = torch.randn(3, *SHAPE), torch.tensor([5, 500, 990]), torch.tensor([0, 1, 0])
+    x_t = torch.randn(3, *SHAPE, generator=generator)
+    t, y = torch.tensor([5, 500, 990]), torch.tensor([0, 1, 0])
     theirs = DDIMPipeline.from_pretrained(tmp_path / "d")
     assert theirs.scheduler.config.prediction_type == "v_prediction"
     a = settings.noise_schedule().alpha_bar[t].float()[:, None, None, None]
     expected = a.sqrt() * theirs.unet(x_t, t, class_labels=y).sample + (1 - a).sqrt() * x_t
     for read in (settings, DiffusionSettings(load=tmp_path / "d")):
         network, _, _ = read_diffusion(read, tmp_path / "d", 2, SHAPE)
-        torch.testing.assert_close(network(x_t, t, y), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(network(x_t, t, y), expected, rtol=1e-4, atol=1e-5)  # levels in files are single
 
 
 def test_a_diffusers_pipeline_is_loaded_and_must_fit(tmp_path):

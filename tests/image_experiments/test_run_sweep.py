@@ -1,6 +1,7 @@
 """Sweeps: one table from many runs, shared stages linked and not made again, one-line errors for a wrong design."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from command_line.output import UserError
 from command_line.statistics import holm
 from image_experiments import run_sweep
 from image_experiments.run_sweep import DESIGNS, read_design
-from tests.image_experiments.conftest import write_folder
 from tests.image_experiments.test_run_cifar import SMALL, rows
 
 RUNS = """
@@ -154,16 +154,17 @@ def test_the_committed_designs_are_sound(capsys):
     assert "would run window-0-200: --preset cpu" in capsys.readouterr().out
 
 
-def test_the_data_set_lies_where_the_caller_says(tmp_path, capsys):
+def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("image_experiments.run_cifar.main", lambda arguments: given.append(arguments) or 3)
     design = write_design(tmp_path, "[run.a]\nmethods = ['real']\n", ["--dataset", "images"])
-    assert call("--design", design, "--data-dir", tmp_path / "none", "--out", tmp_path / "out") == 1
-    assert f"{tmp_path}/none: " in capsys.readouterr().err
-    write_folder(tmp_path / "set", np.random.default_rng(0), train=90, test=60)
-    design.write_text(design.read_text().replace("a]", "b]"))
-    assert call("--design", design, "--data-dir", tmp_path / "set", "--out", tmp_path / "out", "--seeds", 1, "--workers", 1) == 0
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["settings"]["data_dir"] == "set"
-    assert "--data-dir" not in summary["base"]
+    assert call("--design", design, "--data-dir", tmp_path / "set", "--out", tmp_path / "out") == 3
+    (arguments,) = given
+    assert arguments[arguments.index("--data-dir") + 1] == str(tmp_path / "set")
+    settings = run_sweep.Settings(design, data_dir=tmp_path / "set", out=Path("out"))
+    run_sweep.write_summary(settings, (), [], tmp_path, 1.0)  # names no folder of this machine
+    summary = json.loads((tmp_path / "summary.json").read_text())["settings"]
+    assert (summary["design"], summary["data_dir"]) == ("mine.toml", "set")
 
 
 @pytest.mark.parametrize(
