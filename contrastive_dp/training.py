@@ -29,6 +29,7 @@ class TrainingSettings:
     label_dropout: share of labels replaced by "no label" (null_label), for classifier-free guidance. seed: of every random number.
     loss: "noise", the squared error of the noise prediction; or "v", the same over alpha_bar_t, which is the squared error of
     v = sqrt(a) eps - sqrt(1-a) x_0 and weighs what images are made of at high noise, such as their mean colour (Salimans, Ho 2022).
+    "v" is for networks that give v, as DiffusersNoisePrediction(..., "v_prediction") does: for others its weights are too large.
     """
 
     steps: int = 100_000

@@ -51,6 +51,8 @@ def fetched(dataset: str, data_dir: Path | None, url: str, files: dict[str, str]
     for name, checksum in files.items():
         path = folder if folder.is_file() and len(files) == 1 else folder / name
         if not path.is_file():
+            if folder.is_file():
+                raise UserError(f"--data-dir {data_dir}: is one file; give the folder that holds {', '.join(files)}")
             if data_dir is not None:
                 raise UserError(f"--data-dir {data_dir}: {name} is missing; put it there, or leave out --data-dir to download it")
             path = _download(url + name, checksum, folder, name)

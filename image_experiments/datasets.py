@@ -167,7 +167,10 @@ def read_digits() -> ImageData:
 
 
 def read_cifar10(data_dir: Path | None, image_size: int = 0) -> ImageData:
-    """CIFAR-10 (Krizhevsky 2009), the binary version: records of a label byte and 3 x 32 x 32 pixels, averaged down to image_size."""
+    """CIFAR-10 (Krizhevsky 2009), the binary version: records of a label byte and 3 x 32 x 32 pixels, averaged down to image_size.
+
+    Copies that are folders of images are resized by Pillow's bilinear filter instead, as all such folders are.
+    """
     (archive,) = fetched("cifar10", data_dir, *CIFAR10_ARCHIVE)
     parts = []
     for member in [*[f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin"]:
@@ -252,8 +255,10 @@ def read_gtsrb(data_dir: Path | None, image_size: int) -> ImageData:
 
 
 def is_a_copy(path: Path | None) -> bool:
-    """Whether this is a folder train/..., test/..., or an archive of one, rather than an official file or a folder of them."""
-    return path is not None and ((path.is_file() and path.name not in OFFICIAL) or (path / "train").is_dir())
+    """Whether this is a folder with train/CLASS/*, or an archive, rather than an official file, by its name, or a folder of them."""
+    if path is None or path.name in OFFICIAL:
+        return False
+    return path.is_file() or (path.is_dir() and (path / "train").is_dir())
 
 
 def read_images(path: Path, image_size: int, group_pattern: str | None) -> ImageData:

@@ -48,7 +48,7 @@ class DiffusionSettings:
     timesteps: int = 1000
     """Its length."""
     prediction: Literal["noise", "v"] = "noise"
-    """What the network gives and is trained for: the noise, or v, which keeps mean colours right where training is short."""
+    """What a network trained here gives and is trained for: the noise, or v, which keeps mean colours right where training is short."""
     steps: int = 1500
     """Optimiser steps."""
     batch_size: int = 64

@@ -53,21 +53,24 @@ def results(out: Path, name: str) -> Row:
 
 
 LEARNED_NOTHING = 0.95
-"""Final loss in units of ln K, the loss of guessing among K classes, above which training has failed."""
+"""Final loss in units of ln K, the loss of guessing among K equally frequent classes, above which training has failed."""
 
 
 def warnings_of(settings: Settings, out: Path) -> list[str]:
     """Warnings about trainings that failed and about evaluations, each with its classifier."""
     found = []
     guessing = math.log(len(results(out, "data")["classes"]))
+    long_enough = (
+        settings.classifier.steps >= 2 * settings.classifier.validate_every
+    )  # the last loss is a mean since the look before
     for method in settings.parsed_methods():
         for seed in range(settings.seed, settings.seed + settings.seeds):
             who = f"{method.label}, seed {seed}"
             loss = results(out, f"classifier/{method.label}/seed{seed}")["last_loss"]
-            if not loss < LEARNED_NOTHING * guessing:
+            if long_enough and loss > LEARNED_NOTHING * guessing:
                 found.append(
-                    f"{who}: training ended at a loss of {loss:.3f}, guessing has {guessing:.3f}: it learned next to nothing, and its "
-                    "accuracy says nothing of the images; use more --classifier.steps or a smaller --eps"
+                    f"{who}: training ended at a loss of {loss:.3f}, guessing has {guessing:.3f}: against its attack it learned next to "
+                    "nothing, so its robust accuracy says little of the images; use more --classifier.steps or a smaller --eps"
                 )
             found += [f"{who}: {text}" for text in results(out, f"evaluate/{method.label}/seed{seed}")["warnings"]]
     return found

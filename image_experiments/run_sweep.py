@@ -183,6 +183,8 @@ def run(settings: Settings) -> int:
         settings = replace(settings, seeds=1)
     out = settings.out or Path("results") / settings.design.stem
     settings = replace(settings, out=out)
+    if settings.data_dir is not None:
+        _check_data_dir(settings, design)
     print(describe(settings))
     if settings.dry_run:
         for one in runs:
@@ -218,6 +220,15 @@ def run(settings: Settings) -> int:
         )
     print(f"wrote {out}/sweep.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
     return 0
+
+
+def _check_data_dir(settings: Settings, design: Design) -> None:
+    given = (*design.base, *(text for one in design.runs for text in one.arguments))
+    if any(text.partition("=")[0] in ("--data-dir", "--data_dir") for text in given):
+        raise UserError(f"--data-dir {settings.data_dir}: {settings.design} names a --data-dir of its own; take one of them out")
+    assert settings.data_dir is not None
+    if not settings.data_dir.exists():
+        raise UserError(f"--data-dir {settings.data_dir}: does not exist; name the folder or archive with the data set")
 
 
 def _data(settings: Settings) -> tuple[str, ...]:

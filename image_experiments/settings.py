@@ -422,7 +422,7 @@ def _check_data_options(settings: Settings) -> None:
         raise UserError(f"--image-size {settings.image_size}: digits has one size; leave it out")
     if settings.dataset == "digits" and settings.data_dir is not None:
         raise UserError(f"--data-dir {settings.data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
-    if settings.dataset in ("gtsrb", "cifar10") and settings.group_pattern is not None and settings.data_dir is None:
+    if settings.dataset in ("gtsrb", "cifar10") and settings.group_pattern is not None and not is_a_copy(settings.data_dir):
         raise UserError(f"--group-pattern {settings.group_pattern}: the official archives need none; leave it out")
 
 

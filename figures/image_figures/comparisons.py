@@ -34,9 +34,9 @@ NAMES = {
     "hot/unguided": "unguided from hotter noise",
     "diverse/unguided": "the diverse half of twice as many unguided",
     "window-0-400/infonce-0.3": "infonce-0.3, t < 400",
-    "standard/anchored-reversed-0.1": "that in standard features",
-    "random/anchored-reversed-0.1": "that in untrained features",
-    "head/anchored-reversed-0.1": "that in a projection head's",
+    "standard/anchored-reversed-0.1": "anchored-reversed-0.1, standard features",
+    "random/anchored-reversed-0.1": "anchored-reversed-0.1, untrained features",
+    "head/anchored-reversed-0.1": "anchored-reversed-0.1, projection head",
     "real-100/anchored-reversed-0.1": "100 real images: anchored-reversed-0.1",
     "label-dropout/unguided": "unguided, labels left out for 10 %",
 }

@@ -115,6 +115,16 @@ def test_the_pixels_that_are_drawn_are_those_of_the_files(drawn):
     plt.close(figure)
 
 
+def test_coloured_pixels_come_back(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    (tmp_path / "digits-cpu").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "digits-cpu" / "a.png")
+    module = module_of("digit_samples")
+    figure = module.draw(module.numbers_of({"a": "digits-cpu/a.png"}, Files(tmp_path)))
+    assert np.array_equal(figure.axes[0].images[0].get_array(), pixels)
+    plt.close(figure)
+
+
 def fingerprint(numbers):
     """Count and sums of each series, to nine digits: what must not change with style or library."""
     found = {}

@@ -45,7 +45,7 @@ def test_the_committed_results_are_those_that_were_noted_and_small():
         for file, digest in note["sha256"].items():
             assert hashlib.sha256((REFERENCE / name / file).read_bytes()).hexdigest() == digest, file
         assert "--quick" not in note["command"]
-    assert sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()) < 10_000_000
+    assert sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()) < keep_reference.MOST_BYTES
 
 
 def test_what_is_wrong_is_one_line_and_nothing_is_touched(copy, tmp_path, capsys, monkeypatch):
@@ -71,7 +71,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_touched(copy, tmp_path, capsys
     assert "metrics.csv: is missing, a figure reads it" in capsys.readouterr().err
     for path, content in before.items():
         path.write_bytes(content)
-    (copy / "digits-cpu" / "details.csv").write_text("x" * 10_000_000)
+    (copy / "digits-cpu" / "details.csv").write_text("x" * keep_reference.MOST_BYTES)
     assert call("--results", copy, "--out", kept) == 1
-    assert "more than 10000000" in capsys.readouterr().err
+    assert f"more than {keep_reference.MOST_BYTES}" in capsys.readouterr().err
     assert not kept.exists()

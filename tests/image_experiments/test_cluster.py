@@ -68,6 +68,7 @@ def test_a_sweep_over_images_with_a_worker_killed_half_way_ends_with_the_same_ta
     assert len(table(tmp_path / "two" / "metrics.csv")) == 12
 
 
+@pytest.mark.slow
 def test_a_sweep_over_simulations_with_a_worker_killed_half_way_ends_with_the_same_table(cluster, tmp_path):
     address, workers = cluster
     command = ["simulations/gaussian_mixture.py", "--quick", "--part", "simulation"]

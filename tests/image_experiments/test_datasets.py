@@ -247,7 +247,7 @@ def test_gtsrbs_official_archives_keep_tracks_together(tmp_path, monkeypatch):
 def test_copies_of_a_known_set_are_read_as_folders_of_images(tmp_path, name):
     write_folder(tmp_path / "set", np.random.default_rng(0))
     assert read_dataset(name, tmp_path / "set", 0, None).checksum() == read_images(tmp_path / "set", 0, None).checksum()
-    with pytest.raises(UserError, match=r"missing\.tar: .*"):
+    with pytest.raises(UserError, match=r"missing\.tar: .*is missing; put it there"):
         read_dataset(name, tmp_path / "missing.tar", 0, None)
 
 

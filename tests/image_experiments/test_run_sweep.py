@@ -154,10 +154,13 @@ def test_the_committed_designs_are_sound(capsys):
     assert "would run window-0-200: --preset cpu" in capsys.readouterr().out
 
 
-def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch):
+def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
     given = []
     monkeypatch.setattr("image_experiments.run_cifar.main", lambda arguments: given.append(arguments) or 3)
     design = write_design(tmp_path, "[run.a]\nmethods = ['real']\n", ["--dataset", "images"])
+    assert call("--design", design, "--data-dir", tmp_path / "set", "--dry-run") == 1
+    assert f"--data-dir {tmp_path}/set: does not exist" in capsys.readouterr().err
+    (tmp_path / "set").mkdir()
     assert call("--design", design, "--data-dir", tmp_path / "set", "--out", tmp_path / "out") == 3
     (arguments,) = given
     assert arguments[arguments.index("--data-dir") + 1] == str(tmp_path / "set")
@@ -165,6 +168,9 @@ def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch):
     run_sweep.write_summary(settings, (), [], tmp_path, 1.0)  # names no folder of this machine
     summary = json.loads((tmp_path / "summary.json").read_text())["settings"]
     assert (summary["design"], summary["data_dir"]) == ("mine.toml", "set")
+    twice = write_design(tmp_path, "[run.a]\nmethods = ['real']\narguments = ['--data-dir=/else']\n")
+    assert call("--design", twice, "--data-dir", tmp_path / "set", "--dry-run") == 1
+    assert "names a --data-dir of its own" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

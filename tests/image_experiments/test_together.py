@@ -181,6 +181,7 @@ def test_two_processes_train_what_one_trains(alone, tmp_path):
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_killed_process_stops_the_rest_with_a_clear_line_and_a_restart_goes_on(tmp_path):
     longer = ("--diffusion.steps", 400, "--diffusion.checkpoint-every", 10, "--processes", 2, "--out", tmp_path / "out")
     process = start(*longer)
