@@ -68,17 +68,17 @@ def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
     return Numbers.of(rows)
 
 
-def draw(numbers: Numbers, height: float = 3.4) -> Any:
+def draw(numbers: Numbers, height: float = 3.4, width: float = 5.2) -> Any:
     panels = numbers.panels()
-    figure, axes = new_figure(len(panels), 5.2 * len(panels), height)
+    figure, axes = new_figure(len(panels), width * len(panels), height)
     for axis, panel in zip(axes, panels, strict=True):
         names = [name for name in numbers.names(panel) if not name.endswith(ALL)]
         for name in names:
             own, together = numbers.series(panel, name), numbers.series(panel, name + ALL)
             marker, colour = look_of(together.low[0], together.high[0])
-            for one, width in ((together, 0.8), (own, 2.4)):
+            for one, thickness in ((together, 0.8), (own, 2.4)):
                 known = np.isfinite(one.low)
-                axis.hlines(one.x[known], one.low[known], one.high[known], color=colour, lw=width)
+                axis.hlines(one.x[known], one.low[known], one.high[known], color=colour, lw=thickness)
             axis.plot(own.y, own.x, marker, color=colour, ms=5)
         axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
         axis.set_yticks(range(len(names)), names, fontsize=7)

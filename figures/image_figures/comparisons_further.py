@@ -25,4 +25,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return comparisons.draw(numbers, height=4.4)
+    return comparisons.draw(numbers, height=4.4, width=6.2)
