@@ -258,7 +258,7 @@ def is_a_copy(path: Path | None) -> bool:
     """Whether this is a folder with train/CLASS/*, or an archive, rather than an official file, by its name, or a folder of them."""
     if path is None or path.name in OFFICIAL:
         return False
-    return path.is_file() or (path.is_dir() and (path / "train").is_dir())
+    return path.is_file() or (path / "train").is_dir()
 
 
 def read_images(path: Path, image_size: int, group_pattern: str | None) -> ImageData:

@@ -60,9 +60,8 @@ def warnings_of(settings: Settings, out: Path) -> list[str]:
     """Warnings about trainings that failed and about evaluations, each with its classifier."""
     found = []
     guessing = math.log(len(results(out, "data")["classes"]))
-    long_enough = (
-        settings.classifier.steps >= 2 * settings.classifier.validate_every
-    )  # the last loss is a mean since the look before
+    # the last loss is a mean since the look before: with one look alone the beginning of training is in it
+    long_enough = settings.classifier.steps >= 2 * settings.classifier.validate_every
     for method in settings.parsed_methods():
         for seed in range(settings.seed, settings.seed + settings.seeds):
             who = f"{method.label}, seed {seed}"

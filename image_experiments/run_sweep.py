@@ -183,8 +183,7 @@ def run(settings: Settings) -> int:
         settings = replace(settings, seeds=1)
     out = settings.out or Path("results") / settings.design.stem
     settings = replace(settings, out=out)
-    if settings.data_dir is not None:
-        _check_data_dir(settings, design)
+    _check_data_dir(settings, design)
     print(describe(settings))
     if settings.dry_run:
         for one in runs:
@@ -223,10 +222,11 @@ def run(settings: Settings) -> int:
 
 
 def _check_data_dir(settings: Settings, design: Design) -> None:
+    if settings.data_dir is None:
+        return
     given = (*design.base, *(text for one in design.runs for text in one.arguments))
     if any(text.partition("=")[0] in ("--data-dir", "--data_dir") for text in given):
         raise UserError(f"--data-dir {settings.data_dir}: {settings.design} names a --data-dir of its own; take one of them out")
-    assert settings.data_dir is not None
     if not settings.data_dir.exists():
         raise UserError(f"--data-dir {settings.data_dir}: does not exist; name the folder or archive with the data set")
 

@@ -268,6 +268,10 @@ def test_differences_are_paired_by_seed_with_students_interval():
             ("--dataset", "cifar10", "--classes", "cats", "dog", "--dry-run"),
             "--classes cats: cifar10 has no such class, did you mean cat?",
         ),
+        (
+            ("--dataset", "cifar10", "--data-dir", "official", "--group-pattern", "(a)"),
+            "--group-pattern (a): the official archives need none",
+        ),
         (("--methods",), "--methods: name at least one"),
         (("--eps", "nan"), "--eps nan: must be a finite number > 0"),
         (("--eps", "-1"), "--eps -1.0"),
