@@ -6,7 +6,7 @@ A stage's function imports what it uses within its body: those modules are its c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from command_line.output import UserError, file_digest
 from image_experiments.diffusion import FILES as DIFFUSION_FILES
 from image_experiments.methods import UNCONDITIONAL, Method
-from image_experiments.settings import Settings
+from image_experiments.settings import Settings, Until
 from image_experiments.stages import Stage, StageRun, source_digest
 
 
@@ -41,8 +41,23 @@ def plan(settings: Settings) -> list[Stage]:
     return list(stages.values())
 
 
-def up_to_generation(stages: list[Stage]) -> list[Stage]:
-    """The stages that generate images and those that they need."""
+STEPS: dict[Until, tuple[str, ...]] = {
+    "diffusion": ("diffusion",),
+    "encoder": ("encoder", "judge"),
+    "generation": ("strength", "generate", "select", "noise", "read"),
+    "training": ("classifier",),
+}
+"""Steps at which --until stops, in order: the kinds of their stages, with which the names begin."""
+
+
+def up_to(until: Until, stages: list[Stage]) -> list[Stage]:
+    """The stages of this step, of those before it, and what they need."""
+    steps = list(STEPS)
+    return needed_for([kind for step in steps[: steps.index(until) + 1] for kind in STEPS[step]], stages)
+
+
+def needed_for(kinds: Sequence[str], stages: list[Stage]) -> list[Stage]:
+    """The stages of these kinds and those that they need."""
     needed: set[str] = set()
 
     def need(stage: Stage) -> None:
@@ -51,7 +66,7 @@ def up_to_generation(stages: list[Stage]) -> list[Stage]:
             need(earlier)
 
     for stage in stages:
-        if stage.function is generate:
+        if stage.name.partition("/")[0] in kinds:
             need(stage)
     return [stage for stage in stages if stage.name in needed]
 

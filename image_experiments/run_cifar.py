@@ -48,7 +48,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     """Run all stages that are not current and write the tables; returns the exit status. arguments: that made the settings."""
     begin = time.perf_counter()
     settings = found_on_hub(on_absolute_paths(resolve(settings)))
-    from image_experiments.pipeline import plan, up_to_generation
+    from image_experiments.pipeline import needed_for, plan, up_to
     from image_experiments.reuse import check_reuse, take_over
     from image_experiments.together import join, launch, leave, started_by_torchrun
 
@@ -69,7 +69,11 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     if processes.first:
         print(describe(settings))
     if place.part:
-        stages = up_to_generation(stages)
+        stages = needed_for(("generate",), stages)
+    if settings.until is not None:
+        stages = up_to(settings.until, stages)
+        if not stages:
+            raise UserError(f"--until {settings.until}: these methods need no such step; name a later one, or leave it out")
     if settings.dry_run:
         return show_plan(settings, stages, place, workers) if processes.first else 0
     with only_run_in(prepare_folder(out)) if processes.first else nullcontext():
@@ -79,6 +83,8 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
         run_stages(settings, stages, place, processes, workers)
         if place.part and processes.first:
             print(told_of_part(settings, out))
+        elif settings.until is not None and processes.first:
+            print(f"did {len(stages)} stages, up to {settings.until}; the same command with a later --until, or without, goes on")
         elif processes.first:
             report(settings, out, stages, round(time.perf_counter() - begin, 2))
     if several:

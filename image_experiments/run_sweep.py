@@ -35,7 +35,7 @@ from command_line.output import UserError, did_you_mean, prepare_folder, text_ta
 from command_line.statistics import holm, mean_interval, paired_p
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
-OURS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--dry-run")
+OURS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--part", "--until", "--dry-run")
 HELP = "Runs of run_cifar.py from a design file, gathered in one table."
 
 

@@ -21,6 +21,7 @@ from image_experiments.methods import DEFAULT_GUIDANCE, KINDS, UNCONDITIONAL, Me
 from image_experiments.selection import SelectionSettings
 
 Preset = Literal["smoke", "cpu", "cifar10-gpu", "paper"]
+Until = Literal["diffusion", "encoder", "generation", "training"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ class Settings:
     """Address host:port of a Dask scheduler whose workers see OUT: they do the stages, in place of processes of this machine."""
     part: str | None = None
     """K/N: generate only the K-th of N parts of each method's images, as shards in OUT/shards, and stop; see merge_shards.py."""
+    until: Until | None = None
+    """Stop after this step, diffusion, encoder, generation or training, and those before it; the same command with a later one, or without,
+    goes on (default: evaluate too)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     tensorboard: bool = False
@@ -173,7 +177,7 @@ def cifar10_gpu() -> Settings:
         synthetic=50_000,
         encoder=replace(trained, steps=2000),
         diffusion=DiffusionSettings(
-            channels=(96, 128, 128),
+            channels=(96, 128, 160),
             blocks=2,
             attention=(False, True, False),
             dropout=0.1,
@@ -401,6 +405,8 @@ def _check_processes(settings: Settings) -> None:
     check_shares(settings, settings.processes)
     if settings.parts() is not None and not any(m.generates for m in settings.parsed_methods()):
         raise UserError(f"--part {settings.part}: no method generates images; leave it out")
+    if settings.until is not None and settings.part is not None:
+        raise UserError(f"--until {settings.until}: --part {settings.part} stops after generation; leave one of them out")
 
 
 def check_shares(settings: Settings, processes: int) -> None:

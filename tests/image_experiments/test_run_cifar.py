@@ -150,6 +150,44 @@ def test_the_same_command_has_nothing_left_to_do(finished, capsys):
     assert "unchanged  generate/unguided/seed0" in output
 
 
+def kinds(text, verb="would run"):
+    return {line.removeprefix(f"{verb}  ").partition("/")[0] for line in text.splitlines() if line.startswith(f"{verb} ")}
+
+
+def test_until_stops_after_a_step_and_the_whole_run_goes_on_from_there(tmp_path, capsys, finished):
+    flags = ("--methods", "unguided", "noise:0.2", "--seeds", "1", "--evaluation.threats", "l2:0.4")
+    assert run(*flags, "--until", "generation", out=tmp_path / "out") == 0
+    assert "did 7 stages, up to generation" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir()) == [
+        "diffusion-seed0",
+        "encoder-seed0.safetensors",
+        "judge-seed0.safetensors",
+    ]
+    assert not (tmp_path / "out" / "metrics.csv").exists()
+    assert run(*flags, "--dry-run", out=tmp_path / "out") == 0
+    output = capsys.readouterr().out
+    assert kinds(output) == {"describe", "classifier", "evaluate"}
+    assert kinds(output, "unchanged") == {"data", "split", "diffusion", "encoder", "judge", "generate", "noise"}
+    assert run(*flags, out=tmp_path / "out") == 0
+    whole = [row for row in rows(finished / "metrics.csv") if row["method"] in ("unguided", "noise-0.2") and row["seed"] == "0"]
+    assert rows(tmp_path / "out" / "metrics.csv") == whole
+
+
+@pytest.mark.parametrize(
+    ("until", "expected"),
+    [
+        ("diffusion", {"data", "split", "diffusion"}),
+        ("encoder", {"data", "split", "diffusion", "encoder", "judge"}),
+        ("generation", {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select"}),
+        ("training", {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select", "classifier"}),
+    ],
+)
+def test_each_step_is_its_stages_and_those_before(tmp_path, capsys, until, expected):
+    flags = ("--methods", "real", "infonce:auto", "--selection.surplus", "2", "--selection.criterion", "confidence")
+    assert run(*flags, "--until", until, "--dry-run", out=tmp_path / "out") == 0
+    assert kinds(capsys.readouterr().out) == expected
+
+
 def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
     assert run_cifar.main(["--preset", "cpu", "--classifier.beta", "3", "--dry-run", "--out", str(tmp_path / "o")]) == 0
     output = capsys.readouterr().out
@@ -301,6 +339,8 @@ def test_differences_are_paired_by_seed_with_students_interval():
             "--generation.windows: 700 is beyond the 250 timesteps",
         ),
         (("--evaluation.threats", "linf:0.15"), "one is named twice, or is --norm and --eps"),
+        (("--until", "generation", "--part", "1/2"), "--part 1/2 stops after generation; leave one of them out"),
+        (("--until", "diffusion", "--methods", "real"), "--until diffusion: these methods need no such step"),
     ],
 )
 def test_bad_input_is_one_line_and_status_1(tmp_path, capsys, arguments, message):
