@@ -292,14 +292,19 @@ def estimate(settings: Settings, stages: list[Stage], measured: list[Rates], dat
     if not rows:
         return "nothing is left to do"
     least = {stage.name: stage_seconds(stage, settings, data, rates, 0.0) for stage in stages}
-    end, soonest = (makespan(stages, each, workers, rates.imports) + rates.imports + PICTURE_SECONDS for each in (seconds, least))
+    attacked = "evaluate" in kinds
+    other = rates.imports + (PICTURE_SECONDS if attacked else 0.0)
+    end, soonest = (makespan(stages, each, workers, rates.imports) + other for each in (seconds, least))
     forward, backward = evaluations(stages, settings)
     images = sum(stage.arguments["count"] for stage in stages if stage.name.startswith("generate/"))
+    sooner = (
+        f"      (if {ROBUST:.0%} of the test images withstand AutoAttack, which is done sooner with those that fall: {shown(soonest)}"
+        " if all do)"
+    )
     lines = [
         text_table(("stage", "number", "each", "in all", "share"), rows),
         f"time: {shown(end)} on {workers} processes, of which {rows[0][0]} takes the largest share, {rows[0][4]}",
-        f"      (if {ROBUST:.0%} of the test images withstand AutoAttack, which is done sooner with those that fall: {shown(soonest)}"
-        " if all do)",
+        *([sooner] if attacked else []),
         f"memory: {shown_bytes(rates.peak)}; disk: {shown_bytes(disk_bytes(stages, settings, data))}",
         f"images: {images:,.0f} generated; diffusion network: {forward:.3g} evaluations in sampling, {backward:.3g} in training",
         f"(measured in {waited:.0f} s on random images)",

@@ -7,6 +7,7 @@ adversarially on real and synthetic images, attacks them, and prints robust accu
     python image_experiments/run_cifar.py --preset cpu                          # real numbers with 3 seeds
     python image_experiments/run_cifar.py --preset paper                        # CIFAR-10 as published (GPU)
     python image_experiments/run_cifar.py --dataset images --data-dir FOLDER --methods real unguided supervised:0.1
+    python image_experiments/run_cifar.py --preset cpu --until generation       # a step at a time: the whole command goes on from there
 
 The same command goes on where it was interrupted and skips what has not changed. Writes OUT/metrics.csv, details.csv, description.csv,
 differences.csv, summary.json, samples.png and more pictures, synthetic/METHOD/*.npz, checkpoints/, curves/.
@@ -48,7 +49,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     """Run all stages that are not current and write the tables; returns the exit status. arguments: that made the settings."""
     begin = time.perf_counter()
     settings = found_on_hub(on_absolute_paths(resolve(settings)))
-    from image_experiments.pipeline import needed_for, plan, up_to
+    from image_experiments.pipeline import plan
     from image_experiments.reuse import check_reuse, take_over
     from image_experiments.together import join, launch, leave, started_by_torchrun
 
@@ -56,7 +57,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     out = settings.out
     assert out is not None
     device, workers = choose_device(settings)
-    stages = plan(settings)
+    stages = chosen_stages(settings, plan(settings))
     check_reuse(settings.reuse)
     if settings.processes > 1 and not several and not settings.dry_run:
         return launch(settings.processes, settings.port, Path(__file__), arguments)
@@ -68,12 +69,6 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     place = Place(out, f"{device.partition(':')[0]}, {settings.threads} threads", device, settings.threads, settings.parts())
     if processes.first:
         print(describe(settings))
-    if place.part:
-        stages = needed_for(("generate",), stages)
-    if settings.until is not None:
-        stages = up_to(settings.until, stages)
-        if not stages:
-            raise UserError(f"--until {settings.until}: these methods need no such step; name a later one, or leave it out")
     if settings.dry_run:
         return show_plan(settings, stages, place, workers) if processes.first else 0
     with only_run_in(prepare_folder(out)) if processes.first else nullcontext():
@@ -84,12 +79,33 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
         if place.part and processes.first:
             print(told_of_part(settings, out))
         elif settings.until is not None and processes.first:
-            print(f"did {len(stages)} stages, up to {settings.until}; the same command with a later --until, or without, goes on")
+            print(told_of_step(settings, out, len(stages)))
         elif processes.first:
             report(settings, out, stages, round(time.perf_counter() - begin, 2))
     if several:
         leave(processes)
     return 0
+
+
+def chosen_stages(settings: Settings, stages: list[Any]) -> list[Any]:
+    """Those that --part or --until leave. Raises UserError where that is none."""
+    from image_experiments.pipeline import needed_for, up_to
+
+    if settings.part is not None:
+        return needed_for(("generate",), stages)
+    if settings.until is None:
+        return stages
+    found = up_to(settings.until, stages)
+    if not found:
+        spared = "these methods need no such step, or --diffusion and --encoder-from bring what it makes"
+        raise UserError(f"--until {settings.until}: {spared}; name a later one, or leave it out")
+    return found
+
+
+def told_of_step(settings: Settings, out: Path, count: int) -> str:
+    """What --until has done, and what comes next."""
+    told = f"{count} stages, up to {settings.until}, are done; the same command with a later --until, or without, goes on"
+    return f"{told} (the tables in {out} are those of an earlier run)" if (out / "summary.json").is_file() else told
 
 
 def told_of_part(settings: Settings, out: Path) -> str:

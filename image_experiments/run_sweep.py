@@ -35,7 +35,8 @@ from command_line.output import UserError, did_you_mean, prepare_folder, text_ta
 from command_line.statistics import holm, mean_interval, paired_p
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
-OURS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--part", "--until", "--dry-run")
+OURS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--dry-run")
+PIECES = ("--part", "--until")
 HELP = "Runs of run_cifar.py from a design file, gathered in one table."
 
 
@@ -110,11 +111,7 @@ def read_design(path: Path) -> Design:
             raise UserError(f'--design {path}: [run.{name}] names no methods; add methods = ["unguided"]')
         runs.append(Run(name, methods, arguments))
     base = _texts(path, "base", design.get("base", []))
-    for argument in (*base, *(text for run in runs for text in run.arguments)):
-        if argument.partition("=")[0].replace("_", "-") in OURS:
-            raise UserError(
-                f"--design {path}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments"
-            )
+    _check_arguments(path, (*base, *(text for run in runs for text in run.arguments)))
     attacks = _texts(path, "attacks", design.get("attacks", []))
     if attacks and not design.get("compare"):
         raise UserError(
@@ -124,6 +121,17 @@ def read_design(path: Path) -> Design:
         if not re.fullmatch(r"pgd-\d+|autoattack|apgd|apgd-ce", attack):
             raise UserError(f"--design {path}: attacks holds {attack}; the names are pgd-STEPS, autoattack, apgd and apgd-ce")
     return Design(base, runs, _pairs(path, design.get("compare", []), runs), *_whole(path, design), attacks)
+
+
+def _check_arguments(path: Path, arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        if flag in PIECES:
+            raise UserError(f"--design {path}: {argument} makes a piece of a run, and a sweep needs whole ones; take it out")
+        if flag in OURS:
+            raise UserError(
+                f"--design {path}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments"
+            )
 
 
 def _whole(path: Path, design: dict[str, Any]) -> tuple[int, int]:

@@ -95,8 +95,8 @@ class Settings:
     part: str | None = None
     """K/N: generate only the K-th of N parts of each method's images, as shards in OUT/shards, and stop; see merge_shards.py."""
     until: Until | None = None
-    """Stop after this step, diffusion, encoder, generation or training, and those before it; the same command with a later one, or without,
-    goes on (default: evaluate too)."""
+    """Stop after this step, diffusion, encoder (and judge), generation or training, and those before it; the same command with a later one,
+    or without, goes on (default: describe the images and evaluate too)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     tensorboard: bool = False

@@ -157,7 +157,7 @@ def kinds(text, verb="would run"):
 def test_until_stops_after_a_step_and_the_whole_run_goes_on_from_there(tmp_path, capsys, finished):
     flags = ("--methods", "unguided", "noise:0.2", "--seeds", "1", "--evaluation.threats", "l2:0.4")
     assert run(*flags, "--until", "generation", out=tmp_path / "out") == 0
-    assert "did 7 stages, up to generation" in capsys.readouterr().out
+    assert "7 stages, up to generation, are done" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir()) == [
         "diffusion-seed0",
         "encoder-seed0.safetensors",
@@ -171,6 +171,8 @@ def test_until_stops_after_a_step_and_the_whole_run_goes_on_from_there(tmp_path,
     assert run(*flags, out=tmp_path / "out") == 0
     whole = [row for row in rows(finished / "metrics.csv") if row["method"] in ("unguided", "noise-0.2") and row["seed"] == "0"]
     assert rows(tmp_path / "out" / "metrics.csv") == whole
+    assert run(*flags, "--until", "encoder", out=tmp_path / "out") == 0
+    assert "are those of an earlier run)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,21 @@ def test_until_stops_after_a_step_and_the_whole_run_goes_on_from_there(tmp_path,
 def test_each_step_is_its_stages_and_those_before(tmp_path, capsys, until, expected):
     flags = ("--methods", "real", "infonce:auto", "--selection.surplus", "2", "--selection.criterion", "confidence")
     assert run(*flags, "--until", until, "--dry-run", out=tmp_path / "out") == 0
-    assert kinds(capsys.readouterr().out) == expected
+    output = capsys.readouterr().out
+    assert kinds(output) == expected
+    assert "AutoAttack" not in output
+
+
+def test_images_from_elsewhere_are_read_in_the_step_that_generates(tmp_path, capsys, finished):
+    flags = (
+        "--methods",
+        f"npz:{finished / 'synthetic' / 'unguided' / 'seed0.npz'}",
+        "noise-real:0.1",
+        "--classifier.precision",
+        "auto",
+    )
+    assert run(*flags, "--until", "generation", "--dry-run", out=tmp_path / "out") == 0
+    assert kinds(capsys.readouterr().out) == {"data", "split", "speed", "encoder", "judge", "read", "noise"}
 
 
 def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
@@ -340,7 +356,7 @@ def test_differences_are_paired_by_seed_with_students_interval():
         ),
         (("--evaluation.threats", "linf:0.15"), "one is named twice, or is --norm and --eps"),
         (("--until", "generation", "--part", "1/2"), "--part 1/2 stops after generation; leave one of them out"),
-        (("--until", "diffusion", "--methods", "real"), "--until diffusion: these methods need no such step"),
+        (("--until", "diffusion", "--methods", "real"), "--until diffusion: these methods need no such step, or --diffusion"),
     ],
 )
 def test_bad_input_is_one_line_and_status_1(tmp_path, capsys, arguments, message):

@@ -184,6 +184,8 @@ def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
         ("[run.a]\nmethods = 'real'\n", "[run.a] methods must be a list of texts"),
         ("[run.a]\nmethods = ['real']\narguments = ['--seeds=3']\n", "--seeds=3 belongs to run_sweep.py"),
         ("[run.a]\nmethods = ['real']\narguments = ['--dry_run']\n", "--dry_run belongs to run_sweep.py"),
+        ("[run.a]\nmethods = ['real']\narguments = ['--until', 'training']\n", "--until makes a piece of a run"),
+        ("[run.a]\nmethods = ['real']\narguments = ['--part=1/2']\n", "--part=1/2 makes a piece of a run"),
         ("[run.'../../away']\nmethods = ['real']\n", "[run.../../away] must be named by letters"),
         ("[run.a\n", "is not TOML"),
         ("compare = [['a/real']]\n[run.a]\nmethods = ['real']\n", "compare holds ['a/real']; write"),
