@@ -14,7 +14,8 @@ REFERENCE = ROOT / "figures" / "reference"
 @dataclass(frozen=True)
 class Experiment:
     """script and arguments: the command at full size. quick: at small size. takes: what it costs on 2 cores. kept: patterns of the
-    files that figures read, which are committed as reference results, without those left_out. own_seed: its first seed stands in a file."""
+    files that figures read, which are committed as reference results, without those left_out. own_seed: its first seed stands in a file.
+    data: the data set of which whoever runs it names a copy; empty: none is needed."""
 
     name: str
     script: str
@@ -24,10 +25,12 @@ class Experiment:
     kept: tuple[str, ...] = ("*.csv",)
     left_out: tuple[str, ...] = ()
     own_seed: bool = False
+    data: str = ""
 
     def command(self, quick: bool = False) -> str:
         """As a reader would type it."""
-        return " ".join(("python", self.script, *(self.quick if quick else self.arguments)))
+        data = ("--data-dir", f"COPY_OF_{self.data}") if self.data else ()
+        return " ".join(("python", self.script, *(self.quick if quick else self.arguments), *data))
 
     def call(self, folder: Path, quick: bool, seed: int) -> list[str]:
         """The command for a subprocess, results into `folder`."""
@@ -46,9 +49,15 @@ SWEEPS = {
     "mnist-report": "100 min",
 }
 """Designs of image_experiments/designs that compare, and what they cost on 2 cores."""
+RUN = ("runs/main/mosaics/*.png", "runs/main/curves/*.csv")
+PHOTOGRAPHS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "gtsrb-report": ("GTSRB", "70 min", RUN),
+    "cifar10-report": ("CIFAR10", "35 min", RUN),
+}
+"""The same on photographs: their data set, what they cost, and what figures read beside their tables."""
 
 
-def _sweep(design: str, takes: str) -> Experiment:
+def _sweep(design: str, takes: str, data: str = "", kept: tuple[str, ...] = ()) -> Experiment:
     arguments = ("--design", f"image_experiments/designs/{design}.toml")
     return Experiment(
         design,
@@ -56,8 +65,9 @@ def _sweep(design: str, takes: str) -> Experiment:
         arguments,
         (*arguments, "--quick"),
         takes,
-        ("sweep.csv", "comparisons.csv"),
+        ("sweep.csv", "comparisons.csv", *kept),
         own_seed=True,
+        data=data,
     )
 
 
@@ -83,6 +93,7 @@ EXPERIMENTS = {
         ),
         Experiment("digits-ablations", "image_experiments/run_sweep.py", (), ("--quick",), "40 min", ("sweep.csv",)),
         *(_sweep(name, takes) for name, takes in SWEEPS.items()),
+        *(_sweep(name, takes, data, kept) for name, (data, takes, kept) in PHOTOGRAPHS.items()),
     )
 }
 

@@ -104,6 +104,12 @@ def run(settings: Settings) -> int:
     chosen = entries(settings.only) if settings.only != (REPORT,) else []
     if settings.list:
         return show_list(chosen, files, drawn)
+    left_out: list[Outcome] = []
+    if settings.run_missing:
+        left_out = without_data(chosen, files)
+        chosen = [entry for entry in chosen if entry.name not in {outcome.name for outcome in left_out}]
+        for outcome in left_out:
+            print(f"left out {outcome.name}: {outcome.error}")
     not_run = run_missing(settings, chosen, files) if settings.run_missing else []
     stale = [entry for entry in chosen if settings.force or what_changed(entry.name, made_from(entry, files), drawn)]
     if settings.dry_run:
@@ -118,7 +124,9 @@ def run(settings: Settings) -> int:
     if not settings.only or REPORT in settings.only:
         from figures.report.page import make_report
 
-        made, wrong = make_report(settings.out, files, settings.force, {outcome.name: outcome.error for outcome in failed})
+        made, wrong = make_report(
+            settings.out, files, settings.force, {outcome.name: outcome.error for outcome in failed + left_out}
+        )
         built, kept = built + (made and not wrong), kept + (not made and not wrong)
         failed += [Outcome(REPORT, "; ".join(wrong), 0.0)] if wrong else []
     for outcome in failed:
@@ -126,7 +134,7 @@ def run(settings: Settings) -> int:
     report = f", report in {page}" if (page := settings.out / "report.html").is_file() else ""
     seconds = time.perf_counter() - begin
     print(f"{built} built, {kept} kept, {len(failed)} failed in {seconds:.1f} s; figures and tables in {drawn}{report}")
-    return int(bool(failed))
+    return int(bool(failed) or bool(settings.only and left_out))
 
 
 def make_all(stale: list[Entry], settings: Settings, drawn: Path) -> list[Outcome]:
@@ -162,6 +170,18 @@ def make(name: str, results: Path, drawn: Path) -> Outcome:
         traceback.print_exc()
         error = f"{type(problem).__name__}: {problem} (in figures/{entry.section}/{name}.py; see the traceback above)"
     return Outcome(name, error, time.perf_counter() - begin)
+
+
+def without_data(chosen: list[Entry], files: Files) -> list[Outcome]:
+    """Those of these figures that lack results which take a copy of a data set to make, and the command that makes them."""
+    found = []
+    for entry in chosen:
+        lacking = (experiment_of(name) for name in entry.figure.inputs if not (files.folder / name).is_file())
+        experiment = next((one for one in lacking if one.data), None)
+        if experiment is not None:
+            command = f"{experiment.command()} --out {files.folder / experiment.name}"
+            found.append(Outcome(entry.name, f"needs {experiment.name}, for which you name a copy of the data: {command}", 0))
+    return found
 
 
 def run_missing(settings: Settings, chosen: list[Entry], files: Files) -> list[Outcome]:

@@ -47,8 +47,22 @@ SECTIONS = {
         "comparisons",
         "comparisons_further",
         "radius",
+        "gtsrb_samples",
+        "cifar10_samples",
+        "training_curves",
+        "comparisons_photographs",
     ),
-    "tables": ("theory_checks", "guidance", "images", "ablations", "predictors", "claims", "attack_parts"),
+    "tables": (
+        "theory_checks",
+        "guidance",
+        "images",
+        "ablations",
+        "predictors",
+        "claims",
+        "attack_parts",
+        "photographs",
+        "claims_photographs",
+    ),
 }
 """Section -> its modules, each figures/SECTION/NAME.py. A figure of one's own is a module there and a line here."""
 

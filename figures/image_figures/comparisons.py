@@ -11,8 +11,16 @@ from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 
-EVIDENCE, REPORT, MNIST, FACTORS = (
-    f"{design}/comparisons.csv" for design in ("digits-evidence", "digits-report", "mnist-report", "digits-factors")
+EVIDENCE, REPORT, MNIST, FACTORS, GTSRB, CIFAR10 = (
+    f"{design}/comparisons.csv"
+    for design in (
+        "digits-evidence",
+        "digits-report",
+        "mnist-report",
+        "digits-factors",
+        "gtsrb-report",
+        "cifar10-report",
+    )
 )
 READ = (
     "Robust accuracy of the first minus that of the second, equal training, paired by seed. Thick: 95 % interval of this comparison alone "

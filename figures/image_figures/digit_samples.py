@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,18 @@ METHODS = {
     "infonce-0.3": "InfoNCE, .3",
     "anchored-0.3": "class-anchored, .3",
 }
+
+
+def mosaics(folder: str, methods: Iterable[str]) -> tuple[str, ...]:
+    """The files of sample grids of a run on images."""
+    return tuple(f"{folder}/mosaics/{method}.png" for method in methods)
+
+
 FIGURE = Figure(
     "Samples of every method",
     "Eight images of each class, a row a class: real digits, and what the same diffusion model makes without guidance, with noise"
     " added, and with guidance that spreads samples out (InfoNCE) or separates the classes (class-anchored).",
-    tuple(f"digits-cpu/mosaics/{method}.png" for method in METHODS),
+    mosaics("digits-cpu", METHODS),
     "scikit-learn's digits, 8x8 pixels, DDIM 25 steps, guided for t < 700 at the denoised estimate, samples of the first seed",
 )
 
@@ -32,10 +40,10 @@ def numbers(files: Files) -> Numbers:
     return numbers_of(dict(zip(METHODS.values(), FIGURE.inputs, strict=True)), files)
 
 
-def numbers_of(mosaics: dict[str, str], files: Files) -> Numbers:
+def numbers_of(grids: dict[str, str], files: Files) -> Numbers:
     """{title: PNG}: a series a row of pixels, x the column, y the grey value 0 .. 255, of coloured images 65536 red + 256 green + blue."""
     rows: list[Row] = []
-    for title, name in mosaics.items():
+    for title, name in grids.items():
         path = files.path(name)
         try:
             with Image.open(path) as image:

@@ -23,8 +23,13 @@ HEADER = ("design", "attack", "a", "b", "seeds", "a minus b", "low of all", "hig
 
 
 def rows(files: Files) -> list[list[Any]]:
+    return rows_of(FIGURE.inputs, files)
+
+
+def rows_of(tables: tuple[str, ...], files: Files) -> list[list[Any]]:
+    """The comparisons of these designs."""
     found: list[list[Any]] = []
-    for table in FIGURE.inputs:
+    for table in tables:
         numbers = "eps seeds difference low high low_of_all high_of_all p_holm"
         data = files.columns(table, numbers, text="a b attack norm")
         for i in range(len(data["a"])):
@@ -45,9 +50,13 @@ def verdict(low: float, high: float) -> str:
 
 
 def finding(files: Files) -> str:
-    """The verdicts in words, a sentence a design."""
+    """The verdicts in words."""
+    return in_words(rows(files))
+
+
+def in_words(table: list[list[Any]]) -> str:
+    """A sentence a design."""
     sentences = []
-    table = rows(files)
     for design in dict.fromkeys(row[0] for row in table):
         of = [row for row in table if row[0] == design]
         said = [

@@ -22,10 +22,12 @@ from figures.registry import SECTIONS, entries
 from tests.figures.conftest import ROOT
 
 FIGURES = [name for section, names in SECTIONS.items() if section != "tables" for name in names]
+GRIDS = ("digit_samples", "gtsrb_samples", "cifar10_samples")  # pixels
 PINNED = Path(__file__).with_name("numbers.json")
 TURNED = (
     "comparisons",
     "comparisons_further",
+    "comparisons_photographs",
     "ablation_window",
     "ablation_embedding",
     "ablation_selection",
@@ -68,7 +70,7 @@ def distances(points, others, scale):
     return cKDTree(others / scale).query(points / scale)[0]
 
 
-@pytest.mark.parametrize("name", [name for name in FIGURES if name != "digit_samples"])
+@pytest.mark.parametrize("name", [name for name in FIGURES if name not in GRIDS])
 def test_what_is_drawn_is_what_is_written(name, drawn):
     numbers = read_numbers(drawn / "drawn" / f"{name}.csv")
     with styled():
@@ -105,12 +107,13 @@ def test_the_comparison_notices_a_changed_number(drawn):
     plt.close(figure)
 
 
-def test_the_pixels_that_are_drawn_are_those_of_the_files(drawn):
-    module = module_of("digit_samples")
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_pixels_that_are_drawn_are_those_of_the_files(name, drawn):
+    module = module_of(name)
     with styled():
-        figure = module.draw(read_numbers(drawn / "drawn" / "digit_samples.csv"))
-    for axis, name in zip(figure.axes, module.FIGURE.inputs, strict=True):
-        with Image.open(REFERENCE / name) as image:
+        figure = module.draw(read_numbers(drawn / "drawn" / f"{name}.csv"))
+    for axis, file in zip(figure.axes, module.FIGURE.inputs, strict=True):
+        with Image.open(REFERENCE / file) as image:
             assert np.array_equal(axis.images[0].get_array(), np.asarray(image))
     plt.close(figure)
 
@@ -141,7 +144,7 @@ def fingerprint(numbers):
 def test_the_numbers_are_those_they_were(name, drawn, request):
     """Pinned: a style or a library version that alters a figure's data is seen. `pytest --update-numbers` pins them anew."""
     found = fingerprint(read_numbers(drawn / "drawn" / f"{name}.csv"))
-    if name == "digit_samples":
+    if name in GRIDS:
         found = {"pixels": hashlib.sha256(json.dumps(found).encode()).hexdigest()}
     pinned = json.loads(PINNED.read_text(encoding="utf-8")) if PINNED.is_file() else {}
     if request.config.getoption("--update-numbers"):

@@ -1,0 +1,22 @@
+"""Comparisons on photographs that were fixed before they were run, and what each of them says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from figures.image_figures.comparisons import CIFAR10, GTSRB
+from figures.image_figures.photographs import BOTH
+from figures.inputs import Files
+from figures.tables import claims
+
+HEADER = claims.HEADER
+FIGURE = replace(claims.FIGURE, title=f"{claims.FIGURE.title}: photographs", inputs=(GTSRB, CIFAR10), settings=BOTH)
+
+
+def rows(files: Files) -> list[list[Any]]:
+    return claims.rows_of(FIGURE.inputs, files)
+
+
+def finding(files: Files) -> str:
+    return claims.in_words(rows(files))

@@ -1,0 +1,43 @@
+"""GTSRB and CIFAR-10: accuracies by method, and whether the synthetic images are recognisable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from figures.figure import Figure
+from figures.image_figures.photographs import BOTH
+from figures.inputs import Files, where
+from figures.tables.images import spread
+
+TABLES = {"GTSRB": "gtsrb-report/sweep.csv", "CIFAR-10 (JPEG copy)": "cifar10-report/sweep.csv"}
+FIGURE = Figure(
+    "Photographs: robust accuracy by method, and what the synthetic images are like",
+    "Mean (standard deviation over seeds). PGD-20 and APGD-CE on 1,000 test images, AutoAttack on the first 200. Label error: share of "
+    "synthetic images that a classifier of real images, which guides nothing, takes for another class; Frechet: distance to the real "
+    "training images in its features. Floor: the same of real test images. Class SNR and diversity in the same features.",
+    tuple(TABLES.values()),
+    f"{BOTH}, l_inf attack eps 8/255",
+)
+ATTACKS = (("main", "pgd-20"), ("main", "apgd-ce"), ("autoattack", "autoattack"))
+"""(run, attack): the second run attacks again what the first has trained."""
+DESCRIBED = {
+    "label_error": "label error",
+    "label_error_floor": "label error floor",
+    "frechet_distance": "Frechet",
+    "frechet_floor": "Frechet floor",
+    "class_snr": "class SNR",
+    "within_class_diversity": "within-class diversity",
+}
+HEADER = ("data", "method", "seeds", "clean", "PGD-20", "APGD-CE", "AutoAttack", *DESCRIBED.values())
+
+
+def rows(files: Files) -> list[list[Any]]:
+    found: list[list[Any]] = []
+    for name, table in TABLES.items():
+        data = files.columns(table, " ".join(("seed clean_accuracy robust_accuracy", *DESCRIBED)), text="run method attack")
+        for method in dict.fromkeys(data["method"][where(data, run="main")].tolist()):
+            robust = [data["robust_accuracy"][where(data, run=run, method=method, attack=attack)] for run, attack in ATTACKS]
+            of = where(data, run="main", method=method, attack="pgd-20")
+            about = [name, method, len(data["seed"][of]), spread(data["clean_accuracy"][of])]
+            found.append([*about, *map(spread, robust), *(spread(data[column][of]) for column in DESCRIBED)])
+    return found
