@@ -14,8 +14,8 @@ REFERENCE = ROOT / "figures" / "reference"
 @dataclass(frozen=True)
 class Experiment:
     """script and arguments: the command at full size. quick: at small size. takes: what it costs on 2 cores. kept: patterns of the
-    files that figures read, which are committed as reference results, without those left_out. own_seed: its first seed stands in a file.
-    data: the data set of which whoever runs it names a copy; empty: none is needed."""
+    files that figures read, which are committed as reference results; left_out: of the names that they match, not these. own_seed: its
+    first seed stands in a file. data: the data set of which whoever runs it names a copy; empty: none is needed."""
 
     name: str
     script: str
@@ -66,6 +66,7 @@ def _sweep(design: str, takes: str, data: str = "", kept: tuple[str, ...] = ()) 
         (*arguments, "--quick"),
         takes,
         ("sweep.csv", "comparisons.csv", *kept),
+        left_out=("encoder-*", "judge-*"),
         own_seed=True,
         data=data,
     )

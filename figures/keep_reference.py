@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,7 +94,7 @@ def files_of(experiment: Experiment, folder: Path) -> list[Path]:
         if not (folder / name.partition("/")[2]).is_file():
             raise UserError(f"{folder / name.partition('/')[2]}: is missing, a figure reads it; run {experiment.command()} again")
     found = [summary, *(path for pattern in experiment.kept for path in sorted(folder.glob(pattern)))]
-    return [path for path in found if path.is_file() and path.name not in experiment.left_out]
+    return [path for path in found if path.is_file() and not any(fnmatch(path.name, pattern) for pattern in experiment.left_out)]
 
 
 def note_of(name: str, folder: Path, paths: list[Path]) -> dict[str, Any]:

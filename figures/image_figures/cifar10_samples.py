@@ -18,7 +18,7 @@ METHODS = {
 FIGURE = Figure(
     "Objects: samples of every method",
     "Eight images of each class, a row a class (airplane, automobile, frog, horse): real photographs, and what the same diffusion model "
-    "makes without guidance and with two.",
+    "makes from the same noise without guidance and with two.",
     digit_samples.mosaics("cifar10-report/runs/main", METHODS),
     f"{CIFAR10}; DDIM 16 steps, samples of the first seed",
 )
@@ -29,4 +29,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return digit_samples.draw(numbers, width=8.6, height=1.5)
+    return digit_samples.draw(numbers, width=8.6, height=1.35)

@@ -14,7 +14,7 @@ FIGURE = Figure(
     "Synthetic images beside real ones, and guidance, on photographs",
     READ
     + "Under APGD-CE, l_inf 8/255. Scale and window of anchored-reversed-auto come from the rule auto; the other strengths are those "
-    "of the digits.",
+    "of the digits. The panels differ in scale.",
     (GTSRB, CIFAR10),
     f"{BOTH}, 1,000 test images",
 )

@@ -19,8 +19,8 @@ METHODS = {
 }
 FIGURE = Figure(
     "Traffic signs: samples of every method",
-    "Eight images of each class, a row a class: real signs, and what the same diffusion model makes without guidance and with four. Many "
-    "real ones are dark too.",
+    "Eight images of each class, a row a class (limit of 50, no passing for lorries, priority road, yield, stop, no entry, caution, road "
+    "work, ahead only, keep right): real signs, and what the diffusion model makes from the same noise unguided and with four guidances.",
     digit_samples.mosaics("gtsrb-report/runs/main", METHODS),
     f"{GTSRB}; DDIM 16 steps, samples of the first seed",
 )
@@ -31,4 +31,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return digit_samples.draw(numbers, width=10.0, height=2.6)
+    return digit_samples.draw(numbers, width=10.0, height=2.4)

@@ -27,9 +27,9 @@ def curves(design: str, kind: str) -> list[str]:
 
 FIGURE = Figure(
     "How diffusion models and classifiers train on photographs",
-    "Left of each pair: training loss of the diffusion models, which predict v, a line a seed. Right: robust accuracy on validation images "
-    "under PGD-10 while classifiers are trained on real and synthetic images, mean over seeds; all methods take the same number of steps "
-    "with batches of the same size.",
+    "Left of each pair: training loss of the diffusion models, which predict v, a line a seed. Right: robust accuracy on 200 validation "
+    "images under PGD-10 while classifiers are trained on real and synthetic images, mean over seeds; all methods take the same number of "
+    "steps with batches of the same size.",
     tuple(file for design, methods in METHODS.items() for kind in (DIFFUSION, *methods) for file in curves(design, kind)),
     BOTH,
 )

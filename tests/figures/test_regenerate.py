@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 
 import pytest
 
@@ -322,6 +323,7 @@ def test_the_reference_results_are_small_and_say_where_they_come_from():
         assert {"python", "numpy"} <= set(note["versions"])
         kept = {str(path.relative_to(REFERENCE / name)) for path in files if REFERENCE / name in path.parents}
         assert kept == set(note["sha256"])
+        assert not [file for file in kept for pattern in EXPERIMENTS[name].left_out if fnmatch(file.rpartition("/")[2], pattern)]
         for file, digest in note["sha256"].items():
             assert file_digest(REFERENCE / name / file) == digest, file
     assert all(not re.search(rb"/(home|root|work|tmp)/", path.read_bytes()) for path in files if path.suffix in (".csv", ".json"))
