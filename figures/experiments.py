@@ -52,6 +52,7 @@ SWEEPS = {
 RUN = ("runs/main/mosaics/*.png", "runs/main/curves/*.csv")
 PHOTOGRAPHS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "gtsrb-report": ("GTSRB", "70 min", RUN),
+    "gtsrb-more": ("GTSRB", "40 min", ()),
     "cifar10-report": ("CIFAR10", "35 min", RUN),
 }
 """The same on photographs: their data set, what they cost, and what figures read beside their tables."""

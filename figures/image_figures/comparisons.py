@@ -11,7 +11,7 @@ from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 
-EVIDENCE, REPORT, MNIST, FACTORS, GTSRB, CIFAR10 = (
+EVIDENCE, REPORT, MNIST, FACTORS, GTSRB, MORE, CIFAR10 = (
     f"{design}/comparisons.csv"
     for design in (
         "digits-evidence",
@@ -19,6 +19,7 @@ EVIDENCE, REPORT, MNIST, FACTORS, GTSRB, CIFAR10 = (
         "mnist-report",
         "digits-factors",
         "gtsrb-report",
+        "gtsrb-more",
         "cifar10-report",
     )
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from figures.figure import Figure, Numbers
 from figures.image_figures import comparisons
-from figures.image_figures.comparisons import CIFAR10, GTSRB, READ
+from figures.image_figures.comparisons import CIFAR10, GTSRB, MORE, READ
 from figures.image_figures.photographs import BOTH
 from figures.inputs import Files
 
@@ -15,11 +15,12 @@ FIGURE = Figure(
     READ
     + "Under APGD-CE, l_inf 8/255. Scale and window of anchored-reversed-auto come from the rule auto; the other strengths are those "
     "of the digits. The panels differ in scale.",
-    (GTSRB, CIFAR10),
+    (GTSRB, MORE, CIFAR10),
     f"{BOTH}, 1,000 test images",
 )
 PANELS = {
     "GTSRB, four seeds": (GTSRB, "apgd-ce"),
+    "GTSRB, six further seeds": (MORE, "apgd-ce"),
     "CIFAR-10 (JPEG copy), three seeds": (CIFAR10, "apgd-ce"),
 }
 
