@@ -68,6 +68,30 @@ def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
     return tensor
 
 
+def normal_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, as a copy where it was made in inference mode: autograd cannot save such a tensor for a backward pass."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
+def signed_images(x: torch.Tensor, name: str) -> torch.Tensor:
+    """Real samples as networks of a diffusion model take them: uint8 images (n, C, H, W) mapped from 0..255 to [-1, 1], others as they are.
+
+    Raises ValueError for integers of another type, and for images whose values say that they lie in [0, 255].
+    """
+    if x.dtype == torch.uint8:
+        return x.float() / 127.5 - 1
+    if not x.is_floating_point():
+        raise ValueError(f"{name} has dtype {x.dtype}: give floating-point samples (images in [-1, 1]) or uint8 images")
+    if x.ndim == 4 and x.numel() and float(x.min()) >= 0 and float(x.max()) > 2:
+        raise ValueError(
+            f"{name} reaches from {float(x.min()):g} to {float(x.max()):g}, which looks like [0, 255]: give images in [-1, 1], or as uint8"
+        )
+    return x
+
+
 def _number(value: Any, name: str) -> float:
     try:
         number = float(value)

@@ -6,24 +6,29 @@ diffusers is imported only where a model is loaded; a U-Net or scheduler object 
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import re
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import batch_labels, count, finite, one_of
+from contrastive_dp._checks import batch_labels, count, finite, one_of, positive
+from contrastive_dp.files import bare_names, check_names, read_safetensors, write_safetensors
 from contrastive_dp.guidance import Guidance
 from contrastive_dp.randomness import SampleNoise
-from contrastive_dp.samplers import NoisePrediction, OnStep, predict
+from contrastive_dp.samplers import NoisePrediction, OnStep, denoised, predict
 from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.watch import Watch
 
 DDPM_TYPE = re.compile(r"(DDPM|DDIM|PNDM|DPMSolver|UniPC|DEIS|LMS|Euler|Heun|KDPM2)\w*Scheduler")
 """Schedulers whose models were trained on x_t = sqrt(a) x_0 + sqrt(1-a) noise, whatever solver they are."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 class DiffusersNoisePrediction(nn.Module):
@@ -96,7 +101,7 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
     Weights come from safetensors files alone. The U-Net is in evaluation mode and takes no gradient.
     Raises FileNotFoundError for what is not there, ValueError for what cannot be read.
     """
-    from diffusers import DDIMScheduler, UNet2DModel
+    from diffusers import DDIMScheduler
 
     folder = find_pipeline(folder_or_id)
     parts = {name: folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")}
@@ -115,13 +120,43 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
         )
     try:
         scheduler = DDIMScheduler.from_pretrained(parts["scheduler"])
-        unet = UNet2DModel.from_pretrained(parts["unet"], use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        unet = _load_unet(parts["unet"])
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{folder_or_id} cannot be loaded as a U-Net with safetensors weights: {reason}") from None
+    kind = unet.config.get("class_embed_type")
+    if kind is not None:
+        raise ValueError(
+            f"{folder_or_id} takes class embeddings of its own making (class_embed_type={kind!r}) in place of class numbers: give a model "
+            "with num_class_embeds, or wrap it yourself as a function of (x, t, labels)"
+        )
     schedule = _levels_of(scheduler)
     kind = scheduler.config.get("prediction_type", "epsilon")
     return DiffusersNoisePrediction(unet.eval().requires_grad_(False), schedule, kind, null_label), schedule
+
+
+def _load_unet(folder: Path) -> Any:
+    """The U-Net of a folder; every weight of it is in the file, and nothing else is. Raises ValueError, or what diffusers raises."""
+    from diffusers import UNet2DModel
+    from diffusers.utils import logging
+
+    whole = folder / WEIGHTS
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would go on with weights that it makes up, and list hundreds of names
+    try:
+        unet, about = UNet2DModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+        if about["missing_keys"] and whole.is_file():  # names with what torch.compile or a wrapper put before them
+            with TemporaryDirectory() as copy:
+                write_safetensors(Path(copy) / WEIGHTS, bare_names(read_safetensors(whole)[0]), {"format": "pt"})
+                shutil.copyfile(folder / "config.json", Path(copy) / "config.json")
+                unet, about = UNet2DModel.from_pretrained(copy, use_safetensors=True, output_loading_info=True)
+    finally:
+        logging.set_verbosity(verbosity)
+    check_names(about["missing_keys"], about["unexpected_keys"])
+    odd = next((name for name, tensor in unet.state_dict().items() if not torch.isfinite(tensor).all()), None)
+    if odd is not None:
+        raise ValueError(f"{odd} holds NaN or infinity: its training failed; give another")
+    return unet
 
 
 def find_pipeline(folder_or_id: str | Path) -> Path:
@@ -165,7 +200,24 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
             "with from_config(scheduler.config, prediction_type='epsilon'), or use diffusers_sample"
         )
     _check_scaling(scheduler)
-    return _levels_of(scheduler)
+    schedule = _levels_of(scheduler)
+    _check_kind(scheduler)
+    return schedule
+
+
+KNOWN_SOLVERS = {
+    f"{name}Scheduler"
+    for name in ("DDIM", "DDPM", "PNDM", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep", "SASolver")
+} | {"DDIMParallelScheduler", "DDPMParallelScheduler"}
+"""Those that were tried here against exact classes; subclasses of theirs are taken too."""
+
+
+def _check_kind(scheduler: Any) -> None:
+    """ValueError for schedulers that run the other way, need another network, or were never tried."""
+    if not KNOWN_SOLVERS & {base.__name__ for base in type(scheduler).__mro__}:
+        raise ValueError(
+            f"{type(scheduler).__name__} is not known to sample from noise predictions: use DDIM, DDPM, DPMSolverMultistep, UniPC or DEIS"
+        )
 
 
 def _check_scaling(scheduler: Any) -> None:
@@ -173,7 +225,37 @@ def _check_scaling(scheduler: Any) -> None:
         raise ValueError(f"{type(scheduler).__name__} rescales its states: use DDIM, DDPM, DPMSolverMultistep, UniPC or DEIS")
 
 
+def _prepared(scheduler: Any, steps: int) -> tuple[Any, list[int]]:
+    """A copy of the scheduler that is fed noise predictions, and the timesteps it visits. Raises ValueError where they repeat."""
+    if scheduler.config.get("use_beta_sigmas"):
+        raise ValueError(
+            f"{type(scheduler).__name__} with use_beta_sigmas goes from much noise to none in its last step, and shrinks what it makes: "
+            "leave it out, or take use_karras_sigmas"
+        )
+    fed_with = {"prediction_type": "epsilon"}  # what a noise prediction gives, whatever the model
+    if "variance_type" in scheduler.config and str(scheduler.config.variance_type).startswith("learned"):
+        fed_with["variance_type"] = "fixed_small"  # a noise prediction brings no variance
+    solver = type(scheduler).from_config(scheduler.config, **fed_with)
+    solver.set_timesteps(steps)
+    timesteps = [int(t) for t in solver.timesteps]  # on the CPU: no step waits for a device to learn its own number
+    _check_scaling(solver)
+    _check_kind(solver)
+    twice = next((t for t, after in itertools.pairwise(timesteps) if t == after), None)
+    if twice is not None and hasattr(solver, "sigmas"):  # one without, PNDM, evaluates some timesteps twice by design
+        raise ValueError(
+            f"{type(scheduler).__name__} visits timestep {twice} twice in {steps} steps: its noise levels lie closer together than the "
+            "schedule's; leave out use_karras_sigmas, use_lu_lambdas and their like, or take fewer steps"
+        )
+    return solver, timesteps
+
+
 def _levels_of(scheduler: Any) -> NoiseSchedule:
+    config = getattr(scheduler, "config", {})
+    if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
+        raise ValueError(
+            f"{type(scheduler).__name__} is set up for flow matching, whose states are (1 - s) x_0 + s noise: make it without "
+            "use_flow_sigmas and flow_prediction, with a network that predicts noise"
+        )
     levels = getattr(scheduler, "alphas_cumprod", None)
     if levels is None:
         raise ValueError(
@@ -192,12 +274,15 @@ def diffusers_sample(
     guidance: Guidance | None = None,
     generator: torch.Generator | None = None,
     *,
+    clip: float | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Sample x_0 with a diffusers scheduler, guided: DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDIMScheduler and their like.
 
-    scheduler: any whose states are x_t = sqrt(a) x_0 + sqrt(1-a) noise (not Euler, Heun or LMS, which rescale them); it is not modified.
-    Other arguments as in ddim_sample; schedulers draw their own noise, so SampleNoise can make x_T but not drive them.
+    scheduler: any whose states are x_t = sqrt(a) x_0 + sqrt(1-a) noise (not Euler, Heun or LMS, which rescale them, nor flow matching); it
+    is not modified. Other arguments as in ddim_sample; schedulers draw their own noise, so SampleNoise can make x_T but not drive them.
+    clip: bound on |x0_hat| at every step, as in ddim_sample (images: 1). The cosine schedule needs it: its last levels hold so little
+    signal that the error of a trained network fills the estimate.
     Raises ValueError for a scheduler of another kind or settings that do not fit; FloatingPointError naming timestep and term for NaN.
     """
     if isinstance(generator, SampleNoise):
@@ -205,13 +290,9 @@ def diffusers_sample(
     finite(x_T, "x_T")
     if labels is not None:
         batch_labels(labels, len(x_T))
+    bound = None if clip is None else positive(clip, "clip")
     schedule = _levels_of(scheduler)
-    solver = type(scheduler).from_config(
-        scheduler.config, prediction_type="epsilon"
-    )  # what a noise prediction gives, whatever the model
-    solver.set_timesteps(count(steps, "steps"))
-    timesteps = [int(t) for t in solver.timesteps]  # on the CPU: no step waits for a device to learn its own number
-    _check_scaling(solver)
+    solver, timesteps = _prepared(scheduler, count(steps, "steps"))
     if type(scheduler).__name__ == "DDPMScheduler" and generator is None:
         raise ValueError("DDPMScheduler draws noise: pass generator=torch.Generator().manual_seed(0)")
     known = {"generator": generator} if "generator" in inspect.signature(solver.step).parameters else {}
@@ -222,6 +303,8 @@ def diffusers_sample(
         watch("noise prediction", t, eps)
         if guide is not None:
             eps = guide(x, t, eps)
+        if bound is not None:
+            _, eps = denoised(x, eps, schedule[t], bound)
         x = solver.step(eps, time, x, **known).prev_sample
         watch("state", t, x)
         if on_step is not None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contrastive_dp._checks import batch_labels, count, finite, one_of, positive
+from contrastive_dp._checks import batch_labels, count, finite, normal_tensor, one_of, positive, signed_images
 from contrastive_dp.files import read_safetensors, write_safetensors
 from contrastive_dp.guidance import Embed
 from contrastive_dp.losses import ContrastiveLoss, SupervisedContrastive
@@ -22,18 +22,27 @@ from contrastive_dp.randomness import mixed_seed
 
 def frozen(module: nn.Module) -> nn.Module:
     """A copy of `module` in evaluation mode whose parameters take no gradient; the original is left as it is."""
-    return copy.deepcopy(module).eval().requires_grad_(False)
+    with torch.inference_mode(False):  # made within a caller's inference mode, the copy could not be differentiated later
+        copied = copy.deepcopy(module).eval()
+        for part in copied.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None and parameter.is_inference():
+                    part._parameters[name] = nn.Parameter(normal_tensor(parameter.data))
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    part._buffers[name] = normal_tensor(buffer)
+        return copied.requires_grad_(False)
 
 
 class OnUnitRange(nn.Module):
-    """A frozen copy of a network that takes [0, 1], to be called with [-1, 1]: network((x + 1) / 2)."""
+    """A frozen copy of a network that takes [0, 1], to be called with [-1, 1]: network((x + 1) / 2); uint8 images are mapped first."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = frozen(network)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.network((x + 1) / 2)
+        out: Tensor = self.network((_in_range(x) + 1) / 2)
         return out
 
 
@@ -43,7 +52,7 @@ class ClassifierFeatures(nn.Module):
     classifier: takes images in [0, 1] (value_range=(0, 1), the field's convention) and ends in a linear layer; it is copied and frozen.
     layer: name of that layer as in classifier.named_modules(); by default the last nn.Linear.
     value_range: inputs that the classifier expects for x = -1 and x = 1; (-1, 1) passes x on as it is: use it for vectors.
-    Raises ValueError when there is no such layer, or its input is not (n, k).
+    uint8 images (0..255) are mapped to [-1, 1] first. Raises ValueError when there is no such layer, or its input is not (n, k).
     """
 
     def __init__(self, classifier: nn.Module, layer: str | None = None, value_range: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -67,7 +76,8 @@ class ClassifierFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._captured = None
-        self.classifier((x + 1) * ((self.high - self.low) / 2) + self.low)
+        images = x if (self.low, self.high) == (-1, 1) else _in_range(x)
+        self.classifier((images + 1) * ((self.high - self.low) / 2) + self.low)
         features, self._captured = self._taken(), None
         if features is None or features.ndim != 2:
             found = "nothing" if features is None else f"shape {tuple(features.shape)}"
@@ -75,18 +85,33 @@ class ClassifierFeatures(nn.Module):
         return features
 
 
+def _in_range(x: Tensor) -> Tensor:
+    """What a wrapped classifier is shown: uint8 images mapped to [-1, 1]; ValueError for images in [0, 255] of another type.
+
+    Not looked at are the states that guidance differentiates: an estimate on the way may lie anywhere, and no step waits for a device.
+    """
+    looked_at = x.dtype == torch.uint8 or not (x.requires_grad or x.is_cuda)
+    return signed_images(x, "x") if looked_at else x
+
+
+def _samples(x: Tensor) -> Tensor:
+    """Real samples, checked as a whole."""
+    if x.is_floating_point():
+        finite(x, "x")
+    if x.dtype != torch.uint8:
+        signed_images(x, "x")
+    return x
+
+
+@torch.inference_mode(False)
 @torch.no_grad()
 def embed_anchors(embed: Embed, x: Tensor, batch_size: int = 512) -> Tensor:
-    """Unit-norm embeddings (m, k) of real samples x (m, ...), for ClassAnchored."""
-    return F.normalize(
-        torch.cat(
-            [
-                embed(piece).float() if piece.dtype.itemsize < 4 else embed(piece)
-                for piece in finite(x, "x").split(count(batch_size, "batch_size"))
-            ]
-        ),
-        dim=1,
-    )
+    """Unit-norm embeddings (m, k) of real samples x (m, ...), for ClassAnchored.
+
+    x: images in [-1, 1], or uint8 images, which are mapped there. Raises ValueError for NaN, and for images in [0, 255] of another type.
+    """
+    pieces = (signed_images(piece, "x") for piece in _samples(x).split(count(batch_size, "batch_size")))
+    return F.normalize(torch.cat([embed(piece).float() if piece.dtype.itemsize < 4 else embed(piece) for piece in pieces]), dim=1)
 
 
 class ProjectionHead(nn.Module):
@@ -120,6 +145,7 @@ class ProjectionHead(nn.Module):
         return head.eval().requires_grad_(False)
 
 
+@torch.inference_mode(False)
 def train_projection_head(
     embed: Embed,
     x: Tensor,
@@ -134,15 +160,15 @@ def train_projection_head(
 ) -> ProjectionHead:
     """Train a head on the features of real labelled samples by a contrastive loss (SupervisedContrastive by default), before sampling.
 
-    embed: frozen features (n, ...) -> (n, k), computed once. x: (m, ...). labels: (m,) int. Batch i depends on (seed, i) alone.
-    Returns the frozen head; use it as `lambda x: head(embed(x))` or nn.Sequential(embed, head), and `head.save(path)`.
+    embed: frozen features (n, ...) -> (n, k), computed once. x: (m, ...), images in [-1, 1] or uint8. labels: (m,) int. Batch i depends on
+    (seed, i) alone. Returns the frozen head; use it as `lambda x: head(embed(x))` or nn.Sequential(embed, head), and `head.save(path)`.
     """
     count(steps, "steps")
     positive(learning_rate, "learning_rate")
     batch_labels(labels, len(x))
     objective = loss or SupervisedContrastive()
     with torch.no_grad():
-        features = torch.cat([embed(piece) for piece in finite(x, "x").split(512)])
+        features = torch.cat([embed(signed_images(piece, "x")) for piece in _samples(x).split(512)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = ProjectionHead(features.shape[1], dim)

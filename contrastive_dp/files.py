@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+TEMPORARY = ".contrastive-dp-unfinished-"
+"""How names of files begin that are being written; what a killed process left is known by it, and nothing else is ever removed."""
+
+
+def temporary_name(name: str) -> str:
+    """A name of this process for a file or folder while it is written: the suffix is kept, and the length is bounded whatever the name."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{TEMPORARY}{os.getpid()}-{digest}{Path(name).suffix}"
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Call write(temporary path in the same folder), flush it to the disk and rename it to `path`."""
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    temporary = target.with_name(temporary_name(target.name))
     try:
         write(temporary)
         with temporary.open("rb") as stream:
@@ -53,6 +63,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
     """Read tensors and metadata. Raises FileNotFoundError, or ValueError for a damaged file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path")
+    if (problem := not_the_file(path)) is not None:
+        raise ValueError(f"{path} {problem}")
     try:
         with safe_open(str(path), framework="pt") as stream:
             return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
@@ -60,11 +72,70 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
         raise ValueError(f"{path} is damaged or no safetensors file ({error}): make it again") from None
 
 
+PREFIXES = (
+    *("module.0.", "module.", "ema_model.", "ema.", "model.", "net.", "network."),
+    *("encoder.", "backbone.", "classifier."),
+)
+"""What wrappers of the field put before every name: DataParallel, an averaged model, a training script's own class."""
+
+
+def bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by the names that the network itself gives them: without those that torch.compile and wrappers add, in any order."""
+    found = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items() if name.rpartition(".")[2] != "n_averaged"}
+    while found and (prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in found)), None)):
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return found
+
+
+def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load weights that fit name by name and shape by shape. Raises ValueError naming what is missing, left over, or of another shape."""
+    expected = network.state_dict()
+    check_names([name for name in expected if name not in tensors], [name for name in tensors if name not in expected])
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
+    network.load_state_dict(dict(tensors))
+
+
+def check_names(missing: Collection[str], unknown: Collection[str]) -> None:
+    """Raises ValueError for weights that are missing, or that the network does not know, naming the first of them."""
+    problems = []
+    for what, names in (("it lacks", sorted(missing)), ("the network does not know", sorted(unknown))):
+        if names:
+            problems.append(f"{what} {', '.join(names[:2])}" + (f" and {len(names) - 2} more" if len(names) > 2 else ""))
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def not_the_file(path: str | Path) -> str | None:
+    """What a file is in place of what its name promises, and the remedy, as a download leaves it that failed; None for anything else."""
+    with Path(path).open("rb") as stream:
+        start = stream.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "is empty: get it again"
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+        return "is a web page, not the file: the download met a log-in or an error; get it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file: run git lfs pull"
+    if start.startswith((b"{", b"[")):
+        return "is text, not the file: an error message perhaps; get it again"
+    return None
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Whether a file of any name is one of safetensors: the length of a header, and JSON."""
+    with Path(path).open("rb") as stream:
+        start = stream.read(9)
+    return len(start) == 9 and start[8:] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= Path(path).stat().st_size
+
+
 def read_checkpoint(path: str | Path) -> dict[str, object]:
     """Read a training checkpoint with weights_only=True. Raises ValueError for a damaged file or one with code in it."""
+    if (problem := not_the_file(path)) is not None:
+        raise ValueError(f"{path} {problem}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError):
+    except PermissionError:
         raise
     except Exception as error:  # torch raises many kinds for what is not a checkpoint
         raise ValueError(f"{path} is damaged or no checkpoint of ours ({type(error).__name__}): delete it to start again") from None

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contrastive_dp._checks import batch_labels, count, non_negative, one_of
+from contrastive_dp._checks import batch_labels, count, non_negative, normal_tensor, one_of
 from contrastive_dp.losses import ContrastiveLoss
 from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.watch import Watch
@@ -41,7 +41,8 @@ class Guidance(ABC):
     scale: lambda >= 0, one number or (T,) numbers, one for each timestep.
     window: (low, high), guided at timesteps low <= t < high; None: at all.
     at: what the loss sees, "x0" or "xt".
-    relative: lambda is the norm of the push as a fraction of the noise prediction's norm, sample by sample.
+    relative: lambda is the norm of the push as a fraction of the noise prediction's norm, sample by sample; less where the loss is as good
+        as flat (see LEAST_CHANGE), as where a classifier is certain: the direction of such a gradient is rounding error.
     every: guide only the first of every k visited steps of the window, k times as strongly (the whole push is lambda's if k divides their
         number).
     reverse: ascend the loss instead.
@@ -84,7 +85,7 @@ class Guidance(ABC):
             batch_labels(labels, len(labels))
         if labels is None and self.needs_labels:
             raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
-        return GuidedRun(self, schedule, labels, self.strengths(total))
+        return GuidedRun(self, schedule, None if labels is None else normal_tensor(labels), self.strengths(total))
 
     @abstractmethod
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
@@ -92,6 +93,8 @@ class Guidance(ABC):
 
 
 NEGATIVE = "; to ascend the loss use reverse=True"
+LEAST_CHANGE = 1e-3
+"""Nats by which a push as long as the noise prediction must change the loss to have its full relative strength."""
 
 
 class GuidedRun:
@@ -142,9 +145,9 @@ class GuidedRun:
         if not self.guidance.relative:
             return gradient * noise_level
         axes = tuple(range(1, eps.ndim))
-        norm = torch.linalg.vector_norm(gradient, dim=axes, keepdim=True)
-        unit = gradient / torch.where(norm > 0, norm, torch.ones_like(norm))  # a gradient of zero gives no push
-        return unit * torch.linalg.vector_norm(eps, dim=axes, keepdim=True)
+        norm, size = (torch.linalg.vector_norm(of, dim=axes, keepdim=True) for of in (gradient, eps))
+        # |gradient| |eps| is what the loss would change by along a push as long as eps; below LEAST_CHANGE the push shrinks with it
+        return gradient * (size * size / (norm * size).clamp(min=LEAST_CHANGE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,8 +256,12 @@ class ClassifierGuidance(Guidance):
         leaf = _leaf(seen)
         with torch.enable_grad():
             logits = self.classifier(leaf)
-            if logits.ndim != 2 or len(logits) != len(seen):
-                raise ValueError(f"classifier returned {tuple(logits.shape)} for {len(seen)} samples: it must return (n, classes)")
+            if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(seen):
+                found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+                raise ValueError(
+                    f"classifier returned {found} for {len(seen)} samples: it must return a tensor (n, classes); wrap a model that returns "
+                    "more, for example lambda x: model(x).logits"
+                )
             if run.visits == 1 and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:  # looked at once a run
                 raise ValueError(
                     f"labels reach from {int(labels.min())} to {int(labels.max())}, the classifier has classes 0..{logits.shape[1] - 1}"

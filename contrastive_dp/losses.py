@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, positive
+from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, normal_tensor, positive
 
 
 class ContrastiveLoss(Protocol):
@@ -140,6 +140,7 @@ class ClassAnchored:
             raise ValueError(f"anchors has shape {tuple(self.anchors.shape)}: give (m, k) embeddings of at least one real sample")
         finite(self.anchors, "anchors")
         batch_labels(self.anchor_labels, len(self.anchors))
+        object.__setattr__(self, "anchors", normal_tensor(self.anchors))
         norms = self.anchors.float().norm(dim=1)
         if (norms - 1).abs().max() > 1e-3:
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,6 +101,38 @@ class ResumableTraining:
         self.step, self.extra = content["step"], content["extra"]
         if self.step > self.settings["steps"]:
             raise ValueError(f"{path} is at step {self.step}, beyond steps={self.settings['steps']}: raise steps or delete it")
+
+
+class Stoppable:
+    """Within it Ctrl-C and SIGTERM wait for the end of a step: `check()` then raises KeyboardInterrupt. A second Ctrl-C does at once.
+
+    A signal that the program ignores or leaves to the system stays so, and outside the main thread nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stoppable:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(signal.getsignal(number)):
+                    self.before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def check(self) -> None:
+        """Call it between two steps. Raises KeyboardInterrupt where one was asked for."""
+        if self.asked:
+            raise KeyboardInterrupt
 
 
 def fingerprint(*tensors: Tensor | None) -> str:

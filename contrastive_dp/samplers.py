@@ -107,11 +107,7 @@ def _sample(
         watch("noise prediction", t, eps)
         if guide is not None:
             eps = guide(x, t, eps)
-        # denoised estimate
-        x_0 = (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
-        if bound is not None:
-            x_0 = x_0.clamp(-bound, bound)
-            eps = (x - math.sqrt(a) * x_0) / math.sqrt(1 - a)
+        x_0, eps = denoised(x, eps, a, bound)
         # to the next level: signal, the rest of the old noise, fresh noise
         s = eta * math.sqrt((1 - a_next) / (1 - a)) * math.sqrt(1 - a / a_next)
         x = math.sqrt(a_next) * x_0 + math.sqrt(max(1 - a_next - s * s, 0.0)) * eps
@@ -135,6 +131,18 @@ def predict(noise_prediction: NoisePrediction, x: Tensor, t: int, labels: Tensor
     if eps.shape != x.shape:
         raise ValueError(f"the noise prediction has shape {tuple(eps.shape)}, x has {tuple(x.shape)}: they must be equal")
     return eps
+
+
+def denoised(x: Tensor, eps: Tensor, a: float, bound: float | None) -> tuple[Tensor, Tensor]:
+    """The denoised estimate x0_hat = (x - sqrt(1-a) eps) / sqrt(a), cut to [-bound, bound] if there is a bound, and the eps to match.
+
+    Without the cut a small error of eps is divided by sqrt(a), which at the noisiest level of the cosine schedule is 5e-5.
+    """
+    x_0 = (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
+    if bound is None:
+        return x_0, eps
+    x_0 = x_0.clamp(-bound, bound)
+    return x_0, (x - math.sqrt(a) * x_0) / math.sqrt(1 - a)
 
 
 def in_pieces(noise_prediction: NoisePrediction, batch_size: int) -> NoisePrediction:

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, one_of, positive
+from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, one_of, positive, signed_images
 from contrastive_dp.processes import ALONE, Processes
 from contrastive_dp.randomness import mixed_seed
-from contrastive_dp.resumable import ResumableTraining, check_losses, fingerprint
+from contrastive_dp.resumable import ResumableTraining, Stoppable, check_losses, fingerprint
 from contrastive_dp.schedules import NoiseSchedule
 
 LOSSES = ("noise", "v")
@@ -73,8 +73,8 @@ def train_noise_prediction(
     network: trained in place, on its own device; network(x, t) or, with labels, network(x, t, labels). data: (n, ...), uint8 images are
     mapped to [-1, 1]. labels: (n,) int. null_label: what label_dropout puts in place of a label.
     checkpoint: file for weights, averages, optimiser and step; if it exists, training goes on from it. Batch, noise and dropout of step i
-    depend on (seed, i) alone, so an interrupted run ends bit-identical to an uninterrupted one (on a CPU). A KeyboardInterrupt
-    between two steps saves first.
+    depend on (seed, i) alone, so an interrupted run ends bit-identical to an uninterrupted one (on a CPU). Ctrl-C and SIGTERM (where the
+    program turns it into a KeyboardInterrupt) end the step under way, save, and raise KeyboardInterrupt.
     augment: (x, generator) -> x on a batch. autocast: torch.bfloat16 for mixed precision. on_step(step, loss): loss stays on the device.
     processes: each takes its share of every batch and all end with the network of one process, up to rounding (dropout masks apart); the
     first writes the checkpoint, which all must see.
@@ -99,31 +99,33 @@ def train_noise_prediction(
     losses: list[Tensor] = []
     within_step = False
     network.train()
-    try:
-        while run.step < settings.steps:
-            within_step = True
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                generator = _streams(settings.seed, run.step, device, processes.rank)
-                x_t, t, noise, given = _batch(x, y, settings, null_label, schedule, augment, generator)
-                with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                    labels_of_share = None if given is None else given[share]
-                    weight = 1 / alpha_bar[t[share]] if settings.loss == "v" else None
-                    loss = _loss(network, x_t[share], t[share], noise[share], labels_of_share, weight)
-                losses.append(_update(run, loss, settings, processes))
-            within_step = False
-            if on_step is not None:
-                on_step(run.step, losses[-1])
-            due = path is not None and run.step % checkpoint_every == 0
-            if due or run.step % 100 == 0 or run.step == settings.steps:
+    with Stoppable() as stop:
+        try:
+            while run.step < settings.steps:
+                within_step = True
+                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                    generator = _streams(settings.seed, run.step, device, processes.rank)
+                    x_t, t, noise, given = _batch(x, y, settings, null_label, schedule, augment, generator)
+                    with torch.autocast(device.type, autocast, enabled=autocast is not None):
+                        labels_of_share = None if given is None else given[share]
+                        weight = 1 / alpha_bar[t[share]] if settings.loss == "v" else None
+                        loss = _loss(network, x_t[share], t[share], noise[share], labels_of_share, weight)
+                    losses.append(_update(run, loss, settings, processes))
+                within_step = False
+                if on_step is not None:
+                    on_step(run.step, losses[-1])
+                due = path is not None and run.step % checkpoint_every == 0
+                if due or run.step % 100 == 0 or run.step == settings.steps:
+                    check_losses(losses, run.step)
+                if path is not None and due and processes.first:
+                    run.save(path)
+                stop.check()
+        except KeyboardInterrupt:
+            # within a step weights or buffers have moved already: the last checkpoint holds
+            if path is not None and processes.first and not within_step:
                 check_losses(losses, run.step)
-            if path is not None and due and processes.first:
                 run.save(path)
-    except KeyboardInterrupt:
-        # within a step weights or buffers have moved already: the last checkpoint holds
-        if path is not None and processes.first and not within_step:
-            check_losses(losses, run.step)
-            run.save(path)
-        raise
+            raise
     if path is not None and processes.first:
         run.save(path)
     return run.averaged.eval().requires_grad_(False)
@@ -191,8 +193,8 @@ def _check_data(
         raise ValueError(f"data has shape {tuple(data.shape)}: give (n, ...) with n >= 1")
     if data.is_floating_point():
         finite(data, "data")
-    elif data.dtype != torch.uint8:
-        raise ValueError(f"data has dtype {data.dtype}: give floating-point samples or uint8 images")
+    if data.dtype != torch.uint8:
+        signed_images(data, "data")
     if settings.label_dropout and (labels is None or null_label is None):
         raise ValueError(f"label_dropout={settings.label_dropout:g} needs labels and null_label, the label that stands for none")
     if labels is not None and null_label is not None and bool((batch_labels(labels, len(data)) == null_label).any()):

@@ -1,6 +1,8 @@
 """The training loop: exact after interruption, averaged as stated, good enough to know the exact noise prediction."""
 
 import math
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -256,6 +258,29 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path, schedule, data):
     with pytest.raises(ValueError, match="damaged or no checkpoint of ours"):
         train(data, schedule, checkpoint=tmp_path / "run.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_ctrl_c_within_a_step_saves_at_its_end(tmp_path, schedule, data):
+    """SIGINT arrives in the middle of step 5, far from the next checkpoint that is due."""
+    whole = train(data, schedule)
+
+    def signalled(step, loss):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    file = tmp_path / "c.pt"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(data, schedule, checkpoint=file, checkpoint_every=1000, on_step=signalled)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert torch.load(file, weights_only=True)["step"] == 4
+    steps = []
+    again = train(data, schedule, checkpoint=file, on_step=lambda step, _loss: steps.append(step))
+    assert steps[0] == 5
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 
 
 def test_an_interrupt_within_a_step_leaves_the_last_checkpoint(tmp_path, schedule, data):
