@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import numbers
 from typing import Any
@@ -10,6 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+
+
+class Remade:
+    """A frozen dataclass whose copies and pickles are made anew from its fields: arrays stay read-only, and nothing that was computed from
+    other values comes along. A copy of an array alone would be writable, and caches would not notice."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}  # type: ignore[arg-type]
+        return functools.partial(type(self), **given), ()
 
 
 def _as_float64(value: Any, name: str) -> Array:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.special import chdtr, gammaln, ndtr, ndtri
 
-from theory._checks import Array, count, non_negative, numbers_only, open_unit, same_dimension
+from theory._checks import Array, Remade, count, non_negative, numbers_only, open_unit, same_dimension
 from theory.mixtures import BinaryMixture
 from theory.synthetic import misalignment_ceiling
 
@@ -33,7 +33,7 @@ CERTAIN = 8.5  # standard deviations; the normal tail beyond is 1e-17
 
 
 @dataclass(frozen=True, eq=False)
-class AveragingLaw:
+class AveragingLaw(Remade):
     """Exact law of the l_2-robust accuracy on `mixture` after averaging n samples of `synthetic` (T4).
 
     n_real further samples of `mixture` itself may be averaged in with equal weight; the law stays exact, with

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
 
-from theory._checks import Array, frozen_array, same_dimension
+from theory._checks import Array, Remade, frozen_array, same_dimension
 
 SYMMETRY_TOLERANCE = 1e-10  # relative to the largest entry; above rounding, below any intended asymmetry
 
 
 @dataclass(frozen=True, eq=False)
-class Covariance:
+class Covariance(Remade):
     """A symmetric positive definite covariance of R^dim.
 
     value: scalar variance sigma^2, (d,) variances, or (d, d) matrix; units of x squared.

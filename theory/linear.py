@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from theory._checks import Array, dual_exponent, finite_array, frozen_array, non_negative, norm_order, real_number, same_dimension
+from theory._checks import (
+    Array,
+    Remade,
+    dual_exponent,
+    finite_array,
+    frozen_array,
+    non_negative,
+    norm_order,
+    real_number,
+    same_dimension,
+)
 from theory.mixtures import BinaryMixture, GaussianMixture
 
 
 @dataclass(frozen=True, eq=False)
-class LinearClassifier:
+class LinearClassifier(Remade):
     """sign(w.x + b) with sign(0) = +1. weights: (d,), bias: scalar; both must be finite."""
 
     weights: Any

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from theory._checks import Array, count, finite_array, frozen_array, open_unit, real_number, same_dimension
+from theory._checks import Array, Remade, count, finite_array, frozen_array, open_unit, real_number, same_dimension
 from theory.covariance import Covariance
 
 
 @dataclass(frozen=True, eq=False)
-class BinaryMixture:
+class BinaryMixture(Remade):
     """Two Gaussian classes mirrored at the origin: P(y=+1) = prior, x | y ~ N(y mean, cov).
 
     mean: (d,), units of x. cov: scalar variance, (d,) variances or (d, d) matrix, units of x squared.
@@ -47,7 +47,7 @@ class BinaryMixture:
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianMixture:
+class GaussianMixture(Remade):
     """K Gaussian classes: P(y=k) = weights[k], x | y=k ~ N(means[k], covs[k]).
 
     After forward diffusion x_t = sqrt(a) x + sqrt(1-a) noise with a = alpha_bar, class k is
@@ -55,7 +55,8 @@ class GaussianMixture:
 
     means: (K, d). covs: one scalar variance shared by all classes, or a sequence of K entries, each a scalar, (d,) or (d, d).
     weights: (K,) positive, summing to 1 (equal when omitted).
-    Raises ValueError as BinaryMixture does, and for weights that do not sum to 1.
+    Raises ValueError as BinaryMixture does, for weights that do not sum to 1, and for one array (d, d) where K = d: it could be the
+    covariance that all classes share, or their K diagonals.
     """
 
     means: Any
@@ -72,6 +73,8 @@ class GaussianMixture:
             raise ValueError("covs is None: give one variance for all classes or one covariance a class")
         shared = np.isscalar(self.covs) or (isinstance(self.covs, np.ndarray) and self.covs.ndim == 0)
         entries = [self.covs] * classes if shared else list(self.covs)
+        if not shared and not any(isinstance(entry, np.ndarray) and isinstance(self.covs, list | tuple) for entry in self.covs):
+            _check_one_array(self.covs, classes, dim)
         same_dimension(len(entries), classes, "covs (one entry a class) and means")
         weights = np.full(classes, 1 / classes) if self.weights is None else frozen_array(self.weights, "weights", 1)
         same_dimension(len(weights), classes, "weights and means")
@@ -142,6 +145,22 @@ class GaussianMixture:
         if n and (labels.min() < 0 or labels.max() >= self.classes):
             raise ValueError(f"y reaches from {labels.min()} to {labels.max()}: labels must lie in 0..{self.classes - 1}")
         return labels
+
+
+def _check_one_array(covs: Any, classes: int, dim: int) -> None:
+    """ValueError for one (d, d) array, or lists of numbers as such, that may be one covariance: symmetric, positive definite."""
+    try:
+        array = np.asarray(covs, dtype=np.float64)
+    except (ValueError, TypeError):
+        return  # entries of different shapes, or what Covariance will name
+    if array.shape != (dim, dim) or not np.isfinite(array).all():
+        return
+    could_be_shared = np.array_equal(array, array.T) and np.linalg.eigvalsh(array)[0] > 0
+    if classes != dim or (could_be_shared and dim > 1):
+        raise ValueError(
+            f"covs is one array of shape {array.shape}: give a sequence with an entry a class, [cov] * {classes} for a covariance that all "
+            "share" + (", [numpy.array(v) for v in covs] for diagonals" if classes == dim else "")
+        )
 
 
 def _check_alpha_bar(alpha_bar: Any) -> float:

@@ -20,7 +20,18 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from theory._checks import Array, count, non_negative, norm_order, numbers_only, open_unit, positive, real_number, same_dimension
+from theory._checks import (
+    Array,
+    Remade,
+    count,
+    non_negative,
+    norm_order,
+    numbers_only,
+    open_unit,
+    positive,
+    real_number,
+    same_dimension,
+)
 from theory._search import smallest_count
 from theory.averaging import AveragingLaw
 from theory.covariance import Covariance
@@ -30,7 +41,7 @@ HERMITE_TERMS = 30  # of the Mehler series of cov(|x|, |y|); its remainder is be
 
 
 @dataclass(frozen=True, eq=False)
-class SecondOrderLaw:
+class SecondOrderLaw(Remade):
     """Approximate law of the l_p-robust accuracy on `mixture` after averaging n samples of `synthetic`, p in {2, inf} (T5).
 
     mixture, synthetic: BinaryMixture with any covariances. n: samples, >= 1. eps: attack radius in units of x.

@@ -35,7 +35,18 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, ndtr, softmax
 
-from theory._checks import Array, count, finite_array, frozen_array, non_negative, one_of, positive, real_number, same_dimension
+from theory._checks import (
+    Array,
+    Remade,
+    count,
+    finite_array,
+    frozen_array,
+    non_negative,
+    one_of,
+    positive,
+    real_number,
+    same_dimension,
+)
 
 LEARNERS = ("averaging", "logistic")
 STEP = 0.02  # of the trapezoidal rule over u
@@ -44,7 +55,7 @@ TRUSTED = 0.1  # V (d - r) / n up to which simulations agree with the law of log
 
 
 @dataclass(frozen=True, eq=False)
-class SubpopulationMixture:
+class SubpopulationMixture(Remade):
     """x | y, j ~ N(y means_j, std^2 I), y = +-1 with probability 1/2. means: (J, d); weights: (J,), sum 1 (default: equal)."""
 
     means: Any

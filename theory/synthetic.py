@@ -62,19 +62,26 @@ def optimal_synthetic_mean(mixture: BinaryMixture, eps: float, p: float = 2, lea
     """Mean mu~ of the synthetic N(y mu~, Sigma), Sigma the real covariance, from which a learner finds the robust optimum (T3).
 
     averaging      mu~ = projection of mu - z* on w*: c w*, c = w*' Sigma w* / ||w*||^2. For an isotropic Sigma this is mu - z*;
-                   for p=inf that is soft(mu, eps): plain averaging on it equals adversarial training on real data.
+                   for p=inf that is soft(mu, eps): plain averaging on it equals adversarial training on real data. Balanced classes
+                   alone: averaging learns no threshold, and unequal priors need one (T2).
     lda, logistic  mu~ = mu - z*, since Sigma^-1 (mu - z*) = w*.
     adversarial    mu~ = mu: adversarial training needs no help from the data.
 
     This is the limit of many samples. For p = 2 it is approached like 1/n; for p = inf and 1, where w* has zeros or ties that
     sampling noise breaks, like 1/sqrt(n).
 
-    Returns (d,). Raises ValueError where eps >= ||mu||_p (nothing is robust), for an unknown learner, p not in {1, 2, inf}.
+    Returns (d,). Raises ValueError where eps >= ||mu||_p (nothing is robust), for an unknown learner, p not in {1, 2, inf}, and for
+    averaging with unequal priors.
     """
     learner = one_of(learner, "learner", LEARNERS)
     if is_trivial(mixture, eps, p):
         raise ValueError(
             f"eps={eps:g} >= ||mean||_{norm_order(p):g}: no classifier beats guessing, so no synthetic mean is optimal; use a smaller eps"
+        )
+    if learner == "averaging" and mixture.prior != 0.5:
+        raise ValueError(
+            f"prior={mixture.prior:g}: averaging learns no threshold, so no synthetic mean makes it optimal for unequal priors; use lda or "
+            "logistic, or balanced classes"
         )
     w = bayes_robust_classifier(mixture, eps, p).weights
     if learner == "adversarial":

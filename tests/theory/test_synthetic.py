@@ -12,6 +12,7 @@ from simulations.learners import fit_adversarial, fit_averaging, fit_lda, fit_lo
 from tests.theory.conftest import random_mixture
 from theory import (
     BinaryMixture,
+    LinearClassifier,
     bayes_robust_accuracy,
     bayes_robust_classifier,
     direction_cosine,
@@ -132,3 +133,16 @@ def test_adversarial_limit_is_the_optimum_of_the_synthetic_mixture():
     found = learned_classifier(synthetic, "adversarial", eps, np.inf)
     np.testing.assert_array_equal(found.weights, bayes_robust_classifier(synthetic, eps, np.inf).weights)
     assert robust_accuracy(found, synthetic, eps, np.inf) == bayes_robust_accuracy(synthetic, eps, np.inf)
+
+
+def test_no_synthetic_mean_makes_averaging_optimal_for_unequal_priors():
+    """Averaging learns no threshold; the others learn one, and reach the optimum."""
+    mixture = BinaryMixture(np.array([1.0, 0.5]), 1.0, prior=0.8)
+    with pytest.raises(ValueError, match=r"prior=0.8: averaging learns no threshold"):
+        optimal_synthetic_mean(mixture, 0.2)
+    best = bayes_robust_accuracy(mixture, 0.2)
+    for learner in ("lda", "logistic"):
+        synthetic = BinaryMixture(optimal_synthetic_mean(mixture, 0.2, learner=learner), 1.0, prior=0.8)
+        assert robust_accuracy(learned_classifier(synthetic, learner), mixture, 0.2) == pytest.approx(best, abs=1e-12)
+    without = robust_accuracy(LinearClassifier(bayes_robust_classifier(mixture, 0.2).weights), mixture, 0.2)
+    assert without < best - 0.02
