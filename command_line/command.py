@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -14,9 +15,13 @@ from typing import Any, TypeVar
 
 import tyro
 
-from command_line.output import UserError
+from command_line.output import UserError, remedy_for
 
 SettingsT = TypeVar("SettingsT")
+
+
+TRACEBACK = "--traceback"
+INTERRUPTED = "interrupted: every file is whole, but some may be of an earlier run; run the same command again"
 
 
 def run_command(
@@ -25,16 +30,23 @@ def run_command(
     description: str,
     arguments: Sequence[str] | None = None,
     default: Callable[[], SettingsT] | None = None,
+    interrupted: str = INTERRUPTED,
 ) -> int:
-    """Parse the command line into `kind` and run it; what the user can mend is one line on standard error and status 1.
+    """Parse the command line into `kind` and run it; errors the user can fix are one line on standard error and status 1.
 
     default: makes the settings that flags override; then those of a nested part are named --part.name, else simply --name.
+    interrupted: what Ctrl-C says. --traceback, anywhere on the command line, shows where an error arose too.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # class names in any script on any terminal
+    given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:  # run as a program
         signal.signal(signal.SIGTERM, _terminate)
+        sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)
+    wanted = TRACEBACK in given
+    arguments = [argument for argument in given if argument != TRACEBACK]
+    description += f"\n\n{TRACEBACK}: with an error, show where in the code it arose."
     try:
         if default is None:
             settings: SettingsT = tyro.cli(kind, args=arguments, description=description, config=(tyro.conf.OmitArgPrefixes,))
@@ -46,15 +58,48 @@ def run_command(
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if wanted:
+            traceback.print_exc()
+        if str(error):  # empty: another process of the run says it
+            print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: every file in the output folder is whole, but it may mix this run with an earlier one", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
     except OSError as error:  # files have their own message: an error without a name is standard output, closed or full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"error: cannot use {error.filename or 'standard output'} ({error.strerror}); redirect or free it", file=sys.stderr)
+        if wanted:
+            traceback.print_exc()
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        remedy = "redirect or free it" if error.filename is None else remedy_for(error)
+        print(f"error: cannot use {error.filename or 'standard output'} ({error.strerror}); {remedy}", file=sys.stderr)
         return 1
+
+
+class Unbroken:
+    """A stream to a reader who may go away, as in `... | head`: what is written after that is dropped, and the work goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._gone = stream, False
+
+    def _try(self, action: Callable[[], Any], otherwise: Any) -> Any:
+        if self._gone:
+            return otherwise
+        try:
+            return action()
+        except BrokenPipeError:
+            self._gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # or Python would complain again at its end
+            return otherwise
+
+    def write(self, text: str) -> int:
+        return int(self._try(lambda: self._stream.write(text), len(text)))
+
+    def flush(self) -> None:
+        self._try(self._stream.flush, None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def describe(settings: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import errno
 import hashlib
 import json
 import math
@@ -14,7 +15,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Something the user can mend: shown as one line, without a traceback."""
+    """An error the user can fix: shown as one line, without a traceback."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -23,25 +24,67 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f", did you mean {near[0]}?" if near else ""
 
 
+def remedy_for(error: OSError) -> str:
+    """What to do about a file that cannot be written or read, by what the system says of it."""
+    return next((remedy for codes, remedy in REMEDIES.items() if error.errno in codes), "check it, or choose another --out")
+
+
+REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space, or choose another --out",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "change its permissions, or choose another --out",
+    (errno.ENAMETOOLONG,): "choose a shorter name",
+    (errno.EMFILE, errno.ENFILE): "raise the limit of open files (ulimit -n), or use fewer --workers",
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ESTALE): "it was moved, deleted or replaced: put it right",
+    (errno.EIO, errno.EUCLEAN): "the disk, or the connection to it, fails: check it",
+}
+
+
+def check_writable(path: Path) -> None:
+    """UserError where the output folder could not be created or written, as far as that is known without trying."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UserError(f"--out {shortened(path)}: {there} is a file; choose another path")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"--out {shortened(path)}: {there} is not writable; choose another path")
+
+
 def prepare_folder(path: Path) -> Path:
     """Create the output folder; raises UserError when that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {path}: cannot create the folder ({error.strerror}); choose another path") from None
+        raise UserError(f"--out {shortened(path)}: cannot create the folder ({error.strerror}); choose another path") from None
     if not os.access(path, os.W_OK):
         raise UserError(f"--out {path}: the folder is not writable; choose another path")
     return path
 
 
+TEMPORARY = ".contrastive-dp-unfinished-"
+"""How names of files begin that are being written (contrastive_dp.files has the same, as it stands alone)."""
+
+
+def temporary_name(name: str) -> str:
+    """A name of this process for a file or folder while it is written: the suffix is kept, and the length is bounded whatever the name."""
+    return f"{TEMPORARY}{os.getpid()}-{hashlib.sha256(name.encode()).hexdigest()[:12]}{Path(name).suffix}"
+
+
+def shortened(path: Path) -> str:
+    """A path for a message: its end, where it is very long."""
+    text = str(path)
+    return text if len(text) <= LONGEST_SHOWN else f"...{text[-LONGEST_SHOWN:]}"
+
+
+LONGEST_SHOWN = 160
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     """Call write(temporary path in the same folder), then rename it to `path`. The temporary name keeps the suffix."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         write(temporary)
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror or error}); free some space or choose another --out") from None
+        raise UserError(f"{shortened(path)}: cannot write ({error.strerror or error}); {remedy_for(error)}") from None
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -67,7 +110,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 def write_json(path: Path, content: dict[str, Any]) -> Path:
     """Write JSON; infinities and NaN, which JSON lacks, become strings."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
@@ -75,11 +118,12 @@ def write_json(path: Path, content: dict[str, Any]) -> Path:
     return write_whole(path, write)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON holds it: paths as text, infinities and NaN too, numpy's numbers as Python's."""
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "item"):  # numpy scalars

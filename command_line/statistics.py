@@ -1,51 +1,94 @@
-"""Intervals over seeds."""
+"""Intervals over seeds, and over seeds and test images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+Array = np.ndarray[Any, Any]
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high): the mean of independent values and its interval by Student's t; low and high are nan for a single value.
 
-    mean -/+ t_{n-1}((1 + level)/2) s / sqrt(n), s the standard deviation with n - 1.
+def mean_interval(values: Sequence[float], level: float = 0.95, resolution: float = 0.0) -> tuple[float, float, float]:
+    """(mean, low, high): the mean of independent values and its interval by Student's t.
+
+    mean -/+ t_{n-1}((1 + level)/2) s / sqrt(n), s the standard deviation with n - 1, and at least resolution / sqrt(6).
+
+    resolution: the step in which both sides of a difference are measured, 1 / images for accuracies. Equal gains of two seeds do not say
+    that there is no spread: a number rounded to this step has a standard deviation of resolution / sqrt(12), the difference of two sqrt(2)
+    times that. low and high are nan for a single value, and for equal values of unknown resolution; all is nan where a value is nan.
     """
     from scipy.special import stdtrit
 
     sample = np.asarray(values, dtype=np.float64)
-    if not len(sample):
+    if not len(sample) or np.isnan(sample).any():
         return math.nan, math.nan, math.nan
-    mean, n = float(sample.mean()), len(sample)
-    if n == 1:
+    mean, error = float(sample.mean()), standard_error(sample, resolution)
+    if math.isnan(error):
         return mean, math.nan, math.nan
-    reach = float(stdtrit(n - 1, (1 + level) / 2) * sample.std(ddof=1) / math.sqrt(n))
+    reach = float(stdtrit(len(sample) - 1, (1 + level) / 2) * error)
     return mean, mean - reach, mean + reach
 
 
-def paired_p(differences: Sequence[float]) -> float:
-    """Two-sided p-value of Student's t test of mean zero; nan for fewer than two values, 1 where all are zero."""
+def standard_error(sample: Array, resolution: float = 0.0) -> float:
+    """s / sqrt(n), s as in mean_interval; nan for a single value, and for equal values of unknown resolution."""
+    if len(sample) < 2:
+        return math.nan
+    spread = max(float(sample.std(ddof=1)), resolution / math.sqrt(6))
+    return spread / math.sqrt(len(sample)) if spread else math.nan
+
+
+def crossed_interval(differences: Array, level: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high) of a mean over seeds and images, for new seeds and new images.
+
+    differences: (seeds, images), what one seed's classifiers differ by on one image, -1, 0 or 1; all seeds have the same images. The
+    interval adds the two sources of chance, seeds and images:
+
+        mean -/+ sqrt((t_{S-1} s_S / sqrt(S))^2 + (t_{I-1} s_I / sqrt(I))^2),
+
+    s_S and s_I the standard deviations of the means of seeds and of images. Each also holds what is due to seed and image together, so the
+    interval errs on the wide side; it is never narrower than mean_interval's, which holds for new seeds and these images.
+    nan for one seed or one image.
+    """
+    from scipy.special import stdtrit
+
+    seeds, images = differences.shape
+    if min(seeds, images) < 2:
+        return float(differences.mean()) if differences.size else math.nan, math.nan, math.nan
+    mean, low, _ = mean_interval(differences.mean(axis=1).tolist(), level, 1 / images)
+    of_images = stdtrit(images - 1, (1 + level) / 2) * differences.mean(axis=0).std(ddof=1) / math.sqrt(images)
+    reach = math.hypot(mean - low, float(of_images))
+    return mean, mean - reach, mean + reach
+
+
+def paired_p(differences: Sequence[float], resolution: float = 0.0) -> float:
+    """Two-sided p-value of Student's t test of mean zero, with the spread of mean_interval; 1 where all are zero.
+
+    nan for fewer than two values, for a nan among them, and for equal values of unknown resolution.
+    """
     from scipy.special import stdtr
 
     sample = np.asarray(differences, dtype=np.float64)
-    if len(sample) < 2:
+    if len(sample) < 2 or np.isnan(sample).any():
         return math.nan
-    spread = sample.std(ddof=1)
-    if not spread:
-        return 0.0 if sample.any() else 1.0
-    return float(2 * stdtr(len(sample) - 1, -abs(sample.mean()) / (spread / math.sqrt(len(sample)))))
+    error = standard_error(sample, resolution)
+    if not sample.any():
+        return 1.0
+    return float(2 * stdtr(len(sample) - 1, -abs(sample.mean()) / error))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
     """Holm's adjusted p-values (1979): the chance of any false one among those called at level a is at most a, whatever their dependence.
 
-    Of m sorted p-values the k-th is max_{j <= k} min(1, (m - j + 1) p_(j)). nan stays and is not counted.
+    Of m sorted p-values the k-th is max_{j <= k} min(1, (m - j + 1) p_(j)). nan stays. family: m, where more were planned than have a
+    p-value (default: those that are not nan).
     """
     order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    size = len(order) if family is None else max(family, len(order))
     adjusted, least = [math.nan] * len(p_values), 0.0
     for k, (p, i) in enumerate(order):
-        least = max(least, min(1.0, (len(order) - k) * p))
+        least = max(least, min(1.0, (size - k) * p))
         adjusted[i] = least
     return adjusted

@@ -1,0 +1,106 @@
+"""A folder holds one experiment: OUT/settings.json says which, and another one is refused before it overwrites anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from command_line.output import UserError, plain, write_json
+
+FILE = "settings.json"
+FREE = ("out", "workers", "cluster", "dry_run", "force")
+"""Settings that change nothing in the results."""
+NAMED = 3
+"""Differences that a message names."""
+
+
+def claim(
+    out: Path, settings: Mapping[str, Any], free: Collection[str] = FREE, growing: Collection[str] = (), force: bool = False
+) -> None:
+    """check_claim, then note_claim."""
+    check_claim(out, settings, free, growing, force)
+    note_claim(out, settings, free)
+
+
+def note_claim(out: Path, settings: Mapping[str, Any], free: Collection[str] = FREE) -> None:
+    """Write down that the folder holds the experiment with these settings."""
+    write_json(out / FILE, {name: _comparable(value) for name, value in settings.items() if name not in free})
+
+
+def check_claim(
+    out: Path, settings: Mapping[str, Any], free: Collection[str] = FREE, growing: Collection[str] = (), force: bool = False
+) -> None:
+    """Raises UserError where the folder holds an experiment with other settings, naming the differences.
+
+    free: names that do not count. growing: names whose values are lists that may gain entries, as one adds methods or seeds.
+    force: take the folder whatever it holds.
+    """
+    ours = {name: _comparable(value) for name, value in settings.items() if name not in free}
+    held = {} if force else _held(out)
+    different = [
+        "{} {} there, {} here".format(name.replace("_", "-"), *map(_shown, _apart(held[name], value)))
+        for name, value in ours.items()
+        if name in held and not _goes_with(held[name], value, name in growing)
+    ]
+    if different:
+        more = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
+        raise UserError(
+            f"--out {out}: holds another experiment ({'; '.join(different[:NAMED])}{more}); what it made would be overwritten: give "
+            f"another --out, for example {_next_to(out)}, or --force to overwrite"
+        )
+
+
+def _held(out: Path) -> dict[str, Any]:
+    """Settings of what the folder holds; {} for nothing. Raises UserError for a damaged file."""
+    for name in (FILE, "summary.json"):
+        path = out / name
+        if not path.is_file():
+            continue
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found: dict[str, Any] = content if name == FILE else content["settings"]
+            return dict(found)
+        except (ValueError, KeyError, TypeError, OSError):
+            raise UserError(
+                f"{path} is damaged, so what the folder holds is not known; give another --out, or --force to overwrite"
+            ) from None
+    return {}
+
+
+def _apart(held: Any, ours: Any) -> tuple[Any, Any]:
+    """What two lists do not share, else the values themselves."""
+    if isinstance(held, list) and isinstance(ours, list) and held and ours:
+        shared = [entry for entry in held if entry in ours]
+        apart = [[entry for entry in one if entry not in shared] for one in (held, ours)]
+        return (apart[0], apart[1]) if any(apart) else (held, ours)
+    return held, ours
+
+
+def _goes_with(held: Any, ours: Any, growing: bool) -> bool:
+    if isinstance(held, str) and isinstance(ours, str) and Path(held).exists():
+        held = str(Path(held).resolve())  # as earlier versions wrote it, relative to where they were called
+    if growing and isinstance(held, list) and isinstance(ours, list):
+        return set(map(str, held)) <= set(map(str, ours))
+    return bool(held == ours)
+
+
+def _comparable(value: Any) -> Any:
+    """As JSON gives it back; a path that exists as the place it leads to."""
+    if isinstance(value, Path):
+        return str(value.resolve()) if value.exists() else str(value)
+    return json.loads(json.dumps(plain(value)))
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if text and len(text) < 60 else f"{text[:57]}..." if text else "none"
+
+
+def _next_to(out: Path) -> Path:
+    """The first of OUT-2, OUT-3, ... that is not there."""
+    number = 2
+    while out.with_name(f"{out.name}-{number}").exists():
+        number += 1
+    return out.with_name(f"{out.name}-{number}")

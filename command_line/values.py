@@ -1,0 +1,63 @@
+"""Numbers as people write them on a command line."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+import tyro
+
+from command_line.output import UserError
+
+
+def number(text: str) -> float:
+    """A number, or a fraction of two: 0.03, 8/255. Raises ValueError for anything else; infinity and NaN are for the caller to refuse."""
+    numerator, slash, denominator = text.strip().partition("/")
+    if text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return float(text)
+    if not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", numerator.strip(), re.ASCII | re.IGNORECASE):
+        raise ValueError(f"{text!r} is no number; write 0.03 or 8/255")
+    value = float(numerator)
+    if slash:
+        if not re.fullmatch(r"\d+(\.\d+)?", denominator.strip(), re.ASCII) or not float(denominator):
+            raise ValueError(f"{text!r} is no number; write 0.03 or 8/255")
+        value /= float(denominator)
+    return value
+
+
+def _from_words(words: list[str]) -> float:
+    return number(words[0])
+
+
+Radius: Any = Annotated[
+    float,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="RADIUS",
+        instance_from_str=_from_words,
+        is_instance=lambda value: isinstance(value, float | int),
+        str_from_instance=lambda value: [repr(float(value))],
+    ),
+]
+"""A radius on a command line: 0.03 or 8/255."""
+
+
+def check_radius(text: str, eps: float, norm: str) -> float:
+    """The radius of an attack on images in [0, 1]. Raises UserError for one that is negative, or that turns any image into any other.
+
+    text: how the message names it, for example "--eps 8".
+    """
+    if not (math.isfinite(eps) and eps > 0):
+        raise UserError(f"{text}: must be a finite number > 0, on the scale of images in [0, 1], for example 8/255")
+    if norm == "linf" and eps >= 1:
+        meant = f"; did you mean {eps:g}/255?" if eps <= 255 else ""
+        raise UserError(f"{text}: turns every image into any other, as images lie in [0, 1]{meant}")
+    if norm == "l2" and eps >= LARGEST_L2:
+        meant = f"; did you mean {eps:g}/255?" if eps <= 20 * 255 else ""
+        raise UserError(f"{text}: is longer than from one image to any other at sizes usual here, as images lie in [0, 1]{meant}")
+    return eps
+
+
+LARGEST_L2 = 32.0
+"""Images of 32x32 in colour lie at most 55 apart, half of it leads from any to grey; digits of 8x8 lie at most 8 apart."""

@@ -1,0 +1,60 @@
+"""A folder holds one experiment."""
+
+import json
+
+import pytest
+
+from command_line.experiment import check_claim, claim
+from command_line.output import UserError
+
+
+def test_another_experiment_is_refused_and_the_differences_named(tmp_path):
+    claim(tmp_path, {"eps": 0.1, "methods": ("real",), "out": tmp_path, "workers": 1}, growing=("methods",))
+    before = (tmp_path / "settings.json").read_bytes()
+    same = {"eps": 0.1, "methods": ("real", "unguided"), "out": None, "workers": 2}
+    check_claim(tmp_path, same, growing=("methods",))  # one method more is the same experiment
+    with pytest.raises(UserError) as refused:
+        claim(tmp_path, {**same, "eps": 0.2, "methods": ("unguided",)}, growing=("methods",))
+    assert "eps 0.1 there, 0.2 here; methods real there, unguided here" in str(refused.value)
+    assert f"for example {tmp_path}-2, or --force" in str(refused.value)
+    assert (tmp_path / "settings.json").read_bytes() == before
+    claim(tmp_path, {**same, "eps": 0.2}, growing=("methods",), force=True)
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"eps": 0.2, "methods": ["real", "unguided"]}
+
+
+def test_folders_of_earlier_versions_are_known_by_their_summary(tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps({"settings": {"seed": 3}}))
+    claim(tmp_path, {"seed": 3, "newer": True})
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(UserError, match="seed 3 there, 4 here"):
+        claim(tmp_path, {"seed": 4, "newer": True})
+    for damage in ("{", "[]", '{"settings": 3}'):
+        (tmp_path / "summary.json").write_text(damage)
+        with pytest.raises(UserError, match="is damaged, so what the folder holds is not known"):
+            claim(tmp_path, {"seed": 3})
+    claim(tmp_path, {"seed": 3}, force=True)
+
+
+def test_the_differing_entries_of_long_lists_are_named(tmp_path):
+    long = [f"--flag-{i}" for i in range(40)]
+    claim(tmp_path, {"base": [*long, "--eps", "0.1"]})
+    with pytest.raises(UserError, match=r"\(base 0.1 there, 0.2 here\); what it made"):
+        check_claim(tmp_path, {"base": [*long, "--eps", "0.2"]})
+
+
+def test_places_of_earlier_versions_are_the_same_place(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "summary.json").write_text(json.dumps({"settings": {"data_dir": "data"}}))
+    check_claim(tmp_path, {"data_dir": tmp_path / "data"})
+
+
+def test_many_differences_are_counted_and_paths_are_places(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    claim(tmp_path, dict.fromkeys("abcde", 1) | {"data_dir": tmp_path / "data"})
+    from pathlib import Path
+
+    check_claim(tmp_path, dict.fromkeys("abcde", 1) | {"data_dir": Path("data")})
+    with pytest.raises(UserError, match=r"a 1 there, 2 here; b 1 there, 2 here; c 1 there, 2 here and 2 more"):
+        check_claim(tmp_path, dict.fromkeys("abcde", 2))

@@ -1,0 +1,110 @@
+"""Remedies that fit what the system says, numbers as people write them, streams whose reader has gone."""
+
+import errno
+import os
+
+import pytest
+
+from command_line.command import Unbroken, run_command
+from command_line.output import TEMPORARY, UserError, remedy_for, temporary_name, write_whole
+from command_line.values import check_radius, number
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EACCES, "change its permissions"),
+        (errno.EROFS, "change its permissions"),
+        (errno.ENAMETOOLONG, "choose a shorter name"),
+        (errno.EMFILE, "raise the limit of open files"),
+        (errno.ENOENT, "it was moved, deleted or replaced"),
+        (errno.EIO, "the disk, or the connection to it, fails"),
+        (errno.EPROTO, "check it"),
+    ],
+)
+def test_a_remedy_fits_the_error(tmp_path, code, remedy):
+    """Once every error of the system was told to free some space."""
+    error = OSError(code, os.strerror(code))
+    assert remedy_for(error).startswith(remedy)
+
+    def fail(_path):
+        raise error
+
+    with pytest.raises(UserError, match=rf"cannot write \({os.strerror(code)}\); {remedy}"):
+        write_whole(tmp_path / "a.csv", fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_unfinished_files_are_ours_and_short():
+    name = temporary_name("x" * 250 + ".npz")
+    assert name.startswith(TEMPORARY)
+    assert name.endswith(".npz")
+    assert len(name) < 80
+    assert len({temporary_name(f"{i}.csv") for i in range(100)}) == 100
+
+
+def test_a_file_with_the_longest_name_is_written(tmp_path):
+    path = tmp_path / ("x" * 251 + ".csv")
+    write_whole(path, lambda temporary: temporary.write_text("a"))
+    assert path.read_text() == "a"
+
+
+@pytest.mark.parametrize(
+    ("eps", "norm", "message"),
+    [
+        (8.0, "linf", r"did you mean 8/255\?"),
+        (1.0, "linf", r"did you mean 1/255\?"),
+        (256.0, "linf", "turns every image into any other, as images lie in"),
+        (128.0, "l2", r"did you mean 128/255\?"),
+        (0.0, "linf", "must be a finite number > 0"),
+        (float("nan"), "l2", "must be a finite number > 0"),
+    ],
+)
+def test_radii_that_mean_nothing(eps, norm, message):
+    with pytest.raises(UserError, match=message):
+        check_radius(f"--eps {eps}", eps, norm)
+
+
+@pytest.mark.parametrize(("eps", "norm"), [(8 / 255, "linf"), (0.3, "linf"), (0.999, "linf"), (2.0, "l2"), (128 / 255, "l2")])
+def test_radii_in_use(eps, norm):
+    assert check_radius("--eps", eps, norm) == eps
+
+
+def test_infinities_are_for_the_caller_to_refuse():
+    assert number("inf") == float("inf")
+    assert number("1e400") == float("inf")
+
+
+def test_a_stream_without_a_reader_swallows_what_is_written():
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", buffering=1) as raw:
+        stream = Unbroken(raw)
+        print("heard", file=stream)
+        os.close(reader)
+        for _ in range(3):
+            print("unheard", file=stream)
+            stream.flush()
+        assert stream.fileno() == writer
+        assert not stream.isatty()
+
+
+def test_traceback_is_taken_off_the_command_line_wherever_it_stands(capsys):
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Settings:
+        """Nothing."""
+
+        n: int = 1
+        """A number."""
+
+    def run(settings):
+        raise UserError(f"--n {settings.n}: is wrong")
+
+    for arguments, shown in ((["--n", "2"], False), (["--traceback", "--n", "2"], True), (["--n", "2", "--traceback"], True)):
+        assert run_command(Settings, run, "Test.", arguments) == 1
+        error = capsys.readouterr().err
+        assert error.endswith("error: --n 2: is wrong\n")
+        assert ("Traceback" in error) == shown
