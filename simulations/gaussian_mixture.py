@@ -22,7 +22,9 @@ import numpy as np
 
 from command_line.cluster import check_ways
 from command_line.command import describe, run_command, versions
+from command_line.experiment import claim
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.values import Radius
 
 if TYPE_CHECKING:
     from simulations.tables import Table
@@ -39,8 +41,8 @@ class Settings:
     """Table: breast-cancer, digits:A,B, or FILE.npz / FILE.csv with features and two labels."""
     label: str | None = None
     """Label column of a csv file (default: the last)."""
-    eps: tuple[float, ...] = ()
-    """Attack radii on the real data in feature standard deviations (default: fractions of each norm of the class mean)."""
+    eps: tuple[Radius, ...] = ()
+    """Attack radii on the real data in feature standard deviations, 0.1 or 1/10 (default: fractions of each norm of the class mean)."""
     norms: tuple[Literal["1", "2", "inf"], ...] = ("2", "inf")
     """Norms p of the attack on the real data."""
     accuracy: float = 0.8
@@ -61,6 +63,8 @@ class Settings:
     """Processes (0: one a core)."""
     out: Path | None = None
     """Folder for the results (default: results/gaussian_mixture; other tables and single parts get folders of their own)."""
+    force: bool = False
+    """Write into a folder that holds another experiment, with other settings: its tables are overwritten."""
     dry_run: bool = False
     """Print the resolved settings and what would be run, then stop."""
 
@@ -95,11 +99,12 @@ def run(settings: Settings) -> int:
         from simulations.tables import load_table
 
         table = load_table(settings.data, settings.label)  # bad input is said before anything is computed
+        print("\n".join(table.described()))
     if settings.dry_run:
         parts = ["theory against simulation"] * with_simulation + [f"real data {settings.data}"] * with_data
         print(f"would run: {' and '.join(parts)}; would write to {out}")
         return 0
-    prepare_folder(out)
+    claim(prepare_folder(out), asdict(settings), force=settings.force)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions(), "seconds": {}}
     failed = False
     if with_simulation:
@@ -180,11 +185,13 @@ def analyse_real_data(settings: Settings, table: Table, out: Path) -> dict[str, 
 
 
 def default_folder(settings: Settings) -> Path:
-    """results/gaussian_mixture for both parts on the default table; other combinations get folders of their own."""
+    """results/gaussian_mixture for both parts on the default table; other combinations, and --quick, get folders of their own."""
     stem = Path(settings.data).stem.replace(":", "-").replace(",", "-")
     if settings.part == "all":
-        return Path("results") / ("gaussian_mixture" if settings.data == Settings.data else f"gaussian_mixture-{stem}")
-    return Path("results") / (stem if settings.part == "data" else "simulation")
+        name = "gaussian_mixture" if settings.data == Settings.data else f"gaussian_mixture-{stem}"
+    else:
+        name = stem if settings.part == "data" else "simulation"
+    return Path("results") / (name + "-quick" * settings.quick)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,6 +26,7 @@ import math
 
 from command_line.cluster import check_ways, fan_out
 from command_line.command import describe, run_command, versions
+from command_line.experiment import claim
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 
 Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners"]
@@ -100,6 +101,8 @@ class Settings:
     """Processes (0: one a core)."""
     out: Path | None = None
     """Folder for the results (default: results/guided_diffusion, single runs in results/guided_diffusion-GUIDANCE)."""
+    force: bool = False
+    """Write into a folder that holds another experiment, with other settings: its tables are overwritten."""
     dry_run: bool = False
     """Print the resolved settings and what would be run, then stop."""
 
@@ -189,7 +192,7 @@ def resolve(settings: Settings) -> Settings:
         settings,
         seeds=settings.seeds or (4 if settings.quick else 20),
         samples=settings.samples or (1024 if settings.quick else 5120),
-        out=settings.out or Path("results") / folder,
+        out=settings.out or Path("results") / (folder + "-quick" * settings.quick),
     )
 
 
@@ -211,7 +214,7 @@ def run(settings: Settings) -> int:
         print("would run " + "; ".join(f"{c.problem} {c.score} {c.label} {c.scale:g} {c.solver} {c.steps}" for c in cells))
         print(f"would write to {out}")
         return 0
-    prepare_folder(out)
+    claim(prepare_folder(out), asdict(settings), force=settings.force)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "seconds": {}}
     if cells:
         try:

@@ -17,11 +17,11 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import kstest, kurtosis, skew
 from sklearn.covariance import LedoitWolf
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from command_line.output import UserError
 from simulations.learners import Array, fit_adversarial, fit_averaging, fit_logistic, fit_shrunk_lda, fit_svm
-from simulations.tables import Table
+from simulations.tables import Table, copy_groups
 from theory import (
     BinaryMixture,
     LinearClassifier,
@@ -107,6 +107,7 @@ class Analysis:
     table: Table
     mixture: BinaryMixture
     train_rows: int
+    distinct_train_rows: int
     test_rows: int
     dropped: tuple[str, ...]
     shrinkage: float
@@ -146,6 +147,7 @@ def analyse(
         table=table,
         mixture=mixture,
         train_rows=len(train.y),
+        distinct_train_rows=len(np.unique(train.x, axis=0)),
         test_rows=len(test.y),
         dropped=dropped,
         shrinkage=shrinkage,
@@ -158,8 +160,17 @@ def analyse(
 
 
 def split_and_scale(table: Table, seed: int) -> tuple[_Half, _Half, tuple[str, ...]]:
-    """Stratified halves, standardised and centred between the class means with the training half; constant columns are dropped."""
-    x_train, x_test, y_train, y_test = train_test_split(table.x, table.y, test_size=0.5, stratify=table.y, random_state=seed)
+    """Stratified halves, standardised and centred between the class means with the training half; constant columns are dropped.
+
+    Equal rows stay on one side: a copy of what was trained on is no new row.
+    """
+    groups = copy_groups(table.x, table.y)
+    if groups is None:
+        x_train, x_test, y_train, y_test = train_test_split(table.x, table.y, test_size=0.5, stratify=table.y, random_state=seed)
+    else:
+        halves = StratifiedGroupKFold(2, shuffle=True, random_state=seed).split(table.x, table.y, groups)
+        chosen, left = next(halves)
+        x_train, x_test, y_train, y_test = table.x[chosen], table.x[left], table.y[chosen], table.y[left]
     size = np.abs(x_train).max(axis=0)
     size[size == 0] = 1.0
     x_train, x_test = x_train / size, x_test / size  # so that no square over- or underflows

@@ -71,10 +71,11 @@ def describe_analysis(analysis: Analysis, accuracy: float, confidence: float) ->
     ]
     if analysis.dropped:
         lines.append(f"dropped as constant in the training half: {', '.join(analysis.dropped)}")
-    if analysis.train_rows < ROWS_A_FEATURE * dim:
+    different = "different " if analysis.distinct_train_rows < analysis.train_rows else ""
+    if analysis.distinct_train_rows < ROWS_A_FEATURE * dim:
         lines.append(
-            f"WARNING: {analysis.train_rows} training rows for {dim} features, fewer than {ROWS_A_FEATURE} a feature: predictions of the "
-            "estimated mixture are biased upwards; trust the measured column"
+            f"WARNING: {analysis.distinct_train_rows} {different}training rows for {dim} features, fewer than {ROWS_A_FEATURE} a feature: "
+            "predictions of the estimated mixture are biased upwards; trust the measured column"
         )
     lines += [
         _accuracy_table(analysis, accuracy),

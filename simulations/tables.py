@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import difflib
+import math
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -24,13 +26,21 @@ FEWEST_ROWS = 10  # of each class: half of them estimate means and a covariance,
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """x: (n, d) features. y: (n,) in {-1, +1}. classes: what -1 and +1 are called. features: (d,) names."""
+    """x: (n, d) features. y: (n,) in {-1, +1}. classes: what -1 and +1 are called. features: (d,) names. notes: what was left out, or read
+    in one of several possible ways."""
 
     name: str
     x: Array
     y: Array
     classes: tuple[str, str]
     features: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def described(self) -> list[str]:
+        """What was read, a line each."""
+        counts = [int((self.y < 0).sum()), int((self.y > 0).sum())]
+        classes = ", ".join(f"{name!r} {count}" for name, count in zip(self.classes, counts, strict=True))
+        return [f"read {self.name}: {len(self.y)} rows, {self.x.shape[1]} features; classes: {classes}", *self.notes]
 
 
 def load_table(spec: str, label: str | None = None) -> Table:
@@ -62,8 +72,9 @@ def load_table(spec: str, label: str | None = None) -> Table:
         raise UserError(f"--data {spec}: cannot read ({error.strerror or error}); check its permissions") from None
 
 
-def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...]) -> Table:
-    """Check features and labels and code the labels: the first in sorted order is -1, the second +1."""
+def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...], notes: tuple[str, ...] = ()) -> Table:
+    """Check features and labels and code the labels: the first in sorted order is -1, the second +1. Columns that number the rows are left
+    out. Raises UserError."""
     points, tags = np.asarray(x), np.asarray(labels)
     if points.ndim != 2 or tags.ndim != 1:
         raise UserError(
@@ -81,10 +92,19 @@ def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...]) -> Tab
         raise UserError(
             f"--data {name}: row {row + 1}, column {features[column]!r} holds {points[row, column]}; remove the row or impute the value"
         )
+    codes, names, named = _coded(name, tags)
+    points, features, numbering = _without_row_numbers(name, points, features)
+    notes += (*named, *numbering, *_repeated(name, points, codes, names))
+    return Table(name, points, np.where(codes == 1, 1.0, -1.0), (names[0], names[1]), features, notes)
+
+
+def _coded(name: str, tags: Any) -> tuple[Any, list[str], tuple[str, ...]]:
+    """(0 or 1 for each row, names of the two classes, lines that say how labels were read). Raises UserError."""
     if tags.dtype.kind not in "USbuif":
         raise UserError(f"--data {name}: labels are {tags.dtype}; give numbers or text")
     text = np.char.lower(np.char.strip(tags.astype(str)))
-    missing = np.flatnonzero(~np.isfinite(tags) if tags.dtype.kind == "f" else np.isin(text, NO_LABEL))
+    two = len(np.unique(tags)) == 2  # then "none" or "NA" is what one of the classes is called
+    missing = np.flatnonzero(~np.isfinite(tags) if tags.dtype.kind == "f" else np.isin(text, NO_LABEL[:1] if two else NO_LABEL))
     if len(missing):
         row = int(missing[0])
         raise UserError(f"--data {name}: row {row + 1} has no label ({str(tags[row])!r}); remove it or fill it in")
@@ -98,7 +118,74 @@ def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...]) -> Tab
     if counts.min() < FEWEST_ROWS:
         rare = int(counts.argmin())
         raise UserError(f"--data {name}: class {names[rare]!r} has {counts[rare]} rows; at least {FEWEST_ROWS} of each are needed")
-    return Table(name, points, np.where(codes == 1, 1.0, -1.0), (names[0], names[1]), features)
+    odd = [one for one in names if one.strip().lower() in NO_LABEL and tags.dtype.kind in "US"]
+    return codes, names, tuple(f"labels: {one!r} is taken for the name of a class, as there are two labels in all" for one in odd)
+
+
+def _without_row_numbers(name: str, points: Array, features: tuple[str, ...]) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
+    """Features without columns that number the rows, as pandas writes its index: sorted by class they give the label away.
+
+    Left out is a column that is named as one, that counts the rows in their order, or that has no name and every number of 0..n-1. A line
+    names what else has another whole number in every row.
+    """
+    out, doubtful = [], []
+    for j, feature in enumerate(features):
+        column = points[:, j]
+        whole = bool((column == np.round(column)).all()) and len(np.unique(column)) == len(column)
+        counting = whole and np.ptp(column) == len(column) - 1 and column.min() in (0, 1)
+        in_order = whole and bool((np.diff(column) > 0).all())
+        nameless = re.fullmatch(r"column \d+", feature) is not None
+        named_so = PANDAS_INDEX.fullmatch(feature) or (whole and INDEX_NAMES.fullmatch(feature))
+        if named_so or (counting and (in_order or nameless)):
+            out.append(j)
+        elif counting or in_order:
+            doubtful.append(feature)
+    if out and len(out) == points.shape[1]:
+        raise UserError(f"--data {name}: column {features[0]!r} numbers the rows, and there is no other; give features")
+    notes = [f"left out: column {', '.join(repr(features[j]) for j in out)}, which numbers the rows"] if out else []
+    if doubtful:
+        many = ", ".join(map(repr, doubtful[:5]))
+        notes.append(f"kept: column {many}, with another whole number in every row; remove it if it only numbers them")
+    kept = [j for j in range(points.shape[1]) if j not in out]
+    return points[:, kept], tuple(features[j] for j in kept), tuple(notes)
+
+
+PANDAS_INDEX = re.compile(r"(Unnamed: ?\d+)?")
+INDEX_NAMES = re.compile(r"(?i:(.*[ _.-])?(id|ids|idx|index|no|nr|number|#|uuid|rownames?))|.*[a-z](Id|ID)")
+
+
+def copy_groups(x: Array, codes: Any) -> Any:
+    """(n,) a number for each row, the same for copies; None where rows do not repeat, or no more than such features do by chance.
+
+    By chance: in pairs of rows, with columns independent, at most TIMES_CHANCE times as often; rows of a few yes and no coincide, and are
+    no copies. None too where a class has one row alone, many times: nothing could be parted.
+    """
+    counts = np.unique(x, axis=0, return_inverse=True, return_counts=True)
+    groups, sizes = counts[1].reshape(-1), counts[2].astype(np.float64)
+    pairs = float((sizes * (sizes - 1)).sum())
+    alike = [float(((np.unique(column, return_counts=True)[1] / len(x)) ** 2).sum()) for column in x.T]
+    by_chance = len(x) * (len(x) - 1) * math.prod(alike)
+    few = min(len(np.unique(groups[codes == label])) for label in np.unique(codes)) < 2
+    return None if few or pairs <= TIMES_CHANCE * by_chance else groups
+
+
+TIMES_CHANCE = 10
+
+
+def _repeated(name: str, points: Array, codes: Any, names: list[str]) -> tuple[str, ...]:
+    """A line on copies. Raises UserError where a class has too few rows without them."""
+    groups = copy_groups(points, codes)
+    if groups is None:
+        return ()
+    distinct = [len(np.unique(groups[codes == k])) for k in (0, 1)]
+    if min(distinct) < FEWEST_ROWS:
+        rare = int(np.argmin(distinct))
+        raise UserError(
+            f"--data {name}: class {names[rare]!r} has {distinct[rare]} different rows; at least {FEWEST_ROWS} of each are needed"
+        )
+    different = int(groups.max()) + 1
+    both = f"; {sum(distinct) - different} of these carry both labels" if sum(distinct) > different else ""
+    return (f"copies: {len(points)} rows are {different} different ones; copies stay on one side of the split{both}",)
 
 
 def _load_digits(spec: str) -> Table:
@@ -149,9 +236,14 @@ def _load_csv(path: Path, label: str | None) -> Table:
         separator = next((name for mark, name in ((";", "semicolons"), ("\t", "tabs")) if mark in rows[0][1][0]), None)
         found = f"columns separated by {separator}" if separator else "one column only"
         raise UserError(f"--data {path}: {found}; needs features and a label, separated by commas")
-    header = _header(rows[0][1], label)
+    header = _header([row for _, row in rows], label)
+    notes: tuple[str, ...] = ()
     if header is not None:
         rows = rows[1:]
+        if any(map(_is_number, header)):
+            notes = (
+                f"header: the first row, {', '.join(header[:4])}{', ...' if width > 4 else ''}, is taken for the names of the columns",
+            )
     names = header or [f"column {i + 1}" for i in range(width)]
     if label is not None and label not in names:
         near = [name for name in names if name.lower() == label.lower()] or difflib.get_close_matches(label, names, n=1)
@@ -168,22 +260,30 @@ def _load_csv(path: Path, label: str | None) -> Table:
         for column, cell in enumerate(row[:target] + row[target + 1 :]):
             x[i, column] = _number(cell, path, line, names[column + (column >= target)])
     tags = np.array([row[target].strip() for _, row in rows])
-    return make_table(str(path), x, tags, tuple(names[:target] + names[target + 1 :]))
+    return make_table(str(path), x, tags, tuple(names[:target] + names[target + 1 :]), notes)
 
 
-def _header(first: list[str], label: str | None) -> list[str] | None:
-    """The first row, if it is one: no feature in it is a number, or it names the label column."""
-    cells = [cell.strip() for cell in first]
-    is_header = (label is not None and label in cells) or not any(_is_number(cell) for cell in cells[:-1])
-    return cells if is_header else None
+def _header(rows: list[list[str]], label: str | None) -> list[str] | None:
+    """The first row, if it is one: it names the label column, or no feature in it is a number. A row of numbers is one where its last cell
+    is no label of any other row; or where it counts the columns, as pandas writes them, over features that are no whole numbers."""
+    cells = [cell.strip() for cell in rows[0]]
+    if (label is not None and label in cells) or not any(_is_number(cell) for cell in cells[:-1]):
+        return cells
+    labels = {row[-1].strip() for row in rows[1:] if row}
+    if len(rows) > 1 and cells[-1] not in labels and len(labels) == 2 and len(set(cells)) == len(cells):
+        return cells
+    counting = cells in ([str(i + start) for i in range(len(cells))] for start in (0, 1))
+    fractions = any("." in cell for row in rows[1:] for cell in row[:-1])
+    return cells if counting and fractions and len(cells) > 2 else None
 
 
 def _is_number(cell: str) -> bool:
+    """Whether a cell is a number as other programs write it; Python would also take 1_000 and digits of other scripts."""
     try:
         float(cell)
     except ValueError:
         return False
-    return True
+    return cell.isascii() and "_" not in cell
 
 
 def _number(cell: str, path: Path, line: int, column: str) -> float:

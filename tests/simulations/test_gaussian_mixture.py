@@ -215,6 +215,39 @@ def test_unwritable_output(tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+def test_a_reader_who_goes_away_is_no_error(tmp_path):
+    """As `... | head -1` does: the work goes on to its end."""
+    command = [
+        sys.executable,
+        "simulations/gaussian_mixture.py",
+        "--part",
+        "data",
+        "--data",
+        "digits:3,8",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert "rror" not in error
+    assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_another_experiment_does_not_overwrite_the_first(tmp_path, capsys):
+    flags = ["--part", "data", "--data", "digits:3,8", "--out", str(tmp_path)]
+    main = gaussian_mixture.main
+    assert main([*flags, "--eps", "1/10"]) == 0
+    before = (tmp_path / "real_data.csv").read_bytes()
+    assert main([*flags, "--eps", "0.2", "--seed", "1"]) == 1
+    assert "holds another experiment (eps 0.1 there, 0.2 here; seed 0 there, 1 here)" in capsys.readouterr().err
+    assert (tmp_path / "real_data.csv").read_bytes() == before
+    assert main([*flags, "--eps", "0.1", "--workers", "1"]) == 0
+    assert (tmp_path / "real_data.csv").read_bytes() == before
+    assert main([*flags, "--eps", "0.2", "--force"]) == 0
+
+
 def test_interrupted_write_keeps_the_earlier_file(tmp_path):
     path = write_csv(tmp_path / "a.csv", ("x",), [(0.1,), (1 / 3,)])
     before = path.read_bytes()

@@ -81,3 +81,22 @@ def test_same_seed_same_analysis():
     first, second = (analyse(table, (2.0,), (0.1,), 0.8, 0.95, (0.5,), 7) for _ in range(2))
     assert first.comparisons == second.comparisons
     assert first.curve == second.curve
+
+
+def test_copies_of_a_row_stay_on_one_side_of_the_split():
+    """Noise, each row six times: with copies on both sides it measured .84."""
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((60, 20)), np.arange(60) % 2 * 2 - 1
+    table = table_of(np.tile(x, (6, 1)), np.tile(y, 6))
+    measured = []
+    for seed in range(20):
+        train, test, _ = split_and_scale(table, seed)
+        assert len(train.y) + len(test.y) == 360
+        assert 150 <= len(train.y) <= 210
+        assert abs((train.y > 0).mean() - 0.5) < 0.1
+        seen = {row.tobytes() for row in np.round(train.x, 9)}
+        assert not seen & {row.tobytes() for row in np.round(test.x, 9)}
+        mixture, _ = estimate_mixture(train)
+        scores = test.x @ mixture.covariance.solve(mixture.mean)
+        measured.append(((scores > 0) == (test.y > 0)).mean())
+    assert abs(np.mean(measured) - 0.5) < 3 * np.std(measured) / np.sqrt(20) + 0.05

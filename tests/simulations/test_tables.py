@@ -130,3 +130,116 @@ def test_bad_csv(tmp_path, data):
     refuse(save_csv(path, rows, ["a", "b", "c", "state"]), "--label 'stat' is no column.*did you mean 'state'", "stat")
     path.write_bytes(b"\xff\xfe\x00\x01")
     refuse(path, "not a utf-8 csv")
+
+
+# Tables that were seen to go wrong.
+
+
+def noise(n=60, columns=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, columns)), np.repeat([0, 1], n // 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("", np.arange(60)),  # as pandas writes its index
+        ("Unnamed: 0", np.arange(60)),
+        ("Unnamed: 0", np.tile(np.arange(30), 2)),  # of two tables put together
+        ("index", np.arange(60) * 7),  # of rows that were chosen
+        ("patient_id", np.random.default_rng(1).permutation(60) + 1000),
+        ("PassengerId", np.random.default_rng(2).permutation(60) * 3),
+        ("customer-id", np.arange(60) * 2 + 500),  # with gaps
+        ("whatever", np.arange(1, 61)),  # of any name, in the order of the rows
+    ],
+)
+def test_columns_that_number_the_rows_are_left_out_and_it_is_said(tmp_path, name, numbers):
+    """Sorted by class they give the label away: pure noise measured .97."""
+    x, y = noise()
+    rows = [[number, *row, label] for number, row, label in zip(numbers, x, y, strict=True)]
+    table = load_table(save_csv(tmp_path / "a.csv", rows, [name, "a", "b", "c", "y"]))
+    np.testing.assert_array_equal(table.x, x)
+    assert table.features == ("a", "b", "c")
+    assert table.notes == (f"left out: column {name!r}, which numbers the rows",)
+    assert table.described()[0].endswith("60 rows, 3 features; classes: '0' 30, '1' 30")
+
+
+def test_row_numbers_without_a_header_or_in_an_npz(tmp_path):
+    x, y = noise()
+    rows = [[i, *row, label] for i, (row, label) in enumerate(zip(x, y, strict=True))]
+    np.testing.assert_array_equal(load_table(save_csv(tmp_path / "a.csv", rows)).x, x)
+    np.savez(tmp_path / "a.npz", x=np.column_stack([x, np.arange(60)]), y=y)
+    np.testing.assert_array_equal(load_table(str(tmp_path / "a.npz")).x, x)
+    np.savez(tmp_path / "b.npz", x=np.arange(60.0)[:, None], y=y)
+    refuse(tmp_path / "b.npz", "numbers the rows, and there is no other; give features")
+    shuffled = np.random.default_rng(3).permutation(60)
+    np.savez(tmp_path / "d.npz", x=np.column_stack([x, shuffled]), y=y)  # without a name, every number of 0..59
+    np.testing.assert_array_equal(load_table(str(tmp_path / "d.npz")).x, x)
+    kept = load_table(save_csv(tmp_path / "c.csv", [[i % 50, *row, k] for i, (row, k) in enumerate(zip(x, y, strict=True))]))
+    assert kept.x.shape == (60, 4)  # whole numbers that repeat number no rows
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("income_rank", np.random.default_rng(4).permutation(60)), ("year", np.arange(1960, 2020)), ("dose", np.arange(60) * 5 + 3)],
+)
+def test_columns_that_may_mean_something_are_kept_and_named(tmp_path, name, values):
+    x, y = noise()
+    rows = [[number, *row, label] for number, row, label in zip(values, x, y, strict=True)]
+    table = load_table(save_csv(tmp_path / "a.csv", rows, [name, "a", "b", "c", "y"]))
+    assert table.features == (name, "a", "b", "c")
+    assert table.notes == (f"kept: column {name!r}, with another whole number in every row; remove it if it only numbers them",)
+
+
+def test_rows_of_few_values_are_no_copies(tmp_path):
+    """Three yes and no, 400 rows: eight different ones, as often as chance has it, and both labels for most."""
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 2, (400, 3))
+    y = (rng.random(400) < 0.2 + 0.3 * x[:, 0]).astype(int)
+    table = load_table(save_csv(tmp_path / "a.csv", [[*row, k] for row, k in zip(x, y, strict=True)], ["a", "b", "c", "y"]))
+    assert table.x.shape == (400, 3)
+    assert table.notes == ()
+
+
+def test_copies_are_counted(tmp_path):
+    x, y = noise(40)
+    table = load_table(save_csv(tmp_path / "a.csv", [[*row, k] for row, k in zip(x, y, strict=True)] * 3))
+    assert table.notes == ("copies: 120 rows are 40 different ones; copies stay on one side of the split",)
+    torn = [[*row, k] for row, k in zip(x, y, strict=True)] + [[*x[0], 1]]
+    assert load_table(save_csv(tmp_path / "b.csv", torn)).notes[0].endswith("1 of these carry both labels")
+    refuse(save_csv(tmp_path / "c.csv", [[*x[i % 6], i % 2] for i in range(60)]), "class '0' has 3 different rows; at least 10")
+
+
+@pytest.mark.parametrize(
+    "header", [["0", "1", "2", "3"], ["1", "2", "3", "4"], ["2019", "2020", "2021", "group"], ["2019", "2020", "2021", "2022"]]
+)
+def test_a_header_of_numbers_is_no_row(tmp_path, header):
+    x, y = noise()
+    table = load_table(save_csv(tmp_path / "a.csv", [[*row, k] for row, k in zip(x, y, strict=True)], header))
+    np.testing.assert_array_equal(table.x, x)
+    assert table.features == tuple(header[:3])
+    assert table.notes[0].startswith(f"header: the first row, {', '.join(header)}, is taken for the names")
+    assert load_table(save_csv(tmp_path / "b.csv", [[*row, k] for row, k in zip(x, y, strict=True)])).notes == ()
+    whole = [[i % 3, int(i % 7 > 2), 2 + i % 2] for i in range(60)]  # the first row, 0 0 2, is a row
+    assert load_table(save_csv(tmp_path / "c.csv", [[0, 1, 2], *whole[1:]])).x.shape == (60, 2)
+
+
+@pytest.mark.parametrize("cell", ["1_000", "١٢", "1,5", "０.5", "0x10", "1e", "--1"])
+def test_what_other_programs_do_not_write_as_a_number_is_none(tmp_path, cell):
+    x, y = noise()
+    rows = [[*row, k] for row, k in zip(x, y, strict=True)]
+    rows[7][1] = f'"{cell}"'
+    refuse(save_csv(tmp_path / "a.csv", rows, ["a", "b", "c", "y"]), f"line 9, column 'b' holds the text {cell!r}, not a number")
+
+
+@pytest.mark.parametrize("name", ["none", "NA", "Null", "nan"])
+def test_a_class_may_be_called_none(tmp_path, name):
+    x, y = noise()
+    tags = np.where(y == 1, name, "some")
+    table = load_table(save_csv(tmp_path / "a.csv", [[*row, tag] for row, tag in zip(x, tags, strict=True)], ["a", "b", "c", "y"]))
+    assert set(table.classes) == {name, "some"}
+    assert table.notes == (f"labels: {name!r} is taken for the name of a class, as there are two labels in all",)
+    tags[3] = "else"  # of three labels one stands for a missing one
+    refuse(
+        save_csv(tmp_path / "b.csv", [[*row, tag] for row, tag in zip(x, tags, strict=True)], ["a", "b", "c", "y"]), "has no label"
+    )
