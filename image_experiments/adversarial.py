@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from contrastive_dp.processes import ALONE, Processes, normalise_across
 from contrastive_dp.randomness import mixed_seed
-from contrastive_dp.resumable import ResumableTraining, check_losses, fingerprint
+from contrastive_dp.resumable import ResumableTraining, Stoppable, check_losses, fingerprint
 from image_experiments.attacks import AttackLoss, Threat, first_delta, pgd, strongest
 from image_experiments.augmentation import Augmentation, augment, cutmix
 from image_experiments.balance import balanced_choice
@@ -98,6 +99,11 @@ class ClassifierSettings:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be a finite number >= 0")
 
+    @property
+    def synthetic_in_batch(self) -> int:
+        """Synthetic images in each batch, where there are any."""
+        return round(self.generated_fraction * self.batch_size)
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -162,6 +168,8 @@ def train_classifier(
     H the cross-entropy with smoothed labels. A batch holds round(generated_fraction batch_size) synthetic images, the rest real. Each part
     goes through a new permutation of its images every epoch. Batch, augmentation and attack of step i depend on (seed, i) alone.
 
+    Ctrl-C and SIGTERM end the step under way, save the checkpoint, and raise KeyboardInterrupt.
+
     processes: each takes its share of every batch; batch norm and gradients are those of the whole batch, and the result is that of one
     process up to rounding. The first alone looks at the validation images, writes the checkpoint, which all must see, and has the curve.
 
@@ -184,29 +192,56 @@ def train_classifier(
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
     run.check_same_step(processes)
-    losses: list[Tensor] = []
     device = next(classifier.parameters()).device
     recent: list[Tensor] = [loss.to(device) for loss in run.extra["recent"]]  # since the last look at the validation images
-    while run.step < settings.steps:
-        loss = _step(run, parts, threat, settings, classes, seed, share, processes)
-        losses.append(loss)
-        recent.append(loss)
-        if on_step is not None:
-            on_step(run.step)
-        last = run.step == settings.steps
-        due = run.step % settings.checkpoint_every == 0 and not last
-        look = run.step % settings.validate_every == 0 or last
-        if look or due or run.step % CHECK_LOSSES_EVERY == 0:
-            check_losses(losses, run.step)
-        if look and processes.first:
-            _look(run, recent, validation, threat, settings, seed)
-        if due and checkpoint is not None and processes.first:
-            run.extra["recent"] = recent
-            run.save(checkpoint)
+    advance = partial(_step, run, parts, threat, settings, classes, seed, share, processes)
+    look = partial(_look, run, recent, validation, threat, settings, seed)
+    _advance_to_the_end(run, settings, recent, advance, look, checkpoint, on_step, processes.first)
     chosen = _weights(run, settings)
     if settings.keep == "best" and processes.first:
         chosen.load_state_dict(run.extra["kept"])
     return cast(ModuleT, chosen.eval().requires_grad_(False)), run.extra["curve"]
+
+
+def _advance_to_the_end(
+    run: ResumableTraining,
+    settings: ClassifierSettings,
+    recent: list[Tensor],
+    advance: Callable[[], Tensor],
+    look: Callable[[], None],
+    checkpoint: Path | None,
+    on_step: Callable[[int], None] | None,
+    first: bool,
+) -> None:
+    """All steps that are left, with looks at the validation images and checkpoints by the first process; Ctrl-C waits for a step's end."""
+    losses: list[Tensor] = []
+    between_steps = True
+    with Stoppable() as stop:
+        try:
+            while run.step < settings.steps:
+                between_steps = False
+                loss = advance()
+                losses.append(loss)
+                recent.append(loss)
+                last = run.step == settings.steps
+                due = run.step % settings.checkpoint_every == 0 and not last
+                looks = run.step % settings.validate_every == 0 or last
+                if looks or due or run.step % CHECK_LOSSES_EVERY == 0:
+                    check_losses(losses, run.step)
+                if looks and first:
+                    look()
+                if due and checkpoint is not None and first:
+                    _save(run, recent, checkpoint)
+                between_steps = True
+                if on_step is not None:
+                    on_step(run.step)
+                stop.check()
+        except KeyboardInterrupt:
+            # within a step weights or buffers have moved already: then the last checkpoint holds
+            if checkpoint is not None and first and between_steps and run.step < settings.steps:
+                check_losses(losses, run.step)
+                _save(run, recent, checkpoint)
+            raise
 
 
 def _step(
@@ -290,7 +325,7 @@ def _parts(real: Images, synthetic: Images | None, settings: ClassifierSettings,
         checked = part is None or part.file is not None  # ImageFile has looked at its labels, piece by piece
         if part is not None and not checked and not (len(part) and 0 <= int(part.y.min()) <= int(part.y.max()) < classes):
             raise ValueError(f"{name} images: {len(part)} with labels outside 0..{classes - 1}, or none at all: check the data")
-    generated = round(settings.generated_fraction * settings.batch_size) if synthetic is not None else 0
+    generated = settings.synthetic_in_batch if synthetic is not None else 0
     parts = [(real, settings.batch_size - generated)] + ([(synthetic, generated)] if synthetic is not None else [])
     return [(part, count) for part, count in parts if count]
 
@@ -307,6 +342,11 @@ def _optimiser(classifier: nn.Module, settings: ClassifierSettings) -> torch.opt
     return torch.optim.SGD(
         classifier.parameters(), settings.learning_rate, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay
     )
+
+
+def _save(run: ResumableTraining, recent: list[Tensor], checkpoint: Path) -> None:
+    run.extra["recent"] = recent
+    run.save(checkpoint)
 
 
 def _weights(run: ResumableTraining, settings: ClassifierSettings) -> nn.Module:

@@ -37,7 +37,7 @@ def make_classifier(
     network: "linear"; "small-cnn" (three convolutions, or "small-cnn-W" with W channels); "preact-resnet-18" (He et al. 2016);
     "wrn-D-K", a wide residual network of depth D and width K with SiLU activations (Zagoruyko, Komodakis 2016; Gowal et al. 2020).
     shape: (C, H, W). mean, std: per channel, of images in [0, 1].
-    Raises ValueError for a network of another name.
+    Raises ValueError for a network of another name, and for images too small to be halved as often as it halves them.
     """
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
@@ -63,6 +63,10 @@ def make_classifier(
 
 def _small_cnn(channels: int, height: int, width: int, w: int) -> tuple[nn.Module, int]:
     """Two convolutions, pooling, one more, pooling, a hidden layer of 128."""
+    if min(height, width) < 4:
+        raise ValueError(
+            f"images of {width}x{height} cannot be halved twice, as small-cnn does: use larger ones, or network linear"
+        )
     body = nn.Sequential(
         nn.Conv2d(channels, w, 3, padding=1),
         nn.ReLU(),

@@ -5,18 +5,48 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from command_line.output import UserError
+from contrastive_dp.files import not_the_file
 
 LARGEST_MEMBER = 64 * 2**20
 """Bytes of the largest member that is read: more is no small image."""
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".bmp", ".dib"),
+    *(".webp", ".tif", ".tiff", ".gif", ".tga", ".avif"),
+)
+UNREAD_SUFFIXES = (
+    *(
+        ".heic",
+        ".heif",
+        ".svg",
+        ".svgz",
+        ".eps",
+        ".pdf",
+        ".psd",
+        ".xcf",
+        ".dng",
+        ".raw",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".orf",
+        ".rw2",
+    ),
+    *(".exr", ".hdr", ".jxl", ".npy", ".npz", ".mat", ".dcm", ".mp4", ".mov", ".avi"),
+)
+"""Kinds of files that hold images and are not read: to leave them out would be to lose images."""
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -36,6 +66,41 @@ class Entry:
     name: str
     content: bytes
     source: str
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is one that file managers, notebooks and systems put there, not a person."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P4", b"P5", b"P6")
+"""How files of common kinds of images begin."""
+
+
+@dataclass
+class Rest:
+    """What else a folder or archive holds, by name. hidden: files and folders whose names begin with a dot, or that systems add. others:
+    files that are no images. unread: images of kinds, or under names, that are not read. replaced: members of an archive that a later one
+    of the same name replaces. folders: all folders, empty ones too."""
+
+    hidden: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+
+    def sorted_out(self, name: str, start: Callable[[], bytes]) -> bool:
+        """Whether a file is none that is read; then it is noted here. start(): its first bytes."""
+        if any(map(is_hidden, name.split("/"))):
+            self.hidden.append(name)
+        elif name.lower().endswith(UNREAD_SUFFIXES):
+            self.unread.append(name)
+        elif not name.lower().endswith((*IMAGE_SUFFIXES, ".csv")):
+            (self.unread if start().startswith(IMAGE_STARTS) else self.others).append(name)
+        else:
+            return False
+        return True
 
 
 def fetched(dataset: str, data_dir: Path | None, url: str, files: dict[str, str]) -> list[Path]:
@@ -72,57 +137,108 @@ def _download(url: str, checksum: str, folder: Path, name: str) -> Path:
         raise UserError(f"cannot download {url} ({reason}); get it by other means and give its folder with --data-dir") from None
 
 
-def folder_entries(folder: Path) -> Iterator[Entry]:
-    """Images in a folder, in the order of their names."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-            yield Entry(path.relative_to(folder).as_posix(), path.read_bytes(), str(folder))
+def folder_entries(folder: Path, rest: Rest) -> list[Entry]:
+    """Images and csv files in a folder, links to files and folders followed, in the order of their names; the others go to `rest`.
+
+    Raises UserError for a link that leads nowhere or back to a folder that it lies in, and for what cannot be read.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions, or remove it")
+
+    found = []
+    above: dict[str, tuple[Path, ...]] = {
+        str(folder): (folder.resolve(),)
+    }  # where each folder really lies, and those that it lies in
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        here = Path(place)
+        for name in list(folders):
+            path = here / name
+            if is_hidden(name):
+                rest.hidden.append(path.relative_to(folder).as_posix())
+                folders.remove(name)
+                continue
+            if path.resolve() in above[place]:
+                raise UserError(f"{path}: is a link to a folder that it lies in; remove it")
+            above[str(path)] = (*above[place], path.resolve())
+            rest.folders.add(path.relative_to(folder).as_posix())
+        for name in files:
+            path = here / name
+            if path.is_symlink() and not path.exists():
+                raise UserError(f"{path}: is a link that leads nowhere; mend or remove it")
+            try:
+                if not path.is_file() or rest.sorted_out(path.relative_to(folder).as_posix(), partial(_start_of, path)):
+                    continue
+                found.append(Entry(path.relative_to(folder).as_posix(), path.read_bytes(), str(folder)))
+            except OSError as error:
+                unreadable(error)
+    return sorted(found, key=lambda entry: entry.name)
 
 
-def archive_entries(path: Path) -> list[Entry]:
-    """Images and csv files in a tar (plain, gz, bz2, xz) or zip, in the order of their names.
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(8)
+
+
+def archive_entries(path: Path, rest: Rest | None = None) -> list[Entry]:
+    """Images and csv files in a tar (plain, gz, bz2, xz) or zip, in the order of their names; what else there is goes to `rest`.
 
     Raises UserError for a missing, truncated or damaged archive, and for one with a member that points outside (an absolute path, "..",
     a link): such an archive was made to harm, and nothing of it is used.
     """
     if not path.is_file():
         raise UserError(f"--data-dir {path}: no such file or folder; check the path")
+    if (problem := not_the_file(path)) is not None:
+        raise UserError(f"--data-dir {path}: {problem}")
+    rest = Rest() if rest is None else rest
     try:
-        entries = list(_zip_entries(path) if zipfile.is_zipfile(path) else _tar_entries(path))
+        entries = list(_zip_entries(path, rest) if zipfile.is_zipfile(path) else _tar_entries(path, rest))
     except DAMAGE as error:
-        raise UserError(
-            f"{path}: truncated, damaged or no tar or zip archive ({error or type(error).__name__}); get it again"
-        ) from None
-    return sorted(entries, key=lambda entry: entry.name)
+        reason = (
+            " ".join(str(error).split(":\n")[0].split())[:120] or type(error).__name__
+        )  # not why it is of none of five kinds of tar
+        raise UserError(f"{path}: truncated, damaged or no tar or zip archive ({reason}); get it again") from None
+    last = {entry.name: entry for entry in entries}  # as unpacking leaves it
+    rest.replaced += [name for name, times in Counter(entry.name for entry in entries).items() if times > 1]
+    return sorted(last.values(), key=lambda entry: entry.name)
 
 
-def _tar_entries(path: Path) -> Iterator[Entry]:
+def _tar_entries(path: Path, rest: Rest) -> Iterator[Entry]:
     with tarfile.open(path) as archive:
         for member in archive:
             _check_member(path, member.name, member.size, link=member.islnk() or member.issym())
-            stream = archive.extractfile(member) if member.isfile() and _is_wanted(member.name) else None
-            if stream is not None:
-                content = stream.read()
-                if len(content) != member.size:
-                    raise EOFError(f"{member.name} is cut short")
-                yield Entry(member.name.removeprefix("./"), content, str(path))
+            name = PurePosixPath(member.name).as_posix()  # without steps that lead nowhere
+            if member.isdir() and name not in ("", "."):
+                rest.folders.add(name)
+            stream = archive.extractfile(member) if member.isfile() else None
+            if stream is None or rest.sorted_out(name, partial(_peek, stream)):
+                continue
+            content = stream.read()
+            if len(content) != member.size:
+                raise EOFError(f"{member.name} is cut short")
+            yield Entry(name, content, str(path))
         while archive.fileobj is not None and archive.fileobj.read(
             2**20
         ):  # to the end, where a compressed file shows that it is whole
             pass
 
 
-def _zip_entries(path: Path) -> Iterator[Entry]:
+def _zip_entries(path: Path, rest: Rest) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             _check_member(path, info.filename, info.file_size, link=(info.external_attr >> 28) == 0xA)
-            if _is_wanted(info.filename):
-                yield Entry(info.filename, archive.read(info), str(path))
+            name = PurePosixPath(info.filename.replace("\\", "/")).as_posix()
+            if info.is_dir():
+                rest.folders.add(name)
+            elif not rest.sorted_out(name, lambda info=info: archive.open(info).read(8)):  # type: ignore[misc]
+                yield Entry(name, archive.read(info), str(path))
 
 
-def _is_wanted(name: str) -> bool:
-    hidden = name.rsplit("/", 1)[-1].startswith("._") or "__MACOSX" in name  # what macOS adds to a zip
-    return name.lower().endswith((*IMAGE_SUFFIXES, ".csv")) and not hidden
+def _peek(stream: IO[bytes]) -> bytes:
+    """The first bytes; the stream stays at its beginning."""
+    start = stream.read(8)
+    stream.seek(0)
+    return start
 
 
 def _check_member(path: Path, name: str, size: int, link: bool) -> None:
@@ -131,7 +247,7 @@ def _check_member(path: Path, name: str, size: int, link: bool) -> None:
         raise UserError(f"{path}: member {name!r} points outside the archive; do not use it")
     if link:
         raise UserError(f"{path}: member {name!r} is a link; give an archive of plain files")
-    if size > LARGEST_MEMBER and _is_wanted(name):
+    if size > LARGEST_MEMBER and name.lower().endswith((*IMAGE_SUFFIXES, ".csv")):
         raise UserError(f"{path}: member {name!r} has {size} bytes, more than {LARGEST_MEMBER}; it is no small image")
 
 

@@ -209,7 +209,8 @@ class Probe:
 def sampler_network(diffusion: DiffusionSettings, shape: Shape, classes: int, device: torch.device, compiled: str) -> nn.Module:
     """A noise prediction with fresh weights, or the one that is to be loaded."""
     if diffusion.load is not None:
-        network, _, _ = read_diffusion(diffusion, None, classes, shape)
+        labels = diffusion.class_labels or tuple(range(classes))  # the time is the same whichever they are
+        network: Any = read_diffusion(replace(diffusion, class_labels=labels), None, classes, shape)[0]
     else:
         network = make_noise_prediction(diffusion, classes, shape, 0)
     return prepared_unet(network.to(device).eval().requires_grad_(False), compiled)

@@ -14,8 +14,9 @@ import torch
 
 from command_line.output import text_table
 from image_experiments.adversarial import ClassifierSettings
+from image_experiments.beforehand import Facts
 from image_experiments.calibration import Probe, Shape
-from image_experiments.datasets import is_a_copy, read_dataset
+from image_experiments.datasets import CLASSES, ImageData, is_a_copy, read_dataset
 from image_experiments.diffusion import DiffusionSettings, make_unet
 from image_experiments.generation import GenerationSettings
 from image_experiments.methods import Method
@@ -53,7 +54,8 @@ class Data:
 @dataclass
 class Rates:
     """Measured seconds. classifier: of a training step by settings; diffusion: alike; sampling: {method: (an image, an image and step)};
-    attack: an image and step of PGD; autoattack: {part: an image}; imports: loading all packages in a fresh process; peak: bytes."""
+    attack: an image and step of PGD; autoattack: {part: an image}; imports: loading all packages in a fresh process; peak: bytes;
+    share: of the time that this process had a processor while it measured, 1 where nothing else wanted it."""
 
     classifier: dict[str, Choice] = field(default_factory=dict)
     diffusion: Choice | None = None
@@ -62,23 +64,36 @@ class Rates:
     autoattack: dict[str, float] = field(default_factory=dict)
     imports: float = 0.0
     peak: int = 0
+    share: float = 1.0
 
 
-def data_of(settings: Settings) -> Data:
-    """Sizes of the data set; read where they are not known."""
+def facts_without_reading(settings: Settings) -> Facts | None:
+    """What the checks need of a data set whose sizes are known; None for others."""
     if settings.dataset in KNOWN and not is_a_copy(settings.data_dir):
         shape, classes, pool, test = KNOWN[settings.dataset]
         if settings.image_size:
             shape = (shape[0], settings.image_size, settings.image_size)
-        if settings.classes:
-            pool, test = (n * len(settings.classes) // classes for n in (pool, test))
-            classes = len(settings.classes)
-    else:
-        found = read_dataset(settings.dataset, settings.data_dir, settings.image_size, settings.group_pattern, settings.classes)
-        _, height, width, channels = found.images.shape
-        shape, classes, pool, test = (channels, height, width), len(found.classes), len(found.labels), len(found.test_labels)
-    train = settings.train or max(pool - settings.validation, 1)
-    return Data(shape, classes, train, settings.validation, settings.test or test)
+        names = tuple(name for name in CLASSES[settings.dataset] if not settings.classes or name in settings.classes)
+        return Facts(shape, names, pool * len(names) // classes, test * len(names) // classes)
+    return None
+
+
+def known_facts(settings: Settings) -> tuple[ImageData | None, Facts]:
+    """The data, read where their sizes are not known without, and what the checks need of them."""
+    facts = facts_without_reading(settings)
+    if facts is not None:
+        return None, facts
+    found = read_dataset(settings.dataset, settings.data_dir, settings.image_size, settings.group_pattern, settings.classes)
+    _, height, width, channels = found.images.shape
+    return found, Facts((channels, height, width), found.classes, len(found.labels), len(found.test_labels))
+
+
+def data_of(settings: Settings, facts: Facts | None = None) -> Data:
+    """Sizes of the data set; what known_facts says is asked for where it is not given."""
+    if facts is None:
+        _, facts = known_facts(settings)
+    train = settings.train or max(facts.pool - settings.validation, 1)
+    return Data(facts.shape, len(facts.classes), train, settings.validation, settings.test or facts.test)
 
 
 def key(settings: ClassifierSettings) -> str:
@@ -91,6 +106,7 @@ def calibrate(settings: Settings, stages: list[Stage], data: Data, device: str) 
     """Measure everything that these stages do, once, in this process."""
     rates = Rates()
     rates.imports = _import_all()
+    wall, processor = time.perf_counter(), time.process_time()
     probe = Probe(data.shape, data.classes, settings.threat(), torch.device(device), BUDGET)
     for chosen in (
         stage.arguments["settings"] for stage in stages if isinstance(stage.arguments.get("settings"), ClassifierSettings)
@@ -112,6 +128,9 @@ def calibrate(settings: Settings, stages: list[Stage], data: Data, device: str) 
     rates.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device.startswith("cuda"):
         rates.peak = torch.cuda.max_memory_allocated()
+    else:
+        spent = (time.perf_counter() - wall) * torch.get_num_threads()
+        rates.share = min((time.process_time() - processor) / spent, 1.0) if stages else 1.0
     return rates
 
 
@@ -160,6 +179,7 @@ def mean_of(measured: list[Rates]) -> Rates:
         {name: mean([rates.autoattack[name] for rates in measured]) for name in first.autoattack},
         mean([rates.imports for rates in measured]),
         sum(rates.peak for rates in measured),
+        mean([rates.share for rates in measured]),
     )
 
 
@@ -301,15 +321,26 @@ def estimate(settings: Settings, stages: list[Stage], measured: list[Rates], dat
         f"      (if {ROBUST:.0%} of the test images withstand AutoAttack, which is done sooner with those that fall: {shown(soonest)}"
         " if all do)"
     )
+    busy = rates.share < BUSY
+    within = f"{shown(end * rates.share)} to {shown(end)}" if busy else shown(end)
     lines = [
         text_table(("stage", "number", "each", "in all", "share"), rows),
-        f"time: {shown(end)} on {workers} processes, of which {rows[0][0]} takes the largest share, {rows[0][4]}",
+        f"time: {within} on {workers} processes, of which {rows[0][0]} takes the largest share, {rows[0][4]}",
+        *([BUSY_LINE.format(rates.share)] if busy else []),
         *([sooner] if attacked else []),
         f"memory: {shown_bytes(rates.peak)}; disk: {shown_bytes(disk_bytes(stages, settings, data))}",
         f"images: {images:,.0f} generated; diffusion network: {forward:.3g} evaluations in sampling, {backward:.3g} in training",
         f"(measured in {waited:.0f} s on random images)",
     ]
     return "\n".join(lines)
+
+
+BUSY = 0.85
+"""Share of a processor below which other programs must have had the rest."""
+BUSY_LINE = (
+    "      (this machine is busy: while it was measured, the measurement had a processor for {:.0%} of the time. The first is on an idle "
+    "machine, the second as busy as now)"
+)
 
 
 def shown(seconds: float) -> str:

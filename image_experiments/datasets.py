@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from command_line.output import UserError, did_you_mean
-from image_experiments.archives import Entry, archive_entries, fetched, folder_entries, read_gzip, read_tar_member
+from image_experiments.archives import Rest, archive_entries, fetched, folder_entries, read_gzip, read_tar_member
 from image_experiments.balance import balanced_choice
-from image_experiments.decoding import decode_all
+from image_experiments.decoding import Met, decode_all
+from image_experiments.layout import arranged
 
 Dataset = Literal["digits", "cifar10", "gtsrb", "mnist", "mnist-t10k", "images"]
 Array = np.ndarray[Any, Any]
@@ -45,15 +46,22 @@ GTSRB_FILES = (
         "GTSRB_Final_Test_GT.zip": "md5:fe31e9c9270bbcd7b84b7f21a9d9d9e5",
     },
 )
+OTHER_FORMS = {
+    "cifar-10-python.tar.gz": "cifar-10-binary.tar.gz",
+    "cifar-10-matlab.tar.gz": "cifar-10-binary.tar.gz",
+    "cifar-10-batches-py": "cifar-10-binary.tar.gz",
+}
+"""Official files in forms that are not read (pickles run code), and those to take instead."""
 OFFICIAL = {*CIFAR10_ARCHIVE[1], *GTSRB_FILES[1]}
 DIGITS_TEST = 1197  # of scikit-learn's 1797 digits; the other 600 are for training and validation
-TRACK_AND_FRAME = r"(\d+)_\d+"  # GTSRB: frames of one track are near-identical photographs of one sign
+TRACK_AND_FRAME = r"(\d{5})_\d{5}"  # GTSRB: frames of one track are near-identical photographs of one sign
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
     """images: uint8 (n, H, W, C), labels: int64 (n,), of the training pool and of the test set; groups: int64 (n,), training images of
-    one group (frames of a video) never part; classes: their names; source: what was read, with its checksum."""
+    one group (frames of a video, exact copies) never part; classes: their names; source: what was read, with its checksum; notes: lines
+    that say what was left out or put together; doubts: lines that say what may spoil an experiment."""
 
     images: Array
     labels: Array
@@ -62,6 +70,8 @@ class ImageData:
     test_labels: Array
     classes: tuple[str, ...]
     source: str
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def checksum(self) -> str:
         """SHA-256 of all images and labels."""
@@ -102,7 +112,88 @@ def read_dataset(
     name (none: all). Raises UserError for whatever cannot be read.
     """
     data = _read(name, data_dir, image_size, group_pattern)
-    return only(data, classes) if classes else data
+    data = only(data, classes) if classes else data
+    for part, images in (("training", data.images), ("test", data.test_images)):
+        check_range(images, f"{data.source}: {part} images")
+    return with_copies_together(data)
+
+
+def check_range(images: Array, what: str) -> None:
+    """UserError where uint8 images cannot be on the scale 0..255: all of one value, or so dark that they were cast from another scale."""
+    distinct = np.flatnonzero(np.bincount(images.reshape(-1)[:: max(1, images.size // 10**7)], minlength=256))
+    if len(distinct) == 1:
+        raise UserError(f"{what} hold the value {distinct[0]} alone: nothing can be seen in them; make the file again")
+    if distinct[-1] <= DARKEST or (1 in distinct and set(distinct.tolist()) <= {0, 1, 255}):
+        kind = "floats of [-1, 1] or [0, 1] cast to whole numbers" if distinct[-1] in (1, 255) else "another scale than 0..255"
+        values = ", ".join(map(str, distinct[:5].tolist())) + (", ..." if len(distinct) > 5 else "")
+        raise UserError(
+            f"{what} hold the values {values} alone, which looks like {kind}; scale them to 0..255 before saving as uint8"
+        )
+
+
+DARKEST = 16
+"""No set of images on the scale 0..255 stays below this: scikit-learn's digits, for one, have 0..16 before they are scaled."""
+
+
+def with_copies_together(data: ImageData) -> ImageData:
+    """The data with exact copies among the training images in one group, and lines that say how many there are and where."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    train, test = ([hashlib.sha256(image.tobytes()).digest() for image in part] for part in (data.images, data.test_images))
+    number = {content: i for i, content in enumerate(dict.fromkeys(train))}
+    same = np.array([number[content] for content in train])
+    notes, doubts = list(data.notes), list(data.doubts)
+    groups = np.unique(data.groups, return_inverse=True)[1]
+    if len(number) < len(train):
+        size = groups.max() + 1 + len(number)  # nodes: groups, then contents; each image joins its group to its content
+        graph = coo_matrix((np.ones(len(train)), (groups, groups.max() + 1 + same)), shape=(size, size))
+        groups = np.unique(connected_components(graph, directed=False)[1][groups], return_inverse=True)[1]
+        notes.append(f"copies: {len(train) - len(number)} training images are exact copies of others; copies stay together")
+    labelled = {content: set[int]() for content in number}
+    for content, label in zip(train, data.labels.tolist(), strict=True):
+        labelled[content].add(label)
+    torn = sum(len(labelled[content]) > 1 for content in train)
+    if torn:
+        doubts.append(f"{torn} training images have exact copies in another class: one of the labels is wrong")
+    untested = [
+        name
+        for name, count in zip(data.classes, np.bincount(data.test_labels, minlength=len(data.classes)), strict=True)
+        if not count
+    ]
+    if untested:
+        doubts.append(f"no test images of {', '.join(untested[:5])}{f' and {len(untested) - 5} more' if len(untested) > 5 else ''}")
+    seen = sum(content in number for content in test)
+    if seen:
+        doubts.append(
+            f"{seen} of {len(test)} test images are exact copies of training images: accuracy on them says nothing of new images"
+        )
+    return replace(data, groups=groups, notes=tuple(notes), doubts=tuple(doubts))
+
+
+def described(data: ImageData) -> list[str]:
+    """What was read, a line each: images and their shape, classes, groups, what was left out or put together."""
+    height, width, channels = data.images.shape[1:]
+    counts = [np.bincount(labels, minlength=len(data.classes)) for labels in (data.labels, data.test_labels)]
+    each = [f"{name} {train}+{test}" for name, train, test in zip(data.classes, *counts, strict=True)]
+    shown = ", ".join(each[:SHOWN]) + (f", and {len(each) - SHOWN} more" if len(each) > SHOWN else "")
+    groups = len(np.unique(data.groups))
+    together = (
+        "each on its own"
+        if groups == len(data.groups)
+        else f"{groups} groups that never part, the largest of {np.bincount(data.groups).max()}"
+    )
+    return [
+        f"read {data.source}: {len(data.labels)} training and {len(data.test_labels)} test images, {width}x{height}, "
+        f"{'grey' if channels == 1 else 'colour'}",
+        f"{len(data.classes)} classes, training+test: {shown}",
+        f"training images: {together}",
+        *data.notes,
+    ]
+
+
+SHOWN = 50
+"""Classes that are listed by name."""
 
 
 def only(data: ImageData, classes: Sequence[str]) -> ImageData:
@@ -118,6 +209,8 @@ def only(data: ImageData, classes: Sequence[str]) -> ImageData:
         np.searchsorted(kept, data.test_labels[test]),
         tuple(data.classes[i] for i in kept),
         f"{data.source}, {len(kept)} of its {len(data.classes)} classes",
+        data.notes,
+        data.doubts,
     )
 
 
@@ -166,11 +259,27 @@ def read_digits() -> ImageData:
     )
 
 
+def check_official(name: str, data_dir: Path | None) -> None:
+    """UserError where a folder or file is not what holds the official files of a data set, as far as names tell."""
+    if data_dir is None or name == "digits":
+        return
+    for other, instead in OTHER_FORMS.items():
+        if name == "cifar10" and (data_dir.name == other or ((data_dir / other).exists() and not (data_dir / instead).exists())):
+            raise UserError(
+                f"--data-dir {data_dir}: {other} holds Python objects, which are never loaded; give {instead} of the same page"
+            )
+    wanted = {"cifar10": CIFAR10_ARCHIVE, "gtsrb": GTSRB_FILES}.get(name, MNIST_FILES)[1]
+    missing = [file for file in wanted if (name != "mnist-t10k" or file.startswith("t10k")) and not (data_dir / file).exists()]
+    if data_dir.is_dir() and missing:
+        raise UserError(f"--data-dir {data_dir}: {missing[0]} is missing; put it there, or leave out --data-dir to download it")
+
+
 def read_cifar10(data_dir: Path | None, image_size: int = 0) -> ImageData:
     """CIFAR-10 (Krizhevsky 2009), the binary version: records of a label byte and 3 x 32 x 32 pixels, averaged down to image_size.
 
     Copies that are folders of images are resized by Pillow's bilinear filter instead, as all such folders are.
     """
+    check_official("cifar10", data_dir)
     (archive,) = fetched("cifar10", data_dir, *CIFAR10_ARCHIVE)
     parts = []
     for member in [*[f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin"]:
@@ -256,7 +365,7 @@ def read_gtsrb(data_dir: Path | None, image_size: int) -> ImageData:
 
 def is_a_copy(path: Path | None) -> bool:
     """Whether this is a folder with train/CLASS/*, or an archive, rather than an official file, by its name, or a folder of them."""
-    if path is None or path.name in OFFICIAL:
+    if path is None or path.name in OFFICIAL or path.name in OTHER_FORMS:
         return False
     return path.is_file() or (path / "train").is_dir()
 
@@ -265,30 +374,27 @@ def read_images(path: Path, image_size: int, group_pattern: str | None) -> Image
     """A folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one; classes are numbered in the order of their names.
 
     group_pattern: regular expression matched to the stem of a training file's name; images of one class with equal first group belong
-    together, and are never divided between training and validation. None: TRACK_FRAME is recognised where every name has that form.
+    together, and are never divided between training and validation. None: GTSRB's names, TRACK_FRAME of five digits each, are recognised
+    where every name has that form.
     """
-    entries = folder_entries(path) if path.is_dir() else archive_entries(path)
-    parts: dict[str, list[tuple[str, Entry]]] = {"train": [], "test": []}
-    for entry in entries:
-        steps = entry.name.split("/")
-        for part, found in parts.items():
-            if len(steps) >= 3 and steps[-3] == part:
-                found.append((steps[-2], entry))
-    for part, found in parts.items():
-        if not found:
-            raise UserError(
-                f"{path}: no images in {part}/CLASS/; give a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one"
-            )
+    rest = Rest()
+    entries = folder_entries(path, rest) if path.is_dir() else archive_entries(path, rest)
+    parts, notes = arranged(entries, rest, path)
     classes = tuple(sorted({name for name, _ in parts["train"]}, key=lambda name: (natural(name), name)))
     strangers = sorted({name for name, _ in parts["test"]} - set(classes))
     if strangers:
         raise UserError(f"{path}: test class {strangers[0]!r} has no training images; add some or remove it")
     number = {name: i for i, name in enumerate(classes)}
     labels = {part: np.array([number[name] for name, _ in found], dtype=np.int64) for part, found in parts.items()}
-    sizes: dict[tuple[int, ...], str] = {}
-    images = {part: decode_all([entry for _, entry in found], image_size, sizes) for part, found in parts.items()}
+    met = Met()
+    images = {part: decode_all([entry for _, entry in found], image_size, met) for part, found in parts.items()}
     groups = group_numbers([(name, entry.name) for name, entry in parts["train"]], group_pattern)
-    return ImageData(images["train"], labels["train"], groups, images["test"], labels["test"], classes, str(path))
+    if group_pattern is None and len(set(groups.tolist())) < len(groups):
+        notes.append(
+            "groups: names have GTSRB's form TRACK_FRAME, so images of one track stay together; --group-pattern '' parts them"
+        )
+    notes += met.lines()
+    return ImageData(images["train"], labels["train"], groups, images["test"], labels["test"], classes, str(path), tuple(notes))
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

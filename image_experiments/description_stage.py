@@ -6,7 +6,7 @@ from torch import nn
 
 from contrastive_dp import ClassifierFeatures
 from image_experiments.adversarial import Images
-from image_experiments.features import DescriptionSettings, class_snr_and_alignment, describe_images, flat_pixels
+from image_experiments.features import DescriptionSettings, class_snr, describe_images, flat_pixels, nearest_real
 from image_experiments.real_images import RealImages
 from image_experiments.selection import pseudo_labels, unit_features
 
@@ -22,21 +22,21 @@ def describe_synthetic(
     made = synthetic.some(settings.images)
     parts = {
         "train": real.train.some(settings.images),
-        "validation": real.validation.some(settings.images),
         # no more than synthetic ones, as a Frechet distance depends on how many are compared
         "test": real.test.some(len(made) if split == "test" else 0),
         "synthetic": made,
     }
-    pixels = {name: flat_pixels(part.x) for name, part in parts.items()}
+    device = next(judge.parameters()).device
+    nearest = nearest_real(flat_pixels(made.x), flat_pixels(real.train.x), flat_pixels(real.validation.x), device)  # all of them
+    pixels = {name: flat_pixels(parts[name].x).astype("float64") for name in ("train", "test", "synthetic")}
     labels = {name: part.y.numpy() for name, part in parts.items()}
     embedded = {"pixels": pixels}
     for kind, classifier in (("judge", judge), ("encoder", encoder)):
         embed = ClassifierFeatures(classifier)
-        used = parts if kind == settings.features else ("train", "synthetic")  # class SNR alone
+        used = parts if kind == settings.features else ("synthetic",)  # class SNR alone
         embedded[kind] = {name: unit_features(embed, parts[name].x).double().numpy() for name in used if len(parts[name])}
-    features = pixels | embedded[settings.features]  # without validation images there are no features of theirs
+    features = pixels | embedded[settings.features]
     judged = {name: pseudo_labels(judge, parts[name].x).numpy() for name in ("test", "synthetic") if len(parts[name])}
-    return describe_images(features, labels, pixels, judged, settings.neighbours) | {
-        f"class_snr_{kind}": class_snr_and_alignment(of["train"], labels["train"], of["synthetic"], labels["synthetic"])[0]
-        for kind, of in embedded.items()
+    return describe_images(features, labels, nearest, judged, settings.neighbours) | {
+        f"class_snr_crossfit_{kind}": class_snr(of["synthetic"], labels["synthetic"])[0] for kind, of in embedded.items()
     }

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from command_line.values import number as parsed_number
 from contrastive_dp.files import read_checkpoint, write_checkpoint
 from contrastive_dp.randomness import mixed_seed
 from image_experiments.attacks import Threat, strongest
@@ -44,7 +45,7 @@ class EvaluationSettings:
     batch_size: int = 250
     """Images attacked together; also what an interruption can cost."""
     threats: tuple[str, ...] = ()
-    """Further threats, for example linf:0.1 l2:0.5, attacked by PGD and AutoAttack too."""
+    """Further threats, for example linf:8/255 l2:0.5, attacked by PGD and AutoAttack too."""
 
     def __post_init__(self) -> None:
         for name, least in (("pgd_steps", 1), ("pgd_restarts", 1), ("batch_size", 1)):
@@ -60,11 +61,11 @@ class EvaluationSettings:
         for text in self.threats:
             norm, _, eps = text.partition(":")
             try:
-                found.append(Threat(norm, float(eps)))  # type: ignore[arg-type]
+                found.append(Threat(norm, parsed_number(eps)))  # type: ignore[arg-type]
                 if found[-1].eps == 0:
                     raise ValueError
             except ValueError:
-                raise ValueError(f"threats={text}: write NORM:EPS, for example linf:0.1 or l2:0.5") from None
+                raise ValueError(f"threats={text}: write NORM:EPS, for example linf:8/255 or l2:0.5") from None
         return found
 
 

@@ -119,6 +119,14 @@ class ImageFile:
             self.forget()
         return min(lowest), max(highest)
 
+    def class_counts(self, classes: int) -> Array:
+        """Images of each class."""
+        found = np.zeros(classes, dtype=np.int64)
+        for first in range(0, len(self.labels), 100 * PIECE):
+            found += np.bincount(self.labels[first : first + 100 * PIECE], minlength=classes)
+            self.forget()
+        return found
+
     def pieces(self, chosen: Array | None = None, labels: Array | None = None) -> Iterator[tuple[Array, Array]]:
         """Images and labels, all or those at the places `chosen`, some at a time. labels: of the chosen, in place of the file's own."""
         count = len(self) if chosen is None else len(chosen)
@@ -172,6 +180,21 @@ def check_content(path: Path) -> None:
         bad = str(error)
     if bad is not None:
         raise UserError(f"{path}: damaged ({bad}); make it again")
+
+
+def check_given(path: Path, classes: int, shape: tuple[int, int, int], count: int) -> ImageFile:
+    """Someone's file of generated images, of which `count` are wanted. Raises UserError where it does not fit, is damaged, holds too few,
+    or images that are on no scale of 0..255 (some of them are looked at)."""
+    from image_experiments.datasets import check_range
+
+    given = ImageFile(path, classes, shape)
+    if count > len(given):
+        raise UserError(f"--synthetic {count}: {path} holds {len(given)} images; use at most that many")
+    check_content(path)
+    some = np.unique(np.linspace(0, len(given) - 1, min(len(given), PIECE)).astype(np.int64))
+    check_range(given.rows(some)[0], f"{path}: images")
+    given.forget()
+    return given
 
 
 def _mapped(memory: mmap.mmap, stream: IO[bytes], info: zipfile.ZipInfo) -> Array:

@@ -167,7 +167,7 @@ def sample_batch(
     elif settings.solver == "ddpm":
         x = ddpm_sample(predict, x_T, schedule, settings.steps, y, guidance, noise, clip=1.0)
     else:
-        x = diffusers_sample(predict, make_solver(settings.solver, schedule), x_T, settings.steps, y, guidance)
+        x = diffusers_sample(predict, make_solver(settings.solver, schedule), x_T, settings.steps, y, guidance, clip=1.0)
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contrastive_dp.files import read_checkpoint, read_safetensors, write_safetensors
-from image_experiments.architectures import Normalised, make_classifier
+from contrastive_dp.files import (
+    bare_names,
+    is_safetensors,
+    load_strictly,
+    not_the_file,
+    read_checkpoint,
+    read_safetensors,
+    write_safetensors,
+)
+from image_experiments.architectures import NETWORKS, Normalised, make_classifier
 
 
 def save_classifier(path: Path, classifier: Normalised, network: str, shape: tuple[int, int, int]) -> Path:
@@ -24,11 +32,15 @@ def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], netwo
     """Read a classifier, frozen and in evaluation mode; every key must match.
 
     path: a file of `save_classifier`, which says its network; or the weights of `network` as .safetensors or .pt (read without unpickling
-    code), keys bare, prefixed by "module." or "module.0.", or wrapped in "model_state_dict" or "state_dict". Weights without mean and std
-    take images as they are, in [0, 1].
+    code), by bare names or with what DataParallel, torch.compile and averaging put before them, in a dictionary of their own or within
+    one of WRAPPERS. Weights without mean and std take images as they are, in [0, 1].
     Raises FileNotFoundError, or ValueError for another architecture, other classes or image shape, or a damaged file.
     """
-    tensors, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (_read_weights(path), {})
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; check the path")
+    safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever it is called
+    tensors, metadata = read_safetensors(path) if safe else (_read_weights(path), {})
+    tensors = bare_names(tensors)
     if "classifier" in metadata:
         try:
             about: dict[str, Any] = json.loads(metadata["classifier"])
@@ -46,10 +58,11 @@ def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], netwo
     if "mean" not in tensors and "std" not in tensors:
         tensors = {**tensors, "mean": classifier.mean, "std": classifier.std}
     try:
-        classifier.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path} does not hold the weights of {network} ({reason}): name the network it was made with") from None
+        load_strictly(classifier, tensors)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not hold the weights of {network} ({error}): {_remedy(tensors, classifier, network)}"
+        ) from None
     odd = next((name for name, tensor in classifier.state_dict().items() if not torch.isfinite(tensor).all()), None)
     if odd is not None:
         raise ValueError(f"{path} holds NaN or infinity in {odd}: its training failed; give another file")
@@ -58,21 +71,53 @@ def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], netwo
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Named tensors of a torch file, wrappers and prefixes removed."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; check the path")
+    if (problem := not_the_file(path)) is not None:
+        raise ValueError(f"{path} {problem}")
     try:
         content: dict[str, Any] = read_checkpoint(path)
     except ValueError:
         raise ValueError(f"{path} holds no plain weights (code is never run): save it as safetensors, or a state_dict") from None
-    for wrapper in ("model_state_dict", "state_dict"):
-        if isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    for prefix in ("module.0.", "module."):
-        if content and all(str(key).startswith(prefix) for key in content):
-            content = {str(key)[len(prefix) :]: value for key, value in content.items()}
-    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+    while (wrapper := next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)) is not None:
+        content = content[wrapper]
+    if not content or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         raise ValueError(f"{path} holds no plain weights by name: save a state_dict")
     return content
+
+
+WRAPPERS = (
+    "model_state_dict",
+    "state_dict",
+    "model",
+    "net",
+    "network",
+    "classifier",
+    "weights",
+    "params",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "params_ema",
+    "ema",
+)
+"""Under which training scripts keep the weights beside the epoch and the optimiser; the first that is there is read."""
+
+
+def _remedy(tensors: dict[str, Tensor], classifier: Normalised, network: str) -> str:
+    """What to do about weights that do not fit: another network's name, a whole file, or nothing but to convert it."""
+    theirs = _shapes(tensors)
+    ours = _shapes(classifier.state_dict())
+    classes, shape = classifier.head.out_features, (classifier.mean.shape[1], 32, 32)
+    for other in NETWORKS:
+        with torch.device("meta"):
+            if _shapes(make_classifier(other, classes, shape, [0.0] * shape[0], [1.0] * shape[0]).state_dict()) == theirs != ours:
+                return f"it is a {other}, name that"
+    if len(theirs.items() & ours.items()) > len(ours) / 2:
+        return "it is incomplete, or a part of it was changed; get the whole file"
+    return "its layers, their shapes or names are those of no network here; convert it"
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items() if name not in ("mean", "std")}
 
 
 def mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:

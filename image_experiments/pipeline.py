@@ -45,6 +45,7 @@ STEPS: dict[Until, tuple[str, ...]] = {
     "diffusion": ("diffusion",),
     "encoder": ("encoder", "judge"),
     "generation": ("strength", "generate", "select", "noise", "read"),
+    "description": ("describe",),
     "training": ("classifier",),
 }
 """Steps at which --until stops, in order: the kinds of their stages, with which the names begin."""
@@ -202,7 +203,7 @@ def read_data(
     classes: tuple[str, ...],
     test: int,
 ) -> dict[str, Any]:
-    from image_experiments.datasets import read_dataset
+    from image_experiments.datasets import described, read_dataset
     from image_experiments.real_images import write_data
 
     data = read_dataset(dataset, data_dir, image_size, group_pattern, classes)
@@ -217,6 +218,8 @@ def read_data(
         "groups": len(set(data.groups.tolist())),
         "test": test or len(data.test_labels),
         "shape": list(data.images.shape[1:]),
+        "read": described(data),
+        "doubts": list(data.doubts),
     }
 
 
@@ -241,12 +244,17 @@ def _timed(run: StageRun, part: str, settings: Any) -> Any:
 
 
 def split_data(run: StageRun, train: int, validation: int, seed: int) -> dict[str, Any]:
+    import numpy as np
+
     from image_experiments.datasets import split
     from image_experiments.real_images import read_data, write_split
 
-    chosen = split(read_data(run.inputs["data"]["images"]), train, validation, seed)
+    data = read_data(run.inputs["data"]["images"])
+    chosen = split(data, train, validation, seed)
     write_split(run.outputs["split"], chosen)
-    return {"train": len(chosen.train), "validation": len(chosen.validation)}
+    used = np.isin(data.groups, data.groups[chosen.validation])
+    # images that share a group with a validation image are in neither part
+    return {"train": len(chosen.train), "validation": len(chosen.validation), "unused": int(used.sum()) - len(chosen.validation)}
 
 
 def train_diffusion(run: StageRun, settings: Any, seed: int) -> dict[str, Any]:
@@ -273,17 +281,19 @@ def train_diffusion(run: StageRun, settings: Any, seed: int) -> dict[str, Any]:
             curve.keep_unfinished()
         raise
     if run.processes.first:
-        save_diffusion(run.outputs["index"].parent, network, settings.noise_schedule())
+        save_diffusion(run.outputs["index"].parent, network, settings.noise_schedule(), real.classes)
         curve.write(run.outputs["curve"])
     return {"parameters": sum(p.numel() for p in network.parameters())}
 
 
 def train_encoder(run: StageRun, settings: Any, threat: Any, seed: int) -> dict[str, Any]:
+    from contrastive_dp.randomness import mixed_seed
     from image_experiments.real_images import read_real
     from image_experiments.training_stage import train_and_save
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
-    return train_and_save(run, real, real.train, None, _timed(run, "encoder", settings), threat, seed)
+    # a seed of its own: with that of the classifiers the network that guides would be the one of method "real" that is judged
+    return train_and_save(run, real, real.train, None, _timed(run, "encoder", settings), threat, mixed_seed(seed, 7))
 
 
 def read_encoder(run: StageRun, file: Path, network: str) -> dict[str, Any]:
@@ -294,7 +304,8 @@ def read_encoder(run: StageRun, file: Path, network: str) -> dict[str, Any]:
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     encoder = load_classifier(file, len(real.classes), real.shape, network)
     save_classifier(run.outputs["weights"], encoder, network, real.shape)
-    return {"last_clean_accuracy": accuracy(encoder, real.validation)} if len(real.validation) else {}
+    tried, which = (real.validation, "validation") if len(real.validation) else (real.train.some(1000), "training")
+    return {"last_clean_accuracy": accuracy(encoder, tried), "tried_on": which}
 
 
 def train_judge(run: StageRun, settings: Any, threat: Any, seed: int) -> dict[str, Any]:
@@ -324,9 +335,10 @@ def train_compared(run: StageRun, settings: Any, threat: Any, seed: int) -> dict
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     synthetic = read_synthetic(run.inputs["synthetic"]["images"], real) if "synthetic" in run.inputs else None
+    in_batch = settings.synthetic_in_batch if synthetic is not None else 0
     return train_and_save(run, real, real.train, synthetic, _timed(run, "classifier", settings), threat, seed) | {
-        "n_real": len(real.train),
-        "n_synthetic": 0 if synthetic is None else len(synthetic),
+        "n_real": len(real.train) if in_batch < settings.batch_size else 0,  # images that no batch holds are not trained on
+        "n_synthetic": len(synthetic) if synthetic is not None and in_batch else 0,
     }
 
 
@@ -338,7 +350,7 @@ def generate(run: StageRun, settings: Any, diffusion: Any, method: Method, count
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     folder = run.inputs["diffusion"]["index"].parent if "diffusion" in run.inputs else None
-    network, schedule, conditional = read_diffusion(diffusion, folder, len(real.classes), real.shape)
+    network, schedule, conditional = read_diffusion(diffusion, folder, real.classes, real.shape)
     if method.automatic:
         chosen = run.results["strength"]
         found = f"{method.text.removesuffix('auto')}{chosen['scale']:g}"
@@ -368,7 +380,7 @@ def find_strength(run: StageRun, settings: Any, diffusion: Any, method: Method, 
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     folder = run.inputs["diffusion"]["index"].parent if "diffusion" in run.inputs else None
-    network, schedule, conditional = read_diffusion(diffusion, folder, len(real.classes), real.shape)
+    network, schedule, conditional = read_diffusion(diffusion, folder, real.classes, real.shape)
     if not conditional:
         raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
     encoder, judge = (
@@ -439,15 +451,12 @@ def read_generated(run: StageRun, file: Path, count: int, seed: int) -> dict[str
     import numpy as np
 
     from image_experiments.balance import balanced_choice
-    from image_experiments.generated import ImageFile, check_content, stream_images
+    from image_experiments.generated import check_given, stream_images
     from image_experiments.real_images import read_real
 
     real = read_real(run.inputs["data"]["images"], run.inputs["split"]["split"])
     channels, height, width = real.shape
-    given = ImageFile(file, len(real.classes), (height, width, channels))
-    check_content(file)
-    if count > len(given):
-        raise UserError(f"--synthetic {count}: {file} holds {len(given)} images; use at most that many")
+    given = check_given(file, len(real.classes), (height, width, channels), count)
     kept = balanced_choice(given.labels, count, np.random.default_rng([seed, 4]))
     stream_images(run.outputs["images"], count, (height, width, channels), given.pieces(kept))
     return {"images": count}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from command_line.output import text_table, write_csv
-from command_line.statistics import mean_interval
+from command_line.statistics import crossed_interval, mean_interval
 from image_experiments.settings import Settings
 from image_experiments.stages import read_stamp
 
 METRICS = ("dataset", "method", "seed", "n_real", "n_synthetic", "clean_accuracy", "robust_accuracy", "attack", "norm", "eps")
 DETAILS = ("method", "seed", "attack", "norm", "eps", "images", "clean_accuracy", "robust_accuracy", "standard_error")
 Row = dict[str, Any]
+Array = np.ndarray[Any, Any]
+Outcomes = Callable[[Row], "Array | None"]
 
 
 def metric_rows(settings: Settings, out: Path, dataset: str) -> list[Row]:
@@ -72,27 +74,71 @@ def warnings_of(settings: Settings, out: Path) -> list[str]:
                     "nothing, so its robust accuracy says little of the images; use more --classifier.steps or a smaller --eps"
                 )
             found += [f"{who}: {text}" for text in results(out, f"evaluate/{method.label}/seed{seed}")["warnings"]]
+    return found + encoders_that_lag(settings, out)
+
+
+LAGS = 0.1
+"""Clean accuracy by which an encoder that was read may lie below the classifiers without a warning."""
+
+
+def encoders_that_lag(settings: Settings, out: Path) -> list[str]:
+    """Warnings about encoders that were read and are far less accurate than what was trained here: they see the images wrongly perhaps."""
+    found = []
+    for seed in range(settings.seed, settings.seed + settings.seeds) if settings.encoder_from is not None else ():
+        if read_stamp(out, f"encoder/seed{seed}") is None:
+            continue
+        right = results(out, f"encoder/seed{seed}")["last_clean_accuracy"]
+        best = max(results(out, f"evaluate/{m.label}/seed{seed}")["rows"][0]["clean_accuracy"] for m in settings.parsed_methods())
+        if right < best - LAGS:
+            found.append(
+                f"encoder, seed {seed}: {right:.3f} right, classifiers trained here {best:.3f}: it may expect images that are normalised, "
+                "not in [0, 1], or have its classes in another order"
+            )
     return found
 
 
-def differences(rows: list[Row], baselines: Iterable[str] = ("real", "unguided")) -> list[Row]:
-    """Method minus baseline, seed by seed (the same test images and, but for the method, the same random numbers), with the mean's 95 %
-    interval over seeds by Student's t; empty with one seed."""
+def differences(
+    rows: list[Row], baselines: Iterable[str] = ("real", "unguided"), outcomes: Outcomes = lambda _row: None
+) -> list[Row]:
+    """Method minus baseline, seed by seed (the same test images and, but for the method, the same random numbers), with 95 % intervals of
+    the mean: low and high for new seeds and these images, low_images and high_images for new seeds and images. nan with one seed.
+
+    outcomes(row): (images,) bool, which of the images withstood; None where seeds have images of their own.
+    """
     found = []
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for attack, norm, eps in dict.fromkeys((row["attack"], row["norm"], row["eps"]) for row in rows):
-        value = {
-            (row["method"], row["seed"]): row["robust_accuracy"]
-            for row in rows
-            if (row["attack"], row["norm"], row["eps"]) == (attack, norm, eps)
-        }
+        of = {(r["method"], r["seed"]): r for r in rows if (r["attack"], r["norm"], r["eps"]) == (attack, norm, eps)}
+        value = {key: row["robust_accuracy"] for key, row in of.items()}
+        withstood = {key: outcomes(row) for key, row in of.items()}
+        images = min(row.get("images", math.inf) for row in of.values())
         seeds = sorted({seed for _, seed in value})
         for baseline in (name for name in baselines if name in methods):
             for method in (name for name in methods if name != baseline):
-                gain, low, high = mean_interval([value[method, seed] - value[baseline, seed] for seed in seeds])
+                gains = [value[method, seed] - value[baseline, seed] for seed in seeds]
+                gain, low, high = mean_interval(gains, resolution=1 / images)
+                ends = both_ends([withstood[method, seed] for seed in seeds], [withstood[baseline, seed] for seed in seeds])
                 about = {"method": method, "baseline": baseline, "attack": attack, "norm": norm, "eps": eps, "seeds": len(seeds)}
-                found.append(about | {"gain": gain, "low": low, "high": high})
+                found.append(about | {"gain": gain, "low": low, "high": high, "low_images": ends[0], "high_images": ends[1]})
     return found
+
+
+def both_ends(a: Sequence[Array | None], b: Sequence[Array | None], level: float = 0.95) -> tuple[float, float]:
+    """Ends of the interval of a mean difference for new seeds and new images; a, b: for each seed which images withstood."""
+    gaps = [one.astype(np.float64) - other for one, other in zip(a, b, strict=True) if one is not None and other is not None]
+    if not gaps or len(gaps) < len(a) or len({len(gap) for gap in gaps}) > 1:
+        return math.nan, math.nan
+    return crossed_interval(np.stack(gaps), level)[1:]
+
+
+def outcomes_of(out: Path, row: Row) -> Array | None:
+    """Which images withstood the attack of a row, from the kept outcomes; None where they are not there."""
+    path = out / "outcomes" / f"{row['method']}-seed{row['seed']}.npz"
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as content:
+        key = f"{row['attack']} {row['norm']}-{row['eps']:.6g}"
+        return np.asarray(content[key]) if key in content.files else None
 
 
 def write_tables(out: Path, rows: list[Row], described: list[Row], gains: list[Row]) -> None:
@@ -102,7 +148,7 @@ def write_tables(out: Path, rows: list[Row], described: list[Row], gains: list[R
     write_csv(
         out / "description.csv", list(described[0]) if described else ("method", "seed"), [list(row.values()) for row in described]
     )
-    header = ("method", "baseline", "attack", "norm", "eps", "seeds", "gain", "low", "high")
+    header = ("method", "baseline", "attack", "norm", "eps", "seeds", "gain", "low", "high", "low_images", "high_images")
     write_csv(out / "differences.csv", header, [[row[name] for name in header] for row in gains])
 
 
@@ -114,7 +160,7 @@ def final_table(rows: list[Row], described: list[Row]) -> str:
     header += [f"{attack} {norm} {eps:.4g} (n={images[attack, norm, eps]})" for attack, norm, eps in attacks]
     shown = {
         "label_error": "label err.",
-        "class_snr": "class SNR",
+        "class_snr_crossfit": "class SNR",
         "within_class_diversity": "diversity",
         "frechet_distance": "Frechet",
     }
@@ -163,9 +209,15 @@ def strength_lines(settings: Settings, out: Path) -> list[str]:
 def gain_lines(gains: list[Row]) -> list[str]:
     """Gains over the unguided images (else over real data alone) in words, where there are several seeds."""
     base = "unguided" if any(row["baseline"] == "unguided" for row in gains) else "real"
-    return [
-        f"{row['method']} minus {base}, {row['attack']} {row['norm']} {row['eps']:.4g}: {row['gain']:+.4f} "
-        f"[{row['low']:+.4f}, {row['high']:+.4f}]"
-        for row in gains
-        if row["baseline"] == base and row["seeds"] > 1
-    ]
+    lines = []
+    for row in gains:
+        if row["baseline"] != base or row["seeds"] < 2:
+            continue
+        about = f"{row['method']} minus {base}, {row['attack']} {row['norm']} {row['eps']:.4g}:"
+        if math.isnan(row["gain"]):
+            lines.append(f"{about} no number, as an accuracy is missing")
+            continue
+        both = f", with new images too [{row['low_images']:+.4f}, {row['high_images']:+.4f}]"
+        known = not math.isnan(row["low_images"])
+        lines.append(f"{about} {row['gain']:+.4f}, for new seeds [{row['low']:+.4f}, {row['high']:+.4f}]{both if known else ''}")
+    return lines

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +30,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
 try:
+    import tyro
+
     from command_line.command import run_command, versions
-    from command_line.output import UserError, prepare_folder, write_json
+    from command_line.experiment import check_claim, note_claim
+    from command_line.output import TEMPORARY, UserError, check_writable, prepare_folder, write_json
     from contrastive_dp.processes import Processes
     from image_experiments.settings import Settings, check_shares, flat, preset_named, resolve
     from image_experiments.stages import Place
@@ -41,7 +44,6 @@ except ModuleNotFoundError as error:
     )
 
 OURS = ("stages", "unfinished", "shards", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes", "mosaics")
-UNRENAMED = re.compile(r"\..+\.\d+\.\w+")  # files are written under such a name, .NAME.PROCESS.SUFFIX, then renamed
 HELP = "Generate, select, adversarially train, evaluate: robust accuracy with real, unguided and guided synthetic images."
 
 
@@ -49,6 +51,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     """Run all stages that are not current and write the tables; returns the exit status. arguments: that made the settings."""
     begin = time.perf_counter()
     settings = found_on_hub(on_absolute_paths(resolve(settings)))
+    from image_experiments.beforehand import check_names
     from image_experiments.pipeline import plan
     from image_experiments.reuse import check_reuse, take_over
     from image_experiments.together import join, launch, leave, started_by_torchrun
@@ -58,6 +61,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     assert out is not None
     device, workers = choose_device(settings)
     stages = chosen_stages(settings, plan(settings))
+    check_names(stages)
     check_reuse(settings.reuse)
     if settings.processes > 1 and not several and not settings.dry_run:
         return launch(settings.processes, settings.port, Path(__file__), arguments)
@@ -72,10 +76,14 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     if settings.dry_run:
         return show_plan(settings, stages, place, workers) if processes.first else 0
     with only_run_in(prepare_folder(out)) if processes.first else nullcontext():
+        once(processes, lambda: check_folder(settings, out))
         taken = processes.told(take_over(stages, place, settings.reuse) if processes.first else None)  # the others wait
         if taken and processes.first:
             print(f"took {taken} of {len(stages)} stages from {' '.join(map(str, settings.reuse))}")
-        run_stages(settings, stages, place, processes, workers)
+        made = look_at_data(settings, stages, place, processes)
+        if processes.first:
+            note_claim(out, identity(settings), FREE)
+        run_stages(settings, stages, place, processes, workers, made)
         if place.part and processes.first:
             print(told_of_part(settings, out))
         elif settings.until is not None and processes.first:
@@ -85,6 +93,21 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     if several:
         leave(processes)
     return 0
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raises UserError where a command line would be refused, as far as that is known without reading the data; SystemExit for flags."""
+    from image_experiments.beforehand import check_beforehand, check_names
+    from image_experiments.cost import facts_without_reading
+    from image_experiments.pipeline import plan
+
+    given = list(arguments)
+    settings = tyro.cli(Settings, args=given, default=preset_named(given), config=(tyro.conf.AvoidSubcommands,))
+    settings = found_on_hub(on_absolute_paths(resolve(settings)))
+    check_names(chosen_stages(settings, plan(settings)))
+    facts = facts_without_reading(settings)
+    if facts is not None:
+        check_beforehand(settings, facts)
 
 
 def chosen_stages(settings: Settings, stages: list[Any]) -> list[Any]:
@@ -165,17 +188,120 @@ def found_on_hub(settings: Settings) -> Settings:
         raise UserError(f"--diffusion {error}") from None
 
 
-def run_stages(settings: Settings, stages: list[Any], place: Place, processes: Processes, workers: int) -> None:
-    """In this process, on workers, on a cluster, or together with other processes."""
+FREE = (
+    *(
+        "preset",
+        "out",
+        "reuse",
+        "workers",
+        "processes",
+        "port",
+        "cluster",
+        "part",
+        "until",
+        "device",
+        "tensorboard",
+        "force",
+        "dry_run",
+    ),
+    *("seed", "seeds"),
+)
+"""Settings that make no other experiment."""
+GROWING = ("methods", "all seeds")
+"""Settings to which an experiment may add entries."""
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """The settings that say which experiment a folder holds."""
+    return flat(settings) | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
+
+
+def check_folder(settings: Settings, out: Path) -> None:
+    """UserError where the folder holds another experiment that has trained something: its files would be overwritten."""
+    trained = ("diffusion", "encoder", "judge", "classifier", "generate")
+    if (out / "summary.json").is_file() or any(any((out / "stages" / kind).rglob("*.json")) for kind in trained):
+        check_claim(out, identity(settings), FREE, GROWING, settings.force)
+
+
+def look_at_data(settings: Settings, stages: list[Any], place: Place, processes: Processes) -> set[str]:
+    """Read the data and an encoder that is not trained, say what they are, and check what they decide; returns the stages that did it.
+
+    Raises UserError before anything is trained.
+    """
+    from image_experiments.beforehand import check_beforehand, facts_of
+    from image_experiments.cost import facts_without_reading
+    from image_experiments.pipeline import needed_for
+    from image_experiments.report import results
+
+    known = facts_without_reading(settings)
+    if known is not None:
+        once(processes, lambda: told((), check_beforehand(settings, known)))
+    made: set[str] = set()
+    for kind in ("data", "split", *(["encoder"] if settings.encoder_from is not None else [])):
+        some = needed_for((kind,), stages)
+        if not any(stage.name.partition("/")[0] == kind for stage in some):
+            continue  # no method needs it, or --until stops before
+        run_stages(settings, some, place, processes, 1, made)
+        made |= {stage.name for stage in some}
+        if processes.first:
+            told(*lines_of(kind, settings, some, place.out))
+        if kind == "data" and known is None:
+            once(processes, lambda: told((), check_beforehand(settings, facts_of(results(place.out, "data")))))
+    return made
+
+
+def once(processes: Processes, check: Callable[[], None]) -> None:
+    """Let the first process check something. Where it raises UserError all do, and the first alone says why."""
+    problem = None
+    if processes.first:
+        try:
+            check()
+        except UserError as error:
+            problem = str(error)
+    problem = processes.told(problem)
+    if problem is not None:
+        raise UserError(problem if processes.first else "")
+
+
+def told(lines: Sequence[str], doubts: Sequence[str] = ()) -> None:
+    """Print what was read, and what is doubtful about it."""
+    for line in lines:
+        print(line)
+    for doubt in doubts:
+        print(f"warning: {doubt}", file=sys.stderr)
+
+
+def lines_of(kind: str, settings: Settings, stages: list[Any], out: Path) -> tuple[list[str], list[str]]:
+    """(lines, doubts): what to say of the data, of the splits, or of encoders that were read."""
+    from image_experiments.beforehand import encoder_doubts, encoder_line
+    from image_experiments.report import results
+
+    if kind == "data":
+        data = results(out, "data")
+        return data["read"], data["doubts"]
+    found = {stage.name: results(out, stage.name) for stage in stages if stage.name.startswith(f"{kind}/")}
+    if kind == "encoder":
+        lines = [encoder_line(settings, name, one) for name, one in found.items()]
+        return lines, encoder_doubts(found, len(results(out, "data")["classes"]))
+    first = next(iter(found.values()))
+    line = f"of these {first['train']} to train on and {first['validation']} for validation, by seed"
+    unused = max(one["unused"] for one in found.values())
+    return [line + (f"; up to {unused} more share a group with those and are left out" if unused else "")], []
+
+
+def run_stages(
+    settings: Settings, stages: list[Any], place: Place, processes: Processes, workers: int, made: Collection[str] = ()
+) -> None:
+    """In this process, on workers, on a cluster, or together with other processes. made: stages that were run just before."""
     from image_experiments.scheduler import run_all
     from image_experiments.tensorboard import log_stage
     from image_experiments.together import run_together
 
     on_finished = (lambda stage: log_stage(stage, place.out)) if settings.tensorboard else (lambda _stage: None)
     if processes.count > 1:
-        run_together(stages, place, processes, on_finished)
+        run_together(stages, place, processes, on_finished, made)
     else:
-        run_all(stages, place, min(workers, len(stages)), on_finished, settings.cluster)
+        run_all(stages, place, min(workers, len(stages)), on_finished, settings.cluster, made)
 
 
 def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> None:
@@ -187,8 +313,9 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
     data = tables.results(out, "data")
     rows = tables.metric_rows(settings, out, settings.dataset)
     described = tables.description_rows(settings, out)
-    gains = tables.differences(rows)
-    warnings = tables.warnings_of(settings, out)
+    fixed = settings.evaluation.split == "test"  # every seed has the same test images, and validation images of its own
+    gains = tables.differences(rows, outcomes=lambda row: tables.outcomes_of(out, row) if fixed else None)
+    warnings = [*data["doubts"], *tables.warnings_of(settings, out)]
     tables.write_tables(out, rows, described, gains)
     stamps = {stage.name: read_stamp(out, stage.name) or {} for stage in stages}
     summary = {
@@ -219,10 +346,23 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
 
 def show_plan(settings: Settings, stages: list[Any], place: Place, workers: int) -> int:
     """Print which stages would run, and what they would cost; one that reads what another would make anew runs too."""
-    from image_experiments.cost import calibrate, data_of, estimate
+    from image_experiments.beforehand import check_beforehand
+    from image_experiments.cost import calibrate, data_of, estimate, known_facts
+    from image_experiments.datasets import described, split
     from image_experiments.scheduler import MENDABLE, on_all
     from image_experiments.stages import is_current
 
+    check_writable(place.out)
+    try:
+        check_folder(settings, place.out)
+    except UserError as error:
+        told((), [f"the run itself will be refused: {error}"])
+    read, facts = known_facts(settings)
+    if read is not None:
+        told(described(read), read.doubts)
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            split(read, settings.train, settings.validation, seed)
+    told((), check_beforehand(settings, facts))
     stale: set[str] = set()
     for stage in stages:
         if any(needed.name in stale for needed in stage.inputs.values()) or not is_current(stage, place.out, place.kind):
@@ -232,7 +372,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Place, workers: int)
     print(f"{len(stale)} of {len(stages)} stages, results in {place.out}")
     if settings.reuse:
         print("what --reuse would spare is known only when the run begins, and is not taken off")
-    begin, left, data = time.perf_counter(), [stage for stage in stages if stage.name in stale], data_of(settings)
+    begin, left, data = time.perf_counter(), [stage for stage in stages if stage.name in stale], data_of(settings, facts)
     count = min(workers, max(len(left), 1))
     try:
         measured = on_all(min(count, os.cpu_count() or 1), place.threads, calibrate, settings, left, data, place.device)
@@ -269,9 +409,11 @@ def only_run_in(out: Path) -> Iterator[None]:
                 time.sleep(0.1)
         else:
             raise UserError(f"--out {out}: another run is writing there; wait for it or choose another folder")
-        for path in [*out.glob(".*"), *(path for folder in OURS for path in (out / folder).rglob(".*"))]:
-            if path.is_file() and UNRENAMED.fullmatch(path.name):
-                path.unlink()  # left by a process that was killed while it wrote
+        for path in [*out.glob(f"{TEMPORARY}*"), *(path for folder in OURS for path in (out / folder).rglob(f"{TEMPORARY}*"))]:
+            if path.is_dir():  # left by a process that was killed while it wrote
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         yield
 
 
@@ -293,7 +435,10 @@ def _shown(value: Any) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    status = run_command(Settings, lambda settings: run(settings, given), HELP, arguments, default=lambda: preset_named(given))
+    interrupted = "interrupted: what was made is kept; run the same command to go on from the last checkpoint"
+    status = run_command(
+        Settings, lambda settings: run(settings, given), HELP, arguments, lambda: preset_named(given), interrupted=interrupted
+    )
     if arguments is None and "TORCHELASTIC_RUN_ID" in os.environ:
         # one of several: their connections may not outlive a failure in peace
         sys.stdout.flush()

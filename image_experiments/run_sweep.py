@@ -23,19 +23,20 @@ import re
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
 from command_line.command import describe, run_command, versions
+from command_line.experiment import claim
 from command_line.output import UserError, did_you_mean, prepare_folder, text_table, write_csv, write_json
 from command_line.statistics import holm, mean_interval, paired_p
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
-OURS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--dry-run")
+OURS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--force", "--dry-run")
 PIECES = ("--part", "--until")
 HELP = "Runs of run_cifar.py from a design file, gathered in one table."
 
@@ -56,10 +57,14 @@ class Settings:
     """Folders of other runs on images (OUT/runs/NAME of another sweep) from which to take what is the same."""
     data_dir: Path | None = None
     """Files of the data set, handed on to run_cifar.py: a design says which set, not where it lies."""
+    until: Literal["description"] | None = None
+    """description: make and describe the synthetic images of every run, train and attack no classifiers; writes description.csv alone."""
     workers: int = 0
     """Processes (0: one a core); does not change the results."""
     out: Path | None = None
     """Folder for the results (default: results/DESIGN)."""
+    force: bool = False
+    """Go on in a folder that holds another sweep or runs with other settings: its tables are overwritten."""
     dry_run: bool = False
     """Print the resolved settings and what would be run, then stop."""
 
@@ -104,8 +109,10 @@ def read_design(path: Path) -> Design:
         if not isinstance(table, dict):
             raise UserError(f"--design {path}: run.{name} must be a table [run.{name}] with methods = [...]")
         _check_names(path, f"[run.{name}]", table, ("methods", "arguments"))
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise UserError(f"--design {path}: [run.{name}] must be named by letters, digits, -, _ and . alone: it names a folder")
+        if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+            raise UserError(
+                f"--design {path}: [run.{name}] must be named by letters, digits, -, _ and . alone, at most 100: it names a folder"
+            )
         methods, arguments = (_texts(path, f"[run.{name}] {key}", table.get(key, [])) for key in ("methods", "arguments"))
         if not methods:
             raise UserError(f'--design {path}: [run.{name}] names no methods; add methods = ["unguided"]')
@@ -177,56 +184,100 @@ def run(settings: Settings) -> int:
     """Run what the design lists and gather it; returns the exit status."""
     begin = time.perf_counter()
     design = read_design(settings.design)
-    base, runs = (*design.base, *_data(settings)), design.runs
-    settings = replace(
-        settings,
-        seed=design.seed if settings.seed is None else settings.seed,
-        seeds=design.seeds if settings.seeds is None else settings.seeds,
-    )
-    for name, least in (("seeds", 1), ("seed", 0), ("workers", 0)):
-        if not least <= getattr(settings, name) <= 2**31:
-            raise UserError(f"--{name} {getattr(settings, name)}: must lie in {least} .. 2^31")
-    if settings.quick:
-        runs = [replace(runs[0], methods=runs[0].methods[:3]), *runs[1:3]]
-        settings = replace(settings, seeds=1)
-    out = settings.out or Path("results") / settings.design.stem
-    settings = replace(settings, out=out)
-    _check_data_dir(settings, design)
+    settings, runs = resolve(settings, design)
+    out = settings.out
+    assert out is not None
     print(describe(settings))
+    calls = [(one, arguments_of(settings, design, one, out / "runs" / one.name)) for one in runs]
+    _check_calls(settings, calls)
     if settings.dry_run:
-        for one in runs:
-            print(f"would run {one.name}: {' '.join((*base, *one.arguments))} --methods {' '.join(one.methods)}")
+        for one, _ in calls:
+            print(
+                f"would run {one.name}: {' '.join((*design.base, *_data(settings), *one.arguments))} --methods {' '.join(one.methods)}"
+            )
         print(f"would write to {out}")
         return 0
     from image_experiments.run_cifar import main as run_cifar
 
-    prepare_folder(out)
+    growing = ("all seeds", "runs", "compare", *(f"methods of {one.name}" for one in runs))
+    claim(prepare_folder(out), identity(settings, design, runs), growing=growing, force=settings.force)
     made = list(settings.reuse)
-    for i, one in enumerate(runs):
+    for i, (one, arguments) in enumerate(calls):
         print(f"\n=== {one.name}: run {i + 1} of {len(runs)}")
-        folder = out / "runs" / one.name
-        arguments = [*base, *one.arguments, "--seeds", str(settings.seeds), "--seed", str(settings.seed), "--out", str(folder)]
-        arguments += ["--workers", str(settings.workers), "--methods", *one.methods]
-        if made:
-            arguments += ["--reuse", *map(str, made)]
-        status = run_cifar(arguments)
+        status = run_cifar([*arguments, *(["--reuse", *map(str, made)] if made else [])])
         if status:
             print(f"error: run {one.name} of {settings.design} ended with status {status}; see above", file=sys.stderr)
             return status
-        made.append(folder)
-    header, rows = gather([(one.name, out / "runs" / one.name) for one in runs])
-    write_csv(out / "sweep.csv", header, rows)
+        made.append(out / "runs" / one.name)
+    write_results(settings, design, runs, out, begin)
+    return 0
+
+
+def resolve(settings: Settings, design: Design) -> tuple[Settings, list[Run]]:
+    """The settings with what the design says, and its runs, or with --quick some. Raises UserError."""
+    seeds = design.seeds if settings.seeds is None else settings.seeds
+    settings = replace(settings, seed=design.seed if settings.seed is None else settings.seed, seeds=seeds)
+    for name, least in (("seeds", 1), ("seed", 0), ("workers", 0)):
+        if not least <= getattr(settings, name) <= 2**31:
+            raise UserError(f"--{name} {getattr(settings, name)}: must lie in {least} .. 2^31")
+    _check_data_dir(settings, design)
+    settings, runs = replace(settings, out=settings.out or Path("results") / settings.design.stem), design.runs
+    if settings.until:
+        runs = [one for one in runs if set(one.methods) != {"real"}]  # of real images alone there is nothing to describe
+    if not settings.quick:
+        return settings, runs
+    return replace(settings, seeds=1), [replace(runs[0], methods=runs[0].methods[:3]), *runs[1:3]]
+
+
+def arguments_of(settings: Settings, design: Design, one: Run, folder: Path) -> list[str]:
+    """The command line of a run."""
+    arguments = [*design.base, *_data(settings), *one.arguments, "--seeds", str(settings.seeds), "--seed", str(settings.seed)]
+    arguments += ["--out", str(folder), "--workers", str(settings.workers), "--methods", *one.methods]
+    return arguments + (["--until", settings.until] if settings.until else []) + (["--force"] if settings.force else [])
+
+
+def _check_calls(settings: Settings, calls: Sequence[tuple[Run, list[str]]]) -> None:
+    """UserError for a run that would be refused: before the first begins, not hours later."""
+    from image_experiments.run_cifar import check_arguments
+
+    assert settings.out is not None
+    for one, arguments in calls:
+        files = [Path(method.removeprefix("npz:")) for method in one.methods if method.startswith("npz:")]
+        if any(not file.exists() and file.absolute().is_relative_to(settings.out.absolute()) for file in files):
+            continue  # an earlier run makes it
+        try:
+            check_arguments(arguments)
+        except UserError as error:
+            raise UserError(f"--design {settings.design}: run {one.name}: {error}") from None
+
+
+def write_results(settings: Settings, design: Design, runs: list[Run], out: Path, begin: float) -> None:
+    """Tables and summary; prints the comparisons."""
+    folders = [(one.name, out / "runs" / one.name) for one in runs]
+    table = "description" if settings.until else "sweep"
+    header, rows = gather_descriptions(folders, runs) if settings.until else gather(folders)
+    write_csv(out / f"{table}.csv", header, rows)
+    if not settings.until:
+        pairs = [pair for pair in design.compare if all(side[0] in dict(folders) for side in pair)]
+        compared = comparisons(rows, header, pairs, design.attacks, outcomes_in(dict(folders)))
+        if compared:
+            write_csv(out / "comparisons.csv", COMPARED, compared)
+            shown = [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared]
+            print(text_table(COMPARED, shown))
     seconds = round(time.perf_counter() - begin, 2)
     write_summary(settings, design.base, runs, out, seconds)
-    pairs = [pair for pair in design.compare if all(side[0] in {one.name for one in runs} for side in pair)]
-    compared = comparisons(rows, header, pairs, design.attacks)
-    if compared:
-        write_csv(out / "comparisons.csv", COMPARED, compared)
-        print(
-            text_table(COMPARED, [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared])
-        )
-    print(f"wrote {out}/sweep.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
-    return 0
+    print(f"wrote {out}/{table}.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
+
+
+def identity(settings: Settings, design: Design, runs: Sequence[Run]) -> dict[str, Any]:
+    """What says which sweep a folder holds: the base, the data, and of each run its arguments and methods."""
+    assert settings.seed is not None
+    assert settings.seeds is not None
+    found: dict[str, Any] = {"base": list(design.base), "data_dir": settings.data_dir, "runs": [one.name for one in runs]}
+    found |= {"compare": [f"{'/'.join(a)} - {'/'.join(b)}" for a, b in design.compare], "attacks": list(design.attacks)}
+    for one in runs:
+        found |= {f"arguments of {one.name}": list(one.arguments), f"methods of {one.name}": list(one.methods)}
+    return found | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
 
 
 def _check_data_dir(settings: Settings, design: Design) -> None:
@@ -271,10 +322,34 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
         about = {"run": name, "split": chosen["evaluation.split"]} | dict(zip(settings, values, strict=True))
         described = records(read_columns(folder / "description.csv"))
         of = {(row["method"], row["seed"]): row for row in described}
+        attacked = {
+            tuple(row[name] for name in ("method", "seed", "attack", "norm", "eps")): int(row["images"])
+            for row in (records(read_columns(folder / "details.csv")) if (folder / "details.csv").is_file() else [])
+        }
         for row in records(read_columns(folder / "metrics.csv")):
             found = summary["results"].get(f"strength/{row['method']}/seed{row['seed']}")
             window = {} if found is None else dict(zip(settings[:2], found["window"], strict=True)) | {"scale": found["scale"]}
-            rows.append(about | window | row | after_parts(summary, row) | of.get((row["method"], row["seed"]), {}))
+            one = tuple(row.get(name) for name in ("method", "seed", "attack", "norm", "eps"))
+            images = {"images": attacked[one]} if one in attacked else {}
+            described_so = of.get((row["method"], row["seed"]), {})
+            rows.append(about | window | row | images | after_parts(summary, row) | described_so)
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    return header, [[row.get(name, math.nan) for name in header] for row in rows]
+
+
+def gather_descriptions(folders: Sequence[tuple[str, Path]], runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
+    """(header, rows) of description.csv: a row a run, method and seed, from what the stages have left."""
+    from image_experiments.methods import parse_method
+    from image_experiments.stages import read_stamp
+
+    rows: list[dict[str, Any]] = []
+    for (name, folder), one in zip(folders, runs, strict=True):
+        for method in map(parse_method, one.methods):
+            stamps = sorted((folder / "stages" / "describe" / method.label).glob("seed*.json"), key=lambda path: int(path.stem[4:]))
+            for path in stamps:
+                found = (read_stamp(folder, f"describe/{method.label}/{path.stem}") or {})["results"]
+                about = {"run": name, "method": method.label, "seed": int(path.stem[4:])}
+                rows.append(about | {measure: float(value) for measure, value in found.items()})
     header = list(dict.fromkeys(name for row in rows for name in row))
     return header, [[row.get(name, math.nan) for name in header] for row in rows]
 
@@ -288,7 +363,17 @@ def after_parts(summary: dict[str, Any], row: dict[str, Any]) -> dict[str, float
     return {f"after_{part.replace('-', '_')}": left for part, left in list(after.items())[1:-1]}
 
 
-COMPARED = ("a", "b", "attack", "norm", "eps", "seeds", "difference", "low", "high", "low_of_all", "high_of_all", "p_holm")
+COMPARED = (
+    *("a", "b", "attack", "norm", "eps", "seeds", "difference", "low", "high", "low_of_all", "high_of_all"),
+    *("low_images", "high_images", "low_images_of_all", "high_images_of_all", "p_holm"),
+)
+
+
+def outcomes_in(folders: dict[str, Path]) -> Callable[[dict[str, Any]], Any]:
+    """outcomes(row of the table) -> which images withstood, as report.outcomes_of; None where seeds have images of their own."""
+    from image_experiments.report import outcomes_of
+
+    return lambda row: outcomes_of(folders[row["run"]], row) if row["split"] == "test" else None
 
 
 def comparisons(
@@ -296,12 +381,16 @@ def comparisons(
     header: list[str],
     pairs: Sequence[tuple[tuple[str, str], tuple[str, str]]],
     names: Sequence[str] = (),
+    outcomes: Callable[[dict[str, Any]], Any] = lambda _row: None,
 ) -> list[list[Any]]:
     """Robust accuracy of a minus b, paired by seed, for every pair and attack (of these names, if any are given): mean, Student's 95 %
     interval of this one, an interval such that all m of the table hold together with 95 % (Bonferroni: 1 - 0.05 / m each), and Holm's
-    p-value. Raises UserError for an attack that no run used."""
+    p-value among m: these hold for new seeds and these images. Then the same two intervals for new seeds and new images, nan where the
+    outcomes image by image are not known. Raises UserError for an attack that no run used."""
+    from image_experiments.report import both_ends
+
     table = [dict(zip(header, row, strict=True)) for row in rows]
-    value = {(r["run"], r["method"], r["attack"], r["norm"], r["eps"], r["seed"]): r["robust_accuracy"] for r in table}
+    value = {(r["run"], r["method"], r["attack"], r["norm"], r["eps"], r["seed"]): r for r in table}
     attacks = list(dict.fromkeys((r["attack"], r["norm"], r["eps"]) for r in table if not names or r["attack"] in names))
     missing = sorted(set(names) - {attack[0] for attack in attacks})
     if missing:
@@ -310,15 +399,19 @@ def comparisons(
     total = len(pairs) * len(attacks)
     for a, b in pairs:
         for attack in attacks:
-            of = [{key[-1]: robust for key, robust in value.items() if key[:-1] == (*side, *attack)} for side in (a, b)]
-            gains = [of[0][seed] - of[1][seed] for seed in sorted(set(of[0]) & set(of[1]))]
-            if not gains:  # --quick leaves runs out
+            of = [{key[-1]: row for key, row in value.items() if key[:-1] == (*side, *attack)} for side in (a, b)]
+            shared = [(of[0][seed], of[1][seed]) for seed in sorted(set(of[0]) & set(of[1]))]
+            if not shared:  # --quick leaves runs out
                 continue
-            mean, low, high = mean_interval(gains)
-            ends = mean_interval(gains, 1 - 0.05 / total)[1:]
-            ps.append(paired_p(gains))
-            found.append(["/".join(a), "/".join(b), *attack, len(gains), mean, low, high, *ends])
-    return [[*row, p] for row, p in zip(found, holm(ps), strict=True)]
+            gains = [one["robust_accuracy"] - other["robust_accuracy"] for one, other in shared]
+            images = min(row.get("images", math.inf) for both in shared for row in both)
+            mean, low, high = mean_interval(gains, resolution=1 / images)
+            ends = mean_interval(gains, 1 - 0.05 / total, 1 / images)[1:]
+            ps.append(paired_p(gains, 1 / images))
+            withstood = [[outcomes(row) for row in side] for side in zip(*shared, strict=True)]
+            wider = [end for level in (0.95, 1 - 0.05 / total) for end in both_ends(withstood[0], withstood[1], level)]
+            found.append(["/".join(a), "/".join(b), *attack, len(gains), mean, low, high, *ends, *wider])
+    return [[*row, p] for row, p in zip(found, holm(ps, total), strict=True)]
 
 
 def records(columns: Any) -> list[dict[str, Any]]:
@@ -330,7 +423,8 @@ def records(columns: Any) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit status."""
-    return run_command(Settings, run, HELP, arguments)
+    interrupted = "interrupted: what was made is kept; run the same command to go on from the last checkpoint"
+    return run_command(Settings, run, HELP, arguments, interrupted=interrupted)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -17,11 +18,13 @@ import torch
 from tqdm import tqdm
 
 from command_line.cluster import connected, lost_worker
-from command_line.output import UserError
+from command_line.output import UserError, remedy_for
 from contrastive_dp.memory import keep_freed_memory
 from image_experiments.stages import Place, Stage, is_current, read_stamp, run_stage
 
 POLL_SECONDS = 0.2
+GRACE_SECONDS = 20.0
+"""A worker that is told to stop has so long for its step and its checkpoint."""
 MENDABLE = (UserError, ValueError, FloatingPointError, OSError, torch.OutOfMemoryError)
 """What a stage raises for reasons that the user can mend: the message names value, cause and remedy."""
 OnFinished = Callable[[Stage], None]
@@ -53,25 +56,27 @@ def run_all(
     workers: int,
     on_finished: OnFinished = lambda _stage: None,
     cluster: str | None = None,
+    made: Collection[str] = (),
 ) -> None:
     """Run every stage that is not current, inputs first; what is made depends neither on `workers` nor on the order they finish in.
 
     cluster: address of a Dask scheduler whose workers see the same folders, in place of processes of this machine; what a lost worker had
-    under way is done again by another. Raises UserError naming the stage that failed; what other stages made is kept, and the same command
-    goes on from there.
+    under way is done again by another. made: names of stages that were run just before, of which nothing is said again.
+    Raises UserError naming the stage that failed; what other stages made is kept, and the same command goes on from there.
     """
+    stages = [stage for stage in stages if stage.name not in made]
     bar = Bar(len(stages))
     try:
         if cluster is not None:
             with connected(cluster, ("image_experiments", "contrastive_dp"), place.out) as client:
                 submit = client.get_executor(pure=False).submit
-                _side_by_side(stages, place, lambda: max(len(client.nthreads()), 1), bar, on_finished, submit, None)
+                _side_by_side(stages, place, lambda: max(len(client.nthreads()), 1), bar, on_finished, submit, None, made)
         elif workers == 1:
             set_up(place.threads)
             _one_after_the_other(stages, place, bar, on_finished)
         else:
             with _processes(workers, place.threads) as (submit, reports):
-                _side_by_side(stages, place, lambda: workers, bar, on_finished, submit, reports)
+                _side_by_side(stages, place, lambda: workers, bar, on_finished, submit, reports, made)
     finally:
         bar.bar.close()
 
@@ -124,9 +129,16 @@ def _processes(workers: int, threads: int) -> Iterator[tuple[Callable[..., Futur
         try:
             yield pool.submit, reports
         except BaseException:
+            started = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()  # checkpoints are written whole: nothing is lost that a checkpoint interval is not
+            for process in started:
+                process.terminate()  # each ends the step that it is at and saves it, see _stop
+            patience = threading.Timer(GRACE_SECONDS, _kill, (started,))
+            patience.daemon = True
+            patience.start()
+            for process in started:
+                process.join()
+            patience.cancel()
             raise
 
 
@@ -138,10 +150,11 @@ def _side_by_side(
     on_finished: OnFinished,
     submit: Callable[..., Future[None]],
     reports: Any,
+    made: Collection[str] = (),
 ) -> None:
     """workers: () -> how many there are now. reports: queue of (stage, done, total), or None."""
     waiting, running = list(stages), dict[Future[None], Stage]()
-    done, outdated = set[str](), set[str]()
+    done, outdated = set[str](made), set[str]()
     while waiting or running:
         limit = workers()
         for stage in [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]:
@@ -191,11 +204,15 @@ def reason(stage: Stage, error: BaseException) -> str:
     """One line: the stage, the cause and the remedy."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and not isinstance(error, UserError) and error.errno is not None:
-        name = error.filename or "a file"
-        text = f"cannot use {name} ({error.strerror}); free some space or choose another --out, then run the same command again"
+        text = f"cannot use {error.filename or 'a file'} ({error.strerror}); {remedy_for(error)}, then run the same command again"
     if isinstance(error, torch.OutOfMemoryError):
         text = "the GPU's memory is full; use smaller batches (--classifier.batch-size, --generation.batch-size, --evaluation.batch-size)"
     return f"{stage.name}: {text}"
+
+
+def _kill(processes: list[Any]) -> None:
+    for process in processes:
+        process.kill()
 
 
 _reports: Any = None
@@ -204,8 +221,21 @@ _reports: Any = None
 def _begin_worker(parent: int, threads: int, reports: Any) -> None:
     global _reports  # noqa: PLW0603 (a process pool hands nothing else to its workers)
     _reports = reports
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell leaves it for what it starts in the background
+            signal.signal(number, _stop)
     set_up(threads)
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+
+
+_at_work = False
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    """Ctrl-C or the end of the run: a stage under way saves what it has (training does); a worker without one ends."""
+    if not _at_work:
+        os._exit(1)
+    raise KeyboardInterrupt
 
 
 def end_with(parent: int) -> None:
@@ -230,4 +260,13 @@ def _work(stage: Stage, place: Place, reporting: bool) -> None:
 
     if not reporting:  # a worker of a cluster, which nobody set up
         set_up(place.threads)
-    run_stage(stage, place, report)
+    global _at_work  # noqa: PLW0603 (read by a signal's handler)
+    _at_work = True
+    try:
+        run_stage(stage, place, report)
+    except KeyboardInterrupt:
+        if not reporting:
+            raise
+        os._exit(1)  # the run ends, and with it this process of it: quietly
+    finally:
+        _at_work = False

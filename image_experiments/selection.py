@@ -48,9 +48,17 @@ def scores(
 
     confidence p_y; entropy -sum p log p; gradient-norm ||grad_x -log p_y||_2; class-separation min_{k != y} ||f - c_k|| - ||f - c_y||, f
     the unit-norm features and c_k the centres of the real classes; density minus the distance of f to the 5th nearest real image.
+
+    Raises ValueError where class-separation meets a class without a real image: it has no centre.
     """
     if criterion == "random":
         return torch.from_numpy(np.random.default_rng([seed, 3]).random(len(x)))
+    missing = sorted(set(y.tolist()) - set(real_y.tolist()))
+    if criterion == "class-separation" and missing:
+        raise ValueError(
+            f"selection by class-separation: classes {missing} have no real training image, so no centre; use more --train images, or "
+            "another criterion"
+        )
     device = _device(encoder)
     real = unit_features(features, real_x).to(device) if criterion in ("class-separation", "density") else torch.empty(0)
     found = [
@@ -72,10 +80,11 @@ def _score(criterion: str, encoder: nn.Module, features: nn.Module, x: Tensor, y
         z = F.normalize(features(x * 2 - 1), dim=1)
         if criterion == "density":
             return -torch.cdist(z, real).kthvalue(min(NEIGHBOURS, len(real)), dim=1).values
-        centres = torch.stack([real[real_y == k].mean(dim=0) for k in range(int(real_y.max()) + 1)])
-        distance = torch.cdist(z, centres)
-        own = distance.gather(1, y[:, None])[:, 0]
-        return distance.scatter(1, y[:, None], float("inf")).min(dim=1).values - own
+        classes = real_y.unique()
+        distance = torch.cdist(z, torch.stack([real[real_y == k].mean(dim=0) for k in classes]))
+        place = torch.searchsorted(classes, y)[:, None]
+        own = distance.gather(1, place)[:, 0]
+        return distance.scatter(1, place, float("inf")).min(dim=1).values - own
 
 
 @torch.no_grad()
@@ -93,8 +102,12 @@ def _device(network: nn.Module) -> torch.device:
 def best_of_each_class(score: Tensor, y: Tensor, count: int, highest: bool, classes: int) -> Tensor:
     """Sorted places of `count` images: in each class those of the best scores, classes as equal in number as they come.
 
-    Ties fall to the earlier image. Raises ValueError when there are fewer than `count`.
+    Ties fall to the earlier image. Raises ValueError when there are fewer than `count`, or where a score is NaN or infinite.
     """
+    if not bool(torch.isfinite(score).all()):
+        raise ValueError(
+            f"{int((~torch.isfinite(score)).sum())} of {len(score)} scores are NaN or infinite: choose another criterion"
+        )
     if count > len(y):
         raise ValueError(f"{count} of {len(y)} images are to be kept: generate more, with a larger surplus")
     order = torch.argsort(score, descending=highest, stable=True)

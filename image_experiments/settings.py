@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from command_line.output import UserError, did_you_mean
+from command_line.values import Radius, check_radius
 from contrastive_dp.processes import Processes
 from image_experiments.adversarial import ClassifierSettings
 from image_experiments.attacks import Norm, Threat
@@ -21,7 +22,7 @@ from image_experiments.methods import DEFAULT_GUIDANCE, KINDS, UNCONDITIONAL, Me
 from image_experiments.selection import SelectionSettings
 
 Preset = Literal["smoke", "cpu", "cifar10-gpu", "paper"]
-Until = Literal["diffusion", "encoder", "generation", "training"]
+Until = Literal["diffusion", "encoder", "generation", "description", "training"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Settings:
     """Synthetic images a method."""
     norm: Norm = "linf"
     """Threat in training and evaluation."""
-    eps: float | None = None
-    """Its radius on the [0, 1] scale (default: what is usual for data set and norm)."""
+    eps: Radius | None = None
+    """Its radius on the [0, 1] scale, 0.03 or 8/255 (default: what is usual for data set and norm)."""
     seeds: int = 1
     """Independent repetitions: each has its own training images, networks and noise."""
     seed: int = 0
@@ -95,14 +96,16 @@ class Settings:
     part: str | None = None
     """K/N: generate only the K-th of N parts of each method's images, as shards in OUT/shards, and stop; see merge_shards.py."""
     until: Until | None = None
-    """Stop after this step, diffusion, encoder (and judge), generation or training, and those before it; the same command with a later one,
-    or without, goes on (default: describe the images and evaluate too)."""
+    """Stop after this step, diffusion, encoder (and judge), generation, description (of the images) or training, and those before it; the
+    same command with a later one, or without, goes on (default: evaluate too)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     tensorboard: bool = False
     """Also write TensorBoard logs to OUT/tensorboard."""
+    force: bool = False
+    """Go on in a folder that holds another experiment, with other settings: its tables are overwritten."""
     dry_run: bool = False
-    """Print the resolved settings and the stages that would be run, then stop."""
+    """Print the resolved settings, what was read, the stages that would be run and what they cost, then stop."""
 
     def parsed_methods(self) -> list[Method]:
         """The methods, in the order given."""
@@ -288,6 +291,13 @@ def resolve(settings: Settings) -> Settings:
     repeated = {name for name in settings.classes if settings.classes.count(name) > 1}
     if repeated:
         raise UserError(f"--classes: {min(repeated)} is named twice; give each class once")
+    stems = {method.label: method.file for method in methods if method.file is not None}
+    for method in methods:
+        if method.file is not None and stems[method.label] != method.file:
+            raise UserError(
+                f"--methods npz:{method.file} npz:{stems[method.label]}: results are named by the file, and both are called "
+                f"{method.label.removeprefix('npz-')}; rename one of them"
+            )
     twice = {method.label for method in methods if [m.label for m in methods].count(method.label) > 1}
     if twice:
         raise UserError(f"--methods: {min(twice)} is named twice; give each method once")
@@ -317,7 +327,7 @@ def _check_numbers(settings: Settings) -> None:
         ("train", 0, 10**9),
         ("validation", 0, 10**9),
         ("test", 0, 10**9),
-        ("synthetic", 1, 10**9),
+        ("synthetic", 2, 10**9),
         ("seeds", 1, 10**6),
         ("seed", 0, 2**31),
         ("workers", 0, 1024),
@@ -329,8 +339,16 @@ def _check_numbers(settings: Settings) -> None:
         value = getattr(settings, name)
         if not least <= value <= most:
             raise UserError(f"--{name.replace('_', '-')} {value}: must lie in {least} .. {most}")
-    if settings.eps is not None and not 0 < settings.eps <= 100:
-        raise UserError(f"--eps {settings.eps}: must be a finite number > 0, on the scale of images in [0, 1] (8/255 is 0.0314)")
+    if settings.test == 1:
+        raise UserError("--test 1: one image says nothing of an accuracy; use more, or 0 for all")
+    if 0 < settings.image_size < 4:
+        raise UserError(
+            f"--image-size {settings.image_size}: networks halve images twice; use at least 4, or 0 for images as they are"
+        )
+    if settings.eps is not None:
+        check_radius(f"--eps {settings.eps}", settings.eps, settings.norm)
+    for text, threat in zip(settings.evaluation.threats, settings.evaluation.further(), strict=True):
+        check_radius(f"--evaluation.threats {text}", threat.eps, threat.norm)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
         raise UserError(f"--device {settings.device}: use auto, cpu, cuda or cuda:N")
 

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -95,15 +95,22 @@ def leave(processes: Processes) -> None:
     torch.distributed.destroy_process_group()
 
 
-def run_together(stages: list[Stage], place: Place, processes: Processes, on_finished: OnFinished = lambda _stage: None) -> None:
-    """Run every stage that is not current, all processes in step; the first decides what is next.
+def run_together(
+    stages: list[Stage],
+    place: Place,
+    processes: Processes,
+    on_finished: OnFinished = lambda _stage: None,
+    before: Collection[str] = (),
+) -> None:
+    """Run every stage that is not current, all processes in step; the first decides what is next. before: stages that were run already.
 
     Raises UserError naming the stage that failed, or when another process is gone; what was made is kept.
     """
     set_up(place.threads)
     _check_one_folder(place, processes)
+    stages = [stage for stage in stages if stage.name not in before]
     bar = Bar(len(stages), processes.first)
-    waiting, done = list(stages), set[str]()
+    waiting, done = list(stages), set[str](before)
     try:
         while waiting:
             ready = [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]

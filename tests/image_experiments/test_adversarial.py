@@ -1,5 +1,8 @@
 """Training of classifiers: the direction that theory says, losses by hand, batches, and interruptions."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +90,46 @@ def test_an_interrupted_training_ends_bit_identical(tmp_path, more):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
     assert curve == same_curve
     assert [row["step"] for row in curve] == [4, 8, 12]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_step_saves_it_and_goes_on_from_there(tmp_path, number):
+    """The signal comes within step 8; checkpoints are due every 5 steps."""
+    settings, calls = small(), 0
+    whole, curve = trained(settings)
+
+    class Interrupted(type(whole)):
+        def forward(self, x):
+            nonlocal calls
+            calls += self.training
+            if calls == 8 and self.training:
+                os.kill(os.getpid(), number)
+            return super().forward(x)
+
+    before = signal.signal(number, signal.default_int_handler)  # as the commands have it
+    network = make_classifier(settings.network, 3, (1, 8, 8), [0.5], [0.3], seed=1)
+    network.__class__ = Interrupted
+    data = {"synthetic": random_images(30, 1), "validation": random_images(20, 2)}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_classifier(
+                network,
+                random_images(40, 0),
+                Threat("linf", 0.1),
+                settings,
+                classes=3,
+                seed=9,
+                checkpoint=tmp_path / "c.pt",
+                **data,
+            )
+        assert signal.getsignal(number) is signal.default_int_handler  # put back
+    finally:
+        signal.signal(number, before)
+    steps = []
+    again, same_curve = trained(settings, checkpoint=tmp_path / "c.pt", on_step=steps.append)
+    assert steps[0] == 9
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert curve == same_curve
 
 
 def test_best_keeps_the_weights_of_the_best_look():

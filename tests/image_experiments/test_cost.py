@@ -14,10 +14,12 @@ from image_experiments.attacks import Threat
 from image_experiments.calibration import Probe, choose
 from image_experiments.cost import (
     CLEAN,
+    PICTURE_SECONDS,
     ROBUST,
     Rates,
     data_of,
     disk_bytes,
+    estimate,
     evaluations,
     guided_steps,
     key,
@@ -112,6 +114,21 @@ def test_a_scale_that_is_to_be_found_costs_its_trials_and_a_choice_by_validation
     attacked = stage_seconds(stages["evaluate/infonce-auto/seed0"], settings, data, rates)
     assert attacked == pytest.approx(100 * 20 * 1e-4 + 100 * CLEAN * 0.1)
     assert evaluations(list(stages.values()), settings)[0] == (11 * 500 + 500) * 20
+
+
+def test_a_busy_machine_is_said_and_the_time_is_a_range():
+    """Half of a processor while it was measured: between half of the time and all of it."""
+    settings = resolve(smoke())
+    stages = [stage for stage in plan(settings) if not stage.name.startswith("judge")]  # whose rate is not among these
+    data, rates = data_of(settings), rates_of(settings)
+    idle = estimate(settings, stages, [rates], data, 2, 1.0)
+    seconds = {stage.name: stage_seconds(stage, settings, data, rates) for stage in stages}
+    end = makespan(stages, seconds, 2, rates.imports) + rates.imports + PICTURE_SECONDS
+    assert f"time: {shown(end)} on 2 processes" in idle
+    assert "busy" not in idle
+    told = estimate(settings, stages, [replace(rates, share=0.4), replace(rates, share=0.6)], data, 2, 1.0)
+    assert f"time: {shown(end / 2)} to {shown(end)} on 2 processes" in told
+    assert "this machine is busy: while it was measured, the measurement had a processor for 50% of the time" in told
 
 
 def test_measurements_made_side_by_side_are_averaged_and_their_memory_added():

@@ -156,7 +156,7 @@ def test_a_trained_model_comes_back_and_is_a_pipeline_of_diffusers(trained, tmp_
     from diffusers import DDIMPipeline
 
     settings = DiffusionSettings(channels=(8, 16), label_dropout=0.1)
-    save_diffusion(tmp_path / "d", trained[0], settings.noise_schedule())
+    save_diffusion(tmp_path / "d", trained[0], settings.noise_schedule(), ("cat", "dog"))
     network, schedule, conditional = read_diffusion(settings, tmp_path / "d", 2, SHAPE)
     x, t, y = torch.randn(3, *SHAPE), torch.tensor([5, 500, 900]), torch.tensor([0, 1, 0])
     assert torch.equal(network(x, t, y), trained[0](x, t, y))
@@ -165,10 +165,27 @@ def test_a_trained_model_comes_back_and_is_a_pipeline_of_diffusers(trained, tmp_
     theirs = DDIMPipeline.from_pretrained(tmp_path / "d")
     assert torch.equal(theirs.unet(x, t, class_labels=y).sample, trained[0](x, t, y))
     torch.testing.assert_close(theirs.scheduler.alphas_cumprod.double(), schedule.alpha_bar, rtol=1e-4, atol=1e-7)
-    again, _, conditional = read_diffusion(DiffusionSettings(load=tmp_path / "d"), None, 2, SHAPE)  # as anyone else's
+    again, _, conditional = read_diffusion(DiffusionSettings(load=tmp_path / "d"), None, ("cat", "dog"), SHAPE)  # as anyone else's
     assert conditional
     assert again.null_label == 2
     assert torch.equal(again(x, t, y), trained[0](x, t, y))
+    turned, _, _ = read_diffusion(DiffusionSettings(load=tmp_path / "d"), None, ("dog", "cat"), SHAPE)
+    assert torch.equal(turned(x, t, y), trained[0](x, t, 1 - y))
+    assert torch.equal(
+        turned(x, t, torch.full_like(y, 2)), trained[0](x, t, torch.full_like(y, 2))
+    )  # the label that stands for none
+    with pytest.raises(ValueError, match="was not trained on class 'fox', but on cat, dog"):
+        read_diffusion(DiffusionSettings(load=tmp_path / "d"), None, ("dog", "fox"), SHAPE)
+    (tmp_path / "d" / "classes.json").unlink()  # someone else's: three labels, and nothing says what they are
+    with pytest.raises(ValueError, match="knows 3 labels, the data have 2 classes: say which are which"):
+        read_diffusion(DiffusionSettings(load=tmp_path / "d"), None, ("cat", "dog"), SHAPE)
+    for labels, null in (((1, 0), 2), ((2, 0), None)):
+        told = DiffusionSettings(load=tmp_path / "d", class_labels=labels, null_label=null)
+        network, _, _ = read_diffusion(told, None, ("cat", "dog"), SHAPE)
+        assert torch.equal(network(x, t, y), trained[0](x, t, torch.tensor(labels)[y]))
+        assert network.null_label == (2 if null == 2 else None)
+    with pytest.raises(ValueError, match="knows the labels 0 to 2, not 7"):
+        read_diffusion(DiffusionSettings(load=tmp_path / "d", class_labels=(0, 7)), None, ("cat", "dog"), SHAPE)
 
 
 def test_a_model_that_gives_v_is_trained_and_kept_as_such(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = 10
@@ -27,10 +29,12 @@ TINY = [
 ]  # fmt: skip
 
 
-def start(out, journal, workers):
+def start(out, journal, workers, **options):
     environment = {**os.environ, "JOURNAL": str(journal), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.image_experiments.journalled", *TINY, "--out", str(out), "--workers", str(workers)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
 
 
 def kill_after(process, journal, stage, lines, delay):
@@ -115,6 +119,29 @@ def test_a_run_killed_twice_ends_as_if_it_never_was(reference, tmp_path):
     for stage, lines, delay in (("diffusion", 25, 0.1), ("evaluate", 2, 0.5)):
         assert kill_after(start(tmp_path / "out", journal, 2), journal, stage, lines, delay)
     finish_and_compare(tmp_path / "out", journal, reference)
+
+
+def test_ctrl_c_on_a_terminal_saves_every_training_and_says_how_to_go_on(reference, tmp_path):
+    """SIGINT to the whole group, as a terminal sends it, while two workers train: both leave a checkpoint of the step they were at."""
+    journal, out = tmp_path / "journal", tmp_path / "out"
+    process = start(out, journal, 2, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    text = ""
+    while process.poll() is None and not (
+        "diffusion/seed0 25" in text and re.search(r"(encoder|judge|classifier/real)\S* 1\d", text)
+    ):
+        time.sleep(0.02)
+        text = journal.read_text() if journal.exists() else ""
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "interrupted: what was made is kept; run the same command to go on from the last checkpoint"
+    assert "Traceback" not in said
+    step = {line.rpartition(" ")[0]: int(line.rpartition(" ")[2]) for line in journal.read_text().splitlines()}
+    (saved,) = (out / "unfinished").glob("diffusion_seed0-*/checkpoint.pt")
+    assert torch.load(saved, weights_only=True)["step"] == step["diffusion/seed0"] > 24
+    with journal.open("a") as stream:
+        stream.write("KILLED\n")
+    finish_and_compare(out, journal, reference)
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from command_line import output
+from contrastive_dp import files
+from contrastive_dp.files import read_safetensors
 from image_experiments import report, run_cifar
 from image_experiments.architectures import make_classifier
 from image_experiments.networks import load_classifier
@@ -129,8 +132,9 @@ def test_the_description_is_of_the_synthetic_images(finished):
         assert 0 <= float(row["label_error"]) <= 1
         assert 0 <= float(row["label_error_floor"]) <= 1
         assert float(row["frechet_floor"]) >= 0
-        assert row["class_snr"] == row["class_snr_judge"]
-        assert len({row[f"class_snr_{kind}"] for kind in ("judge", "encoder", "pixels")}) == 3
+        assert row["class_snr_crossfit"] == row["class_snr_crossfit_judge"]
+        assert np.isfinite(float(row["class_snr_crossfit"]))
+        assert len({row[f"class_snr_crossfit_{kind}"] for kind in ("judge", "encoder", "pixels")}) == 3
         assert float(row["frechet_distance"]) > 0
         assert float(row["nearest_training_image"]) > 0
 
@@ -181,7 +185,11 @@ def test_until_stops_after_a_step_and_the_whole_run_goes_on_from_there(tmp_path,
         ("diffusion", {"data", "split", "diffusion"}),
         ("encoder", {"data", "split", "diffusion", "encoder", "judge"}),
         ("generation", {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select"}),
-        ("training", {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select", "classifier"}),
+        ("description", {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select", "describe"}),
+        (
+            "training",
+            {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select", "describe", "classifier"},
+        ),
     ],
 )
 def test_each_step_is_its_stages_and_those_before(tmp_path, capsys, until, expected):
@@ -424,13 +432,110 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path
 
 
 def test_half_written_files_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
-    keep = [tmp_path / name for name in (".hidden", "a.123.npz", ".a.npz", "sub/.libfoo.1.hmac")]
-    left = [tmp_path / name for name in (".metrics.4711.csv", "synthetic/real/.seed0.99.npz", "checkpoints/.e-seed0.5.safetensors")]
-    for path in (*keep, *left):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x")
+    keep = [
+        ".hidden",
+        "a.123.npz",
+        ".a.npz",
+        "sub/.libfoo.1.hmac",
+        ".notes.2024.md",
+        ".metrics.4711.csv",
+        "synthetic/.seed0.99.npz",
+    ]
+    ours = output.temporary_name("metrics.csv"), f"synthetic/real/{files.temporary_name('seed0.npz')}"
+    assert output.TEMPORARY == files.TEMPORARY
+    for name in (*keep, *ours):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "checkpoints" / files.temporary_name("diffusion-seed0") / "unet").mkdir(parents=True)
     with run_cifar.only_run_in(tmp_path):
-        assert [path.exists() for path in (*keep, *left)] == [True] * 4 + [False] * 3
+        assert all((tmp_path / name).exists() for name in keep)
+        assert not list(tmp_path.rglob(f"{files.TEMPORARY}*"))
+
+
+def test_the_network_that_guides_is_not_the_one_that_is_judged(finished):
+    """Encoder and classifier on real images have the same settings here: with one seed they were one network."""
+    encoder, classifier = (
+        read_safetensors(finished / "checkpoints" / f"{kind}-seed0.safetensors")[0] for kind in ("encoder", "real")
+    )
+    for name in (name for name in encoder if name.endswith("weight")):
+        assert (encoder[name] - classifier[name]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("fraction", "counts"), [("0", ("60", "0")), ("0.01", ("60", "0")), ("1", ("0", "40"))])
+def test_images_that_no_batch_holds_are_not_counted(tmp_path, fraction, counts):
+    flags = ("--methods", "unguided", "--classifier.generated-fraction", fraction, "--evaluation.autoattack-images", "0")
+    assert run(*flags, out=tmp_path) == 0
+    assert {(row["n_real"], row["n_synthetic"]) for row in rows(tmp_path / "metrics.csv")} == {counts}
+
+
+def test_another_experiment_does_not_overwrite_the_first(tmp_path, capsys):
+    flags = ("--methods", "real", "--evaluation.autoattack-images", "0", "--eps", "0.1")
+    assert run(*flags, out=tmp_path / "out") == 0
+    before = (tmp_path / "out" / "metrics.csv").read_bytes()
+    capsys.readouterr()
+    assert run(*flags[:-1], "0.2", "--classifier.attack-steps", "4", out=tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "holds another experiment (eps 0.1 there, 0.2 here; classifier.attack-steps 3 there, 4 here)" in error
+    assert f"give another --out, for example {tmp_path / 'out-2'}, or --force to overwrite" in error
+    assert (tmp_path / "out" / "metrics.csv").read_bytes() == before
+    assert run(*flags, "--seeds", "2", "--workers", "2", out=tmp_path / "out") == 0  # one seed more is the same experiment
+    assert run(*flags, out=tmp_path / "out") == 1  # and one less would drop what is there
+    assert "all seeds 1 there, none here" in capsys.readouterr().err
+    assert run(*flags[:-1], "0.2", "--force", out=tmp_path / "out") == 0
+    assert {row["eps"] for row in rows(tmp_path / "out" / "metrics.csv")} == {"0.2"}
+    assert run(*flags[:-1], "7", out=tmp_path / "new") == 1  # what is refused for another reason claims no folder
+    assert run(*flags, "--until", "encoder", "--methods", "unguided", out=tmp_path / "new") == 0
+
+
+def test_what_was_read_is_said_before_it_is_used(tmp_path, capsys):
+    write_folder(tmp_path / "set", np.random.default_rng(3))
+    (tmp_path / "set" / "train" / "left" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "set" / "test" / "left" / "again.png").write_bytes((tmp_path / "set" / "train" / "left" / "000.png").read_bytes())
+    flags = ("--dataset", "images", "--data-dir", str(tmp_path / "set"), "--train", "10", "--validation", "4", "--test", "0")
+    for more in (("--dry-run",), ()):
+        assert run(*flags, "--methods", "real", *more, out=tmp_path / "out") == 0
+        said = capsys.readouterr()
+        assert f"read {tmp_path / 'set'}: 24 training and 13 test images, 8x8, colour" in said.out
+        assert "2 classes, training+test: left 12+7, right 12+6" in said.out
+        assert "left out, hidden: 1 (1 without a suffix), the first train/left/.DS_Store" in said.out
+        assert "warning: 1 of 13 test images are exact copies of training images" in said.err
+    assert "of these 10 to train on and 4 for validation, by seed" in said.out
+    assert said.out.index("read ") < said.out.index("of these")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert any("exact copies of training images" in text for text in summary["warnings"])
+
+
+def test_an_encoder_that_sees_the_images_wrongly_is_said(tmp_path, capsys):
+    """Weights of a run, as for images that are normalised by the caller: mean and deviation left out."""
+    flags = ("--encoder.steps", "150", "--train", "300", "--evaluation.autoattack-images", "0", "--methods", "unguided")
+    assert run(*flags, "--until", "encoder", out=tmp_path / "first") == 0
+    right = tmp_path / "first" / "checkpoints" / "encoder-seed0.safetensors"
+    tensors = {name: tensor for name, tensor in read_safetensors(right)[0].items() if name not in ("mean", "std")}
+    tensors["body.0.weight"] = -tensors["body.0.weight"]
+    torch.save(tensors, tmp_path / "wrong.pt")
+    for file, good in ((right, True), (tmp_path / "wrong.pt", False)):
+        more = ("--encoder-from", str(file), "--classifier.steps", "150")
+        assert run(*flags, *more, out=tmp_path / file.stem) == 0
+        said = capsys.readouterr()
+        assert f"encoder/seed0, {file.name}: 0." in said.out
+        assert ("it may expect images that are normalised" in said.err) is not good
+
+
+def test_errors_show_where_they_arose_on_demand(tmp_path, capsys):
+    for more, shown in (((), False), (("--traceback",), True)):
+        assert run_cifar.main(["--eps", "8", "--out", str(tmp_path), *more]) == 1
+        error = capsys.readouterr().err
+        assert ("Traceback (most recent call last)" in error) == shown
+        assert error.splitlines()[-1].startswith("error: --eps 8.0")
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_cifar, "look_at_data", interrupted)
+    assert run("--methods", "real", out=tmp_path) == 130
+    assert "run the same command to go on from the last checkpoint" in capsys.readouterr().err
 
 
 def test_two_runs_do_not_write_one_folder(tmp_path, capsys):

@@ -53,11 +53,13 @@ def test_the_table_joins_settings_accuracies_and_description_of_every_run(swept)
         ("chosen", "2.0", "confidence"),
     }
     for run in ("first", "chosen"):
-        described = {(row["method"], row["seed"]): row["class_snr"] for row in rows(swept / "runs" / run / "description.csv")}
+        described = {
+            (row["method"], row["seed"]): row["class_snr_crossfit"] for row in rows(swept / "runs" / run / "description.csv")
+        }
         metrics = {(r["method"], r["seed"], r["attack"]): r["robust_accuracy"] for r in rows(swept / "runs" / run / "metrics.csv")}
         for row in (row for row in table if row["run"] == run):
             assert float(row["robust_accuracy"]) == float(metrics[row["method"], row["seed"], row["attack"]])
-            assert row["class_snr"] == described.get((row["method"], row["seed"]), "nan")
+            assert row["class_snr_crossfit"] == described.get((row["method"], row["seed"]), "nan")
     summary = json.loads((swept / "summary.json").read_text())
     assert summary["runs"]["chosen"]["methods"] == ["unguided"]
     assert summary["settings"]["design"] == "mine.toml"
@@ -209,10 +211,37 @@ def test_a_wrong_design_is_one_line_and_status_1(tmp_path, capsys, text, message
     assert not (tmp_path / "out").exists()
 
 
+def test_descriptions_first_and_then_the_whole_and_nothing_less(tmp_path, capsys):
+    """--until description goes on to the whole sweep; a design without one of its runs would shorten the tables."""
+    runs = "[run.a]\nmethods = ['unguided']\n[run.b]\nmethods = ['real']\n"
+    design = write_design(tmp_path, runs)
+    flags = ("--design", design, "--out", tmp_path / "out", "--seeds", "1", "--workers", "1")
+    assert call(*flags, "--until", "description") == 0
+    (row,) = rows(tmp_path / "out" / "description.csv")
+    assert (row["run"], row["method"], row["seed"]) == ("a", "unguided", "0")
+    assert np.isfinite(float(row["class_snr_crossfit"]))
+    assert not (tmp_path / "out" / "sweep.csv").exists()
+    assert call(*flags) == 0
+    again = rows(tmp_path / "out" / "sweep.csv")
+    assert {one["class_snr_crossfit"] for one in again if one["run"] == "a"} == {row["class_snr_crossfit"]}
+    assert {one["images"] for one in again} <= {"60", "4"}
+    write_design(tmp_path, runs.partition("[run.b]")[0])
+    assert call(*flags) == 1
+    assert "holds another experiment (runs b there, " in capsys.readouterr().err
+
+
 def test_a_missing_design_and_a_run_that_fails_are_said(tmp_path, capsys):
     assert call("--design", tmp_path / "no.toml") == 1
     assert "cannot be read" in capsys.readouterr().err
-    design = write_design(tmp_path, "[run.a]\nmethods = ['classifier-free:1']\n")  # needs label dropout
-    assert call("--design", design, "--out", tmp_path / "out") == 1
+    design = write_design(
+        tmp_path, "[run.a]\nmethods = ['real']\n[run.b]\nmethods = ['classifier-free:1']\n"
+    )  # needs label dropout
+    for more in ((), ("--dry-run",)):  # before the first run begins
+        assert call("--design", design, "--out", tmp_path / "out", *more) == 1
+        assert "mine.toml: run b: --methods classifier-free:1: needs a model trained without labels too" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    design = write_design(tmp_path, "[run.a]\nmethods = ['real']\narguments = ['--dataset', 'images']\n")
+    assert call("--design", design, "--out", tmp_path / "out", "--data-dir", tmp_path / "set") == 1  # known when the data are read
     assert "run a of" in capsys.readouterr().err
     assert not (tmp_path / "out" / "sweep.csv").exists()

@@ -83,6 +83,23 @@ def test_random_scores_follow_the_seed(problem):
     assert not torch.equal(one, other)
 
 
+def test_a_class_without_a_real_image_has_no_centre(problem):
+    """Its scores were all NaN, and the first images of the file were kept."""
+    encoder, x, y, real, real_y = problem
+    without = real_y != 2
+    with pytest.raises(ValueError, match=r"class-separation: classes \[2\] have no real training image, so no centre"):
+        found((encoder, x, y, real[without], real_y[without]), "class-separation")
+    asked = y != 2  # a class that is not asked for needs none
+    some = found((encoder, x[asked], y[asked], real[without], real_y[without]), "class-separation")
+    z, f = features_of(problem, x[asked]), features_of(problem, real[without])
+    centres = {k: f[real_y[without].numpy() == k].mean(axis=0) for k in (0, 1, 3)}
+    for i, label in enumerate(y[asked].tolist()):
+        distance = {k: np.linalg.norm(z[i] - c) for k, c in centres.items()}
+        assert some[i] == pytest.approx(min(d for k, d in distance.items() if k != label) - distance[label], abs=1e-6)
+    with pytest.raises(ValueError, match="1 of 3 scores are NaN or infinite"):
+        best_of_each_class(torch.tensor([0.1, float("nan"), 0.2]), torch.tensor([0, 1, 0]), 2, True, 2)
+
+
 @pytest.mark.parametrize("highest", [True, False])
 def test_the_best_of_each_class_are_kept(highest):
     rng = np.random.default_rng(0)

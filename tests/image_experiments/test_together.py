@@ -154,12 +154,14 @@ def test_shards_that_do_not_belong_together_are_one_line_and_nothing_is_written(
 
 def test_the_merging_command_refuses_in_one_line(shards, tmp_path, capsys):
     folder = shards_of(shards, "unguided")[0].parent
+    (tmp_path / "mine.npz").write_bytes(b"someone's")
     for arguments, message in (
         ([str(tmp_path / "none")], "no such folder"),
         ([str(tmp_path)], "no shards"),
         ([str(folder), "--to", str(tmp_path / "a.txt")], "ends in .npz"),
         ([str(folder), "--to", str(tmp_path / "a.npz")], "2 of 4 shards are missing"),
         ([str(folder), "--to", str(folder / "shard-00000.npz")], "would replace a shard"),
+        ([str(folder), "--to", str(tmp_path / "mine.npz")], "is there already, without a manifest"),
     ):
         assert merge_shards(arguments) == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
