@@ -11,7 +11,6 @@ Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import tyro
 
 from command_line.command import describe, run_command
-from command_line.output import UserError, did_you_mean, file_digest, write_json
+from command_line.output import UserError, did_you_mean, file_digest, temporary_name, write_json
 from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
 from figures.inputs import Files
 from figures.registry import entries
@@ -76,7 +75,7 @@ def run(settings: Settings) -> int:
 
 def replace_folder(target: Path, source: Path, paths: list[Path]) -> None:
     """The folder `target` with these files of `source` and no others: copied beside it, then put in its place."""
-    making = target.with_name(f".{target.name}.{os.getpid()}")
+    making = target.with_name(temporary_name(target.name))
     for path in paths:
         copy = making / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,21 @@ def read_sweep(files: Files, *described: str, table: str = TABLE) -> Columns:
     return {name: values[first] for name, values in data.items()}
 
 
+SNR = "class_snr_crossfit"
+
+
+def described_again(table: str) -> str:
+    """The table that has the class SNR of a sweep: its own, or that of a run that described its images again."""
+    return table if table == TABLE else table.replace("/sweep.csv", "-description/description.csv")
+
+
+def class_snr(files: Files, table: str = TABLE) -> dict[tuple[str, str], float]:
+    """{(run, method): mean over seeds} of the class SNR, by cross-fitting."""
+    data = files.columns(described_again(table), f"seed {SNR}", text="run method")
+    each = dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True))
+    return {one: float(np.mean(list(by_seed(data, *one, SNR).values()))) for one in each}
+
+
 def family_of(run: str, method: str) -> str:
     """What a set is made by, whatever its scale, window or input: a guidance, noise, or one selection (the run's name)."""
     return run if run.startswith("select-") else method.removesuffix("-auto").rstrip("0123456789.").rstrip("-")

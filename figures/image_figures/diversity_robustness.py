@@ -8,10 +8,10 @@ import numpy as np
 
 from command_line.drawing import new_figure
 from figures.figure import Figure, Numbers, guide, marks
-from figures.image_figures.ablations import SETTINGS, TABLE, by_seed, family_of, read_sweep
+from figures.image_figures.ablations import SETTINGS, SNR, TABLE, by_seed, family_of, read_sweep
 from figures.inputs import Files
 
-COLUMNS = {"within_class_diversity": "within-class diversity", "class_snr": "class SNR"}
+COLUMNS = {"within_class_diversity": "within-class diversity", SNR: "class SNR"}
 FIGURE = Figure(
     "Diversity against robustness, separation against robustness",
     "Each mark is a set of 2,000 synthetic images, mean over seeds: robust accuracy of the classifier trained with them against "

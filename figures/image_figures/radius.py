@@ -11,9 +11,11 @@ from command_line.drawing import new_figure
 from command_line.output import UserError
 from command_line.statistics import holm, mean_interval, paired_p
 from figures.figure import Figure, Numbers, Row, guide, line, marks, ticks
+from figures.image_figures.ablations import SNR, described_again
 from figures.inputs import Columns, Files, remedy
 
 TABLE = "digits-eps/sweep.csv"
+DESCRIPTION = described_again(TABLE)
 FIGURE = Figure(
     "The training radius and the best class SNR",
     "Left: log odds of robust accuracy, minus those with unguided images, against the class SNR of the synthetic images, mean and 95 % "
@@ -22,7 +24,7 @@ FIGURE = Figure(
     "SNR (least squares a seed), and paired differences between neighbouring radii, at the middle of both. Where the best class SNR grows "
     "with the radius, as T11 and T14 say, the slope grows too, and the differences lie above zero. At 0.25 all "
     "classifiers of the leftmost set and one of the next ended at the loss of chance: what is seen there is training that failed.",
-    (TABLE,),
+    (TABLE, DESCRIPTION),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attacks, PGD-20 on 1,197 test images",
 )
 UNLEARNED = 0.3
@@ -34,20 +36,24 @@ Sets = dict[float, dict[float, dict[int, tuple[float, float]]]]
 
 def read_sets(files: Files) -> Sets:
     """The sweep by radius, standard deviation of the initial noise, and seed; the run's name holds the first two."""
-    data: Columns = files.columns(TABLE, "seed eps class_snr robust_accuracy", text="run attack norm")
+    data: Columns = files.columns(TABLE, "seed eps robust_accuracy", text="run attack norm")
+    again = files.columns(DESCRIPTION, f"seed {SNR}", text="run")
+    described = {(run, seed): snr for run, seed, snr in zip(*(again[name].tolist() for name in ("run", "seed", SNR)), strict=True)}
     if len(set(zip(data["attack"], data["norm"], strict=True))) > 1:
         raise UserError(
             f"{files.path(TABLE)}: holds several attacks; this figure reads a sweep with one, at the radius of training"
         )
     found: Sets = {}
-    names = ("run", "seed", "eps", "class_snr", "robust_accuracy")
-    for run, seed, eps, snr, robust in zip(*(data[name].tolist() for name in names), strict=True):
+    names = ("run", "seed", "eps", "robust_accuracy")
+    for run, seed, eps, robust in zip(*(data[name].tolist() for name in names), strict=True):
         of = found.setdefault(eps, {}).setdefault(float(run.rpartition("-")[2]), {})
         if not 0 < robust < 1:
             raise UserError(
                 f"{files.path(TABLE)}: robust accuracy {robust:g} of {run}, seed {seed:g}, has no log odds; attack more images"
             )
-        of[int(seed)] = (snr, float(np.log(robust / (1 - robust))))
+        if (run, seed) not in described:
+            raise UserError(f"{files.path(DESCRIPTION)}: lacks {run}, seed {seed:g}; {remedy(DESCRIPTION)}")
+        of[int(seed)] = (described[run, seed], float(np.log(robust / (1 - robust))))
     if not all(1.0 in of for of in found.values()):
         raise UserError(f"{files.path(TABLE)}: a radius has no set of std 1.0, with which others are compared; {remedy(TABLE)}")
     return {eps: dict(sorted(found[eps].items(), reverse=True)) for eps in sorted(found)}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from figures.figure import Figure
-from figures.image_figures.ablations import FIRST, SETTINGS, TABLE, by_seed, gain, read_sweep
+from figures.image_figures.ablations import FIRST, SETTINGS, SNR, TABLE, by_seed, gain, read_sweep
 from figures.inputs import Files
 from figures.table import Spread
 from figures.tables.images import spread
@@ -20,7 +20,7 @@ FIGURE = Figure(
     (TABLE,),
     SETTINGS,
 )
-DESCRIBED = ("class_snr", "within_class_diversity", "label_error")
+DESCRIBED = (SNR, "within_class_diversity", "label_error")
 HEADER = ("run", "method", "synthetic", "PGD-20", "minus unguided", "class SNR", "diversity", "label error")
 
 

@@ -45,7 +45,7 @@ def rows_of(tables: tuple[str, ...], files: Files) -> list[list[Any]]:
 def verdict(low: float, high: float) -> str:
     """What an interval says of a difference."""
     if np.isnan(low):
-        return "one seed"
+        return "no interval"
     return "a higher" if low > 0 else "a lower" if high < 0 else "not told apart"
 
 

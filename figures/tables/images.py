@@ -20,7 +20,7 @@ FIGURE = Figure(
     (TABLE, DESCRIPTION),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attack eps 0.15",
 )
-DESCRIBED = ("class_snr", "within_class_diversity", "label_error")
+DESCRIBED = ("class_snr_crossfit", "within_class_diversity", "label_error")
 HEADER = ("method", "clean", "PGD-20", "AutoAttack", "PGD-20 minus unguided", "class SNR", "within-class diversity", "label error")
 
 

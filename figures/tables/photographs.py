@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from figures.figure import Figure
+from figures.image_figures.ablations import SNR, described_again
 from figures.image_figures.photographs import BOTH
 from figures.inputs import Files, where
 from figures.tables.images import spread
@@ -14,8 +15,9 @@ FIGURE = Figure(
     "Photographs: robust accuracy by method, and what the synthetic images are like",
     "Mean (standard deviation over seeds). PGD-20 and APGD-CE on 1,000 test images, AutoAttack on the first 200. Label error: share of "
     "synthetic images that a classifier of real images, which guides nothing, takes for another class; Frechet: distance to the real "
-    "training images in its features. Floor: the same of real test images. Class SNR and diversity in the same features.",
-    tuple(TABLES.values()),
+    "training images in its features. Floor: the same of real test images. Class SNR (of the first three seeds) and diversity in the same "
+    "features.",
+    tuple(one for table in TABLES.values() for one in (table, described_again(table))),
     f"{BOTH}, l_inf attack eps 8/255",
 )
 ATTACKS = (("main", "pgd-20"), ("main", "apgd-ce"), ("autoattack", "autoattack"))
@@ -25,19 +27,20 @@ DESCRIBED = {
     "label_error_floor": "label error floor",
     "frechet_distance": "Frechet",
     "frechet_floor": "Frechet floor",
-    "class_snr": "class SNR",
     "within_class_diversity": "within-class diversity",
 }
-HEADER = ("data", "method", "seeds", "clean", "PGD-20", "APGD-CE", "AutoAttack", *DESCRIBED.values())
+HEADER = ("data", "method", "seeds", "clean", "PGD-20", "APGD-CE", "AutoAttack", *DESCRIBED.values(), "class SNR")
 
 
 def rows(files: Files) -> list[list[Any]]:
     found: list[list[Any]] = []
     for name, table in TABLES.items():
         data = files.columns(table, " ".join(("seed clean_accuracy robust_accuracy", *DESCRIBED)), text="run method attack")
+        again = files.columns(described_again(table), f"seed {SNR}", text="run method")
         for method in dict.fromkeys(data["method"][where(data, run="main")].tolist()):
             robust = [data["robust_accuracy"][where(data, run=run, method=method, attack=attack)] for run, attack in ATTACKS]
             of = where(data, run="main", method=method, attack="pgd-20")
             about = [name, method, len(data["seed"][of]), spread(data["clean_accuracy"][of])]
-            found.append([*about, *map(spread, robust), *(spread(data[column][of]) for column in DESCRIBED)])
+            snr = spread(again[SNR][where(again, run="main", method=method)])
+            found.append([*about, *map(spread, robust), *(spread(data[column][of]) for column in DESCRIBED), snr])
     return found

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from figures.figure import Figure
-from figures.image_figures.ablations import FIRST, SETTINGS, TABLE, by_seed, family_of, gain, read_sweep
+from figures.image_figures.ablations import FIRST, SETTINGS, SNR, TABLE, by_seed, family_of, gain, read_sweep
 from figures.inputs import Columns, Files
 
 FIGURE = Figure(
@@ -23,9 +23,9 @@ FIGURE = Figure(
     SETTINGS,
 )
 NAMES = {
-    "class_snr": "class SNR",
-    "class_snr_encoder": "class SNR, encoder",
-    "class_snr_pixels": "class SNR, pixels",
+    SNR: "class SNR",
+    f"{SNR}_encoder": "class SNR, encoder",
+    f"{SNR}_pixels": "class SNR, pixels",
     "within_class_diversity": "within-class diversity",
     "recall": "recall",
     "precision": "precision",

@@ -22,7 +22,8 @@ def test_every_row_is_mean_and_deviation_over_seeds(data, table):
     sweep = read(REFERENCE / table)
     found = [dict(zip(photographs.HEADER, row, strict=True)) for row in photographs.rows(Files(REFERENCE)) if row[0] == data]
     assert {row["method"] for row in found} == {row["method"] for row in sweep}
-    columns = {"clean": "clean_accuracy", "PGD-20": "robust_accuracy", "class SNR": "class_snr"}
+    again = read(REFERENCE / table.replace("/sweep", "-description/description"))
+    columns = {"clean": "clean_accuracy", "PGD-20": "robust_accuracy"}
     columns |= {name: column for column, name in photographs.DESCRIBED.items()}
     for row in found:
         mine = [one for one in sweep if one["run"] == "main" and one["method"] == row["method"]]
@@ -34,6 +35,9 @@ def test_every_row_is_mean_and_deviation_over_seeds(data, table):
                 assert row[name].text() == ""
                 continue
             assert (row[name].mean, row[name].sd) == pytest.approx((statistics.fmean(values), statistics.stdev(values)), rel=1e-9)
+        snr = [float(one["class_snr_crossfit"]) for one in again if (one["run"], one["method"]) == ("main", row["method"])]
+        assert len(snr) == 3 or row["method"] == "real"
+        assert row["class SNR"].text() == "" if not snr else row["class SNR"].mean == pytest.approx(statistics.fmean(snr), rel=1e-9)
         apgd = [float(one["robust_accuracy"]) for one in mine if one["attack"] == "apgd-ce"]
         assert row["APGD-CE"].mean == pytest.approx(statistics.fmean(apgd), rel=1e-9)
         whole = [float(one["robust_accuracy"]) for one in sweep if one["attack"] == "autoattack" and one["method"] == row["method"]]
@@ -90,6 +94,9 @@ def test_seeds_count_once_where_two_runs_attack_the_same_classifiers(tmp_path):
                 ):
                     writer.writerow({"run": run, "method": "real", "attack": attack, **about})
                 writer.writerow({"run": "autoattack", "method": "other", "attack": "autoattack", **about})
+        again = tmp_path / table.replace("/sweep", "-description/description")
+        again.parent.mkdir()
+        again.write_text("run,method,seed,class_snr_crossfit\nmain,unguided,0,2.5\n")
     for row in photographs.rows(Files(tmp_path)):
         one = dict(zip(photographs.HEADER, row, strict=True))
         assert (one["method"], one["seeds"], one["label error"].text()) == ("real", 3, "")

@@ -30,7 +30,7 @@ def sets_of_the_sweep():
         of = [row for row in rows if (row["run"], row["method"]) == (run, method)]
         gain = statistics.fmean(float(row["robust_accuracy"]) - base[row["seed"]] for row in of)
         kind = run if run.startswith("select-") else re.sub(r"-[\d.]+$", "", method)
-        found.append((kind, statistics.fmean(float(row["class_snr"]) for row in of), gain))
+        found.append((kind, statistics.fmean(float(row["class_snr_crossfit"]) for row in of), gain))
     return found
 
 
@@ -58,7 +58,10 @@ def test_the_forecast_is_fitted_to_the_ablations_alone():
     with (REFERENCE / "digits-evidence" / "sweep.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["run"] == "main" and row["attack"] == "pgd-20"]
     of = {method: [row for row in rows if row["method"] == method] for method in ("unguided", "anchored-0.1")}
-    x = {method: math.log(statistics.fmean(float(row["class_snr"]) for row in found)) for method, found in of.items()}
+    with (REFERENCE / "digits-evidence-description" / "description.csv").open() as stream:
+        again = [row for row in csv.DictReader(stream) if row["run"] == "main"]
+    snr = {method: [float(row["class_snr_crossfit"]) for row in again if row["method"] == method] for method in of}
+    x = {method: math.log(statistics.fmean(found)) for method, found in snr.items()}
     accuracy = {method: statistics.fmean(float(row["robust_accuracy"]) for row in found) for method, found in of.items()}
     drawn = forecast.numbers(Files(REFERENCE))
     series = drawn.series("2,000 images", "anchored")

@@ -19,13 +19,18 @@ def write_sweep(folder, log_odds):
     (folder / "digits-eps").mkdir()
     with (folder / "digits-eps" / "sweep.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("run", "seed", "attack", "norm", "eps", "class_snr", "robust_accuracy"))
+        writer.writerow(("run", "seed", "attack", "norm", "eps", "robust_accuracy"))
+        described = []
         for eps in (0.15, 0.05, 0.25):
             for std in STDS:
                 for seed in SEEDS:
                     snr = float(5 / std + rng.uniform(0, 0.5))
                     odds = log_odds(eps, seed, snr)
-                    writer.writerow((f"eps-{eps}-std-{std}", seed, "pgd-20", "linf", eps, snr, 1 / (1 + np.exp(-odds))))
+                    writer.writerow((f"eps-{eps}-std-{std}", seed, "pgd-20", "linf", eps, 1 / (1 + np.exp(-odds))))
+                    described.append((f"eps-{eps}-std-{std}", "unguided", seed, snr))
+    (folder / "digits-eps-description").mkdir()
+    with (folder / "digits-eps-description" / "description.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("run", "method", "seed", "class_snr_crossfit"), *described[::-1]])  # in any order
     return Files(folder)
 
 
@@ -76,3 +81,15 @@ def test_numbers_and_words_are_those_of_scipy(tmp_path):
     p = sorted(stats.ttest_1samp(values, 0).pvalue for values in gaps.values())
     assert all(f"(p {adjusted:.2g} by Holm" in said for adjusted in (2 * p[0], max(2 * p[0], p[1])))
     assert f"{np.mean(gaps[0.05, 0.15]):+.2f} [" in said
+
+
+def test_a_set_that_was_not_described_is_one_line(tmp_path):
+    files = write_sweep(tmp_path, lambda eps, seed, snr: 0.5)
+    path = tmp_path / "digits-eps-description" / "description.csv"
+    path.write_text(
+        "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("eps-0.15-std-1.0,unguided,4"))
+    )
+    with pytest.raises(
+        UserError, match=r"description.csv: lacks eps-0.15-std-1.0, seed 4; make it anew with: .*--until description"
+    ):
+        radius.read_sets(files)
