@@ -33,16 +33,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from command_line.output import text_table
 from contrastive_dp import NoiseSchedule
-from image_experiments.adversarial import ClassifierSettings, Images, train_classifier
-from image_experiments.architectures import Normalised, make_classifier
-from image_experiments.attacks import Threat, pgd
-from image_experiments.calibration import sampler_network
-from image_experiments.diffusion import DiffusionSettings, make_unet, train_diffusion
-from image_experiments.generated import ImageFile, stream_images
-from image_experiments.generation import GenerationSettings, make_guidance, sample_batch
-from image_experiments.methods import parse_method
-from image_experiments.scheduler import on_all
-from image_experiments.speed import Precision, prepared, wait
+from image_experiments.data.image_files import ImageFile, stream_images
+from image_experiments.engine.calibration import sampler_network
+from image_experiments.engine.scheduler import on_all
+from image_experiments.models.classifiers import Normalised, make_classifier
+from image_experiments.models.precision import Precision, prepared, wait
+from image_experiments.synthesis.generation import GenerationSettings, make_guidance, sample_batch
+from image_experiments.synthesis.methods import parse_method
+from image_experiments.training.attacks import Threat, pgd
+from image_experiments.training.classifier import ClassifierSettings, Images, train_classifier
+from image_experiments.training.diffusion import DiffusionSettings, make_unet, train_diffusion
 
 CLASSES, PRODUCT = 10, 1536
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -96,7 +96,7 @@ def check_unchanged(folder: Path, name: str, evaluated: dict[str, Any]) -> None:
 def export_classifier(folder: Path, to: Path, name: str, summary: dict[str, Any]) -> None:
     """Write NAME.pt, NAME.json, model.py and architectures.py of METHOD/seedN."""
     from contrastive_dp.files import read_safetensors, write_checkpoint
-    from image_experiments import architectures
+    from image_experiments.models import classifiers as architectures
 
     flat_name = name.replace("/", "-")
     tensors, metadata = read_safetensors(folder / "checkpoints" / f"{flat_name}.safetensors")

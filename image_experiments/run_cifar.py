@@ -36,8 +36,8 @@ try:
     from command_line.experiment import check_claim, note_claim
     from command_line.output import TEMPORARY, UserError, check_writable, prepare_folder, write_json
     from contrastive_dp.processes import Processes
-    from image_experiments.settings import Settings, check_shares, flat, preset_named, resolve
-    from image_experiments.stages import Place
+    from image_experiments.engine.settings import Settings, check_shares, flat, preset_named, resolve
+    from image_experiments.engine.stages import Place
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: the package {error.name} is missing; in a clone of the project: pip install -e '.[diffusion,diffusers,images]'"
@@ -51,10 +51,10 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     """Run all stages that are not current and write the tables; returns the exit status. arguments: that made the settings."""
     begin = time.perf_counter()
     settings = found_on_hub(on_absolute_paths(resolve(settings)))
-    from image_experiments.beforehand import check_names
-    from image_experiments.pipeline import plan
-    from image_experiments.reuse import check_reuse, take_over
-    from image_experiments.together import join, launch, leave, started_by_torchrun
+    from image_experiments.engine.checks import check_names
+    from image_experiments.engine.plan import plan
+    from image_experiments.engine.reuse import check_reuse, take_over
+    from image_experiments.engine.together import join, launch, leave, started_by_torchrun
 
     several = started_by_torchrun()
     out = settings.out
@@ -97,9 +97,9 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
 
 def check_arguments(arguments: Sequence[str]) -> None:
     """Raises UserError where a command line would be refused, as far as that is known without reading the data; SystemExit for flags."""
-    from image_experiments.beforehand import check_beforehand, check_names
-    from image_experiments.cost import facts_without_reading
-    from image_experiments.pipeline import plan
+    from image_experiments.engine.checks import check_beforehand, check_names
+    from image_experiments.engine.cost import facts_without_reading
+    from image_experiments.engine.plan import plan
 
     given = list(arguments)
     settings = tyro.cli(Settings, args=given, default=preset_named(given), config=(tyro.conf.AvoidSubcommands,))
@@ -112,7 +112,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 def chosen_stages(settings: Settings, stages: list[Any]) -> list[Any]:
     """Those that --part or --until leave. Raises UserError where that is none."""
-    from image_experiments.pipeline import needed_for, up_to
+    from image_experiments.engine.plan import needed_for, up_to
 
     if settings.part is not None:
         return needed_for(("generate",), stages)
@@ -228,10 +228,10 @@ def look_at_data(settings: Settings, stages: list[Any], place: Place, processes:
 
     Raises UserError before anything is trained.
     """
-    from image_experiments.beforehand import check_beforehand, facts_of
-    from image_experiments.cost import facts_without_reading
-    from image_experiments.pipeline import needed_for
-    from image_experiments.report import results
+    from image_experiments.engine.checks import check_beforehand, facts_of
+    from image_experiments.engine.cost import facts_without_reading
+    from image_experiments.engine.plan import needed_for
+    from image_experiments.output.tables import results
 
     known = facts_without_reading(settings)
     if known is not None:
@@ -273,8 +273,8 @@ def told(lines: Sequence[str], doubts: Sequence[str] = ()) -> None:
 
 def lines_of(kind: str, settings: Settings, stages: list[Any], out: Path) -> tuple[list[str], list[str]]:
     """(lines, doubts): what to say of the data, of the splits, or of encoders that were read."""
-    from image_experiments.beforehand import encoder_doubts, encoder_line
-    from image_experiments.report import results
+    from image_experiments.engine.checks import encoder_doubts, encoder_line
+    from image_experiments.output.tables import results
 
     if kind == "data":
         data = results(out, "data")
@@ -293,9 +293,9 @@ def run_stages(
     settings: Settings, stages: list[Any], place: Place, processes: Processes, workers: int, made: Collection[str] = ()
 ) -> None:
     """In this process, on workers, on a cluster, or together with other processes. made: stages that were run just before."""
-    from image_experiments.scheduler import run_all
-    from image_experiments.tensorboard import log_stage
-    from image_experiments.together import run_together
+    from image_experiments.engine.scheduler import run_all
+    from image_experiments.engine.together import run_together
+    from image_experiments.output.tensorboard import log_stage
 
     on_finished = (lambda stage: log_stage(stage, place.out)) if settings.tensorboard else (lambda _stage: None)
     if processes.count > 1:
@@ -306,9 +306,9 @@ def run_stages(
 
 def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> None:
     """Write tables, summary and pictures; print the table."""
-    from image_experiments import report as tables
-    from image_experiments.pictures import draw_all
-    from image_experiments.stages import read_stamp
+    from image_experiments.engine.stages import read_stamp
+    from image_experiments.output import tables
+    from image_experiments.output.pictures import draw_all
 
     data = tables.results(out, "data")
     rows = tables.metric_rows(settings, out, settings.dataset)
@@ -330,7 +330,7 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
     write_json(out / "summary.json", summary)
     drawn = draw_all(out, settings)
     if settings.tensorboard:
-        from image_experiments.tensorboard import log_metrics
+        from image_experiments.output.tensorboard import log_metrics
 
         log_metrics(out, rows)
     split = settings.evaluation.split
@@ -346,11 +346,11 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
 
 def show_plan(settings: Settings, stages: list[Any], place: Place, workers: int) -> int:
     """Print which stages would run, and what they would cost; one that reads what another would make anew runs too."""
-    from image_experiments.beforehand import check_beforehand
-    from image_experiments.cost import calibrate, data_of, estimate, known_facts
-    from image_experiments.datasets import described, split
-    from image_experiments.scheduler import MENDABLE, on_all
-    from image_experiments.stages import is_current
+    from image_experiments.data.datasets import described, split
+    from image_experiments.engine.checks import check_beforehand
+    from image_experiments.engine.cost import calibrate, data_of, estimate, known_facts
+    from image_experiments.engine.scheduler import MENDABLE, on_all
+    from image_experiments.engine.stages import is_current
 
     check_writable(place.out)
     try:

@@ -153,7 +153,7 @@ def _whole(path: Path, design: dict[str, Any]) -> tuple[int, int]:
 
 def _pairs(path: Path, value: Any, runs: list[Run]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
     """Both sides of every comparison as (run, method), each in the design."""
-    from image_experiments.methods import parse_method
+    from image_experiments.synthesis.methods import parse_method
 
     known = {(one.name, parse_method(method).label) for one in runs for method in one.methods}
     found = []
@@ -339,8 +339,8 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
 
 def gather_descriptions(folders: Sequence[tuple[str, Path]], runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
     """(header, rows) of description.csv: a row a run, method and seed, from what the stages have left."""
-    from image_experiments.methods import parse_method
-    from image_experiments.stages import read_stamp
+    from image_experiments.engine.stages import read_stamp
+    from image_experiments.synthesis.methods import parse_method
 
     rows: list[dict[str, Any]] = []
     for (name, folder), one in zip(folders, runs, strict=True):
@@ -371,7 +371,7 @@ COMPARED = (
 
 def outcomes_in(folders: dict[str, Path]) -> Callable[[dict[str, Any]], Any]:
     """outcomes(row of the table) -> which images withstood, as report.outcomes_of; None where seeds have images of their own."""
-    from image_experiments.report import outcomes_of
+    from image_experiments.output.tables import outcomes_of
 
     return lambda row: outcomes_of(folders[row["run"]], row) if row["split"] == "test" else None
 
@@ -387,7 +387,7 @@ def comparisons(
     interval of this one, an interval such that all m of the table hold together with 95 % (Bonferroni: 1 - 0.05 / m each), and Holm's
     p-value among m: these hold for new seeds and these images. Then the same two intervals for new seeds and new images, nan where the
     outcomes image by image are not known. Raises UserError for an attack that no run used."""
-    from image_experiments.report import both_ends
+    from image_experiments.output.tables import both_ends
 
     table = [dict(zip(header, row, strict=True)) for row in rows]
     value = {(r["run"], r["method"], r["attack"], r["norm"], r["eps"], r["seed"]): r for r in table}

@@ -27,7 +27,7 @@ from command_line.output import UserError, prepare_folder, text_table, write_csv
 from command_line.values import Radius
 
 if TYPE_CHECKING:
-    from simulations.tables import Table
+    from simulations.mixtures.tables import Table
 
 Part = Literal["all", "simulation", "data"]
 HELP = "Closed-form theory of robust classification against simulation, and on your data."
@@ -96,7 +96,7 @@ def run(settings: Settings) -> int:
     print(describe(settings))
     with_simulation, with_data = settings.part != "data", settings.part != "simulation"
     if with_data:
-        from simulations.tables import load_table
+        from simulations.mixtures.tables import load_table
 
         table = load_table(settings.data, settings.label)  # bad input is said before anything is computed
         print("\n".join(table.described()))
@@ -132,9 +132,9 @@ def compare_with_simulation(settings: Settings, out: Path) -> dict[str, Any]:
     """Part 1: run all checks, write them and the exact curves, print one line a quantity."""
     from scipy.stats import kstest
 
-    from simulations.checks import HEADER, Z_LIMIT, Effort, run_all
-    from simulations.curves import CURVES
-    from simulations.theory_checks import all_checks
+    from simulations.mixtures.checks import HEADER, Z_LIMIT, Effort, run_all
+    from simulations.mixtures.curves import CURVES
+    from simulations.mixtures.theory_checks import all_checks
 
     effort = Effort.quick() if settings.quick else Effort()
     jobs = [*CURVES.values(), *(check.rows for check in all_checks())]
@@ -169,8 +169,8 @@ def compare_with_simulation(settings: Settings, out: Path) -> dict[str, Any]:
 
 def analyse_real_data(settings: Settings, table: Table, out: Path) -> dict[str, Any]:
     """Part 2: predict and measure, then write and print; nothing is written unless all of it succeeded."""
-    from simulations.real_data import analyse
-    from simulations.real_data_report import describe_analysis, summarise, write_analysis
+    from simulations.mixtures.real_data import analyse
+    from simulations.mixtures.real_data_report import describe_analysis, summarise, write_analysis
 
     norms = tuple(dict.fromkeys(float(p) for p in settings.norms))
     eps, radius = tuple(dict.fromkeys(settings.eps)), tuple(dict.fromkeys(settings.radius))

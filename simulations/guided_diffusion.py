@@ -31,7 +31,7 @@ from command_line.output import UserError, prepare_folder, text_table, write_csv
 
 Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners"]
 ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners")
-GROUP_OF_SAMPLES = 256  # simulations.guided_theory.GROUP, which is not imported before the input is checked
+GROUP_OF_SAMPLES = 256  # simulations.guided.theory.GROUP, which is not imported before the input is checked
 SINGLE_RUN_OPTIONS = (
     "problem",
     "scale",
@@ -202,7 +202,7 @@ def run(settings: Settings) -> int:
     settings = resolve(settings)
     print(describe(settings))
     from contrastive_dp import NoiseSchedule
-    from simulations.guided_designs import settings_of
+    from simulations.guided.designs import settings_of
 
     schedule = NoiseSchedule.linear()
     parts = () if settings.guidance is not None else settings.parts
@@ -227,7 +227,7 @@ def run(settings: Settings) -> int:
         summary["learners"] = run_learners(settings, out)
         summary["seconds"]["learners"] = round(time.perf_counter() - begin, 2)
     from figures.of_run import draw_run
-    from simulations.guided_points import write_points
+    from simulations.guided.points import write_points
 
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     write_json(out / "summary.json", summary)
@@ -240,9 +240,9 @@ def run(settings: Settings) -> int:
 
 def single(settings: Settings, schedule: Any) -> list[Any]:
     """The unguided setting and the one that was asked for, its scale chosen by theory where a target is given."""
-    from simulations.guided_models import Setting
-    from simulations.guided_report import baseline_of
-    from simulations.guided_theory import scale_for
+    from simulations.guided.models import Setting
+    from simulations.guided.report import baseline_of
+    from simulations.guided.theory import scale_for
 
     names = ("problem", "guidance", "scale", "low", "high", "at", "relative", "every", "reverse", "temperature", "solver", "steps")
     score = f"network-{settings.train_on}" if settings.train_on else "exact"
@@ -257,8 +257,8 @@ def single(settings: Settings, schedule: Any) -> list[Any]:
 
 def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path) -> dict[str, Any]:
     """Every setting with every seed, on all cores; writes the tables, prints prediction beside measurement."""
-    from simulations.guided_designs import settings_of
-    from simulations.guided_report import (
+    from simulations.guided.designs import settings_of
+    from simulations.guided.report import (
         ACCURACY_HEADER,
         PREDICTION_HEADER,
         PRINTED_HEADER,
@@ -272,7 +272,7 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path)
         printed_rows,
         rotation_rows,
     )
-    from simulations.guided_runs import LEARNERS, RUN_HEADER, run_row
+    from simulations.guided.runs import LEARNERS, RUN_HEADER, run_row
 
     effort = effort_of(settings)
     # every learner where guidances and mixtures are compared, the averaging learner where solvers, windows or networks are
@@ -316,9 +316,9 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path)
 
 def headline(groups: Any, predictions: list[tuple[Any, ...]]) -> dict[str, Any]:
     """Print and return what the study claims, with intervals."""
-    from simulations.guided_designs import ANCHORED
-    from simulations.guided_models import Setting
-    from simulations.guided_report import MULTIPLIER_SIZE, PREDICTION_HEADER, SETTING_COLUMNS, fewer_samples
+    from simulations.guided.designs import ANCHORED
+    from simulations.guided.models import Setting
+    from simulations.guided.report import MULTIPLIER_SIZE, PREDICTION_HEADER, SETTING_COLUMNS, fewer_samples
 
     claims: dict[str, Any] = {"runs": sum(len(group.runs) for group in groups.values())}
     for few, many in ((20, 20), (20, 60), (200, 200), (200, 600)):
@@ -355,7 +355,7 @@ def headline(groups: Any, predictions: list[tuple[Any, ...]]) -> dict[str, Any]:
 
 def run_learners(settings: Settings, out: Path) -> dict[str, Any]:
     """Learners on guided samples of every class SNR beside T10 and T11."""
-    from simulations.guided_learners import FITS, HEADER, SAMPLES, TRAINING_EPS, optimum_interval, tabulate
+    from simulations.guided.learners import FITS, HEADER, SAMPLES, TRAINING_EPS, optimum_interval, tabulate
 
     samples, fits = (SAMPLES // 4, FITS) if settings.quick else (SAMPLES, FITS)
     by_seed = parallel(_learn, [(seed, samples, fits) for seed in _seeds(settings)], settings, "learners")
@@ -379,7 +379,7 @@ def parallel(function: Any, jobs: list[tuple[Any, ...]], settings: Settings, nam
 
 def effort_of(settings: Settings) -> Any:
     """Samples, fits and training steps of a run."""
-    from simulations.guided_runs import Effort
+    from simulations.guided.runs import Effort
 
     effort = Effort(samples=settings.samples)
     if settings.guidance is not None:
@@ -398,13 +398,13 @@ def sharing_a_network(cells: list[Any]) -> list[tuple[Any, ...]]:
 
 
 def _measure(cells: tuple[Any, ...], seed: int, effort: Any, learners: tuple[str, ...]) -> Any:
-    from simulations.guided_runs import measure
+    from simulations.guided.runs import measure
 
     return [measure(cell, seed, effort, learners) for cell in cells]
 
 
 def _learn(seed: int, samples: int, fits: int) -> Any:
-    from simulations.guided_learners import learn_at_every_snr
+    from simulations.guided.learners import learn_at_every_snr
 
     return learn_at_every_snr(seed, samples, fits)
 

@@ -6,7 +6,8 @@ The wrapping happens on import, because worker processes import the main module 
 import os
 import sys
 
-from image_experiments import run_cifar, scheduler
+from image_experiments import run_cifar
+from image_experiments.engine import scheduler
 
 original = scheduler.run_stage
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_experiments.architectures import make_classifier
-from image_experiments.attacks import Threat, pgd, strongest
-from image_experiments.evaluation import EvaluationSettings, autoattack_robustness, disagreement, pgd_robustness
+from image_experiments.evaluation.robustness import EvaluationSettings, autoattack_robustness, disagreement, pgd_robustness
+from image_experiments.models.classifiers import make_classifier
+from image_experiments.training.attacks import Threat, pgd, strongest
 from tests.image_experiments.conftest import SPREAD, mixture_images
 from theory import BinaryMixture, LinearClassifier, robust_accuracy
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from image_experiments.adversarial import Images
-from image_experiments.generated import ImageFile, stream_images
-from image_experiments.shuffling import Permutation, batch_indices
+from image_experiments.data.image_files import ImageFile, stream_images
+from image_experiments.data.shuffling import Permutation, batch_indices
+from image_experiments.training.classifier import Images
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATE = """
@@ -18,9 +18,9 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from contrastive_dp import NoiseSchedule
-from image_experiments.generation import GenerationSettings, sample_batch
-from image_experiments.methods import parse_method
-from image_experiments.shards import ShardPlan, make_shards, merge, shard_path
+from image_experiments.synthesis.generation import GenerationSettings, sample_batch
+from image_experiments.synthesis.methods import parse_method
+from image_experiments.data.shards import ShardPlan, make_shards, merge, shard_path
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
@@ -43,10 +43,10 @@ TRAIN = """
 import json, resource, sys, time
 from pathlib import Path
 import torch
-from image_experiments.adversarial import ClassifierSettings, Images, train_classifier
-from image_experiments.architectures import make_classifier
-from image_experiments.attacks import Threat
-from image_experiments.generated import ImageFile
+from image_experiments.training.classifier import ClassifierSettings, Images, train_classifier
+from image_experiments.models.classifiers import make_classifier
+from image_experiments.training.attacks import Threat
+from image_experiments.data.image_files import ImageFile
 
 torch.set_num_threads(1)
 synthetic = Images.mapped(ImageFile(Path(sys.argv[1]), 10, (8, 8, 3)))

@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from image_experiments import run_cifar
-from image_experiments.adversarial import ClassifierSettings
-from image_experiments.attacks import Threat
-from image_experiments.calibration import Probe, choose
-from image_experiments.cost import (
+from image_experiments.engine.calibration import Probe, choose
+from image_experiments.engine.cost import (
     CLEAN,
     PICTURE_SECONDS,
     ROBUST,
@@ -29,13 +27,15 @@ from image_experiments.cost import (
     shown_bytes,
     stage_seconds,
 )
-from image_experiments.diffusion import DiffusionSettings
-from image_experiments.evaluation import EvaluationSettings
-from image_experiments.generation import GenerationSettings
-from image_experiments.pipeline import plan
-from image_experiments.settings import cifar10_gpu, cpu, paper, preset_named, resolve, smoke
-from image_experiments.speed import Choice
-from image_experiments.stages import Stage
+from image_experiments.engine.plan import plan
+from image_experiments.engine.settings import cifar10_gpu, cpu, paper, preset_named, resolve, smoke
+from image_experiments.engine.stages import Stage
+from image_experiments.evaluation.robustness import EvaluationSettings
+from image_experiments.models.precision import Choice
+from image_experiments.synthesis.generation import GenerationSettings
+from image_experiments.training.attacks import Threat
+from image_experiments.training.classifier import ClassifierSettings
+from image_experiments.training.diffusion import DiffusionSettings
 from tests.image_experiments.conftest import write_folder
 from tests.image_experiments.test_together import SMALL
 
@@ -164,7 +164,7 @@ def test_a_step_that_is_measured_takes_what_it_takes(probe):
     assert 3 < long.step / short.step < 14
     measured = probe.classifier_step(base).step
     begin = time.perf_counter()
-    from image_experiments.adversarial import train_classifier
+    from image_experiments.training.classifier import train_classifier
 
     settings = ClassifierSettings(batch_size=128, attack_steps=2, augmentation="none", steps=60)
     train_classifier(probe.classifier("small-cnn"), probe.images(256), probe.threat, settings, classes=10, seed=0)

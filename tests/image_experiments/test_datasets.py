@@ -17,9 +17,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from command_line.output import UserError
-from image_experiments import datasets
-from image_experiments.balance import balanced_order
-from image_experiments.datasets import CIFAR10_CLASSES, ImageData, averaged, group_numbers, read_dataset, read_images, split
+from image_experiments.data import datasets
+from image_experiments.data.balance import balanced_order
+from image_experiments.data.datasets import CIFAR10_CLASSES, ImageData, averaged, group_numbers, read_dataset, read_images, split
 from tests.image_experiments.conftest import drawings, png, write_folder
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from image_experiments import run_cifar
+from image_experiments.data.image_files import ImageFile
 from image_experiments.export import as_fraction, main, model_card
-from image_experiments.generated import ImageFile
 from tests.image_experiments.test_together import SMALL
 
 LOADER = """

@@ -5,10 +5,9 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from image_experiments.adversarial import Images
-from image_experiments.architectures import make_classifier
-from image_experiments.description_stage import describe_synthetic
-from image_experiments.features import (
+from image_experiments.data.stored import RealImages
+from image_experiments.evaluation.description import describe_synthetic
+from image_experiments.evaluation.features import (
     DescriptionSettings,
     class_alignment,
     class_snr,
@@ -19,7 +18,8 @@ from image_experiments.features import (
     precision_recall,
     separation_and_diversity,
 )
-from image_experiments.real_images import RealImages
+from image_experiments.models.classifiers import make_classifier
+from image_experiments.training.classifier import Images
 
 
 def test_frechet_distance_is_that_of_the_fitted_gaussians():

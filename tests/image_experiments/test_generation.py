@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from contrastive_dp import ClassifierGuidance, ContrastiveGuidance, NoiseSchedule, SupervisedContrastive
-from image_experiments.architectures import make_classifier
-from image_experiments.diffusion import DiffusionSettings, make_unet, read_diffusion, save_diffusion, train_diffusion
-from image_experiments.generation import GenerationSettings, make_guidance, make_solver, noisy, sample_batch
-from image_experiments.methods import KINDS, parse_method
+from image_experiments.models.classifiers import make_classifier
+from image_experiments.synthesis.generation import GenerationSettings, make_guidance, make_solver, noisy, sample_batch
+from image_experiments.synthesis.methods import KINDS, parse_method
+from image_experiments.training.diffusion import DiffusionSettings, make_unet, read_diffusion, save_diffusion, train_diffusion
 from tests.contrastive_dp.conftest import small_unet
 
 SHAPE = (1, 8, 8)

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from command_line.output import UserError
 from command_line.values import number
 from image_experiments import run_cifar
-from image_experiments.architectures import make_classifier
-from image_experiments.datasets import described, read_dataset, split
-from image_experiments.diffusion import DiffusionSettings, make_noise_prediction, read_diffusion, save_diffusion
-from image_experiments.networks import load_classifier
-from image_experiments.settings import smoke
+from image_experiments.data.datasets import described, read_dataset, split
+from image_experiments.engine.settings import smoke
+from image_experiments.models.classifier_files import load_classifier
+from image_experiments.models.classifiers import make_classifier
+from image_experiments.training.diffusion import DiffusionSettings, make_noise_prediction, read_diffusion, save_diffusion
 
 RNG = np.random.default_rng(0)
 

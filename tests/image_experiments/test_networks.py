@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from image_experiments.architectures import make_classifier
-from image_experiments.networks import load_classifier, mean_and_std, save_classifier
+from image_experiments.models.classifier_files import load_classifier, mean_and_std, save_classifier
+from image_experiments.models.classifiers import make_classifier
 
 
 @pytest.mark.parametrize(

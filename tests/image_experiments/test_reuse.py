@@ -5,10 +5,10 @@ import os
 import pytest
 
 from command_line.output import UserError
-from image_experiments import reuse
-from image_experiments.reuse import check_reuse, take_over
+from image_experiments.engine import reuse
+from image_experiments.engine.reuse import check_reuse, take_over
+from image_experiments.engine.stages import Place, is_current
 from image_experiments.run_cifar import main
-from image_experiments.stages import Place, is_current
 from tests.image_experiments.test_stages import plan, run
 
 CPU = "cpu, 1 threads"

@@ -16,11 +16,12 @@ import torch
 from command_line import output
 from contrastive_dp import files
 from contrastive_dp.files import read_safetensors
-from image_experiments import report, run_cifar
-from image_experiments.architectures import make_classifier
-from image_experiments.networks import load_classifier
-from image_experiments.report import differences, floor_line
-from image_experiments.settings import smoke
+from image_experiments import run_cifar
+from image_experiments.engine.settings import smoke
+from image_experiments.models.classifier_files import load_classifier
+from image_experiments.models.classifiers import make_classifier
+from image_experiments.output import tables as report
+from image_experiments.output.tables import differences, floor_line
 from tests.image_experiments.conftest import write_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,8 +224,8 @@ def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
 
 
 def test_presets_are_complete_and_the_papers_is_the_published_one(capsys, monkeypatch):
-    monkeypatch.setattr("image_experiments.scheduler.on_all", lambda *_: [])  # what they cost is measured in test_cost.py
-    monkeypatch.setattr("image_experiments.cost.estimate", lambda *_: "")
+    monkeypatch.setattr("image_experiments.engine.scheduler.on_all", lambda *_: [])  # what they cost is measured in test_cost.py
+    monkeypatch.setattr("image_experiments.engine.cost.estimate", lambda *_: "")
     for preset in ("smoke", "cpu"):
         assert run_cifar.main(["--preset", preset, "--dry-run"]) == 0
     assert run_cifar.main(["--preset", "paper", "--dry-run"]) == 0

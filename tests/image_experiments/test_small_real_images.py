@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from image_experiments.datasets import split
-from image_experiments.real_images import read_data
+from image_experiments.data.datasets import split
+from image_experiments.data.stored import read_data
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -11,10 +11,10 @@ import torch
 
 from command_line.output import UserError
 from command_line.sources import imported
-from image_experiments import stages
-from image_experiments.curves import Curve
-from image_experiments.scheduler import run_all
-from image_experiments.stages import OURS, Place, Stage, code_digest, is_current, source_digest
+from image_experiments.engine import stages
+from image_experiments.engine.scheduler import run_all
+from image_experiments.engine.stages import OURS, Place, Stage, code_digest, is_current, source_digest
+from image_experiments.training.curves import Curve
 
 RAN = []
 ERRORS = [Exception()]
@@ -137,16 +137,16 @@ def test_checkpoints_of_other_settings_are_never_met(tmp_path):
 
 def test_training_does_not_depend_on_the_code_of_evaluation():
     """A change in the attacks' package code runs the evaluation again, not the diffusion model."""
-    from image_experiments import pipeline
+    from image_experiments.engine import plan as pipeline
 
     assert code_digest(pipeline.train_diffusion) != code_digest(pipeline.evaluate)
     import inspect
 
     diffusion = imported(inspect.getsource(pipeline.train_diffusion), OURS)
-    assert "image_experiments.diffusion" in diffusion
+    assert "image_experiments.training.diffusion" in diffusion
     assert "contrastive_dp.training" in diffusion
-    assert "image_experiments.evaluation" not in diffusion
-    assert "image_experiments.settings" not in diffusion
+    assert "image_experiments.evaluation.robustness" not in diffusion
+    assert "image_experiments.engine.settings" not in diffusion
 
 
 def test_digests_of_folders_see_every_change(tmp_path):

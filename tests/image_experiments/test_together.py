@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from command_line.output import UserError, file_digest
 from image_experiments import run_cifar
+from image_experiments.data.shards import merge
 from image_experiments.merge_shards import main as merge_shards
-from image_experiments.shards import merge
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [

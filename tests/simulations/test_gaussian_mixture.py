@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json, write_whole
-from simulations import checks, gaussian_mixture
-from simulations.checks import Check, Effort, Estimate
+from simulations import gaussian_mixture
+from simulations.mixtures import checks
+from simulations.mixtures.checks import Check, Effort, Estimate
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "simulations" / "gaussian_mixture.py"
@@ -92,8 +93,8 @@ def test_rows_do_not_depend_on_order_or_company():
 def test_disagreement_fails_the_run(tmp_path, monkeypatch, capsys):
     """A theory that is wrong by 6 standard errors ends with exit status 1 and names the row."""
     broken = Check("T1 broken", "p=2", lambda rng, effort: {"": Estimate(0.5, 0.5 + 6 * 0.01, 0.01)})
-    monkeypatch.setattr("simulations.theory_checks.all_checks", lambda: [broken])
-    monkeypatch.setattr("simulations.curves.CURVES", {})
+    monkeypatch.setattr("simulations.mixtures.theory_checks.all_checks", lambda: [broken])
+    monkeypatch.setattr("simulations.mixtures.curves.CURVES", {})
     assert gaussian_mixture.main(["--part", "simulation", "--quick", "--workers", "1", "--out", str(tmp_path)]) == 1
     output = capsys.readouterr()
     assert "T1 broken, p=2: theory 0.5, simulation 0.56, z 6.0" in output.out

@@ -13,11 +13,10 @@ import torch
 
 from command_line.output import UserError
 from contrastive_dp import NoiseSchedule, ddim_sample
-from simulations.guided_designs import ANCHORED, DESIGNS, SUPERVISED, UNGUIDED, settings_of
-from simulations.guided_diffusion import main
-from simulations.guided_learners import CLASS_SNRS, learn_at_every_snr, optimum_interval, strength_for, tabulate
-from simulations.guided_models import PROBLEMS, ExactNoisePrediction, MeanPush, Setting, balanced_labels, problem_named
-from simulations.guided_report import (
+from simulations.guided.designs import ANCHORED, DESIGNS, SUPERVISED, UNGUIDED, settings_of
+from simulations.guided.learners import CLASS_SNRS, learn_at_every_snr, optimum_interval, strength_for, tabulate
+from simulations.guided.models import PROBLEMS, ExactNoisePrediction, MeanPush, Setting, balanced_labels, problem_named
+from simulations.guided.report import (
     ACCURACY_HEADER,
     MULTIPLIER_SIZE,
     PREDICTION_HEADER,
@@ -28,8 +27,9 @@ from simulations.guided_report import (
     paired_gain,
     prediction_rows,
 )
-from simulations.guided_runs import Effort, attacked_accuracy, generate, group_directions, measure, moments
-from simulations.guided_theory import GROUP, Classes, equivalent_kappa, predict, scale_for
+from simulations.guided.runs import Effort, attacked_accuracy, generate, group_directions, measure, moments
+from simulations.guided.theory import GROUP, Classes, equivalent_kappa, predict, scale_for
+from simulations.guided_diffusion import main
 from theory import AveragingLaw, BinaryMixture, GaussianMixture, bayes_robust_accuracy, ddim_law, multiclass_robust_accuracy
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from simulations.real_data import OPTIMUM, analyse, estimate_mixture, split_and_scale, verdict
-from simulations.tables import make_table
+from simulations.mixtures.real_data import OPTIMUM, analyse, estimate_mixture, split_and_scale, verdict
+from simulations.mixtures.tables import make_table
 from theory import BinaryMixture, bayes_robust_accuracy
 
 

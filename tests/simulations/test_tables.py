@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from command_line.output import UserError
-from simulations.tables import load_table
+from simulations.mixtures.tables import load_table
 
 
 @pytest.fixture

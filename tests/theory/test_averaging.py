@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import kstest, nct, ncx2, norm
 
-from simulations.theory_checks import aligned, averaged_accuracies
+from simulations.mixtures.theory_checks import aligned, averaged_accuracies
 from theory import AveragingLaw, BinaryMixture, required_samples
 
 

@@ -12,8 +12,8 @@ from scipy.linalg import sqrtm
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from simulations.learners import fit_lda, fit_logistic
-from simulations.theory_checks import visited_alpha_bars
+from simulations.mixtures.learners import fit_lda, fit_logistic
+from simulations.mixtures.theory_checks import visited_alpha_bars
 from theory import (
     AveragingLaw,
     BinaryMixture,

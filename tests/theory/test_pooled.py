@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from simulations.learners import fit_adversarial
+from simulations.mixtures.learners import fit_adversarial
 from theory import (
     BinaryMixture,
     direction_variance,

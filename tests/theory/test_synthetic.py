@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import norm
 
-from simulations.learners import fit_adversarial, fit_averaging, fit_lda, fit_logistic
+from simulations.mixtures.learners import fit_adversarial, fit_averaging, fit_lda, fit_logistic
 from tests.theory.conftest import random_mixture
 from theory import (
     BinaryMixture,

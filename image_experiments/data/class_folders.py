@@ -1,0 +1,114 @@
+"""Which of the files in a folder or archive are images of which class: ROOT/train/CLASS/FILE and ROOT/test/CLASS/FILE, and nothing else."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from command_line.output import UserError
+from image_experiments.data.archives import IMAGE_SUFFIXES, Entry, Rest
+
+PARTS = ("train", "test")
+Arranged = dict[str, list[tuple[str, Entry]]]
+"""{"train": [(class, file), ...], "test": [...]}"""
+
+
+def arranged(entries: Sequence[Entry], rest: Rest, source: Path) -> tuple[Arranged, list[str]]:
+    """Training and test files with their classes, and lines that say what was left out.
+
+    ROOT is the folder or archive itself, or one folder within it. Names of classes are compared as they look, however their accents are
+    written (Unicode NFC). Raises UserError where a file's class is in doubt: beside the class folders, a folder deeper, in two ROOTs; and
+    for a class of which nothing can be read.
+    """
+    images = [entry for entry in entries if not entry.name.lower().endswith(".csv")]
+    rest.others += [entry.name for entry in entries if entry.name.lower().endswith(".csv")]
+    places = {entry.name: _place(entry.name) for entry in images}
+    root = _root({place[:2] for place in places.values() if place is not None}, source)
+    found: Arranged = {part: [] for part in PARTS}
+    beside = []
+    for entry in images:
+        place = places[entry.name]
+        if place is None or place[0] != root:
+            beside.append(entry.name)
+            continue
+        _, part, steps = place
+        if len(steps) != 2:
+            where = (
+                f"lies in no class folder; put it into {part}/CLASS/"
+                if len(steps) < 2
+                else f"lies deeper than {part}/CLASS/; move it up"
+            )
+            raise UserError(f"{source}: {entry.name} {where}, or remove it")
+        found[part].append((unicodedata.normalize("NFC", steps[0]), entry))
+    for part in PARTS:
+        if not found[part]:
+            hint = "" if not beside else f" (images lie elsewhere: {beside[0]})"
+            raise UserError(
+                f"{source}: no images in {part}/CLASS/{hint}; give a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one"
+            )
+    _check_empty_classes(found, rest, root, source)
+    return found, _left_out(beside, rest)
+
+
+def _place(name: str) -> tuple[str, str, list[str]] | None:
+    """(root, part, the steps below) of a file, by the first folder that is called train or test; None where there is none."""
+    steps = name.split("/")
+    at = next((i for i, step in enumerate(steps[:-1]) if step in PARTS), None)
+    return None if at is None else ("/".join(steps[:at]), steps[at], steps[at + 1 :])
+
+
+def _root(found: set[tuple[str, str]], source: Path) -> str:
+    """The folder that holds train/ and test/: the outermost. Raises UserError where two lie equally deep, or none holds both.
+
+    found: (folder, train or test) wherever there are images.
+    """
+    roots = sorted({root for root, _ in found})
+    whole = [root for root in roots if all((root, part) in found for part in PARTS)]
+    if len(roots) > 1 and not whole:
+        where = " and ".join(f"{part}/ lies in {root or '.'}/" for root, part in sorted(found)[:2])
+        raise UserError(f"{source}: no folder holds both train/ and test/ ({where}); bring them together")
+    outermost = [root for root in whole if root.count("/") + bool(root) == min(r.count("/") + bool(r) for r in whole)]
+    if len(outermost) > 1:
+        how = f"give one of them, for example {source / outermost[0]}" if source.is_dir() else "unpack it and give one of them"
+        raise UserError(f"{source}: {outermost[0]}/ and {outermost[1]}/ both hold train/ and test/; {how}")
+    return (outermost or roots or [""])[0]
+
+
+def _check_empty_classes(found: Arranged, rest: Rest, root: str, source: Path) -> None:
+    """UserError for a class folder of which no file is read, or an image of a kind that is not."""
+    below = f"{root}/" if root else ""
+    for part in PARTS:
+        folder = f"{below}{part}/"
+        unread = next((name for name in rest.unread if name.startswith(folder)), None)
+        if unread is not None:
+            raise UserError(f"{source}: {unread} is of a kind that is not read; save it as png, jpg or ppm, or remove it")
+        known = {name for name, _ in found[part]}
+        kept = [*rest.folders, *(name.rpartition("/")[0] for name in rest.others)]
+        steps = {name.removeprefix(folder).split("/")[0] for name in kept if name.startswith(folder)}
+        empty = sorted(unicodedata.normalize("NFC", step) for step in steps if unicodedata.normalize("NFC", step) not in known)
+        if empty:
+            first = next((name for name in rest.others if name.startswith(f"{folder}{empty[0]}/")), None)
+            holds = "is empty" if first is None else f"holds no image ({first.rpartition('/')[2]})"
+            raise UserError(
+                f"{source}: {folder}{empty[0]} {holds}; fill it with files of {' '.join(sorted(IMAGE_SUFFIXES))}, or remove the folder"
+            )
+
+
+def _left_out(beside: list[str], rest: Rest) -> list[str]:
+    """One line for each kind of file that was left out."""
+    kinds = {
+        "outside train/ and test/": beside,
+        "hidden": rest.hidden,
+        "no images": [*rest.others, *rest.unread],
+        "replaced by a later member of the same name": rest.replaced,
+    }
+    lines = []
+    for kind, names in kinds.items():
+        if names:
+            suffixes = ", ".join(
+                f"{n} {suffix or 'without a suffix'}" for suffix, n in Counter(Path(n).suffix for n in names).most_common(3)
+            )
+            lines.append(f"left out, {kind}: {len(names)} ({suffixes}), the first {names[0]}")
+    return lines

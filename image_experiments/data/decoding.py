@@ -1,0 +1,115 @@
+"""Image files to arrays."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from command_line.output import UserError
+from image_experiments.data.archives import Entry
+
+Array = np.ndarray[Any, Any]
+GROUND = (255, 255, 255)
+"""What transparent images are laid over: the white of paper, on which most drawings with an alpha channel are made."""
+
+
+@dataclass
+class Met:
+    """What the images of a set were like: sizes (H, W, C) with the first file of each, how many were laid over the ground or turned."""
+
+    sizes: dict[tuple[int, ...], str] = field(default_factory=dict)
+    transparent: list[str] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What to say of it."""
+        told = []
+        if self.transparent:
+            told.append(f"transparency: {len(self.transparent)} images laid over white, the first {self.transparent[0]}")
+        if self.turned:
+            told.append(f"orientation: {len(self.turned)} images turned as their EXIF data say, the first {self.turned[0]}")
+        return told
+
+
+def decode_all(entries: Sequence[Entry], image_size: int, met: Met | None = None) -> Array:
+    """uint8 (n, H, W, 3), or (n, H, W, 1) where every image is grey. image_size: resized to that many pixels a side (0: as they are).
+
+    met: remembers what was met, so that several calls agree. Raises UserError for an image that does not decode, and for two sizes.
+    """
+    met = Met() if met is None else met
+    decoded = []
+    for entry in entries:
+        image = decode(entry, image_size, met)
+        met.sizes.setdefault(image.shape, entry.name)
+        if len({shape[:2] for shape in met.sizes}) > 1:
+            (first, name), (second, other) = list(met.sizes.items())[:2]
+            raise UserError(
+                f"{entry.source}: {name} is {first[1]}x{first[0]}, {other} is {second[1]}x{second[0]}; "
+                "give images of one size, or --image-size to resize them"
+            )
+        decoded.append(image)
+    if len({image.shape[2] for image in decoded} | {shape[2] for shape in met.sizes}) > 1:  # grey among colour
+        decoded = [np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image for image in decoded]
+    return np.stack(decoded)
+
+
+def decode(entry: Entry, image_size: int, met: Met | None = None) -> Array:
+    """One image, uint8 (H, W, C); C is 1 for grey, else 3. Turned as its EXIF data say; where it is transparent, laid over white.
+
+    Raises UserError for one that does not decode, has several frames or more than 8 bits a channel, or of which nothing is left on white.
+    """
+    from PIL import Image
+
+    met = Met() if met is None else met
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(entry.content)) as opened:
+                if opened.mode.startswith(("I", "F")):
+                    raise ValueError(f"{opened.mode} has more than 8 bits a channel, save it with 8")
+                frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # a photograph with a preview behind it
+                if frames > 1:
+                    raise ValueError(f"it has {frames} frames, save one of them")
+                image = _on_ground(_upright(opened, entry.name, met), entry.name, met)
+        if image_size and image.size != (image_size, image_size):
+            image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    except Exception as error:  # Pillow raises a dozen kinds for what is no image
+        reason = " ".join(str(error).split())[:120].replace(repr(entry.content)[:20], "")
+        raise UserError(f"{entry.source}: {entry.name} cannot be decoded ({reason}); replace or remove it") from None
+    values = np.asarray(image, dtype=np.uint8)
+    return values[..., None] if values.ndim == 2 else values
+
+
+def _upright(image: Any, name: str, met: Met) -> Any:
+    """The image as a viewer shows it: cameras store the sensor's rows and note how the camera was held."""
+    from PIL import ExifTags, ImageOps
+
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image
+    met.turned.append(name)
+    return ImageOps.exif_transpose(image)
+
+
+def _on_ground(image: Any, name: str, met: Met) -> Any:
+    """Grey or RGB; transparent parts show the ground. Raises ValueError where the drawing vanishes on it."""
+    from PIL import Image
+
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    layered = image.convert("RGBA")
+    alpha = np.asarray(layered)[..., 3]
+    if (alpha == 255).all():
+        return image.convert(mode) if image.mode != "LA" else layered.convert("L")
+    ground = Image.new("RGBA", layered.size, (*GROUND, 255))
+    ground.alpha_composite(layered)
+    flat = ground.convert(mode)
+    if alpha.min() < alpha.max() and np.ptp(np.asarray(flat).reshape(-1)) == 0:
+        raise ValueError("its drawing is white on a transparent ground, save it on a ground that shows it")
+    met.transparent.append(name)
+    return flat

@@ -1,0 +1,230 @@
+"""Generated images as npz files in the field's format: `image` uint8 (N, H, W, C) and `label` (N,), of any size in constant memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import tempfile
+import tokenize
+import weakref
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from command_line.output import UserError, write_whole
+
+Array = np.ndarray[Any, Any]
+KEYS = (("image", "label"), ("arr_0", "arr_1"))
+"""The names met in the field: Gowal et al. (2021), Rebuffi et al. (2021), Wang et al. (2023); np.savez without names."""
+PIECE = 2_000  # images that are looked at together; of labels a hundred times as many
+DAMAGE = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError, SyntaxError, tokenize.TokenError)
+"""What zipfile and numpy raise for damaged files."""
+LOCAL_HEADER = 30  # bytes of a zip member's own header before its name
+
+
+def write_images(path: Path, images: Array, labels: Array) -> Path:
+    """Write uint8 images (N, H, W, C) and labels (N,)."""
+    return stream_images(path, len(images), images.shape[1:], [(images, labels)])
+
+
+def stream_images(path: Path, count: int, shape: tuple[int, ...], pieces: Iterable[tuple[Array, Array]]) -> Path:
+    """Write `count` images of `shape` (H, W, C) that come in pieces (images, labels), holding one piece at a time; the same bytes however
+    they are cut. Raises ValueError when another number comes, and then writes nothing."""
+
+    def write(temporary: Path) -> None:
+        with (
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+            tempfile.TemporaryFile(dir=temporary.parent) as waiting,
+        ):
+            with archive.open("image.npy", "w", force_zip64=True) as stream:
+                _write_header(stream, "|u1", (count, *shape))
+                written = 0
+                for images, labels in pieces:
+                    stream.write(np.ascontiguousarray(images, dtype=np.uint8).data)
+                    waiting.write(np.ascontiguousarray(labels, dtype="<i8").data)
+                    written += len(images)
+            if written != count:
+                raise ValueError(f"{path}: {written} images came, {count} were announced")
+            waiting.seek(0)
+            with archive.open("label.npy", "w", force_zip64=True) as stream:
+                _write_header(stream, "<i8", (count,))
+                shutil.copyfileobj(waiting, stream)
+
+    return write_whole(path, write)
+
+
+def _write_header(stream: IO[bytes], descr: str, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
+class ImageFile:
+    """Images and labels of an npz file with either pair of keys: mapped, not read, where they are stored uncompressed.
+
+    images: uint8 (N, H, W, C). labels: int64 (N,). Copies on writing: the file never changes.
+    Raises UserError for a file that is missing, damaged, holds Python objects (which could run code), another shape than `shape` (H, W, C)
+    or labels outside 0..classes-1.
+    """
+
+    def __init__(self, path: Path, classes: int, shape: tuple[int, int, int]) -> None:
+        self.path, self.address = path, 0
+        self.map: mmap.mmap | None = None
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; check the path")
+        try:
+            self.images, self.labels = _checked(path, *self._open(path), shape)
+        except ValueError as error:  # numpy's word for an object array
+            if "allow_pickle" in str(error) or "pickled" in str(error):
+                raise UserError(f"{path}: holds Python objects, which could run code; save plain arrays of numbers") from None
+            raise UserError(f"{path}: damaged ({error}); make it again") from None
+        except DAMAGE as error:
+            raise UserError(f"{path}: truncated or no npz file ({error}); make it again") from None
+        lowest, highest = self._extreme_labels()
+        if lowest < 0 or highest >= classes:
+            raise UserError(f"{path}: labels reach from {lowest} to {highest}; the data have classes 0..{classes - 1}")
+
+    def _open(self, path: Path) -> tuple[Array, Array]:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{path}: truncated or no npz file; give an npz with image and label, or make it again")
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            pair = next((keys for keys in KEYS if set(keys) <= set(members)), None)
+            if pair is None:
+                raise UserError(
+                    f"{path}: has {', '.join(members) or 'nothing'}; an npz with image and label (or arr_0, arr_1) is needed"
+                )
+            chosen = [members[key] for key in pair]
+            if any(info.compress_type != zipfile.ZIP_STORED for info in chosen):
+                stream.seek(0)
+                with np.load(stream, allow_pickle=False) as content:
+                    return np.asanyarray(content[pair[0]]), np.asanyarray(content[pair[1]])
+            self.descriptor = os.dup(stream.fileno())
+            weakref.finalize(self, os.close, self.descriptor)
+            self.map = mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            self.map.madvise(mmap.MADV_RANDOM)  # rows are asked for in any order: reading ahead would read the file many times over
+            self.address = np.frombuffer(self.map, dtype=np.uint8).__array_interface__["data"][0]
+            images, labels = (_mapped(self.map, stream, info) for info in chosen)
+            return images, labels
+
+    def _extreme_labels(self) -> tuple[int, int]:
+        lowest, highest = [], []
+        for first in range(0, len(self.labels), 100 * PIECE):
+            piece = self.labels[first : first + 100 * PIECE]
+            lowest.append(int(piece.min()))
+            highest.append(int(piece.max()))
+            self.forget()
+        return min(lowest), max(highest)
+
+    def class_counts(self, classes: int) -> Array:
+        """Images of each class."""
+        found = np.zeros(classes, dtype=np.int64)
+        for first in range(0, len(self.labels), 100 * PIECE):
+            found += np.bincount(self.labels[first : first + 100 * PIECE], minlength=classes)
+            self.forget()
+        return found
+
+    def pieces(self, chosen: Array | None = None, labels: Array | None = None) -> Iterator[tuple[Array, Array]]:
+        """Images and labels, all or those at the places `chosen`, some at a time. labels: of the chosen, in place of the file's own."""
+        count = len(self) if chosen is None else len(chosen)
+        for first in range(0, count, PIECE):
+            rows = slice(first, first + PIECE)
+            place: Any = rows if chosen is None else chosen[rows]
+            yield self.images[place], self.labels[place] if labels is None else labels[rows]
+            self.forget()
+
+    def rows(self, places: Array) -> tuple[Array, Array]:
+        """Copies of some images and labels, in any order. Read, not mapped: the system would keep 64 KiB around each row in memory."""
+        return self._rows(self.images, places), self._rows(self.labels, places)
+
+    def _rows(self, of: Array, places: Array) -> Array:
+        begin = of.__array_interface__["data"][0] - self.address
+        if self.map is None or not 0 <= begin < len(self.map) or not of.flags.c_contiguous:  # in memory, or not row by row
+            return np.asarray(of[places])
+        found = np.empty((len(places), *of.shape[1:]), dtype=of.dtype)
+        size = found[:1].nbytes
+        into = found.reshape(-1).view(np.uint8).data
+        for i, place in enumerate(places.tolist()):
+            if os.preadv(self.descriptor, [into[i * size : (i + 1) * size]], begin + place * size) != size:
+                raise UserError(f"{self.path}: was cut short while it was read; make it again")
+        return found
+
+    def forget(self) -> None:
+        """Give back the memory of all rows read so far; they are read again when asked for."""
+        if self.map is not None:
+            self.map.madvise(mmap.MADV_DONTNEED)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_images(path: Path, classes: int, shape: tuple[int, int, int]) -> tuple[Array, Array]:
+    """Images uint8 (N, H, W, C) and labels int64 (N,) of an npz file, in memory; every byte is checked against the file's own checksums.
+
+    Raises UserError as ImageFile does.
+    """
+    found = ImageFile(path, classes, shape)
+    check_content(path)
+    return np.array(found.images), np.array(found.labels)
+
+
+def check_content(path: Path) -> None:
+    """Read an npz file once, in constant memory. Raises UserError when it is not what was written."""
+    try:
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            bad = archive.testzip()
+    except DAMAGE as error:
+        bad = str(error)
+    if bad is not None:
+        raise UserError(f"{path}: damaged ({bad}); make it again")
+
+
+def check_given(path: Path, classes: int, shape: tuple[int, int, int], count: int) -> ImageFile:
+    """Someone's file of generated images, of which `count` are wanted. Raises UserError where it does not fit, is damaged, holds too few,
+    or images that are on no scale of 0..255 (some of them are looked at)."""
+    from image_experiments.data.datasets import check_range
+
+    given = ImageFile(path, classes, shape)
+    if count > len(given):
+        raise UserError(f"--synthetic {count}: {path} holds {len(given)} images; use at most that many")
+    check_content(path)
+    some = np.unique(np.linspace(0, len(given) - 1, min(len(given), PIECE)).astype(np.int64))
+    check_range(given.rows(some)[0], f"{path}: images")
+    given.forget()
+    return given
+
+
+def _mapped(memory: mmap.mmap, stream: IO[bytes], info: zipfile.ZipInfo) -> Array:
+    """The array of a stored member, within the mapping of the file. Raises ValueError for Python objects or a size that does not fit."""
+    stream.seek(info.header_offset)
+    header = stream.read(LOCAL_HEADER)
+    name, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+    stream.seek(info.header_offset + LOCAL_HEADER + name + extra)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError("pickled objects")
+    size = int(np.prod(shape, dtype=np.int64))
+    begin = stream.tell()
+    if begin + size * dtype.itemsize > len(memory):
+        raise ValueError(f"{info.filename} holds less than its header says")
+    found = np.frombuffer(memory, dtype=dtype, count=size, offset=begin)
+    return found.reshape(shape[::-1]).T if fortran else found.reshape(shape)
+
+
+def _checked(path: Path, images: Array, labels: Array, shape: tuple[int, int, int]) -> tuple[Array, Array]:
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
+        raise UserError(
+            f"{path}: images have shape {images.shape} and type {images.dtype}; the data need uint8 (N, {', '.join(map(str, shape))})"
+        )
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0:
+        raise UserError(
+            f"{path}: labels have shape {labels.shape} and type {labels.dtype}; {len(images)} whole numbers are needed, at least one"
+        )
+    return images, labels.astype(np.int64, copy=False)

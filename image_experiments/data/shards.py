@@ -1,0 +1,199 @@
+"""Generated images in shards: each depends on its recipe and its number alone, so any machine can make any of them, in any order.
+
+A shard is an npz file with a note beside it (JSON: recipe, number, images, checksum), written last: without one there is no shard.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from command_line.output import UserError, file_digest, write_json
+from image_experiments.data.image_files import ImageFile, stream_images
+
+Array = np.ndarray[Any, Any]
+MOST = 1000  # shards of a set: a shard is what an interruption can cost, and a folder of 10^5 files helps nobody
+NOTE = {"recipe", "about", "number", "shards", "count", "classes", "shape", "images", "sha256"}
+
+
+@dataclass(frozen=True, eq=False)
+class ShardPlan:
+    """How a set of images is cut.
+
+    recipe: fingerprint of everything that decides the images. about: the same in words, for messages. count: images in all. batch_size:
+    images sampled together. classes, shape (H, W, C): what they are.
+    """
+
+    recipe: str
+    about: dict[str, Any]
+    count: int
+    batch_size: int
+    classes: int
+    shape: tuple[int, int, int]
+
+    @property
+    def batches(self) -> int:
+        """Batches in all; the last one is cut."""
+        return -(-self.count // self.batch_size)
+
+    @property
+    def batches_of_a_shard(self) -> int:
+        """Batches a shard, so that there are at most MOST shards."""
+        return -(-self.batches // MOST)
+
+    @property
+    def shards(self) -> int:
+        """Shards in all."""
+        return -(-self.batches // self.batches_of_a_shard)
+
+    def batches_of(self, number: int) -> range:
+        """The batches of a shard."""
+        return range(number * self.batches_of_a_shard, min((number + 1) * self.batches_of_a_shard, self.batches))
+
+    def size(self, batches: range) -> int:
+        """Images of some batches."""
+        return min(batches.stop * self.batch_size, self.count) - batches.start * self.batch_size
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.npz"
+
+
+def make_shards(
+    folder: Path,
+    plan: ShardPlan,
+    numbers: Iterable[int],
+    make: Callable[[int], tuple[Array, Array]],
+    on_batch: Callable[[int], None],
+) -> None:
+    """Make those of the shards `numbers` that are not there; make(batch) -> images (n, H, W, C) and labels of a full batch.
+
+    on_batch(batches done in all). Raises UserError for a shard of another recipe in the folder.
+    """
+    for number in numbers:
+        batches = plan.batches_of(number)
+        path = shard_path(folder, number)
+        note = read_note(path)
+        if note is not None and path.is_file():
+            _check_recipe(note, plan, path)
+            if file_digest(path) == note["sha256"]:  # else it is damaged: made again
+                continue
+
+        def pieces(batches: range = batches) -> Iterator[tuple[Array, Array]]:
+            for batch in batches:
+                images, labels = make(batch)
+                kept = plan.size(range(batch, batch + 1))
+                on_batch(batch + 1)
+                yield images[:kept], labels[:kept]
+
+        stream_images(path, plan.size(batches), plan.shape, pieces())
+        about = {"recipe": plan.recipe, "about": plan.about, "number": number, "shards": plan.shards, "count": plan.count}
+        data = {"classes": plan.classes, "shape": list(plan.shape), "images": plan.size(batches), "sha256": file_digest(path)}
+        write_json(path.with_suffix(".json"), about | data)
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """The note of a shard, None where there is none. Raises UserError for a damaged one."""
+    note = path.with_suffix(".json")
+    if not note.is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        if set(found) == NOTE:
+            return found
+    except ValueError:
+        pass
+    raise UserError(f"{note} is damaged; delete it and its npz, and make the shard again")
+
+
+def find_shards(folders: Sequence[Path]) -> list[Path]:
+    """All shards in these folders and in folders below them. Raises UserError where there are none."""
+    found: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give folders of shards")
+        here = sorted(path for path in folder.rglob("shard-[0-9]*.npz"))
+        if not here:
+            raise UserError(f"{folder}: no shards (shard-NUMBER.npz) in there; give folders of shards")
+        found += here
+    return found
+
+
+def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[int], None] = lambda _n: None) -> dict[str, Any]:
+    """Put the shards of one set, given in any order, together in one npz file, and list their checksums in the manifest.
+
+    The file depends on the set alone. Constant memory. Raises UserError naming the shard for one that is missing, altered, there twice
+    with different content, or of another set; then nothing is written.
+    """
+    notes: dict[int, tuple[Path, dict[str, Any]]] = {}
+    for path in paths:
+        note = read_note(path)
+        if note is None:
+            raise UserError(f"{path}: has no note ({path.with_suffix('.json').name}) beside it; copy both, or make the shard again")
+        first = next(iter(notes.values()), (path, note))
+        _check_same_set(first, (path, note))
+        if note["number"] in notes and notes[note["number"]][1]["sha256"] != note["sha256"]:
+            raise UserError(
+                f"{path} and {notes[note['number']][0]} are the same shard with different content; find out which is right, delete one"
+            )
+        notes.setdefault(note["number"], (path, note))
+    some = next(iter(notes.values()))[1]
+    missing = [number for number in range(some["shards"]) if number not in notes]
+    if missing:
+        names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+        raise UserError(f"{len(missing)} of {some['shards']} shards are missing ({names}); make them, or name their folders too")
+    ordered = [notes[number] for number in range(some["shards"])]
+    for path, note in ordered:
+        if file_digest(path) != note["sha256"]:
+            raise UserError(
+                f"{path}: altered or damaged since it was made (its checksum is not its note's); delete it, make it again"
+            )
+    shape = (some["shape"][0], some["shape"][1], some["shape"][2])
+
+    def pieces() -> Iterator[tuple[Array, Array]]:
+        for number, (path, _) in enumerate(ordered):
+            yield from ImageFile(path, some["classes"], shape).pieces()
+            on_shard(number + 1)
+
+    stream_images(out, some["count"], shape, pieces())
+    content = {
+        **{key: some[key] for key in ("recipe", "about", "count", "classes", "shape")},
+        "sha256": file_digest(out),
+        "shards": [{key: note[key] for key in ("number", "images", "sha256")} for _, note in ordered],
+    }
+    write_json(manifest, content)
+    return content
+
+
+def _check_recipe(note: dict[str, Any], plan: ShardPlan, path: Path) -> None:
+    """UserError for a shard that other settings made."""
+    if note["recipe"] != plan.recipe:
+        raise UserError(f"{path}: made with {_difference(note['about'], plan.about)}; delete it or use another folder")
+
+
+def _check_same_set(first: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> None:
+    if first[1]["recipe"] != other[1]["recipe"]:
+        words = _difference(other[1]["about"], first[1]["about"])
+        raise UserError(f"{other[0]} is of another set than {first[0]}, made with {words}; merge shards of one set only")
+
+
+def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """What differs, in words."""
+    left, right = _flat(found), _flat(expected)
+    changed = [
+        f"{key} {left.get(key)} in place of {right.get(key)}" for key in sorted(left | right) if left.get(key) != right.get(key)
+    ]
+    return ", ".join(changed[:4]) or "other weights, code or versions"
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"settings.steps": 25, ...} of nested dictionaries."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

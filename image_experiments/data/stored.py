@@ -1,0 +1,92 @@
+"""Real images as stages hand them on: one npz for the data set, one for each seed's split."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from command_line.output import write_whole
+from image_experiments.data.balance import balanced_order
+from image_experiments.data.datasets import ImageData, Split
+from image_experiments.data.image_files import ImageFile
+from image_experiments.training.classifier import Images
+
+Array = np.ndarray[Any, Any]
+ARRAYS = ("image", "label", "group", "test_image", "test_label")
+TEST_ORDER = 2  # seed of the order of the test images, the same for every run
+
+
+@dataclass(frozen=True, eq=False)
+class RealImages:
+    """uint8 tensors (n, C, H, W) of each part. classes: names. test: in an order whose beginnings are class-balanced."""
+
+    train: Images
+    validation: Images
+    test: Images
+    classes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.x.shape[1:]
+        return channels, height, width
+
+
+def write_data(path: Path, data: ImageData, test: int) -> Path:
+    """Write the pool and `test` test images (0: all)."""
+    order = balanced_order(data.test_labels, np.random.default_rng(TEST_ORDER))[: test or None]
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.savez(
+                stream,
+                image=data.images,
+                label=data.labels,
+                group=data.groups,
+                test_image=data.test_images[order],
+                test_label=data.test_labels[order],
+                classes=np.frombuffer(json.dumps(data.classes).encode(), dtype=np.uint8),
+            )
+
+    return write_whole(path, write)
+
+
+def write_split(path: Path, chosen: Split) -> Path:
+    """Write places of training and validation images."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.savez(stream, train=chosen.train, validation=chosen.validation)
+
+    return write_whole(path, write)
+
+
+def read_data(path: Path) -> ImageData:
+    """What `write_data` wrote."""
+    with np.load(path, allow_pickle=False) as content:
+        classes = tuple(json.loads(content["classes"].tobytes()))
+        image, label, group, test_image, test_label = (content[name] for name in ARRAYS)
+        return ImageData(image, label, group, test_image, test_label, classes, str(path))
+
+
+def read_real(data: Path, chosen: Path) -> RealImages:
+    """Training, validation and test images of one seed."""
+    pool = read_data(data)
+    with np.load(chosen, allow_pickle=False) as content:
+        parts = [_images(pool.images[content[name]], pool.labels[content[name]]) for name in ("train", "validation")]
+    return RealImages(parts[0], parts[1], _images(pool.test_images, pool.test_labels), pool.classes)
+
+
+def read_synthetic(path: Path, real: RealImages) -> Images:
+    """Generated images that fit the real ones, mapped and not read. Raises UserError where they do not fit."""
+    channels, height, width = real.shape
+    return Images.mapped(ImageFile(path, len(real.classes), (height, width, channels)))
+
+
+def _images(images: Array, labels: Array) -> Images:
+    return Images(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), torch.from_numpy(labels.astype(np.int64)))

@@ -1,0 +1,179 @@
+"""What can be known before anything is trained: whether files, networks and sizes fit the data. Raises UserError, one line each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from command_line.output import UserError
+from image_experiments.data.datasets import CLASSES, check_official, is_a_copy
+from image_experiments.data.image_files import check_given
+from image_experiments.engine.settings import Settings
+from image_experiments.engine.stages import Stage, flat_name
+from image_experiments.models.classifier_files import load_classifier
+from image_experiments.models.classifiers import make_classifier
+from image_experiments.synthesis.methods import UNCONDITIONAL
+from image_experiments.training.diffusion import make_unet, read_diffusion
+
+LONGEST_NAME = 200
+"""Bytes of a file's name that leave room for what is added to it; file systems take 255."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checks need of the data. shape: (C, H, W); classes: names; pool, test: images there are to train on and for testing."""
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    pool: int
+    test: int
+
+
+def facts_of(data: dict[str, Any]) -> Facts:
+    """Those of data that were read: what the data stage returned."""
+    height, width, channels = data["shape"]
+    return Facts((channels, height, width), tuple(data["classes"]), data["pool"], data["test"])
+
+
+def check_beforehand(settings: Settings, facts: Facts) -> list[str]:
+    """Everything that the data decide; returns what is doubtful and not wrong."""
+    if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):
+        check_official(settings.dataset, settings.data_dir)
+    if settings.test > facts.test:
+        raise UserError(f"--test {settings.test}: there are {facts.test} test images; use at most that many, or 0 for all")
+    left = facts.pool - settings.validation
+    if left < max(settings.train, 1):
+        name, value = ("train", settings.train) if settings.train and left > 0 else ("validation", settings.validation)
+        raise UserError(
+            f"--{name} {value}: {max(left, 0)} images are left beside {settings.validation} for validation, of {facts.pool} in all; use "
+            "fewer"
+        )
+    _check_networks(settings, facts)
+    _check_counts(settings, facts)
+    _check_threats(settings, facts)
+    doubts = _check_files(settings, facts)
+    if settings.diffusion.load is not None:
+        _check_diffusion(settings, facts)
+    return doubts
+
+
+def check_names(stages: Sequence[Stage]) -> None:
+    """UserError for a stage whose files could not be written under its name."""
+    for stage in stages:
+        parts = [flat_name(stage.name), *(step for path in stage.outputs.values() for step in path.split("/"))]
+        longest = max(parts, key=lambda part: len(part.encode()))
+        if len(longest.encode()) > LONGEST_NAME:
+            raise UserError(
+                f"--methods: results of {stage.name[:60]}... would be files of {len(longest.encode())} bytes in the name, more than "
+                f"{LONGEST_NAME}; rename the file"
+            )
+
+
+def _check_networks(settings: Settings, facts: Facts) -> None:
+    makes_images = any(method.generates or method.kind == "noise" for method in settings.parsed_methods())
+    with torch.device("meta"):
+        for part in ("classifier", "encoder"):
+            try:
+                make_classifier(
+                    getattr(settings, part).network, len(facts.classes), facts.shape, [0.0] * facts.shape[0], [1.0] * facts.shape[0]
+                )
+            except ValueError as error:
+                raise UserError(f"--{part}.network: {error}") from None
+        if makes_images and settings.diffusion.load is None:
+            try:
+                make_unet(settings.diffusion, len(facts.classes), facts.shape, 0)
+            except ValueError as error:
+                raise UserError(f"--diffusion.channels: {error}") from None
+
+
+def _check_counts(settings: Settings, facts: Facts) -> None:
+    classes, methods = len(facts.classes), settings.parsed_methods()
+    anchored = next((method.text for method in methods if method.kind == "anchored"), None)
+    if anchored and settings.generation.anchors < classes:
+        raise UserError(
+            f"--generation.anchors {settings.generation.anchors}: {anchored} needs one of each of {classes} classes; use more"
+        )
+    by_centre = settings.selection.criterion == "class-separation"
+    if 0 < settings.train < classes and (anchored or by_centre):
+        needs = anchored or "--selection.criterion class-separation"
+        raise UserError(f"--train {settings.train}: {needs} needs a training image of each of {classes} classes; use more")
+
+
+def _check_threats(settings: Settings, facts: Facts) -> None:
+    channels, height, width = facts.shape
+    threats = [settings.threat(), *settings.evaluation.further()]
+    across = math.sqrt(channels * height * width)  # the longest way from one image to another
+    for threat in threats:
+        if threat.norm == "l2" and threat.eps >= across:
+            raise UserError(
+                f"--eps {threat.eps:g} in l2: images of {width}x{height} lie at most {across:.3g} apart; did you mean {threat.eps:g}/255?"
+            )
+        square = settings.evaluation.autoattack_parts == "all" and settings.evaluation.autoattack_images != 0
+        if threat.norm == "l2" and square and min(height, width) < 5:
+            raise UserError(
+                f"--norm l2: AutoAttack's Square attack needs images of 5x5 pixels, these have {width}x{height}; use "
+                "--evaluation.autoattack-parts apgd, or larger images"
+            )
+
+
+def _check_files(settings: Settings, facts: Facts) -> list[str]:
+    channels, height, width = facts.shape
+    doubts = []
+    for method in settings.parsed_methods():
+        if method.file is not None:
+            given = check_given(method.file, len(facts.classes), (height, width, channels), settings.synthetic)
+            lacking = [name for name, count in zip(facts.classes, given.class_counts(len(facts.classes)), strict=True) if not count]
+            if lacking:
+                some = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+                doubts.append(f"{method.file} has no images of {some}: are its labels numbered as the data's classes are?")
+    if settings.encoder_from is not None:
+        try:
+            load_classifier(settings.encoder_from, len(facts.classes), facts.shape, settings.encoder.network)
+        except (ValueError, OSError) as error:
+            raise UserError(f"--encoder-from: {error}") from None
+    return doubts
+
+
+def _check_diffusion(settings: Settings, facts: Facts) -> None:
+    methods = [method for method in settings.parsed_methods() if method.generates]
+    try:
+        network, schedule, conditional = read_diffusion(settings.diffusion, None, facts.classes, facts.shape)
+    except (ValueError, OSError) as error:
+        raise UserError(f"--diffusion: {error}") from None
+    null: Any = network.null_label
+    for method in methods:
+        if method.kind == "classifier-free" and null is None:
+            raise UserError(
+                f"--methods {method.text}: this model has no label that is known to stand for none; give --diffusion.null-label, or use "
+                "one trained with label dropout"
+            )
+        if method.automatic and not conditional:
+            raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
+    window = settings.generation.window
+    if window is not None and not 0 <= window[0] < window[1] <= len(schedule):
+        raise UserError(
+            f"--generation.window {window[0]} {window[1]}: must satisfy 0 <= low < high <= {len(schedule)}, the model's timesteps"
+        )
+    if settings.generation.steps > len(schedule):
+        raise UserError(f"--generation.steps {settings.generation.steps}: the model has {len(schedule)} timesteps; use fewer")
+
+
+def encoder_line(settings: Settings, stage: str, results: dict[str, Any]) -> str:
+    """What to print of an encoder that was read: its accuracy shows whether it takes images as these are."""
+    found = f"{results['last_clean_accuracy']:.3f} of the {results['tried_on']} images right"
+    return f"{stage}, {Path(settings.encoder_from or '').name}: {found}"
+
+
+def encoder_doubts(read: dict[str, dict[str, Any]], classes: int) -> list[str]:
+    """What is doubtful about encoders that were read."""
+    return [
+        f"{stage}: {one['last_clean_accuracy']:.3f} right is next to guessing ({1 / classes:.3f}): its classes may be in another order, or "
+        "it may expect images that are normalised, not in [0, 1]"
+        for stage, one in read.items()
+        if one["last_clean_accuracy"] < min(2 / classes, 0.5 + 0.5 / classes)
+    ]

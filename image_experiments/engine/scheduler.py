@@ -1,0 +1,272 @@
+"""Runs stages as soon as their inputs are made: in this process, on several processes of this machine, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from command_line.cluster import connected, lost_worker
+from command_line.output import UserError, remedy_for
+from contrastive_dp.memory import keep_freed_memory
+from image_experiments.engine.stages import Place, Stage, is_current, read_stamp, run_stage
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 20.0
+"""A worker that is told to stop has so long for its step and its checkpoint."""
+MENDABLE = (UserError, ValueError, FloatingPointError, OSError, torch.OutOfMemoryError)
+"""What a stage raises for reasons that the user can mend: the message names value, cause and remedy."""
+OnFinished = Callable[[Stage], None]
+
+
+class Bar:
+    """A progress bar over stages that names what is under way."""
+
+    def __init__(self, total: int, shown: bool = True) -> None:
+        self.bar = tqdm(total=total, unit="stage", smoothing=0, mininterval=0.5, disable=not shown)
+        self.under_way: dict[str, str] = {}
+
+    def report(self, name: str, done: int, total: int) -> None:
+        self.under_way[name] = f"{name} {done}/{total}"
+        self.bar.set_postfix_str(", ".join(self.under_way.values()), refresh=False)
+        self.bar.update(0)
+
+    def finished(self, name: str, line: str) -> None:
+        self.under_way.pop(name, None)
+        self.bar.set_postfix_str(", ".join(self.under_way.values()), refresh=False)
+        if not self.bar.disable:
+            self.bar.write(line)
+        self.bar.update(1)
+
+
+def run_all(
+    stages: list[Stage],
+    place: Place,
+    workers: int,
+    on_finished: OnFinished = lambda _stage: None,
+    cluster: str | None = None,
+    made: Collection[str] = (),
+) -> None:
+    """Run every stage that is not current, inputs first; what is made depends neither on `workers` nor on the order they finish in.
+
+    cluster: address of a Dask scheduler whose workers see the same folders, in place of processes of this machine; what a lost worker had
+    under way is done again by another. made: names of stages that were run just before, of which nothing is said again.
+    Raises UserError naming the stage that failed; what other stages made is kept, and the same command goes on from there.
+    """
+    stages = [stage for stage in stages if stage.name not in made]
+    bar = Bar(len(stages))
+    try:
+        if cluster is not None:
+            with connected(cluster, ("image_experiments", "contrastive_dp"), place.out) as client:
+                submit = client.get_executor(pure=False).submit
+                _side_by_side(stages, place, lambda: max(len(client.nthreads()), 1), bar, on_finished, submit, None, made)
+        elif workers == 1:
+            set_up(place.threads)
+            _one_after_the_other(stages, place, bar, on_finished)
+        else:
+            with _processes(workers, place.threads) as (submit, reports):
+                _side_by_side(stages, place, lambda: workers, bar, on_finished, submit, reports, made)
+    finally:
+        bar.bar.close()
+
+
+def on_all(count: int, threads: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """[function(*arguments)] of so many processes at the same time, as stages would share the machine; of this one where count is 1."""
+    if count == 1:
+        set_up(threads)
+        return [function(*arguments)]
+    with _processes(count, threads) as (submit, _):
+        return [future.result() for future in [submit(function, *arguments) for _ in range(count)]]
+
+
+def set_up(threads: int) -> None:
+    """What every process that runs stages needs: so many threads, and memory that is kept between steps."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
+def finish(stage: Stage, place: Place, bar: Bar, skipped: bool, on_finished: OnFinished) -> None:
+    """Tell that a stage is done, or part of it."""
+    stamp = read_stamp(place.out, stage.name)
+    if stamp is None and place.part:
+        bar.finished(stage.name, f"{stage.name}: this part is made")
+        return
+    if stamp is None:
+        raise UserError(f"{stage.name}: left no stamp in {place.out}; choose an --out that all workers see by the same name")
+    seconds = f"{stamp['seconds']:.1f} s"
+    bar.finished(stage.name, f"{stage.name}: {'unchanged' if skipped else seconds}")
+    on_finished(stage)
+
+
+def _one_after_the_other(stages: list[Stage], place: Place, bar: Bar, on_finished: OnFinished) -> None:
+    for stage in stages:
+        skipped = is_current(stage, place.out, place.kind)
+        if not skipped:
+            try:
+                run_stage(stage, place, bar.report)
+            except MENDABLE as error:
+                raise UserError(reason(stage, error)) from error
+        finish(stage, place, bar, skipped, on_finished)
+
+
+@contextmanager
+def _processes(workers: int, threads: int) -> Iterator[tuple[Callable[..., Future[None]], Any]]:
+    """Processes of this machine, which end with this one: (submit, queue of reports)."""
+    context = multiprocessing.get_context("spawn")  # fork does not go with CUDA or with threads
+    reports: Any = context.Queue()
+    with ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(), threads, reports)) as pool:
+        try:
+            yield pool.submit, reports
+        except BaseException:
+            started = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                process.terminate()  # each ends the step that it is at and saves it, see _stop
+            patience = threading.Timer(GRACE_SECONDS, _kill, (started,))
+            patience.daemon = True
+            patience.start()
+            for process in started:
+                process.join()
+            patience.cancel()
+            raise
+
+
+def _side_by_side(
+    stages: list[Stage],
+    place: Place,
+    workers: Callable[[], int],
+    bar: Bar,
+    on_finished: OnFinished,
+    submit: Callable[..., Future[None]],
+    reports: Any,
+    made: Collection[str] = (),
+) -> None:
+    """workers: () -> how many there are now. reports: queue of (stage, done, total), or None."""
+    waiting, running = list(stages), dict[Future[None], Stage]()
+    done, outdated = set[str](made), set[str]()
+    while waiting or running:
+        limit = workers()
+        for stage in [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]:
+            if stage.name not in outdated and is_current(stage, place.out, place.kind):
+                waiting.remove(stage)
+                done.add(stage.name)
+                finish(stage, place, bar, True, on_finished)
+                continue
+            outdated.add(stage.name)
+            if len(running) < limit:
+                waiting.remove(stage)
+                running[submit(_work, stage, place, reports is not None)] = stage
+        _await(running, done, reports, place, bar, on_finished)
+
+
+def _await(
+    running: dict[Future[None], Stage], done: set[str], reports: Any, place: Place, bar: Bar, on_finished: OnFinished
+) -> None:
+    """Pass on reports until a stage ends. Raises UserError where one failed."""
+    while running:
+        ended, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+        with contextlib.suppress(queue.Empty):
+            while reports is not None:
+                bar.report(*reports.get_nowait())
+        for future in ended:
+            stage = running.pop(future)
+            try:
+                future.result()
+            except MENDABLE as error:
+                raise UserError(reason(stage, error)) from error
+            except BrokenExecutor:
+                raise UserError(
+                    f"{stage.name}: a process was killed, by the system perhaps for want of memory; use fewer --workers, and run the same "
+                    "command again: it goes on from the last checkpoint"
+                ) from None
+            except Exception as error:
+                if (lost := lost_worker(error)) is not None:
+                    raise UserError(f"{stage.name}: {lost}") from None
+                raise
+            done.add(stage.name)
+            finish(stage, place, bar, False, on_finished)
+        if ended:
+            return
+
+
+def reason(stage: Stage, error: BaseException) -> str:
+    """One line: the stage, the cause and the remedy."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and not isinstance(error, UserError) and error.errno is not None:
+        text = f"cannot use {error.filename or 'a file'} ({error.strerror}); {remedy_for(error)}, then run the same command again"
+    if isinstance(error, torch.OutOfMemoryError):
+        text = "the GPU's memory is full; use smaller batches (--classifier.batch-size, --generation.batch-size, --evaluation.batch-size)"
+    return f"{stage.name}: {text}"
+
+
+def _kill(processes: list[Any]) -> None:
+    for process in processes:
+        process.kill()
+
+
+_reports: Any = None
+
+
+def _begin_worker(parent: int, threads: int, reports: Any) -> None:
+    global _reports  # noqa: PLW0603 (a process pool hands nothing else to its workers)
+    _reports = reports
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell leaves it for what it starts in the background
+            signal.signal(number, _stop)
+    set_up(threads)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+
+
+_at_work = False
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    """Ctrl-C or the end of the run: a stage under way saves what it has (training does); a worker without one ends."""
+    if not _at_work:
+        os._exit(1)
+    raise KeyboardInterrupt
+
+
+def end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, killed perhaps, and with it the lock: two runs must not write one folder.
+
+    For a fraction of a second both may write; they write the same, each file whole.
+    """
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
+
+
+def _work(stage: Stage, place: Place, reporting: bool) -> None:
+    """Run a stage on a worker."""
+    last = 0.0
+
+    def report(name: str, done: int, total: int) -> None:
+        nonlocal last
+        if reporting and time.monotonic() - last > POLL_SECONDS:
+            last = time.monotonic()
+            _reports.put((name, done, total))
+
+    if not reporting:  # a worker of a cluster, which nobody set up
+        set_up(place.threads)
+    global _at_work  # noqa: PLW0603 (read by a signal's handler)
+    _at_work = True
+    try:
+        run_stage(stage, place, report)
+    except KeyboardInterrupt:
+        if not reporting:
+            raise
+        os._exit(1)  # the run ends, and with it this process of it: quietly
+    finally:
+        _at_work = False

@@ -1,0 +1,462 @@
+"""Settings of run_cifar.py: one frozen dataclass with a part for each stage, presets, checks, and what depends on the data set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from command_line.output import UserError, did_you_mean
+from command_line.values import Radius, check_radius
+from contrastive_dp.processes import Processes
+from image_experiments.data.datasets import CLASSES, Dataset, check_classes, is_a_copy
+from image_experiments.evaluation.features import DescriptionSettings
+from image_experiments.evaluation.robustness import EvaluationSettings
+from image_experiments.synthesis.generation import GenerationSettings
+from image_experiments.synthesis.methods import DEFAULT_GUIDANCE, KINDS, UNCONDITIONAL, Method, parse_method
+from image_experiments.synthesis.selection import SelectionSettings
+from image_experiments.training.attacks import Norm, Threat
+from image_experiments.training.augmentation import Augmentation
+from image_experiments.training.classifier import ClassifierSettings
+from image_experiments.training.diffusion import DiffusionSettings
+
+Preset = Literal["smoke", "cpu", "cifar10-gpu", "paper"]
+Until = Literal["diffusion", "encoder", "generation", "description", "training"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result, but for workers."""
+
+    preset: Preset = "smoke"
+    """smoke: everything once, small; cpu: real numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, less than an hour; paper: the published
+    sizes. Other flags override it."""
+    dataset: Dataset = "digits"
+    """digits (with scikit-learn), cifar10, gtsrb, mnist (downloaded once), mnist-t10k (its test file alone), images (--data-dir)."""
+    data_dir: Path | None = None
+    """Folder with the data set's official files; for images, and for copies of cifar10 and gtsrb, a folder with train/CLASS/* and
+    test/CLASS/*, or a tar or zip of one."""
+    image_size: int = 0
+    """Resize images to so many pixels a side (0: as they are)."""
+    classes: tuple[str, ...] = ()
+    """Only these classes of the data set, by name (default: all). Labels number them alone, in npz files and diffusion models too."""
+    group_pattern: str | None = None
+    """Regular expression of file stems: training images with equal first group (frames of a video) never part ('': all may)."""
+    train: int = 300
+    """Real training images (0: all that validation leaves)."""
+    validation: int = 100
+    """Real images set apart for choices, class-balanced."""
+    test: int = 0
+    """Test images (0: all)."""
+    methods: tuple[str, ...] = ("real", "unguided", DEFAULT_GUIDANCE)
+    """What to compare: real, unguided, noise[:STD], noise-real[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE] or npz:FILE of generated
+    images. SCALE may be auto: the largest that keeps labels right, see generation.label_error."""
+    synthetic: int = 500
+    """Synthetic images a method."""
+    norm: Norm = "linf"
+    """Threat in training and evaluation."""
+    eps: Radius | None = None
+    """Its radius on the [0, 1] scale, 0.03 or 8/255 (default: what is usual for data set and norm)."""
+    seeds: int = 1
+    """Independent repetitions: each has its own training images, networks and noise."""
+    seed: int = 0
+    """First seed."""
+    encoder: ClassifierSettings = field(default_factory=lambda: ClassifierSettings(steps=300))
+    """The classifier whose features guide, select and pseudo-label; trained on the real images."""
+    encoder_from: Path | None = None
+    """Weights of the encoder (safetensors or pt, of encoder.network) instead of training it."""
+    diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
+    """The diffusion model."""
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    """Sampling and guidance."""
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+    """Which generated images are kept."""
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    """The classifier that is compared between methods."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """Attacks on the test images."""
+    description: DescriptionSettings = field(default_factory=DescriptionSettings)
+    """Measures of the synthetic images."""
+    out: Path | None = None
+    """Folder for the results (default: results/DATASET-PRESET); run the same command again to go on where it stopped."""
+    reuse: tuple[Path, ...] = ()
+    """Folders of other runs (their --out): what they have made from the same settings, code and inputs is taken from there, as links."""
+    workers: int = 0
+    """Processes (0: one a core, with CUDA one); does not change the results."""
+    threads: int = 1
+    """Threads of each process on a CPU; part of the result, as sums are added up in another order."""
+    processes: int = 1
+    """Processes that do each training and generation together, each its share (gloo; with CUDA nccl, a GPU each), in place of --workers; on
+    many machines start this command with torchrun instead. Results are those of one process, up to rounding."""
+    port: int = 0
+    """Port by which --processes find one another (0: any that is free)."""
+    cluster: str | None = None
+    """Address host:port of a Dask scheduler whose workers see OUT: they do the stages, in place of processes of this machine."""
+    part: str | None = None
+    """K/N: generate only the K-th of N parts of each method's images, as shards in OUT/shards, and stop; see merge_shards.py."""
+    until: Until | None = None
+    """Stop after this step, diffusion, encoder (and judge), generation, description (of the images) or training, and those before it; the
+    same command with a later one, or without, goes on (default: evaluate too)."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    tensorboard: bool = False
+    """Also write TensorBoard logs to OUT/tensorboard."""
+    force: bool = False
+    """Go on in a folder that holds another experiment, with other settings: its tables are overwritten."""
+    dry_run: bool = False
+    """Print the resolved settings, what was read, the stages that would be run and what they cost, then stop."""
+
+    def parsed_methods(self) -> list[Method]:
+        """The methods, in the order given."""
+        return [parse_method(text) for text in self.methods]
+
+    def parts(self) -> tuple[int, int] | None:
+        """(K, N) of --part. Raises UserError."""
+        if self.part is None:
+            return None
+        found = re.fullmatch(r"(\d+)/(\d+)", self.part)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UserError(f"--part {self.part}: write K/N with 1 <= K <= N, for example 2/3")
+        return int(found[1]), int(found[2])
+
+    def threat(self) -> Threat:
+        """The threat of training and evaluation."""
+        assert self.eps is not None
+        return Threat(self.norm, self.eps)
+
+
+def smoke() -> Settings:
+    """Every stage once, on digits: less than 90 s on 2 cores."""
+    return Settings(
+        methods=("real", "unguided", "infonce:0.3"),
+        encoder=ClassifierSettings(steps=200, learning_rate=0.05, attack_steps=3),
+        diffusion=DiffusionSettings(
+            channels=(16, 32), steps=1000, batch_size=64, learning_rate=4e-3, ema=0.99, checkpoint_every=100
+        ),
+        generation=GenerationSettings(steps=20, batch_size=100),
+        classifier=ClassifierSettings(steps=200, learning_rate=0.05, attack_steps=3, checkpoint_every=100),
+        evaluation=EvaluationSettings(autoattack_images=40),
+    )
+
+
+def cpu() -> Settings:
+    """Real numbers on digits in less than 15 minutes on 2 cores."""
+    return Settings(
+        preset="cpu",
+        seeds=3,
+        methods=("real", "unguided", "noise:0.1", "infonce:0.3", "anchored:0.3"),
+        synthetic=2000,
+        encoder=ClassifierSettings(steps=600, learning_rate=0.05),
+        diffusion=DiffusionSettings(
+            channels=(24, 48), steps=1500, batch_size=64, learning_rate=2e-3, ema=0.998, checkpoint_every=150
+        ),
+        generation=GenerationSettings(steps=25, batch_size=250),
+        classifier=ClassifierSettings(steps=1000, learning_rate=0.05),
+        evaluation=EvaluationSettings(autoattack_images=200),
+    )
+
+
+def cifar10_gpu() -> Settings:
+    """CIFAR-10 on one GPU, meant for less than an hour (see --dry-run): a U-Net of 9 M parameters, 50,000 images a method, one seed."""
+    trained = ClassifierSettings(
+        network="preact-resnet-18",
+        steps=3000,
+        batch_size=512,
+        attack_steps=7,
+        learning_rate=0.2,
+        warmup=100,
+        checkpoint_every=250,
+        validate_every=500,
+        precision="auto",
+        compile="auto",
+    )
+    return Settings(
+        preset="cifar10-gpu",
+        dataset="cifar10",
+        train=0,
+        validation=1000,
+        methods=("real", "unguided", DEFAULT_GUIDANCE, "infonce:0.3", "anchored:0.1"),
+        synthetic=50_000,
+        encoder=replace(trained, steps=2000),
+        diffusion=DiffusionSettings(
+            channels=(96, 128, 160),
+            blocks=2,
+            attention=(False, True, False),
+            dropout=0.1,
+            prediction="v",
+            steps=20_000,
+            batch_size=256,
+            learning_rate=4e-4,
+            warmup=500,
+            ema=0.9995,
+            augmentation="crop-flip",
+            checkpoint_every=1000,
+            precision="auto",
+            compile="auto",
+        ),
+        generation=GenerationSettings(solver="dpm-solver++", steps=20, batch_size=500, precision="auto", compile="auto"),
+        classifier=trained,
+        evaluation=EvaluationSettings(autoattack_images=1000, batch_size=500),
+        description=DescriptionSettings(images=5000, steps=1500),
+    )
+
+
+def paper() -> Settings:
+    """The published sizes (Ouyang, Xie, Cheng 2023; Gowal et al. 2021), for a GPU; the U-Net is class-conditional and guided at x0_hat,
+    where the paper's is unconditional and guided at x_t: --diffusion.no-conditional --generation.at xt for that."""
+    trained = ClassifierSettings(
+        network="wrn-28-10",
+        adversary="trades",
+        attack_steps=10,
+        steps=19_600,
+        batch_size=1024,
+        generated_fraction=0.7,
+        learning_rate=0.4,
+        warmup=490,
+        label_smoothing=0.1,
+        keep="best",
+        validate_every=490,
+        checkpoint_every=490,
+        precision="auto",
+        compile="auto",
+    )
+    return Settings(
+        preset="paper",
+        dataset="cifar10",
+        train=0,
+        validation=1024,
+        methods=("real", "unguided", "infonce:0.3", "supervised:0.1", "anchored:0.1"),
+        synthetic=1_000_000,
+        encoder=replace(trained, steps=9_800),
+        diffusion=DiffusionSettings(
+            channels=(128, 256, 256, 256),
+            blocks=2,
+            attention=(False, True, False, False),
+            dropout=0.1,
+            schedule="linear",
+            steps=500_000,
+            batch_size=128,
+            learning_rate=2e-4,
+            warmup=5000,
+            ema=0.9999,
+            checkpoint_every=5000,
+            precision="auto",
+            compile="auto",
+        ),
+        generation=GenerationSettings(steps=50, batch_size=512, precision="auto", compile="auto"),
+        selection=SelectionSettings(surplus=1.25, criterion="confidence"),
+        classifier=trained,
+        evaluation=EvaluationSettings(pgd_restarts=5, batch_size=500),
+        description=DescriptionSettings(images=10_000, steps=9_800),
+    )
+
+
+PRESETS = {"smoke": smoke, "cpu": cpu, "cifar10-gpu": cifar10_gpu, "paper": paper}
+USUAL_EPS: dict[tuple[str, str], float] = {
+    ("digits", "linf"): 0.15,
+    ("digits", "l2"): 0.5,
+    ("mnist", "linf"): 0.3,
+    ("mnist", "l2"): 2.0,
+}
+USUAL_EPS_OF_PHOTOGRAPHS = {"linf": 8 / 255, "l2": 128 / 255}
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "digits": "none",
+    "mnist": "crop",
+    "gtsrb": "crop",
+    "cifar10": "crop-flip",
+    "images": "crop",
+}
+
+
+def preset_named(arguments: list[str]) -> Settings:
+    """The preset that a command line names. Raises UserError for an unknown one, with the nearest known name."""
+    named = "smoke"
+    for i, argument in enumerate(arguments):
+        if argument == "--preset" and i + 1 < len(arguments):
+            named = arguments[i + 1]
+        elif argument.startswith("--preset="):
+            named = argument.removeprefix("--preset=")
+    if named not in PRESETS:
+        raise UserError(f"--preset {named}: unknown{did_you_mean(named, PRESETS)}; use one of {', '.join(PRESETS)}")
+    return PRESETS[named]()
+
+
+def resolve(settings: Settings) -> Settings:
+    """Check the settings and fill in what depends on the data set. Raises UserError."""
+    _check_numbers(settings)
+    if not settings.methods:
+        raise UserError(f"--methods: name at least one of real, unguided, {', '.join(KINDS)}")
+    methods = settings.parsed_methods()
+    repeated = {name for name in settings.classes if settings.classes.count(name) > 1}
+    if repeated:
+        raise UserError(f"--classes: {min(repeated)} is named twice; give each class once")
+    stems = {method.label: method.file for method in methods if method.file is not None}
+    for method in methods:
+        if method.file is not None and stems[method.label] != method.file:
+            raise UserError(
+                f"--methods npz:{method.file} npz:{stems[method.label]}: results are named by the file, and both are called "
+                f"{method.label.removeprefix('npz-')}; rename one of them"
+            )
+    twice = {method.label for method in methods if [m.label for m in methods].count(method.label) > 1}
+    if twice:
+        raise UserError(f"--methods: {min(twice)} is named twice; give each method once")
+    _check_combination(settings, methods)
+    family = settings.dataset.partition("-")[0]
+    kind = AUGMENTATIONS.get(family, "crop")
+    usual = USUAL_EPS.get((family, settings.norm), USUAL_EPS_OF_PHOTOGRAPHS[settings.norm])
+    eps = usual if settings.eps is None else settings.eps
+    threats = [Threat(settings.norm, eps), *settings.evaluation.further()]
+    if len(set(threats)) < len(threats):
+        raise UserError(f"--evaluation.threats {' '.join(settings.evaluation.threats)}: one is named twice, or is --norm and --eps")
+    return replace(
+        settings,
+        eps=eps,
+        encoder=_augmented(settings.encoder, kind),
+        classifier=_augmented(settings.classifier, kind),
+        out=settings.out or Path("results") / f"{settings.dataset}-{settings.preset}",
+    )
+
+
+def _augmented(settings: ClassifierSettings, kind: Augmentation) -> ClassifierSettings:
+    return replace(settings, augmentation=kind) if settings.augmentation == "auto" else settings
+
+
+def _check_numbers(settings: Settings) -> None:
+    for name, least, most in (
+        ("train", 0, 10**9),
+        ("validation", 0, 10**9),
+        ("test", 0, 10**9),
+        ("synthetic", 2, 10**9),
+        ("seeds", 1, 10**6),
+        ("seed", 0, 2**31),
+        ("workers", 0, 1024),
+        ("threads", 1, 1024),
+        ("image_size", 0, 4096),
+        ("processes", 1, 1024),
+        ("port", 0, 65535),
+    ):
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must lie in {least} .. {most}")
+    if settings.test == 1:
+        raise UserError("--test 1: one image says nothing of an accuracy; use more, or 0 for all")
+    if 0 < settings.image_size < 4:
+        raise UserError(
+            f"--image-size {settings.image_size}: networks halve images twice; use at least 4, or 0 for images as they are"
+        )
+    if settings.eps is not None:
+        check_radius(f"--eps {settings.eps}", settings.eps, settings.norm)
+    for text, threat in zip(settings.evaluation.threats, settings.evaluation.further(), strict=True):
+        check_radius(f"--evaluation.threats {text}", threat.eps, threat.norm)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
+        raise UserError(f"--device {settings.device}: use auto, cpu, cuda or cuda:N")
+
+
+def _check_combination(settings: Settings, methods: list[Method]) -> None:
+    """UserError for settings that contradict each other, and for options that nothing would read."""
+    if settings.evaluation.split == "validation" and settings.validation == 0:
+        raise UserError("--evaluation.split validation: no validation images are set apart; add --validation 100")
+    for part in ("encoder", "classifier"):
+        chosen: ClassifierSettings = getattr(settings, part)
+        if chosen.keep == "best" and settings.validation == 0:
+            raise UserError(f"--{part}.keep best: chooses on validation images; set some apart with --validation, or use last")
+    _check_data_options(settings)
+    _check_processes(settings)
+    free = [method for method in methods if method.kind == "classifier-free"]
+    if free and not settings.diffusion.label_dropout and settings.diffusion.load is None:
+        raise UserError(f"--methods {free[0].text}: needs a model trained without labels too; add --diffusion.label-dropout 0.1")
+    if free and not settings.diffusion.conditional:
+        raise UserError(f"--methods {free[0].text}: needs a class-conditional model; leave out --diffusion.no-conditional")
+    _check_automatic(settings, methods)
+    if settings.selection.criterion != "random" and settings.selection.surplus == 1:
+        raise UserError(
+            f"--selection.criterion {settings.selection.criterion}: keeps all there are; make more, --selection.surplus 2"
+        )
+    window = settings.generation.window
+    if settings.diffusion.load is None and window is not None and not 0 <= window[0] < window[1] <= settings.diffusion.timesteps:
+        raise UserError(
+            f"--generation.window {window[0]} {window[1]}: must satisfy 0 <= low < high <= {settings.diffusion.timesteps} timesteps"
+        )
+    if not settings.diffusion.load and settings.generation.steps > settings.diffusion.timesteps:
+        raise UserError(
+            f"--generation.steps {settings.generation.steps}: the diffusion has {settings.diffusion.timesteps} timesteps; use fewer"
+        )
+    if settings.synthetic * settings.selection.surplus > 10**9:
+        raise UserError(f"--selection.surplus {settings.selection.surplus}: makes more than 10^9 images; use less")
+    for method in methods:
+        if method.kind in KINDS and settings.generation.batch_size < 2:
+            raise UserError(
+                f"--generation.batch-size {settings.generation.batch_size}: guidance compares images of a batch; use at least 2"
+            )
+
+
+def _check_automatic(settings: Settings, methods: list[Method]) -> None:
+    """UserError where no scale can be found by the labels that were asked for."""
+    found = [method for method in methods if method.automatic]
+    if found and not settings.diffusion.conditional and settings.diffusion.load is None:
+        raise UserError(f"--methods {found[0].text}: {UNCONDITIONAL}; give a number, or leave out --diffusion.no-conditional")
+    highest = max(high for _, high in settings.generation.windows)
+    if found and settings.diffusion.load is None and highest > settings.diffusion.timesteps:
+        raise UserError(
+            f"--generation.windows: {highest} is beyond the {settings.diffusion.timesteps} timesteps of the diffusion; give pairs low high"
+        )
+
+
+def _check_processes(settings: Settings) -> None:
+    """UserError for ways of running that exclude each other, or a number of processes that does not divide a batch."""
+    ways = [
+        f"--{name} {value}"
+        for name, value in (
+            ("processes", settings.processes if settings.processes > 1 else 0),
+            ("workers", settings.workers),
+            ("cluster", settings.cluster),
+        )
+        if value
+    ]
+    if len(ways) > 1:
+        raise UserError(f"{' and '.join(ways)}: exclude each other; give one of them")
+    if settings.port and settings.processes == 1:
+        raise UserError(f"--port {settings.port}: belongs to --processes; leave it out")
+    if settings.processes > 1 and ":" in settings.device:
+        raise UserError(f"--device {settings.device}: each of --processes {settings.processes} takes a GPU of its own; use cuda")
+    check_shares(settings, settings.processes)
+    if settings.parts() is not None and not any(m.generates for m in settings.parsed_methods()):
+        raise UserError(f"--part {settings.part}: no method generates images; leave it out")
+    if settings.until is not None and settings.part is not None:
+        raise UserError(f"--until {settings.until}: --part {settings.part} stops after generation; leave one of them out")
+
+
+def check_shares(settings: Settings, processes: int) -> None:
+    """UserError when a batch cannot be shared equally."""
+    for part in ("encoder", "diffusion", "classifier"):
+        try:
+            Processes(0, processes).share(getattr(settings, part).batch_size)
+        except ValueError as error:
+            raise UserError(f"--{part}.batch-size: {error}") from None
+
+
+def _check_data_options(settings: Settings) -> None:
+    """UserError for options about files of a data set that has none of the kind."""
+    if settings.dataset not in ("images", "gtsrb", "cifar10") and settings.group_pattern is not None:
+        raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
+    if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):
+        check_classes(settings.classes, CLASSES[settings.dataset], settings.dataset)
+    if settings.dataset == "digits" and settings.image_size:
+        raise UserError(f"--image-size {settings.image_size}: digits has one size; leave it out")
+    if settings.dataset == "digits" and settings.data_dir is not None:
+        raise UserError(f"--data-dir {settings.data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
+    if settings.dataset in ("gtsrb", "cifar10") and settings.group_pattern is not None and not is_a_copy(settings.data_dir):
+        raise UserError(f"--group-pattern {settings.group_pattern}: the official archives need none; leave it out")
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """{"classifier.steps": 800, ...} of nested settings."""
+    found: dict[str, Any] = {}
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if hasattr(value, "__dataclass_fields__"):
+            found |= flat(value, f"{prefix}{entry.name}.")
+        else:
+            found[prefix + entry.name] = value
+    return found

@@ -1,0 +1,166 @@
+"""One run on several processes at once, of one machine or many, which go through the stages in step.
+
+torchrun starts them, accelerate connects them (gloo on CPUs, nccl on GPUs). Stages that can be shared are done by all together, each its
+share; of the others each process does some.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch.distributed
+
+from command_line.output import UserError
+from contrastive_dp.processes import Processes, ProcessLostError
+from image_experiments.engine.scheduler import MENDABLE, Bar, OnFinished, end_with, finish, reason, set_up
+from image_experiments.engine.stages import Place, Stage, is_current, run_stage
+
+PATIENCE = timedelta(days=7)  # a process may wait for another's AutoAttack
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun or `accelerate launch` started."""
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
+
+
+def launch(processes: int, port: int, program: Path, arguments: Sequence[str]) -> int:
+    """Start a command on so many processes of this machine and wait; returns the exit status.
+
+    When one dies the rest are stopped. Raises UserError naming the one that died, or for a port that is taken.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would print a page for each process
+    logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id="contrastive-dp",
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"127.0.0.1:{_free_port(port)}",
+        max_restarts=0,
+        local_addr="127.0.0.1",
+    )
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun says so too, on a line of its own
+    try:
+        elastic_launch(config, sys.executable)("-u", str(program.resolve()), *arguments)
+    except SignalException:  # torchrun's word for Ctrl-C and SIGTERM
+        raise KeyboardInterrupt from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:  # it has said why
+            return 130 if failure.exitcode == 130 else 1
+        name = signal.Signals(-failure.exitcode).name
+        raise UserError(
+            f"process {rank} of {processes} was killed ({name}), by the system perhaps for want of memory; the others were stopped: run "
+            "the same command again, it goes on from the last checkpoint"
+        ) from None
+    return 0
+
+
+def _free_port(port: int) -> int:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            remedy = "choose another, or 0 for any that is free" if port else "close what holds them"
+            raise UserError(f"--port {port}: no free port ({error.strerror}); {remedy}") from None
+        found: int = probe.getsockname()[1]
+        return found
+
+
+def join(cpu: bool) -> tuple[Processes, str]:
+    """Connect this process with the others: which it is, and its device."""
+    from accelerate import PartialState
+
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    state = PartialState(cpu=cpu, timeout=PATIENCE)
+    return Processes(state.process_index, state.num_processes), str(state.device)
+
+
+def leave(processes: Processes) -> None:
+    """Disconnect, when all processes are here: the first has written the report by then."""
+    processes.all_of(None)
+    torch.distributed.destroy_process_group()
+
+
+def run_together(
+    stages: list[Stage],
+    place: Place,
+    processes: Processes,
+    on_finished: OnFinished = lambda _stage: None,
+    before: Collection[str] = (),
+) -> None:
+    """Run every stage that is not current, all processes in step; the first decides what is next. before: stages that were run already.
+
+    Raises UserError naming the stage that failed, or when another process is gone; what was made is kept.
+    """
+    set_up(place.threads)
+    _check_one_folder(place, processes)
+    stages = [stage for stage in stages if stage.name not in before]
+    bar = Bar(len(stages), processes.first)
+    waiting, done = list(stages), set[str](before)
+    try:
+        while waiting:
+            ready = [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]
+            current = set(
+                processes.told([s.name for s in ready if is_current(s, place.out, place.kind)] if processes.first else None)
+            )
+            made = [s for s in ready if s.name in current]
+            if not made:
+                shared = next((s for s in ready if s.shared), None)
+                made = [shared] if shared else ready[: processes.count]
+                _run(made, place, processes, bar.report)
+            for stage in made:
+                waiting.remove(stage)
+                done.add(stage.name)
+                if processes.first:
+                    finish(stage, place, bar, stage.name in current, on_finished)
+    finally:
+        bar.bar.close()
+
+
+def _run(chosen: list[Stage], place: Place, processes: Processes, report: Callable[[str, int, int], None]) -> None:
+    """One stage by all processes, or the i-th of several by process i."""
+    shared = len(chosen) == 1 and chosen[0].shared
+    stage = chosen[0] if shared else next(iter(chosen[processes.rank :]), None)
+    failed = None
+    if stage is not None:
+        try:
+            run_stage(stage, place, report, processes if shared else Processes())
+        except ProcessLostError as error:
+            raise UserError(
+                f"{stage.name}: {error}; process {processes.rank} of {processes.count} stops too: run the same command again, "
+                "it goes on from the last checkpoint"
+            ) from None
+        except MENDABLE as error:
+            if shared:  # the others may be within a step: they learn of it when this process ends
+                raise UserError(reason(stage, error)) from error
+            failed = reason(stage, error)
+    failures = [text for text in processes.all_of(failed) if text]
+    if failures:
+        raise UserError(failures[0])
+
+
+def _check_one_folder(place: Place, processes: Processes) -> None:
+    """UserError when the processes do not see the same output folder."""
+    token = place.out / ".together"
+    if processes.first:
+        token.write_text(str(os.getpid()), encoding="utf-8")
+    processes.told(None)
+    seen = processes.all_of(token.read_text(encoding="utf-8") if token.is_file() else "")
+    if processes.first:
+        token.unlink()
+    if len(set(seen)) > 1:
+        raise UserError(f"--out {place.out}: not every process sees the same folder there; choose one that all machines share")

@@ -1,0 +1,271 @@
+"""Robust accuracy: PGD, and AutoAttack by its authors' package, whose own checks for unreliable evaluations are passed on."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from command_line.values import number as parsed_number
+from contrastive_dp.files import read_checkpoint, write_checkpoint
+from contrastive_dp.randomness import mixed_seed
+from image_experiments.training.attacks import Threat, strongest
+
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""The parts of AutoAttack (Croce, Hein 2020), in its order."""
+WITHOUT_TARGETS = ("apgd-ce", "fab", "square")
+"""With fewer than four classes, where the targeted loss is not defined."""
+Parts = Literal["all", "apgd", "apgd-ce"]
+PARTS: dict[str, tuple[str, ...]] = {"apgd": ("apgd-ce", "apgd-t"), "apgd-ce": ("apgd-ce",)}
+"""Those of the gradients, for fewer seconds; with two or three classes the second is not defined, and the first alone is reported."""
+NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Attacks on the test images."""
+
+    split: Literal["test", "validation"] = "test"
+    """The images that are attacked: test images report, validation images choose between settings."""
+    pgd_steps: int = 20
+    """Steps of PGD, of size 2.5 eps / steps."""
+    pgd_restarts: int = 1
+    """Random starts of PGD."""
+    autoattack_images: int | None = None
+    """Test images for AutoAttack, the first of the class-balanced list (default: all of them; 0: no AutoAttack)."""
+    autoattack_parts: Parts = "all"
+    """all; apgd: its first two, APGD-CE and APGD-T; apgd-ce: the first. The last two are reported by these names, not as AutoAttack."""
+    batch_size: int = 250
+    """Images attacked together; also what an interruption can cost."""
+    threats: tuple[str, ...] = ()
+    """Further threats, for example linf:8/255 l2:0.5, attacked by PGD and AutoAttack too."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("pgd_steps", 1), ("pgd_restarts", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be >= {least}")
+        if self.autoattack_images is not None and self.autoattack_images < 0:
+            raise ValueError(f"autoattack_images={self.autoattack_images} must be >= 0")
+        self.further()
+
+    def further(self) -> list[Threat]:
+        """The further threats. Raises ValueError for one that is not NORM:EPS."""
+        found = []
+        for text in self.threats:
+            norm, _, eps = text.partition(":")
+            try:
+                found.append(Threat(norm, parsed_number(eps)))  # type: ignore[arg-type]
+                if found[-1].eps == 0:
+                    raise ValueError
+            except ValueError:
+                raise ValueError(f"threats={text}: write NORM:EPS, for example linf:8/255 or l2:0.5") from None
+        return found
+
+
+@dataclass
+class Robustness:
+    """What an attack left: clean and robust, (n,) bool in the order of the images; after: robust accuracy after each part; warnings."""
+
+    clean: Tensor
+    robust: Tensor
+    after: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def accuracy(self) -> float:
+        return share(self.robust)
+
+    @property
+    def clean_accuracy(self) -> float:
+        return share(self.clean)
+
+
+def share(right: Tensor) -> float:
+    """Share of True."""
+    return float(right.double().mean())
+
+
+def standard_error(right: Tensor) -> float:
+    """sqrt(p (1 - p) / n): of an accuracy over these test images."""
+    p = share(right)
+    return math.sqrt(p * (1 - p) / len(right))
+
+
+def pgd_robustness(
+    classifier: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    settings: EvaluationSettings,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> Robustness:
+    """PGD with random restarts on x (n, C, H, W) in [0, 1]. Goes on from `checkpoint`, which is written after each batch."""
+    state: dict[str, Any] = {"clean": [], "robust": []}
+    if checkpoint is not None and checkpoint.exists():
+        state = read_checkpoint(checkpoint)
+    pieces = list(zip(x.split(settings.batch_size), y.split(settings.batch_size), strict=True))
+    for i in range(len(state["robust"]), len(pieces)):
+        piece, labels = pieces[i]
+        generator = torch.Generator(x.device).manual_seed(mixed_seed(seed, i))
+        state["robust"].append(
+            strongest(classifier, piece, labels, threat, settings.pgd_steps, settings.pgd_restarts, generator).cpu()
+        )
+        with torch.no_grad():
+            state["clean"].append((classifier(piece).argmax(dim=1) == labels).cpu())
+        if checkpoint is not None:
+            write_checkpoint(checkpoint, state)
+        if on_batch is not None:
+            on_batch(i + 1)
+    return Robustness(torch.cat(state["clean"]), torch.cat(state["robust"]))
+
+
+def autoattack_robustness(
+    classifier: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    classes: int,
+    *,
+    batch_size: int,
+    seed: int,
+    parts: Parts = "all",
+    checkpoint: Path | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> Robustness:
+    """AutoAttack's standard version on x (n, C, H, W) in [0, 1]: each part attacks what the parts before left.
+
+    With ten classes or more it is the package's own version="standard" (9 targets); with four to nine as many targets as there are other
+    classes; with two or three APGD-CE, FAB, Square. parts: see PARTS. Goes on from `checkpoint`, which is written after each batch of
+    each part.
+    """
+    with torch.no_grad():
+        pieces = zip(x.split(batch_size), y.split(batch_size), strict=True)
+        clean = torch.cat([(classifier(piece).argmax(dim=1) == labels).cpu() for piece, labels in pieces])
+    state: dict[str, Any] = {"robust": clean.clone(), "flags": clean, "after": {"clean": share(clean)}, "warnings": []}
+    state |= {"part": 0, "batch": 0, "done": 0}
+    if checkpoint is not None and checkpoint.exists():
+        state = read_checkpoint(checkpoint)
+    used = parts_for(classes, parts)
+    for number in range(state["part"], len(used)):
+        left = torch.nonzero(state["flags"])[:, 0]  # on the CPU, as all the state is: robust when this part began
+        batches = left.split(batch_size) if len(left) else ()
+        for i in range(state["batch"], len(batches)):
+            places = batches[i]
+            with collected(state["warnings"]):
+                state["robust"][places] = _withstand(
+                    classifier, x[places], y[places], threat, classes, used[number], batch_size, mixed_seed(seed, i)
+                )
+            state["batch"], state["done"] = i + 1, state["done"] + 1
+            if checkpoint is not None:
+                write_checkpoint(checkpoint, state)
+            if on_batch is not None:
+                on_batch(state["done"])
+        state["after"][used[number]] = share(state["robust"])
+        state |= {"part": number + 1, "batch": 0, "flags": state["robust"].clone()}
+    with collected(state["warnings"]):
+        if "square" in used:
+            _check_square(state["after"])
+    return Robustness(clean, state["robust"], state["after"], state["warnings"])
+
+
+def parts_for(classes: int, chosen: Parts = "all") -> tuple[str, ...]:
+    """The parts of AutoAttack that are defined with so many classes, of those chosen."""
+    defined = STANDARD if classes > 3 else WITHOUT_TARGETS
+    return defined if chosen == "all" else tuple(part for part in defined if part in PARTS[chosen])
+
+
+def attack_name(parts: tuple[str, ...]) -> str:
+    """By which its result is reported."""
+    return next((name for name, of in PARTS.items() if of == parts), "autoattack")
+
+
+def make_attack(classifier: nn.Module, x: Tensor, threat: Threat, classes: int, part: str, seed: int) -> Any:
+    """One part of AutoAttack by its authors' package, set up as its version="standard" does."""
+    from pyautoattack import AutoAttack
+
+    attack = AutoAttack(
+        classifier, norm=NORMS[threat.norm], eps=threat.eps, version="custom", attacks=[part], device=x.device, seed=seed
+    )
+    attack.apgd.n_restarts = 1
+    attack.fab.n_restarts = 1
+    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
+    return attack
+
+
+def _withstand(
+    classifier: nn.Module, x: Tensor, y: Tensor, threat: Threat, classes: int, part: str, batch_size: int, seed: int
+) -> Tensor:
+    """(n,) bool: still classified as y after one part of AutoAttack."""
+    attack = make_attack(classifier, x, threat, classes, part, seed)
+    if part == "square" and threat.norm == "l2" and min(x.shape[-2:]) < 5:
+        raise ValueError(
+            f"AutoAttack's l_2 Square attack needs images of 5x5 pixels at least, these have {x.shape[-1]}x{x.shape[-2]}"
+        )
+    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):  # the package seeds torch's global generator
+        attacked, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
+    if float((attacked - x).abs().max()) > 0 and not _within(attacked - x, threat):
+        raise FloatingPointError(f"{part} left the ball of {threat}: do not trust this evaluation")
+    with torch.no_grad():
+        return (classifier(attacked).argmax(dim=1) == y).cpu()
+
+
+def _within(delta: Tensor, threat: Threat) -> bool:
+    length = delta.abs().amax() if threat.norm == "linf" else delta.flatten(1).norm(dim=1).amax()
+    return bool(length <= threat.eps * (1 + 1e-4) + 1e-6)
+
+
+def _check_square(after: dict[str, float]) -> None:
+    """The package's check that the black-box part found nothing that the gradients missed, on all images together."""
+    from pyautoattack.checks import check_square_sr
+
+    check_square_sr(after, logger=logging.getLogger("auto-attack"))
+
+
+@contextmanager
+def collected(warnings: list[str]) -> Iterator[None]:
+    """Collect what AutoAttack's package logs as a warning, each message once, instead of leaving it to a console."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage().split(" See flags_doc")[0]
+            if message not in warnings:
+                warnings.append(message)
+
+    logger, collector = logging.getLogger("auto-attack"), Collector(logging.WARNING)
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        yield
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagated
+
+
+def disagreement(pgd: Tensor, autoattack: Tensor) -> str | None:
+    """A warning where PGD and AutoAttack contradict each other on the same images, None where they agree.
+
+    pgd, autoattack: (n,) bool, robust under each. AutoAttack is the stronger: images that only PGD fools must be rare. Under the null
+    hypothesis that both are equally strong each image on which they differ falls to either side with probability 1/2; one-sided sign test
+    at 0.1 %. PGD above AutoAttack by more than 10 points and two standard errors says that gradients mislead it.
+    """
+    only_pgd = int((autoattack & ~pgd).sum())
+    only_autoattack = int((pgd & ~autoattack).sum())
+    differing = only_pgd + only_autoattack
+    if differing and sum(math.comb(differing, k) for k in range(only_pgd, differing + 1)) / 2**differing < 1e-3:
+        return (
+            f"PGD fools {only_pgd} images that AutoAttack does not ({only_autoattack} the other way): AutoAttack is unreliable here"
+        )
+    excess, spread = only_autoattack - only_pgd, 2 * math.sqrt(differing)
+    if (excess - spread) / len(pgd) > 0.1:
+        return f"PGD leaves {excess / len(pgd):.1%} more than AutoAttack: gradients mislead it, read AutoAttack alone"
+    return None

@@ -1,0 +1,134 @@
+"""Pictures of a run: samples of every method, rows are classes; learning curves; robust accuracy by method. Drawn from its files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+from command_line.drawing import COLOURS, DASHES, DPI, MARKERS, draw, new_figure, read_columns, styled
+from command_line.output import prepare_folder, write_whole
+from image_experiments.data.datasets import Array
+from image_experiments.data.image_files import ImageFile
+from image_experiments.data.stored import read_data
+from image_experiments.engine.settings import Settings
+
+ACROSS = 8
+LEGIBLE_CLASSES = 43
+
+
+def draw_all(out: Path, settings: Settings) -> list[Path]:
+    """samples.png of all methods and of each, curves.png, robust_accuracy.png; returns their paths."""
+    methods = [method.label for method in settings.parsed_methods()]
+    data = read_data(out / "data" / "images.npz")
+    panels = {"real": (data.images, data.labels)}
+    for label in methods:
+        path = out / "synthetic" / label / f"seed{settings.seed}.npz"
+        if path.is_file() and label != "real":
+            file = ImageFile(path, len(data.classes), data.images.shape[1:])
+            panels[label] = (file.images, file.labels)
+    write_mosaics(out, panels, len(data.classes))
+    written = [_draw_samples(out / "samples.png", panels, data.classes)]
+    for label, panel in panels.items():
+        if label != "real":
+            written.append(_draw_samples(out / "synthetic" / label / "samples.png", {label: panel}, data.classes))
+    drawings: dict[str, Callable[[Path], Any]] = {
+        "curves": partial(draw_curves, methods=methods, seed=settings.seed),
+        "robust_accuracy": draw_robust_accuracy,
+    }
+    return written + draw(out, drawings)
+
+
+def write_mosaics(out: Path, panels: dict[str, tuple[Array, Array]], classes: int) -> list[Path]:
+    """mosaics/METHOD.png: the images that samples.png shows, pixel by pixel, for figures/ to draw."""
+    prepare_folder(out / "mosaics")
+    rows = min(classes, LEGIBLE_CLASSES)
+    return [
+        write_whole(out / "mosaics" / f"{label}.png", Image.fromarray(mosaic(images, labels, rows)).save)
+        for label, (images, labels) in panels.items()
+    ]
+
+
+def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: tuple[str, ...]) -> Path:
+    """Images of each class, a row a class, a panel a method."""
+    with styled():
+        rows = min(len(classes), LEGIBLE_CLASSES)
+        side = 0.32
+        width = (ACROSS * side + 0.4) * len(panels) + 0.9
+        figure, axes = plt.subplots(1, len(panels), figsize=(width, rows * side + 0.5), layout="constrained", squeeze=False)
+        for axis, (name, (images, labels)) in zip(axes[0], panels.items(), strict=True):
+            axis.imshow(mosaic(images, labels, rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set_title(name, fontsize=10)
+            axis.set_xticks([])
+            height = images.shape[1] + 1
+            axis.set_yticks([height * k + height / 2 for k in range(rows)], classes[:rows] if axis is axes[0][0] else [""] * rows)
+            axis.tick_params(length=0)
+            axis.grid(False)
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+        written = write_whole(path, partial(figure.savefig, dpi=DPI, metadata={"Software": None}))
+        plt.close(figure)
+    return written
+
+
+def mosaic(images: Array, labels: Array, rows: int) -> Array:
+    """Images of classes 0 .. rows-1, a row each, spread over the file, where neighbours may be frames of one video; white for none."""
+    _, height, width, channels = images.shape
+    sheet = np.full((rows * (height + 1), ACROSS * (width + 1), channels), 255, dtype=np.uint8)
+    for k in range(rows):
+        members = np.flatnonzero(labels == k)
+        shown = members[np.linspace(0, len(members) - 1, min(ACROSS, len(members))).astype(int)]
+        for i, image in enumerate(images[shown]):
+            sheet[k * (height + 1) : k * (height + 1) + height, i * (width + 1) : i * (width + 1) + width] = image
+    return sheet[..., 0] if channels == 1 else sheet
+
+
+def draw_curves(out: Path, methods: list[str], seed: int) -> Any:
+    """Loss of the diffusion models; loss and validation accuracy of the classifiers of the first seed."""
+    figure, (left, middle, right) = new_figure(3)
+    for path in sorted((out / "curves").glob("diffusion-seed*.csv")):
+        curve = read_columns(path)
+        if curve:
+            left.plot(curve["step"], curve["loss"], lw=1, label=path.stem.removeprefix("diffusion-"))
+    for i, method in enumerate(methods):
+        curve = read_columns(out / "curves" / f"{method}-seed{seed}.csv")
+        if not curve:
+            continue
+        look = {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i % len(DASHES)], "marker": MARKERS[i % len(MARKERS)], "ms": 4}
+        middle.plot(curve["step"], curve["loss"], label=method, **look)
+        if curve["robust_accuracy"].dtype.kind == "f":
+            right.plot(curve["step"], curve["robust_accuracy"], **look)
+    for axis, title, y in (
+        (left, "diffusion model", "loss"),
+        (middle, "classifiers, first seed", "training loss"),
+        (right, "validation images, PGD-10", "robust accuracy"),
+    ):
+        axis.set(xlabel="step", ylabel=y)
+        axis.set_title(title, fontsize=10)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8)
+    return figure
+
+
+def draw_robust_accuracy(out: Path) -> Any:
+    """Robust accuracy of every method, seed by seed, their mean as a bar."""
+    table = read_columns(out / "metrics.csv")
+    attacks = list(dict.fromkeys(zip(table["attack"], table["norm"], table["eps"], strict=True)))
+    methods = list(dict.fromkeys(table["method"]))
+    figure, axes = new_figure(len(attacks), height=1.2 + 0.35 * len(methods))
+    for axis, (attack, norm, eps) in zip(axes, attacks, strict=True):
+        rows = (table["attack"] == attack) & (table["norm"] == norm) & (table["eps"] == eps)
+        for i, method in enumerate(methods):
+            values = table["robust_accuracy"][rows & (table["method"] == method)]
+            axis.plot(values, [i] * len(values), MARKERS[0], ms=4, color=COLOURS[0], alpha=0.6)
+            axis.plot([values.mean()] * 2, [i - 0.3, i + 0.3], color="0.2", lw=2)
+        axis.set_yticks(range(len(methods)), methods)
+        axis.invert_yaxis()
+        axis.set_xlabel("robust accuracy (dots: seeds, bar: mean)")
+        axis.set_title(f"{attack}, {norm} {eps:.4g}", fontsize=10)
+    return figure

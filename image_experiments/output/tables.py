@@ -1,0 +1,223 @@
+"""Tables of a run, made from the stamps of its stages: metrics.csv, description.csv, differences.csv and the table on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from command_line.output import text_table, write_csv
+from command_line.statistics import crossed_interval, mean_interval
+from image_experiments.engine.settings import Settings
+from image_experiments.engine.stages import read_stamp
+
+METRICS = ("dataset", "method", "seed", "n_real", "n_synthetic", "clean_accuracy", "robust_accuracy", "attack", "norm", "eps")
+DETAILS = ("method", "seed", "attack", "norm", "eps", "images", "clean_accuracy", "robust_accuracy", "standard_error")
+Row = dict[str, Any]
+Array = np.ndarray[Any, Any]
+Outcomes = Callable[[Row], "Array | None"]
+
+
+def metric_rows(settings: Settings, out: Path, dataset: str) -> list[Row]:
+    """A row for each method, seed and attack."""
+    found: list[Row] = []
+    for method in settings.parsed_methods():
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            trained = results(out, f"classifier/{method.label}/seed{seed}")
+            about = {"dataset": dataset, "method": method.label, "seed": seed}
+            about |= {name: trained[name] for name in ("n_real", "n_synthetic")}
+            found += [about | row for row in results(out, f"evaluate/{method.label}/seed{seed}")["rows"]]
+    return found
+
+
+def description_rows(settings: Settings, out: Path) -> list[Row]:
+    """A row for each synthetic set."""
+    return [
+        {"method": method.label, "seed": seed}
+        | {
+            name: float(value) for name, value in results(out, f"describe/{method.label}/seed{seed}").items()
+        }  # JSON holds NaN as text
+        for method in settings.parsed_methods()
+        if method.kind != "real"
+        for seed in range(settings.seed, settings.seed + settings.seeds)
+    ]
+
+
+def results(out: Path, name: str) -> Row:
+    """What a finished stage returned."""
+    stamp = read_stamp(out, name)
+    assert stamp is not None, f"stage {name} has not run"
+    found: Row = stamp["results"]
+    return found
+
+
+LEARNED_NOTHING = 0.95
+"""Final loss in units of ln K, the loss of guessing among K equally frequent classes, above which training has failed."""
+
+
+def warnings_of(settings: Settings, out: Path) -> list[str]:
+    """Warnings about trainings that failed and about evaluations, each with its classifier."""
+    found = []
+    guessing = math.log(len(results(out, "data")["classes"]))
+    # the last loss is a mean since the look before: with one look alone the beginning of training is in it
+    long_enough = settings.classifier.steps >= 2 * settings.classifier.validate_every
+    for method in settings.parsed_methods():
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            who = f"{method.label}, seed {seed}"
+            loss = results(out, f"classifier/{method.label}/seed{seed}")["last_loss"]
+            if long_enough and loss > LEARNED_NOTHING * guessing:
+                found.append(
+                    f"{who}: training ended at a loss of {loss:.3f}, guessing has {guessing:.3f}: against its attack it learned next to "
+                    "nothing, so its robust accuracy says little of the images; use more --classifier.steps or a smaller --eps"
+                )
+            found += [f"{who}: {text}" for text in results(out, f"evaluate/{method.label}/seed{seed}")["warnings"]]
+    return found + encoders_that_lag(settings, out)
+
+
+LAGS = 0.1
+"""Clean accuracy by which an encoder that was read may lie below the classifiers without a warning."""
+
+
+def encoders_that_lag(settings: Settings, out: Path) -> list[str]:
+    """Warnings about encoders that were read and are far less accurate than what was trained here: they see the images wrongly perhaps."""
+    found = []
+    for seed in range(settings.seed, settings.seed + settings.seeds) if settings.encoder_from is not None else ():
+        if read_stamp(out, f"encoder/seed{seed}") is None:
+            continue
+        right = results(out, f"encoder/seed{seed}")["last_clean_accuracy"]
+        best = max(results(out, f"evaluate/{m.label}/seed{seed}")["rows"][0]["clean_accuracy"] for m in settings.parsed_methods())
+        if right < best - LAGS:
+            found.append(
+                f"encoder, seed {seed}: {right:.3f} right, classifiers trained here {best:.3f}: it may expect images that are normalised, "
+                "not in [0, 1], or have its classes in another order"
+            )
+    return found
+
+
+def differences(
+    rows: list[Row], baselines: Iterable[str] = ("real", "unguided"), outcomes: Outcomes = lambda _row: None
+) -> list[Row]:
+    """Method minus baseline, seed by seed (the same test images and, but for the method, the same random numbers), with 95 % intervals of
+    the mean: low and high for new seeds and these images, low_images and high_images for new seeds and images. nan with one seed.
+
+    outcomes(row): (images,) bool, which of the images withstood; None where seeds have images of their own.
+    """
+    found = []
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for attack, norm, eps in dict.fromkeys((row["attack"], row["norm"], row["eps"]) for row in rows):
+        of = {(r["method"], r["seed"]): r for r in rows if (r["attack"], r["norm"], r["eps"]) == (attack, norm, eps)}
+        value = {key: row["robust_accuracy"] for key, row in of.items()}
+        withstood = {key: outcomes(row) for key, row in of.items()}
+        images = min(row.get("images", math.inf) for row in of.values())
+        seeds = sorted({seed for _, seed in value})
+        for baseline in (name for name in baselines if name in methods):
+            for method in (name for name in methods if name != baseline):
+                gains = [value[method, seed] - value[baseline, seed] for seed in seeds]
+                gain, low, high = mean_interval(gains, resolution=1 / images)
+                ends = both_ends([withstood[method, seed] for seed in seeds], [withstood[baseline, seed] for seed in seeds])
+                about = {"method": method, "baseline": baseline, "attack": attack, "norm": norm, "eps": eps, "seeds": len(seeds)}
+                found.append(about | {"gain": gain, "low": low, "high": high, "low_images": ends[0], "high_images": ends[1]})
+    return found
+
+
+def both_ends(a: Sequence[Array | None], b: Sequence[Array | None], level: float = 0.95) -> tuple[float, float]:
+    """Ends of the interval of a mean difference for new seeds and new images; a, b: for each seed which images withstood."""
+    gaps = [one.astype(np.float64) - other for one, other in zip(a, b, strict=True) if one is not None and other is not None]
+    if not gaps or len(gaps) < len(a) or len({len(gap) for gap in gaps}) > 1:
+        return math.nan, math.nan
+    return crossed_interval(np.stack(gaps), level)[1:]
+
+
+def outcomes_of(out: Path, row: Row) -> Array | None:
+    """Which images withstood the attack of a row, from the kept outcomes; None where they are not there."""
+    path = out / "outcomes" / f"{row['method']}-seed{row['seed']}.npz"
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as content:
+        key = f"{row['attack']} {row['norm']}-{row['eps']:.6g}"
+        return np.asarray(content[key]) if key in content.files else None
+
+
+def write_tables(out: Path, rows: list[Row], described: list[Row], gains: list[Row]) -> None:
+    """Write the csv files."""
+    write_csv(out / "metrics.csv", METRICS, [[row[name] for name in METRICS] for row in rows])
+    write_csv(out / "details.csv", DETAILS, [[row[name] for name in DETAILS] for row in rows])
+    write_csv(
+        out / "description.csv", list(described[0]) if described else ("method", "seed"), [list(row.values()) for row in described]
+    )
+    header = ("method", "baseline", "attack", "norm", "eps", "seeds", "gain", "low", "high", "low_images", "high_images")
+    write_csv(out / "differences.csv", header, [[row[name] for name in header] for row in gains])
+
+
+def final_table(rows: list[Row], described: list[Row]) -> str:
+    """Mean (sd over seeds) of every accuracy, a line a method, and what its synthetic images are like."""
+    attacks = list(dict.fromkeys((row["attack"], row["norm"], row["eps"]) for row in rows))
+    images = {attack: next(r["images"] for r in rows if (r["attack"], r["norm"], r["eps"]) == attack) for attack in attacks}
+    header = ["method", "real", "synthetic", f"clean (n={images[attacks[0]]})"]
+    header += [f"{attack} {norm} {eps:.4g} (n={images[attack, norm, eps]})" for attack, norm, eps in attacks]
+    shown = {
+        "label_error": "label err.",
+        "class_snr_crossfit": "class SNR",
+        "within_class_diversity": "diversity",
+        "frechet_distance": "Frechet",
+    }
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        of = [row for row in rows if row["method"] == method]
+        line = [method, str(of[0]["n_real"]), str(of[0]["n_synthetic"])]
+        line.append(spread([row["clean_accuracy"] for row in of if (row["attack"], row["norm"], row["eps"]) == attacks[0]]))
+        for attack in attacks:
+            line.append(spread([row["robust_accuracy"] for row in of if (row["attack"], row["norm"], row["eps"]) == attack]))
+        line += [spread([row[name] for row in described if row["method"] == method], 3) for name in shown]
+        lines.append(line)
+    return text_table([*header, *shown.values()], lines)
+
+
+def floor_line(described: list[Row]) -> str:
+    """What perfect synthetic images would show: the measures of real test images; empty without synthetic images, or without a look at the
+    test images."""
+    if not described or math.isnan(described[0]["frechet_floor"]):
+        return ""
+    seeds = {row["seed"]: row for row in described}.values()  # every method of a seed has the same floor
+    frechet, wrong = (spread([row[f"{name}_floor"] for row in seeds]) for name in ("frechet", "label_error"))
+    return f"real test images in place of synthetic ones: label err. {wrong}, Frechet {frechet}"
+
+
+def spread(values: list[float], digits: int = 4) -> str:
+    """Mean and, with several seeds, standard deviation: .6286 (.0047)."""
+    if not values:
+        return "-"
+    mean = f"{np.mean(values):.{digits}f}"
+    return f"{mean} ({np.std(values, ddof=1):.{digits}f})" if len(values) > 1 else mean
+
+
+def strength_lines(settings: Settings, out: Path) -> list[str]:
+    """Scale and window that were found where a method's scale is auto, with the label error that they cost; a line a method and seed."""
+    return [
+        f"{method.label}, seed {seed}: scale {found['scale']:.3g}, window {found['window'][0]} to {found['window'][1]}, "
+        f"label error {found['label_error']:.3f}" + ("" if found["reached"] else ", more than asked for: the least scale")
+        for method in settings.parsed_methods()
+        if method.automatic
+        for seed in range(settings.seed, settings.seed + settings.seeds)
+        for found in [results(out, f"strength/{method.label}/seed{seed}")]
+    ]
+
+
+def gain_lines(gains: list[Row]) -> list[str]:
+    """Gains over the unguided images (else over real data alone) in words, where there are several seeds."""
+    base = "unguided" if any(row["baseline"] == "unguided" for row in gains) else "real"
+    lines = []
+    for row in gains:
+        if row["baseline"] != base or row["seeds"] < 2:
+            continue
+        about = f"{row['method']} minus {base}, {row['attack']} {row['norm']} {row['eps']:.4g}:"
+        if math.isnan(row["gain"]):
+            lines.append(f"{about} no number, as an accuracy is missing")
+            continue
+        both = f", with new images too [{row['low_images']:+.4f}, {row['high_images']:+.4f}]"
+        known = not math.isnan(row["low_images"])
+        lines.append(f"{about} {row['gain']:+.4f}, for new seeds [{row['low']:+.4f}, {row['high']:+.4f}]{both if known else ''}")
+    return lines

@@ -1,0 +1,200 @@
+"""Sampling of synthetic images: any solver and guidance of contrastive_dp; noise belongs to (seed, number of the image)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from contrastive_dp import (
+    ClassAnchored,
+    ClassifierFeatures,
+    ClassifierGuidance,
+    ContrastiveGuidance,
+    ContrastiveLoss,
+    Guidance,
+    HardNegativeMining,
+    InfoNCE,
+    NoiseSchedule,
+    OnUnitRange,
+    SampleNoise,
+    SupervisedContrastive,
+    classifier_free,
+    ddim_sample,
+    ddpm_sample,
+    diffusers_sample,
+    embed_anchors,
+    train_projection_head,
+)
+from image_experiments.models.precision import Compile, Precision
+from image_experiments.synthesis.methods import Method
+from image_experiments.training.classifier import Images
+
+Array = np.ndarray[Any, Any]
+Embed = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """Sampling and guidance; its strength belongs to the method."""
+
+    solver: Literal["ddim", "ddpm", "dpm-solver++", "unipc"] = "ddim"
+    """DDIM, ancestral sampling, or a fast solver of diffusers."""
+    steps: int = 25
+    """Network evaluations an image."""
+    eta: float = 0.0
+    """Noise of DDIM: 0 deterministic, 1 ancestral."""
+    initial_std: float = 1.0
+    """Standard deviation of the noise that sampling begins with: above 1 a higher sampling temperature."""
+    batch_size: int = 250
+    """Images sampled together, which InfoNCE, hard-negative and supervised guidance compare: it decides the result."""
+    window: tuple[int, int] | None = (0, 700)
+    """Guided at timesteps low <= t < high."""
+    label_error: float = 0.05
+    """Where a method's scale is auto: how much more than unguided, as the judge sees it, wrong labels may grow by guidance."""
+    windows: tuple[tuple[int, int], ...] = ((0, 400), (0, 700))
+    """Where a method's scale is auto: the windows of which that with the most diverse images is taken, in place of window."""
+    pilot: int = 500
+    """Where a method's scale is auto: images a trial. With 500 a label error of 5 % has a standard error of 1 %, differences less."""
+    at: Literal["x0", "xt"] = "x0"
+    """What the encoder sees: the denoised estimate, or the noisy state as in the paper."""
+    relative: bool = True
+    """Scale as a fraction of the noise prediction's norm, image by image; else lambda itself."""
+    every: int = 1
+    """Guide every k-th step, k times as strongly."""
+    temperature: float = 0.0
+    """Temperature of the loss (0: its default)."""
+    head: int = 0
+    """Dimension of a projection head trained on the encoder's features before sampling (0: the features themselves; paper: 128)."""
+    anchors: int = 1000
+    """At most so many real images are the anchors of anchored guidance."""
+    precision: Precision = "float32"
+    """float32; bfloat16: mixed precision; auto: the faster, as measured at the beginning of the run."""
+    compile: Compile = "no"
+    """Let torch.compile fuse the network, which takes a minute first; auto: if it pays, as measured at the beginning of the run."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "every", "anchors", "pilot"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be >= 1")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta={self.eta} must lie in [0, 1]")
+        if not 0 < self.label_error < 1:
+            raise ValueError(f"label_error={self.label_error} must lie in (0, 1)")
+        if not self.windows or not all(0 <= low < high for low, high in self.windows):
+            raise ValueError(f"windows={self.windows} must hold pairs low high with 0 <= low < high")
+        if not 0 < self.initial_std < math.inf:
+            raise ValueError(f"initial_std={self.initial_std} must be a finite number > 0")
+        if self.eta > 0 and self.solver != "ddim":
+            raise ValueError(f"eta={self.eta} belongs to DDIM: leave it out with solver={self.solver}")
+        if not 0 <= self.temperature < math.inf or self.head < 0:
+            raise ValueError(f"temperature={self.temperature}, head={self.head}: must be >= 0")
+        if self.every > self.steps:
+            raise ValueError(f"every={self.every} is more than steps={self.steps}")
+
+
+def make_guidance(
+    method: Method, settings: GenerationSettings, encoder: nn.Module, x: Tensor, y: Tensor, seed: int
+) -> Guidance | None:
+    """The guidance of a method, None for "unguided" and "classifier-free".
+
+    encoder: classifier on [0, 1]. x: real training images (m, C, H, W) in [-1, 1] with labels y, for anchors and projection head.
+    """
+    if method.kind in ("unguided", "classifier-free"):
+        return None
+    common: dict[str, Any] = {
+        "scale": method.scale,
+        "window": settings.window,
+        "at": settings.at,
+        "relative": settings.relative,
+        "every": settings.every,
+        "reverse": method.reverse,
+    }
+    if method.kind == "classifier":
+        return ClassifierGuidance(OnUnitRange(encoder), **common)
+    embed: nn.Module = ClassifierFeatures(encoder)
+    if settings.head:
+        embed = nn.Sequential(embed, train_projection_head(embed, x, y, settings.head, seed=seed))
+    return ContrastiveGuidance(embed, make_loss(method, settings, embed, x, y, seed), **common)
+
+
+def make_loss(method: Method, settings: GenerationSettings, embed: Embed, x: Tensor, y: Tensor, seed: int) -> ContrastiveLoss:
+    """The contrastive loss of a method."""
+    warm = {"temperature": settings.temperature} if settings.temperature else {}
+    if method.kind == "infonce":
+        return InfoNCE(**warm)
+    if method.kind == "hard-negative":
+        return HardNegativeMining(**warm)
+    if method.kind == "supervised":
+        return SupervisedContrastive(**warm)
+    if method.kind == "anchored":
+        anchors = Images(x, y).some(settings.anchors, seed)
+        return ClassAnchored(embed_anchors(embed, anchors.x), anchors.y, **warm)
+    raise ValueError(f"{method.text} is no contrastive guidance")
+
+
+def sample_batch(
+    network: nn.Module,
+    schedule: NoiseSchedule,
+    method: Method,
+    guidance: Guidance | None,
+    settings: GenerationSettings,
+    labels: Tensor,
+    shape: tuple[int, int, int],
+    first: int,
+    seed: int,
+    null_label: int,
+    device: torch.device,
+) -> Tensor:
+    """One batch: images uint8 (n, C, H, W) on the CPU. labels: (n,) classes to draw. first: number of its first image.
+
+    Raises FloatingPointError naming timestep and term where something turns NaN.
+    """
+    noise = SampleNoise(seed, first)
+    x_T = settings.initial_std * noise.normal_of((len(labels), *shape), device=device)
+    y = labels.to(device)
+    plain: Any = in_bfloat16(network) if settings.precision == "bfloat16" else network
+    predict = classifier_free(plain, method.scale, null_label) if method.kind == "classifier-free" else plain
+    if settings.solver == "ddim":
+        x = ddim_sample(
+            predict, x_T, schedule, settings.steps, y, settings.eta, guidance, noise if settings.eta else None, clip=1.0
+        )
+    elif settings.solver == "ddpm":
+        x = ddpm_sample(predict, x_T, schedule, settings.steps, y, guidance, noise, clip=1.0)
+    else:
+        x = diffusers_sample(predict, make_solver(settings.solver, schedule), x_T, settings.steps, y, guidance, clip=1.0)
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+
+def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:
+    """A noise prediction whose network runs in mixed precision; the sampler's own arithmetic stays as it is."""
+
+    def predict(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return network(x, t, labels).to(x.dtype)
+
+    return predict
+
+
+def make_solver(solver: str, schedule: NoiseSchedule) -> Any:
+    """A fast solver of diffusers on our noise schedule (Lu et al. 2022; Zhao et al. 2023)."""
+    from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    kind = DPMSolverMultistepScheduler if solver == "dpm-solver++" else UniPCMultistepScheduler
+    return kind(num_train_timesteps=len(schedule), trained_betas=schedule.betas.numpy())
+
+
+def noisy(pieces: Iterable[tuple[Array, Array]], std: float, seed: int) -> Iterator[tuple[Array, Array]]:
+    """Pieces of uint8 images (n, H, W, C) with labels, the images with Gaussian noise of this standard deviation on the [0, 1] scale: the
+    plain rival of any guidance. The noise belongs to the image, however they are cut."""
+    first = 0
+    for images, labels in pieces:
+        unit = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        changed = ((unit + std * SampleNoise(seed, first).normal(unit)).clamp(0, 1) * 255).round().to(torch.uint8)
+        yield changed.permute(0, 2, 3, 1).numpy(), labels
+        first += len(labels)

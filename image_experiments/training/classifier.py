@@ -1,0 +1,387 @@
+"""Training of classifiers, standard or adversarial, on real images or a mixture of real and synthetic ones; exact after an interruption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from contrastive_dp.processes import ALONE, Processes, normalise_across
+from contrastive_dp.randomness import mixed_seed
+from contrastive_dp.resumable import ResumableTraining, Stoppable, check_losses, fingerprint
+from image_experiments.data.balance import balanced_choice
+from image_experiments.data.image_files import ImageFile
+from image_experiments.data.shuffling import batch_indices
+from image_experiments.models.classifier_files import one_hot
+from image_experiments.models.precision import Compile, Precision, prepared
+from image_experiments.training.attacks import AttackLoss, Threat, first_delta, pgd, strongest
+from image_experiments.training.augmentation import Augmentation, augment, cutmix
+
+CHECK_LOSSES_EVERY = 50
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """How a classifier is trained."""
+
+    network: str = "small-cnn"
+    """linear, small-cnn, small-cnn-W (W channels), preact-resnet-18, wrn-28-10 or any wrn-D-K."""
+    adversary: Literal["none", "pgd", "trades"] = "pgd"
+    """none: standard training; pgd: on attacked images (Madry et al. 2018); trades: TRADES (Zhang et al. 2019)."""
+    attack_steps: int = 5
+    """Steps of the attack during training."""
+    attack_step_size: float = 0.0
+    """Step size in units of eps (0: 2.5 / attack steps)."""
+    beta: float = 6.0
+    """Weight of the robustness term of TRADES."""
+    steps: int = 800
+    """Optimiser steps in all."""
+    batch_size: int = 128
+    """Images a step, real and synthetic together."""
+    generated_fraction: float = 0.7
+    """Share of synthetic images in a batch, where there are any."""
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """SGD with Nesterov momentum 0.9, or Adam."""
+    learning_rate: float = 0.1
+    """Largest learning rate."""
+    schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
+    """cosine: after a linear warm-up down to 0; one-cycle: up for 30 % of the steps, then down, from and to 4 % (Smith, Topin 2019)."""
+    warmup: int = 0
+    """Steps of linear warm-up of the cosine schedule."""
+    weight_decay: float = 5e-4
+    """On all parameters."""
+    average: float = 0.995
+    """Decay of the averaged weights, which are the ones evaluated (0: the last weights)."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    cutmix: float = 0.0
+    """Probability that a batch is mixed by CutMix (Yun et al. 2019)."""
+    augmentation: Augmentation = "auto"
+    """none; crop: random shifts by up to 1/8 of the width; crop-flip: also mirrored; auto: what suits the data set."""
+    keep: Literal["last", "best"] = "last"
+    """Weights kept: the last, or the best on the validation images under PGD-10."""
+    validate_every: int = 200
+    """Steps between two looks at the validation images."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints."""
+    precision: Precision = "float32"
+    """float32; bfloat16: mixed precision; auto: the faster, as measured at the beginning of the run."""
+    compile: Compile = "no"
+    """Let torch.compile fuse the network, which takes a minute first; auto: if it pays, as measured at the beginning of the run."""
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("attack_steps", 1),
+            ("validate_every", 1),
+            ("checkpoint_every", 1),
+            ("warmup", 0),
+        ):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)} must be >= {low}")
+        for name, below in (("generated_fraction", 1.0), ("average", 1.0), ("label_smoothing", 1.0), ("cutmix", 1.0)):
+            if not 0 <= getattr(self, name) <= below or (name in {"average", "label_smoothing"} and getattr(self, name) == 1):
+                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1]")
+        for name in ("learning_rate",):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be a finite number > 0")
+        for name in ("beta", "weight_decay", "attack_step_size"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be a finite number >= 0")
+
+    @property
+    def synthetic_in_batch(self) -> int:
+        """Synthetic images in each batch, where there are any."""
+        return round(self.generated_fraction * self.batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images (n, C, H, W), uint8 as files hold them, with labels (n,).
+
+    file: where x and y are only mapped, 10^8 images perhaps; `rows` reads what it is asked for and keeps nothing.
+    """
+
+    x: Tensor
+    y: Tensor
+    file: ImageFile | None = None
+
+    @classmethod
+    def mapped(cls, file: ImageFile) -> Images:
+        """The images of a file, not read."""
+        return cls(torch.from_numpy(file.images).permute(0, 3, 1, 2), torch.from_numpy(file.labels), file)
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of some images and their labels."""
+        if self.file is None:
+            return self.x[index], self.y[index]
+        images, labels = self.file.rows(index.numpy())
+        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+
+    def identity(self) -> tuple[Tensor, ...]:
+        """What a fingerprint is taken of: all of it, or of a file the number of images and a thousand of them."""
+        if self.file is None:
+            return self.x, self.y
+        some = torch.linspace(0, len(self) - 1, min(1000, len(self)), dtype=torch.float64).long()
+        return torch.tensor([len(self)]), *self.rows(some)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def some(self, count: int, seed: int = 0) -> Images:
+        """At most `count` of them, classes as equal in number as they come, in their order."""
+        if count >= len(self):
+            return self
+        kept = torch.from_numpy(balanced_choice(self.y.cpu().numpy(), count, np.random.default_rng(seed))).to(self.y.device)
+        return Images(self.x[kept], self.y[kept])
+
+
+def train_classifier(
+    classifier: ModuleT,
+    real: Images,
+    threat: Threat,
+    settings: ClassifierSettings,
+    *,
+    classes: int,
+    seed: int,
+    synthetic: Images | None = None,
+    validation: Images | None = None,
+    checkpoint: Path | None = None,
+    on_step: Callable[[int], None] | None = None,
+    processes: Processes = ALONE,
+) -> tuple[ModuleT, list[dict[str, float]]]:
+    """Minimise the mean over a batch of
+
+    none:   H(y, f(x));   pgd: H(y, f(x')), x' the end of PGD on the cross-entropy;
+    trades: H(y, f(x)) + beta KL(p(x) || p(x')), x' the end of PGD on that divergence,
+
+    H the cross-entropy with smoothed labels. A batch holds round(generated_fraction batch_size) synthetic images, the rest real. Each part
+    goes through a new permutation of its images every epoch. Batch, augmentation and attack of step i depend on (seed, i) alone.
+
+    Ctrl-C and SIGTERM end the step under way, save the checkpoint, and raise KeyboardInterrupt.
+
+    processes: each takes its share of every batch; batch norm and gradients are those of the whole batch, and the result is that of one
+    process up to rounding. The first alone looks at the validation images, writes the checkpoint, which all must see, and has the curve.
+
+    Returns the classifier in evaluation mode, frozen (averaged weights, unless average is 0), and a row of the learning curve per look:
+    step, loss, and with validation images their clean and robust accuracy (PGD-10).
+    Raises ValueError for an unusable checkpoint, or labels outside 0..classes-1; FloatingPointError naming the step of a NaN loss.
+    """
+    if settings.keep == "best" and validation is None:
+        raise ValueError("keep=best chooses on validation images: there are none; use keep=last")
+    parts = _parts(real, synthetic, settings, classes)
+    share = processes.share(settings.batch_size)
+    run = ResumableTraining(
+        normalise_across(prepared(classifier, settings.compile), processes),
+        _optimiser(classifier, settings),
+        settings.average,
+        {**asdict(settings), "seed": seed, "threat": str(threat)},
+        fingerprint(*(tensor for part, _ in parts for tensor in part.identity())) if checkpoint else "",
+    )
+    run.extra = {"curve": [], "best": -1.0, "kept": {}, "recent": []}
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoint)
+    run.check_same_step(processes)
+    device = next(classifier.parameters()).device
+    recent: list[Tensor] = [loss.to(device) for loss in run.extra["recent"]]  # since the last look at the validation images
+    advance = partial(_step, run, parts, threat, settings, classes, seed, share, processes)
+    look = partial(_look, run, recent, validation, threat, settings, seed)
+    _advance_to_the_end(run, settings, recent, advance, look, checkpoint, on_step, processes.first)
+    chosen = _weights(run, settings)
+    if settings.keep == "best" and processes.first:
+        chosen.load_state_dict(run.extra["kept"])
+    return cast(ModuleT, chosen.eval().requires_grad_(False)), run.extra["curve"]
+
+
+def _advance_to_the_end(
+    run: ResumableTraining,
+    settings: ClassifierSettings,
+    recent: list[Tensor],
+    advance: Callable[[], Tensor],
+    look: Callable[[], None],
+    checkpoint: Path | None,
+    on_step: Callable[[int], None] | None,
+    first: bool,
+) -> None:
+    """All steps that are left, with looks at the validation images and checkpoints by the first process; Ctrl-C waits for a step's end."""
+    losses: list[Tensor] = []
+    between_steps = True
+    with Stoppable() as stop:
+        try:
+            while run.step < settings.steps:
+                between_steps = False
+                loss = advance()
+                losses.append(loss)
+                recent.append(loss)
+                last = run.step == settings.steps
+                due = run.step % settings.checkpoint_every == 0 and not last
+                looks = run.step % settings.validate_every == 0 or last
+                if looks or due or run.step % CHECK_LOSSES_EVERY == 0:
+                    check_losses(losses, run.step)
+                if looks and first:
+                    look()
+                if due and checkpoint is not None and first:
+                    _save(run, recent, checkpoint)
+                between_steps = True
+                if on_step is not None:
+                    on_step(run.step)
+                stop.check()
+        except KeyboardInterrupt:
+            # within a step weights or buffers have moved already: then the last checkpoint holds
+            if checkpoint is not None and first and between_steps and run.step < settings.steps:
+                check_losses(losses, run.step)
+                _save(run, recent, checkpoint)
+            raise
+
+
+def _step(
+    run: ResumableTraining,
+    parts: list[tuple[Images, int]],
+    threat: Threat,
+    settings: ClassifierSettings,
+    classes: int,
+    seed: int,
+    share: slice,
+    processes: Processes,
+) -> Tensor:
+    """One step of the optimiser; returns the loss of the whole batch, on the device.
+
+    Every process draws the batch as a whole, which costs little, and takes its share: so the numbers do not depend on their count.
+    """
+    device = next(run.network.parameters()).device
+    generator = torch.Generator(device).manual_seed(mixed_seed(seed, run.step))
+    x, y = _batch(parts, run.step, seed, device)
+    with torch.no_grad():
+        x = augment(x.float() / 255, settings.augmentation, generator)
+        target = one_hot(y, classes)
+        if settings.cutmix:
+            x, target = cutmix(x, target, settings.cutmix, generator)
+    for group in run.optimiser.param_groups:
+        group["lr"] = learning_rate(settings, run.step)
+    delta = None if settings.adversary == "none" else first_delta(x, threat, generator, _attack_loss(settings))[share]
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        loss = _loss(run.network, x[share], target[share], threat, settings, delta)
+    run.optimiser.zero_grad()
+    loss.backward()
+    found = loss.detach()
+    processes.mean([found, *(p.grad for p in run.network.parameters() if p.grad is not None)])
+    run.optimiser.step()
+    run.stepped()
+    return found
+
+
+def _loss(
+    network: nn.Module, x: Tensor, target: Tensor, threat: Threat, settings: ClassifierSettings, delta: Tensor | None
+) -> Tensor:
+    """The objective on one batch, attacked from `delta`; batch statistics stand still during the attack."""
+    size = (settings.attack_step_size or 2.5 / settings.attack_steps) * threat.eps
+    network.eval().requires_grad_(False)  # or a compiled network would compute gradients that nobody reads
+    attacked = x if delta is None else pgd(network, x, target, threat, settings.attack_steps, size, delta, _attack_loss(settings))
+    network.train().requires_grad_(True)
+    if settings.adversary != "trades":
+        return F.cross_entropy(network(attacked), target, label_smoothing=settings.label_smoothing)
+    clean = network(x)
+    away = F.kl_div(F.log_softmax(network(attacked), dim=1), F.log_softmax(clean, dim=1), reduction="batchmean", log_target=True)
+    return F.cross_entropy(clean, target, label_smoothing=settings.label_smoothing) + settings.beta * away
+
+
+def _attack_loss(settings: ClassifierSettings) -> AttackLoss:
+    return "kl" if settings.adversary == "trades" else "cross-entropy"
+
+
+def learning_rate(settings: ClassifierSettings, step: int) -> float:
+    """Learning rate of step 0, 1, ..., steps - 1."""
+    done = step / settings.steps
+    if settings.schedule == "one-cycle":
+        rise = 0.3
+        level = (
+            0.5 * (1 - math.cos(math.pi * done / rise))
+            if done < rise
+            else 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
+        )
+        return settings.learning_rate * max(level, 0.04)
+    if settings.schedule == "cosine":
+        if step < settings.warmup:
+            return settings.learning_rate * (step + 1) / settings.warmup
+        return (
+            settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / (settings.steps - settings.warmup)))
+        )
+    return settings.learning_rate
+
+
+def _parts(real: Images, synthetic: Images | None, settings: ClassifierSettings, classes: int) -> list[tuple[Images, int]]:
+    """What a batch is made of: images and how many of them."""
+    for name, part in (("real", real), ("synthetic", synthetic)):
+        checked = part is None or part.file is not None  # ImageFile has looked at its labels, piece by piece
+        if part is not None and not checked and not (len(part) and 0 <= int(part.y.min()) <= int(part.y.max()) < classes):
+            raise ValueError(f"{name} images: {len(part)} with labels outside 0..{classes - 1}, or none at all: check the data")
+    generated = settings.synthetic_in_batch if synthetic is not None else 0
+    parts = [(real, settings.batch_size - generated)] + ([(synthetic, generated)] if synthetic is not None else [])
+    return [(part, count) for part, count in parts if count]
+
+
+def _batch(parts: list[tuple[Images, int]], step: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    chosen = [part.rows(batch_indices(len(part), count, step, mixed_seed(seed, i))) for i, (part, count) in enumerate(parts)]
+    x, y = (torch.cat(tensors) for tensors in zip(*chosen, strict=True))
+    return x.to(device), y.to(device)
+
+
+def _optimiser(classifier: nn.Module, settings: ClassifierSettings) -> torch.optim.Optimizer:
+    if settings.optimiser == "adam":
+        return torch.optim.AdamW(classifier.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        classifier.parameters(), settings.learning_rate, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay
+    )
+
+
+def _save(run: ResumableTraining, recent: list[Tensor], checkpoint: Path) -> None:
+    run.extra["recent"] = recent
+    run.save(checkpoint)
+
+
+def _weights(run: ResumableTraining, settings: ClassifierSettings) -> nn.Module:
+    return run.averaged if settings.average else run.network
+
+
+def _look(
+    run: ResumableTraining, recent: list[Tensor], validation: Images | None, threat: Threat, settings: ClassifierSettings, seed: int
+) -> None:
+    """A row of the learning curve; keeps the weights if they are the best so far."""
+    row: dict[str, Any] = {"step": run.step, "loss": float(torch.stack(recent).mean())}
+    recent.clear()
+    if validation is not None:
+        network = _weights(run, settings).eval()
+        device = next(network.parameters()).device
+        generator = torch.Generator(device).manual_seed(mixed_seed(seed, -run.step % 2**31))
+        clean, robust = [], []
+        for x, y in zip(validation.x.split(500), validation.y.split(500), strict=True):
+            unit, labels = x.to(device).float() / 255, y.to(device)
+            robust.append(strongest(network, unit, labels, threat, 10, 1, generator))
+            with torch.no_grad():
+                clean.append(network(unit).argmax(dim=1) == labels)
+        row |= {"clean_accuracy": _share(clean), "robust_accuracy": _share(robust)}
+        if settings.keep == "best" and row["robust_accuracy"] > run.extra["best"]:
+            run.extra["best"] = row["robust_accuracy"]
+            run.extra["kept"] = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    run.extra["curve"].append(row)
+
+
+@torch.no_grad()
+def accuracy(classifier: nn.Module, images: Images) -> float:
+    """Share classified as labelled."""
+    pieces = zip(images.x.split(500), images.y.split(500), strict=True)
+    return _share([classifier(x.float() / 255).argmax(dim=1) == y for x, y in pieces])
+
+
+def _share(right: list[Tensor]) -> float:
+    return float(torch.cat(right).double().mean())

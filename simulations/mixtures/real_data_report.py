@@ -1,0 +1,108 @@
+"""What the analysis of a table writes (csv) and says (text)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from command_line.output import text_table, write_csv
+from simulations.mixtures.real_data import OPTIMUM, Analysis, optimum_by_eps, verdict
+
+ROWS_A_FEATURE = 5  # fewer training rows than this a feature: the estimated mixture flatters itself
+SHORT_NAMES = {OPTIMUM: "est. optimum", "adversarial logistic": "adv. logistic"}
+
+
+def write_analysis(analysis: Analysis, folder: Path) -> None:
+    """Write real_data.csv and its four companions; `n` is empty where no number of samples is enough."""
+    name = analysis.table.name
+    write_csv(
+        folder / "real_data.csv",
+        (
+            "data",
+            "p",
+            "eps",
+            "classifier",
+            "predicted",
+            "with_held_out_moments",
+            "measured",
+            "standard_error",
+            "moments_gap",
+            "shape_gap",
+        ),
+        [
+            (name, c.p, c.eps, c.classifier, c.predicted, c.with_moments, c.measured, c.standard_error, c.moments_gap, c.shape_gap)
+            for c in analysis.comparisons
+        ],
+    )
+    needs = [(name, n.p, n.eps, n.accuracy, n.ceiling, "" if n.n is None else n.n) for n in analysis.needs]
+    write_csv(folder / "real_data_samples.csv", ("data", "p", "eps", "accuracy", "ceiling", "n"), needs)
+    curve = [(name, c.p, c.eps, c.n, c.predicted, c.measured, c.standard_error) for c in analysis.curve]
+    write_csv(folder / "real_data_learning_curve.csv", ("data", "p", "eps", "n", "predicted", "measured", "standard_error"), curve)
+    frontier_header = ("radius", "mean_scale", "std_scale", "sample_multiplier")
+    write_csv(folder / "real_data_frontier.csv", frontier_header, list(analysis.frontier))
+    shape_header = ("direction", "class", "mean_shift", "std_ratio", "skewness", "excess_kurtosis", "ks_p")
+    write_csv(folder / "real_data_shape.csv", shape_header, [tuple(asdict(shape).values()) for shape in analysis.shapes])
+
+
+def summarise(analysis: Analysis) -> dict[str, Any]:
+    """The section of summary.json."""
+    optimum = [
+        {"p": p, "eps": eps, "robust_accuracy": value, "trivial": trivial} for p, eps, value, trivial in optimum_by_eps(analysis)
+    ]
+    return {
+        "data": analysis.table.name,
+        "classes": analysis.table.classes,
+        "rows": {"training": analysis.train_rows, "held_out": analysis.test_rows},
+        "dimension": analysis.mixture.dim,
+        "dropped_features": analysis.dropped,
+        "shrinkage": analysis.shrinkage,
+        "predicted_optimum": optimum,
+        "verdict": verdict(analysis),
+    }
+
+
+def describe_analysis(analysis: Analysis, accuracy: float, confidence: float) -> str:
+    """The report on the terminal."""
+    table, dim = analysis.table, analysis.mixture.dim
+    lines = [
+        f"\nreal data {table.name}: {table.classes[0]!r} against {table.classes[1]!r}, {analysis.train_rows} training and "
+        f"{analysis.test_rows} held-out rows, {dim} features; attack radii eps in feature standard deviations"
+    ]
+    if analysis.dropped:
+        lines.append(f"dropped as constant in the training half: {', '.join(analysis.dropped)}")
+    different = "different " if analysis.distinct_train_rows < analysis.train_rows else ""
+    if analysis.distinct_train_rows < ROWS_A_FEATURE * dim:
+        lines.append(
+            f"WARNING: {analysis.distinct_train_rows} {different}training rows for {dim} features, fewer than {ROWS_A_FEATURE} a feature: "
+            "predictions of the estimated mixture are biased upwards; trust the measured column"
+        )
+    lines += [
+        _accuracy_table(analysis, accuracy),
+        "est. optimum: best classifier for the Gaussian mixture estimated from the training half. trivial: eps >= ||mu||_p there, and its",
+        f"best classifier guesses the larger class. n for {accuracy:g}: samples of that mixture with which averaging reaches a",
+        f"balanced robust accuracy of {accuracy:g} with probability {confidence:g}; 'max 0.7': no number of samples brings it above 0.7.",
+        "samples at Wasserstein-2 distance r from the real classes can be as distinguishable as this many real ones each (frontier, T7):",
+        "  " + ", ".join(f"r={r:.3g}: {m:.2f}" for r, _, _, m in analysis.frontier),
+        "where the Gaussian assumption breaks (moments: gap closed by held-out means and spreads of the scores; shape: the rest)",
+        *(f"  {line}" for line in verdict(analysis)),
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy_table(analysis: Analysis, accuracy: float) -> str:
+    names = list(dict.fromkeys(row.classifier for row in analysis.comparisons))
+    cells = {(row.p, row.eps, row.classifier): f"{row.predicted:.3f} / {row.measured:.3f}" for row in analysis.comparisons}
+    needs = {
+        (need.p, need.eps): f"max {need.ceiling:.3f}" if need.n is None else str(need.n) for need in analysis.needs
+    }  # none for p = 1
+    rows = [
+        (
+            f"p={p:g} eps={eps:.3g}" + " (trivial)" * trivial,
+            *(cells.get((p, eps, name), "-") for name in names),
+            needs.get((p, eps), "-"),
+        )
+        for p, eps, _, trivial in optimum_by_eps(analysis)
+    ]
+    header = ("robust accuracy, predicted / measured", *(SHORT_NAMES.get(name, name) for name in names), f"n for {accuracy:g}")
+    return text_table(header, rows)
