@@ -34,15 +34,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from command_line.output import text_table
 from contrastive_dp import NoiseSchedule
 from image_experiments.data.image_files import ImageFile, stream_images
-from image_experiments.engine.calibration import sampler_network
+from image_experiments.data.images import Images
+from image_experiments.engine.calibration import sampler_network, wait
 from image_experiments.engine.scheduler import on_all
 from image_experiments.models.classifiers import Normalised, make_classifier
-from image_experiments.models.precision import Precision, prepared, wait
-from image_experiments.synthesis.generation import GenerationSettings, make_guidance, sample_batch
+from image_experiments.models.precision import Precision, prepared
+from image_experiments.models.unet import make_unet
+from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_guidance
 from image_experiments.synthesis.methods import parse_method
 from image_experiments.training.attacks import Threat, pgd
-from image_experiments.training.classifier import ClassifierSettings, Images, train_classifier
-from image_experiments.training.diffusion import DiffusionSettings, make_unet, train_diffusion
+from image_experiments.training.classifier import ClassifierSettings, TrainingImages, train_classifier
+from image_experiments.training.diffusion import DiffusionSettings, train_diffusion
 
 CLASSES, PRODUCT = 10, 1536
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -174,7 +176,7 @@ def our_unet(settings: DiffusionSettings, shape: Shape, length: float) -> float:
     data, endless = random_images(512, shape), replace(settings, steps=10**6, checkpoint_every=10**6)
 
     def begin(on_step: Callable[..., None]) -> None:
-        train_diffusion(endless, data.x, data.y, CLASSES, 0, DEVICE, None, on_step)
+        train_diffusion(endless, data, CLASSES, 0, DEVICE, on_step=on_step)
 
     return timed_steps(begin, settings.batch_size, length)
 
@@ -185,7 +187,7 @@ def our_adversarial(settings: ClassifierSettings, shape: Shape, length: float, f
     network, data = classifier(settings.network, shape), random_images(512, shape)
 
     def begin(on_step: Callable[..., None]) -> None:
-        train_classifier(network, data, THREAT, endless, classes=CLASSES, seed=0, synthetic=synthetic, on_step=on_step)
+        train_classifier(network, TrainingImages(data, CLASSES, synthetic), THREAT, endless, 0, on_step=on_step)
 
     return timed_steps(begin, settings.batch_size, length)
 
@@ -204,9 +206,8 @@ def our_sampling(diffusion: DiffusionSettings, shape: Shape, method: str, batch:
     encoder, x = prepared(classifier("small-cnn", shape), "no"), data.x.to(DEVICE).float() / 127.5 - 1
     guidance = make_guidance(chosen, settings, encoder, x, data.y.to(DEVICE), 0)
     labels, schedule = torch.arange(batch) % CLASSES, diffusion.noise_schedule()
-    return rate(
-        lambda: sample_batch(network, schedule, chosen, guidance, settings, labels, shape, 0, 0, CLASSES, DEVICE), batch, length
-    )
+    sampler = Sampler(network, schedule, chosen, guidance, settings, shape, CLASSES, 0, DEVICE)
+    return rate(lambda: sampler.sample(labels, 0), batch, length)
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from contrastive_dp._checks import count
 from contrastive_dp.files import read_checkpoint, write_checkpoint
 from contrastive_dp.processes import Processes
 
+CHECK_LOSSES_EVERY = 50
 PARTS = {"step", "settings", "data", "network", "average", "optimiser", "extra"}
 
 
@@ -133,6 +136,58 @@ class Stoppable:
         """Call it between two steps. Raises KeyboardInterrupt where one was asked for."""
         if self.asked:
             raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a training is saved, and every how many steps. path: None: nowhere."""
+
+    path: Path | None = None
+    every: int = 1000
+
+    def __post_init__(self) -> None:
+        count(self.every, "checkpoint_every")
+        if self.path is not None and not self.path.parent.is_dir():
+            raise FileNotFoundError(f"checkpoint={self.path}: the folder {self.path.parent} does not exist; create it first")
+
+
+def advance_to(
+    run: ResumableTraining,
+    steps: int,
+    advance: Callable[[], Tensor],
+    checkpoints: Checkpoints,
+    on_step: Callable[[int, Tensor], None] | None = None,
+    first: bool = True,
+) -> None:
+    """Take steps until run.step == steps. advance: one step -> its loss, on the device; it counts itself by run.stepped().
+
+    Losses are looked at every CHECK_LOSSES_EVERY steps, before a checkpoint and at the end. first: whether this process writes files.
+    Ctrl-C and SIGTERM end the step under way, save, and raise KeyboardInterrupt. Raises FloatingPointError naming the step of a NaN loss.
+    """
+    path = checkpoints.path if first else None
+    losses: list[Tensor] = []
+    within_step = False
+    with Stoppable() as stop:
+        try:
+            while run.step < steps:
+                within_step = True
+                loss = advance()
+                losses.append(loss)
+                within_step = False
+                due = run.step % checkpoints.every == 0 and run.step < steps
+                if due or run.step % CHECK_LOSSES_EVERY == 0 or run.step == steps:
+                    check_losses(losses, run.step)
+                if on_step is not None:
+                    on_step(run.step, loss)
+                if due and path is not None:
+                    run.save(path)
+                stop.check()
+        except KeyboardInterrupt:
+            # within a step weights or buffers have moved already: then the last checkpoint holds
+            if path is not None and not within_step and run.step < steps:
+                check_losses(losses, run.step)
+                run.save(path)
+            raise
 
 
 def fingerprint(*tensors: Tensor | None) -> str:

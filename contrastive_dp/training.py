@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, one_of, positive, signed_images
 from contrastive_dp.processes import ALONE, Processes
 from contrastive_dp.randomness import mixed_seed
-from contrastive_dp.resumable import ResumableTraining, Stoppable, check_losses, fingerprint
+from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, fingerprint
 from contrastive_dp.schedules import NoiseSchedule
 
 LOSSES = ("noise", "v")
+PRECISIONS = ("float32", "bfloat16")
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -30,6 +31,8 @@ class TrainingSettings:
     loss: "noise", the squared error of the noise prediction; or "v", the same over alpha_bar_t, which is the squared error of
     v = sqrt(a) eps - sqrt(1-a) x_0 and weighs what images are made of at high noise, such as their mean colour (Salimans, Ho 2022).
     "v" is for networks that give v, as DiffusersNoisePrediction(..., "v_prediction") does: for others its weights are too large.
+    null_label: what label_dropout puts in place of a label. precision: "bfloat16" trains in mixed precision.
+    augment: (x, generator) -> x on each batch. checkpoint_every: steps between two checkpoints.
     """
 
     steps: int = 100_000
@@ -41,15 +44,20 @@ class TrainingSettings:
     label_dropout: float = 0.0
     seed: int = 0
     loss: Literal["noise", "v"] = "noise"
+    null_label: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    augment: Augment | None = None
+    checkpoint_every: int = 1000
 
     def __post_init__(self) -> None:
-        for name, minimum in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("seed", 0)):
+        for name, minimum in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("seed", 0), ("checkpoint_every", 1)):
             count(getattr(self, name), name, minimum)
         positive(self.learning_rate, "learning_rate")
         in_unit(self.ema, "ema")
         non_negative(self.clip, "clip")
         in_unit(self.label_dropout, "label_dropout")
         one_of(self.loss, "loss", LOSSES)
+        one_of(self.precision, "precision", PRECISIONS)
 
 
 def train_noise_prediction(
@@ -59,11 +67,7 @@ def train_noise_prediction(
     settings: TrainingSettings,
     labels: Tensor | None = None,
     *,
-    null_label: int | None = None,
     checkpoint: str | Path | None = None,
-    checkpoint_every: int = 1000,
-    augment: Augment | None = None,
-    autocast: torch.dtype | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     processes: Processes = ALONE,
 ) -> nn.Module:
@@ -71,63 +75,46 @@ def train_noise_prediction(
     same over alpha_bar_t; returns the EMA network.
 
     network: trained in place, on its own device; network(x, t) or, with labels, network(x, t, labels). data: (n, ...), uint8 images are
-    mapped to [-1, 1]. labels: (n,) int. null_label: what label_dropout puts in place of a label.
+    mapped to [-1, 1]. labels: (n,) int.
     checkpoint: file for weights, averages, optimiser and step; if it exists, training goes on from it. Batch, noise and dropout of step i
     depend on (seed, i) alone, so an interrupted run ends bit-identical to an uninterrupted one (on a CPU). Ctrl-C and SIGTERM (where the
     program turns it into a KeyboardInterrupt) end the step under way, save, and raise KeyboardInterrupt.
-    augment: (x, generator) -> x on a batch. autocast: torch.bfloat16 for mixed precision. on_step(step, loss): loss stays on the device.
+    on_step(step, loss): called after each step; the loss stays on the device.
     processes: each takes its share of every batch and all end with the network of one process, up to rounding (dropout masks apart); the
     first writes the checkpoint, which all must see.
 
     Raises ValueError for data, labels or a checkpoint that do not fit; FloatingPointError naming the step when the loss turns NaN.
     """
     device = next(network.parameters()).device
-    x, y = _check_data(data, labels, settings, null_label)
+    x, y = _check_data(data, labels, settings)
     x, y = x.to(device), None if y is None else y.to(device)
     share = processes.share(settings.batch_size)
-    path = Path(checkpoint) if checkpoint is not None else None
-    if path is not None and not path.parent.is_dir():
-        raise FileNotFoundError(f"checkpoint={path}: the folder {path.parent} does not exist; create it first")
-    count(checkpoint_every, "checkpoint_every")
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    trained_on = "" if path is None else fingerprint(data, labels, schedule.alpha_bar)
-    run = ResumableTraining(network, optimiser, settings.ema, asdict(settings), trained_on)
-    if path is not None and path.exists():
-        run.restore(path)
+    checkpoints = Checkpoints(None if checkpoint is None else Path(checkpoint), settings.checkpoint_every)
+    run = ResumableTraining(
+        network,
+        torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
+        settings.ema,
+        {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_every", "augment")},
+        "" if checkpoint is None else fingerprint(data, labels, schedule.alpha_bar),
+    )
+    if checkpoints.path is not None and checkpoints.path.exists():
+        run.restore(checkpoints.path)
     run.check_same_step(processes)
     alpha_bar = schedule.alpha_bar.to(device)
-    losses: list[Tensor] = []
-    within_step = False
+
+    def advance() -> Tensor:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            generator = _streams(settings.seed, run.step, device, processes.rank)
+            x_t, t, noise, given = _batch(x, y, settings, schedule, generator)
+            x_t, t, noise, given = x_t[share], t[share], noise[share], None if given is None else given[share]
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                loss = _loss(run.network, x_t, t, noise, given, 1 / alpha_bar[t] if settings.loss == "v" else None)
+            return _update(run, loss, settings, processes)
+
     network.train()
-    with Stoppable() as stop:
-        try:
-            while run.step < settings.steps:
-                within_step = True
-                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                    generator = _streams(settings.seed, run.step, device, processes.rank)
-                    x_t, t, noise, given = _batch(x, y, settings, null_label, schedule, augment, generator)
-                    with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                        labels_of_share = None if given is None else given[share]
-                        weight = 1 / alpha_bar[t[share]] if settings.loss == "v" else None
-                        loss = _loss(network, x_t[share], t[share], noise[share], labels_of_share, weight)
-                    losses.append(_update(run, loss, settings, processes))
-                within_step = False
-                if on_step is not None:
-                    on_step(run.step, losses[-1])
-                due = path is not None and run.step % checkpoint_every == 0
-                if due or run.step % 100 == 0 or run.step == settings.steps:
-                    check_losses(losses, run.step)
-                if path is not None and due and processes.first:
-                    run.save(path)
-                stop.check()
-        except KeyboardInterrupt:
-            # within a step weights or buffers have moved already: the last checkpoint holds
-            if path is not None and processes.first and not within_step:
-                check_losses(losses, run.step)
-                run.save(path)
-            raise
-    if path is not None and processes.first:
-        run.save(path)
+    advance_to(run, settings.steps, advance, checkpoints, on_step, processes.first)
+    if checkpoints.path is not None and processes.first:
+        run.save(checkpoints.path)
     return run.averaged.eval().requires_grad_(False)
 
 
@@ -153,13 +140,7 @@ def _streams(seed: int, step: int, device: torch.device, rank: int) -> torch.Gen
 
 
 def _batch(
-    x: Tensor,
-    y: Tensor | None,
-    settings: TrainingSettings,
-    null_label: int | None,
-    schedule: NoiseSchedule,
-    augment: Augment | None,
-    generator: torch.Generator,
+    x: Tensor, y: Tensor | None, settings: TrainingSettings, schedule: NoiseSchedule, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Noisy batch x_t, timesteps, noise, labels."""
     size, device = settings.batch_size, x.device
@@ -167,14 +148,14 @@ def _batch(
     x_0 = x[index]
     if x_0.dtype == torch.uint8:
         x_0 = x_0.float() / 127.5 - 1
-    if augment is not None:
-        x_0 = augment(x_0, generator)
+    if settings.augment is not None:
+        x_0 = settings.augment(x_0, generator)
     t = torch.randint(len(schedule), (size,), device=device, generator=generator)
     noise = torch.randn(x_0.shape, device=device, dtype=x_0.dtype, generator=generator)
     labels = None if y is None else y[index]
-    if labels is not None and settings.label_dropout and null_label is not None:
+    if labels is not None and settings.label_dropout and settings.null_label is not None:
         dropped = torch.rand(size, device=device, generator=generator) < settings.label_dropout
-        labels = labels.masked_fill(dropped, null_label)
+        labels = labels.masked_fill(dropped, settings.null_label)
     return schedule.add_noise(x_0, t, noise), t, noise, labels
 
 
@@ -186,9 +167,8 @@ def _loss(network: nn.Module, x_t: Tensor, t: Tensor, noise: Tensor, labels: Ten
     return (weight.to(errors.dtype) * errors).mean()
 
 
-def _check_data(
-    data: Tensor, labels: Tensor | None, settings: TrainingSettings, null_label: int | None
-) -> tuple[Tensor, Tensor | None]:
+def _check_data(data: Tensor, labels: Tensor | None, settings: TrainingSettings) -> tuple[Tensor, Tensor | None]:
+    null_label = settings.null_label
     if data.ndim < 2 or len(data) == 0:
         raise ValueError(f"data has shape {tuple(data.shape)}: give (n, ...) with n >= 1")
     if data.is_floating_point():

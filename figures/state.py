@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line.output import file_digest, write_json
-from command_line.sources import digest_of
+from command_line.sources import code_of_modules
 from figures.inputs import Files
 from figures.registry import Entry
 
@@ -35,8 +35,8 @@ def made_from(entry: Entry, files: Files) -> dict[str, Any]:
 
 
 def code_digest(*modules: str) -> str:
-    """Of these modules of the project and all that they import, directly or through others."""
-    return digest_of("\n".join(f"import {name}" for name in modules), PACKAGES)
+    """Of these modules of the project and of what they use of others."""
+    return code_of_modules(modules, PACKAGES).digest()
 
 
 def what_changed(name: str, now: dict[str, Any], folder: Path) -> str:

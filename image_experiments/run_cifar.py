@@ -36,7 +36,8 @@ try:
     from command_line.experiment import check_claim, note_claim
     from command_line.output import TEMPORARY, UserError, check_writable, prepare_folder, write_json
     from contrastive_dp.processes import Processes
-    from image_experiments.engine.settings import Settings, check_shares, flat, preset_named, resolve
+    from image_experiments.engine.presets import preset_named
+    from image_experiments.engine.settings import Settings, check_shares, flat, resolve
     from image_experiments.engine.stages import Place
 except ModuleNotFoundError as error:
     sys.exit(
@@ -346,7 +347,8 @@ def report(settings: Settings, out: Path, stages: list[Any], seconds: float) -> 
 
 def show_plan(settings: Settings, stages: list[Any], place: Place, workers: int) -> int:
     """Print which stages would run, and what they would cost; one that reads what another would make anew runs too."""
-    from image_experiments.data.datasets import described, split
+    from image_experiments.data.dataset import described
+    from image_experiments.data.splitting import split
     from image_experiments.engine.checks import check_beforehand
     from image_experiments.engine.cost import calibrate, data_of, estimate, known_facts
     from image_experiments.engine.scheduler import MENDABLE, on_all

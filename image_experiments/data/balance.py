@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from image_experiments.data.dataset import Array
 
 
 def balanced_order(labels: Array, rng: np.random.Generator) -> Array:

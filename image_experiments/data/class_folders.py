@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from command_line.output import UserError
-from image_experiments.data.archives import IMAGE_SUFFIXES, Entry, Rest
+from image_experiments.data.archives import (
+    IMAGE_SUFFIXES,
+    Entry,
+    Rest,
+    archive_entries,
+    folder_entries,
+)
+from image_experiments.data.dataset import Array, Dataset
+from image_experiments.data.decoding import Met, decode_all
 
 PARTS = ("train", "test")
 Arranged = dict[str, list[tuple[str, Entry]]]
@@ -112,3 +123,55 @@ def _left_out(beside: list[str], rest: Rest) -> list[str]:
             )
             lines.append(f"left out, {kind}: {len(names)} ({suffixes}), the first {names[0]}")
     return lines
+
+
+TRACK_AND_FRAME = r"(\d{5})_\d{5}"  # GTSRB: frames of one track are near-identical photographs of one sign
+
+
+def read_class_folders(path: Path, image_size: int, group_pattern: str | None) -> Dataset:
+    """A folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one; classes are numbered in the order of their names.
+
+    group_pattern: regular expression matched to the stem of a training file's name; images of one class with equal first group belong
+    together, and are never divided between training and validation. None: GTSRB's names, TRACK_FRAME of five digits each, are recognised
+    where every name has that form.
+    """
+    rest = Rest()
+    entries = folder_entries(path, rest) if path.is_dir() else archive_entries(path, rest)
+    parts, notes = arranged(entries, rest, path)
+    classes = tuple(sorted({name for name, _ in parts["train"]}, key=lambda name: (natural(name), name)))
+    strangers = sorted({name for name, _ in parts["test"]} - set(classes))
+    if strangers:
+        raise UserError(f"{path}: test class {strangers[0]!r} has no training images; add some or remove it")
+    number = {name: i for i, name in enumerate(classes)}
+    labels = {part: np.array([number[name] for name, _ in found], dtype=np.int64) for part, found in parts.items()}
+    met = Met()
+    images = {part: decode_all([entry for _, entry in found], image_size, met) for part, found in parts.items()}
+    groups = group_numbers([(name, entry.name) for name, entry in parts["train"]], group_pattern)
+    if group_pattern is None and len(set(groups.tolist())) < len(groups):
+        notes.append(
+            "groups: names have GTSRB's form TRACK_FRAME, so images of one track stay together; --group-pattern '' parts them"
+        )
+    notes += met.lines()
+    return Dataset(images["train"], labels["train"], groups, images["test"], labels["test"], classes, str(path), tuple(notes))
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which class 10 follows class 9."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def group_numbers(files: list[tuple[str, str]], pattern: str | None) -> Array:
+    """Group of each training file (class, name); every file its own where nothing else is known. Raises UserError for a bad pattern."""
+    stems = [Path(name).stem for _, name in files]
+    try:
+        expression = re.compile(TRACK_AND_FRAME if pattern is None else pattern)
+    except re.error as error:
+        raise UserError(f"--group-pattern {pattern}: no regular expression ({error}); for example '(\\d+)_\\d+'") from None
+    matches = [expression.fullmatch(stem) for stem in stems] if expression.groups else []
+    if not all(matches) or not matches:
+        if pattern:
+            odd = next((stem for stem, match in zip(stems, matches, strict=False) if not match), stems[0])
+            raise UserError(f"--group-pattern {pattern}: does not match {odd!r} with one group; for example '(\\d+)_\\d+'")
+        return np.arange(len(files))
+    keys = [f"{name}/{match.group(1)}" for (name, _), match in zip(files, matches, strict=True) if match]
+    return np.unique(keys, return_inverse=True)[1]

@@ -12,8 +12,8 @@ import numpy as np
 
 from command_line.output import UserError
 from image_experiments.data.archives import Entry
+from image_experiments.data.dataset import Array
 
-Array = np.ndarray[Any, Any]
 GROUND = (255, 255, 255)
 """What transparent images are laid over: the white of paper, on which most drawings with an alpha channel are made."""
 

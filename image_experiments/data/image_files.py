@@ -17,8 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 from command_line.output import UserError, write_whole
+from image_experiments.data.dataset import Array
 
-Array = np.ndarray[Any, Any]
 KEYS = (("image", "label"), ("arr_0", "arr_1"))
 """The names met in the field: Gowal et al. (2021), Rebuffi et al. (2021), Wang et al. (2023); np.savez without names."""
 PIECE = 2_000  # images that are looked at together; of labels a hundred times as many
@@ -185,7 +185,7 @@ def check_content(path: Path) -> None:
 def check_given(path: Path, classes: int, shape: tuple[int, int, int], count: int) -> ImageFile:
     """Someone's file of generated images, of which `count` are wanted. Raises UserError where it does not fit, is damaged, holds too few,
     or images that are on no scale of 0..255 (some of them are looked at)."""
-    from image_experiments.data.datasets import check_range
+    from image_experiments.data.soundness import check_range
 
     given = ImageFile(path, classes, shape)
     if count > len(given):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
-Array = np.ndarray[Any, Any]
+from image_experiments.data.dataset import Array
+
 ROUNDS = 8
 LEAST_BITS = 6  # of a domain that the rounds can mix well; numbers beyond n - 1 are walked past
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from command_line.output import write_whole
 from image_experiments.data.balance import balanced_order
-from image_experiments.data.datasets import ImageData, Split
+from image_experiments.data.dataset import Array, Dataset
 from image_experiments.data.image_files import ImageFile
-from image_experiments.training.classifier import Images
+from image_experiments.data.images import Images
+from image_experiments.data.splitting import Split
 
-Array = np.ndarray[Any, Any]
 ARRAYS = ("image", "label", "group", "test_image", "test_label")
 TEST_ORDER = 2  # seed of the order of the test images, the same for every run
 
 
 @dataclass(frozen=True, eq=False)
-class RealImages:
+class SplitDataset:
     """uint8 tensors (n, C, H, W) of each part. classes: names. test: in an order whose beginnings are class-balanced."""
 
     train: Images
@@ -37,7 +36,7 @@ class RealImages:
         return channels, height, width
 
 
-def write_data(path: Path, data: ImageData, test: int) -> Path:
+def save_dataset(path: Path, data: Dataset, test: int) -> Path:
     """Write the pool and `test` test images (0: all)."""
     order = balanced_order(data.test_labels, np.random.default_rng(TEST_ORDER))[: test or None]
 
@@ -56,7 +55,7 @@ def write_data(path: Path, data: ImageData, test: int) -> Path:
     return write_whole(path, write)
 
 
-def write_split(path: Path, chosen: Split) -> Path:
+def save_split(path: Path, chosen: Split) -> Path:
     """Write places of training and validation images."""
 
     def write(temporary: Path) -> None:
@@ -66,23 +65,23 @@ def write_split(path: Path, chosen: Split) -> Path:
     return write_whole(path, write)
 
 
-def read_data(path: Path) -> ImageData:
-    """What `write_data` wrote."""
+def load_dataset(path: Path) -> Dataset:
+    """What `save_dataset` wrote."""
     with np.load(path, allow_pickle=False) as content:
         classes = tuple(json.loads(content["classes"].tobytes()))
         image, label, group, test_image, test_label = (content[name] for name in ARRAYS)
-        return ImageData(image, label, group, test_image, test_label, classes, str(path))
+        return Dataset(image, label, group, test_image, test_label, classes, str(path))
 
 
-def read_real(data: Path, chosen: Path) -> RealImages:
+def load_split(data: Path, chosen: Path) -> SplitDataset:
     """Training, validation and test images of one seed."""
-    pool = read_data(data)
+    pool = load_dataset(data)
     with np.load(chosen, allow_pickle=False) as content:
         parts = [_images(pool.images[content[name]], pool.labels[content[name]]) for name in ("train", "validation")]
-    return RealImages(parts[0], parts[1], _images(pool.test_images, pool.test_labels), pool.classes)
+    return SplitDataset(parts[0], parts[1], _images(pool.test_images, pool.test_labels), pool.classes)
 
 
-def read_synthetic(path: Path, real: RealImages) -> Images:
+def open_synthetic(path: Path, real: SplitDataset) -> Images:
     """Generated images that fit the real ones, mapped and not read. Raises UserError where they do not fit."""
     channels, height, width = real.shape
     return Images.mapped(ImageFile(path, len(real.classes), (height, width, channels)))

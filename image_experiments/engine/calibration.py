@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,14 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from command_line.output import write_csv
+from image_experiments.data.images import Images
 from image_experiments.evaluation.robustness import Parts, make_attack, parts_for
 from image_experiments.models.classifiers import Normalised, make_classifier
-from image_experiments.models.precision import Choice, prepared, prepared_unet, seconds, wait
-from image_experiments.synthesis.generation import GenerationSettings, make_guidance, sample_batch
+from image_experiments.models.diffusion_files import read_diffusion
+from image_experiments.models.precision import Compile, Precision, prepared, prepared_unet
+from image_experiments.models.unet import make_noise_prediction
+from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_guidance
 from image_experiments.synthesis.methods import Method
 from image_experiments.training.attacks import Threat, pgd
-from image_experiments.training.classifier import ClassifierSettings, Images, train_classifier
-from image_experiments.training.diffusion import DiffusionSettings, make_noise_prediction, read_diffusion, train_diffusion
+from image_experiments.training.classifier import ClassifierSettings, TrainingImages, train_classifier
+from image_experiments.training.diffusion import DiffusionSettings, train_diffusion
 
 Shape = tuple[int, int, int]
 COMPILING = 60.0  # seconds that compiling a sampler takes, about
@@ -32,6 +35,20 @@ ITERATIONS = 100  # of the other parts of AutoAttack
 PASSES = {"apgd-ce": 100.0, "apgd-t": 100.0, "fab": 900.0, "fab-t": 160.0, "square": 1700.0}
 """What each part takes in passes of PGD, for each target; measured."""
 WITH_WEIGHTS = 1.5  # passes of PGD that a forward and backward pass with gradients of the weights takes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to compute, and what it takes: seconds before the first step, and a step."""
+
+    precision: Precision
+    compile: Compile
+    start: float
+    step: float
+
+    def total(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        return self.start + steps * self.step
 
 
 class _EnoughError(Exception):
@@ -65,11 +82,12 @@ class Probe:
         if 2 * an_image > self.budget:
             return Choice(settings.precision, settings.compile, 0.0, an_image * settings.batch_size)
 
-        def begin(batch: int, on_step: Callable[[int], None]) -> None:
+        def begin(batch: int, on_step: Callable[[int, Tensor], None]) -> None:
             shortened = replace(settings, steps=10**6, batch_size=batch, augmentation=_known(settings.augmentation), keep="last")
             shortened = replace(shortened, validate_every=10**6, checkpoint_every=10**6)
             network = self.classifier(settings.network)
-            train_classifier(network, self.images(256), self.threat, shortened, classes=self.classes, seed=0, on_step=on_step)
+            images = TrainingImages(self.images(256), self.classes)
+            train_classifier(network, images, self.threat, shortened, 0, on_step=on_step)
 
         return self._training(begin, settings.batch_size, settings)
 
@@ -77,13 +95,13 @@ class Probe:
         """A step of diffusion training."""
         data = self.images(256)
 
-        def begin(batch: int, on_step: Callable[[int], None]) -> None:
+        def begin(batch: int, on_step: Callable[[int, Tensor], None]) -> None:
             shortened = replace(settings, steps=10**6, batch_size=batch, checkpoint_every=10**6)
-            train_diffusion(shortened, data.x, data.y, self.classes, 0, self.device, None, lambda step, _loss: on_step(step))
+            train_diffusion(shortened, data, self.classes, 0, self.device, on_step=on_step)
 
         return self._training(begin, settings.batch_size, settings)
 
-    def _training(self, begin: Callable[[int, Callable[[int], None]], None], batch: int, settings: Any) -> Choice:
+    def _training(self, begin: Callable[[int, Callable[[int, Tensor], None]], None], batch: int, settings: Any) -> Choice:
         """Seconds of the first step and of a later one; of a smaller batch, scaled up, where the whole batch takes too long."""
         n, first, later = 0, 0.0, 0.0
         if settings.compile == "yes":
@@ -96,11 +114,11 @@ class Probe:
             first, later = self._step_times(begin, n)
         return Choice(settings.precision, settings.compile, max(first - later, 0.0), later * batch / n)
 
-    def _step_times(self, begin: Callable[[int, Callable[[int], None]], None], batch: int) -> tuple[float, float]:
+    def _step_times(self, begin: Callable[[int, Callable[[int, Tensor], None]], None], batch: int) -> tuple[float, float]:
         """Seconds of the first step and the median of the others, of which there are as many as the budget allows."""
         times = [time.perf_counter()]
 
-        def on_step(step: int) -> None:
+        def on_step(step: int, _loss: Tensor) -> None:
             wait()
             times.append(time.perf_counter())
             spent = times[-1] - times[1]
@@ -130,11 +148,8 @@ class Probe:
             def sample(steps: int, n: int, method: Method = method, guidance: Any = guidance) -> float:
                 labels = torch.arange(n) % self.classes
                 chosen = replace(plain, steps=steps)
-                return seconds(
-                    lambda: sample_batch(
-                        network, schedule, method, guidance, chosen, labels, self.shape, 0, 0, self.classes, self.device
-                    )
-                )
+                sampler = Sampler(network, schedule, method, guidance, chosen, self.shape, self.classes, 0, self.device)
+                return seconds(lambda: sampler.sample(labels, 0))
 
             n, once, thrice = 0, 0.0, 0.0
             while n < settings.batch_size and thrice * GROWTH < self.budget:
@@ -221,18 +236,12 @@ def _known(augmentation: str) -> Any:
 
 
 def choose(
-    probe: Probe,
-    name: str,
-    part: Any,
-    diffusion: DiffusionSettings,
-    methods: list[Method],
-    encoder: str,
-    synthetic: int,
-    folder: Path,
+    probe: Probe, name: str, part: Any, diffusion: DiffusionSettings, encoder: str, synthetic: int, file: Path
 ) -> dict[str, str]:
-    """{"precision", "compile"} with which a part of the run ends first, by measurement; writes what was tried to FOLDER/speed-NAME.csv.
+    """{"precision", "compile"} with which a part of the run ends first, by measurement; writes what was tried to a csv file.
 
-    name: "encoder", "classifier", "diffusion" or "generation"; part: its settings, with "auto" where there is a choice.
+    name: "encoder", "classifier", "diffusion" or "generation"; part: its settings, with "auto" where there is a choice. encoder: its
+    network. synthetic: images a method.
     """
     found: list[Choice] = []
     precisions = ("float32", "bfloat16") if part.precision == "auto" else (part.precision,)
@@ -240,13 +249,28 @@ def choose(
     for precision, compiled in itertools.product(precisions, compilations):
         settings = replace(part, precision=precision, compile=compiled)
         if name == "generation":
-            _, a_step = probe.sampling(diffusion, settings, methods[:1], encoder)["unguided"]
-            steps = settings.steps * synthetic * max(len(methods), 1)
+            _, a_step = probe.sampling(diffusion, settings, [], encoder)["unguided"]
+            steps = settings.steps * synthetic
             found.append(Choice(precision, compiled, COMPILING if compiled == "yes" else 0.0, a_step))
         else:
             found.append(probe.diffusion_step(settings) if name == "diffusion" else probe.classifier_step(settings))
             steps = settings.steps
     best = min(found, key=lambda choice: choice.total(steps))
     rows = [(c.precision, c.compile, c.start, c.step, c.total(steps)) for c in found]
-    write_csv(folder / f"speed-{name}.csv", ("precision", "compile", "start_seconds", "step_seconds", "total_seconds"), rows)
+    write_csv(file, ("precision", "compile", "start_seconds", "step_seconds", "total_seconds"), rows)
     return {"precision": best.precision, "compile": best.compile}
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Wall-clock seconds of a call, kernels on the device included."""
+    wait()
+    begin = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - begin
+
+
+def wait() -> None:
+    """Until the device has done all it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 
 from command_line.output import UserError
-from image_experiments.data.datasets import CLASSES, check_official, is_a_copy
 from image_experiments.data.image_files import check_given
+from image_experiments.data.official import CLASSES, check_official, is_a_copy
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Stage, flat_name
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.diffusion_files import read_diffusion
+from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.methods import UNCONDITIONAL
-from image_experiments.training.diffusion import make_unet, read_diffusion
 
 LONGEST_NAME = 200
 """Bytes of a file's name that leave room for what is added to it; file systems take 255."""

@@ -13,17 +13,19 @@ from typing import Any
 import torch
 
 from command_line.output import text_table
-from image_experiments.data.datasets import CLASSES, ImageData, is_a_copy, read_dataset
-from image_experiments.engine.calibration import Probe, Shape
+from image_experiments.data.dataset import Dataset
+from image_experiments.data.official import CLASSES, is_a_copy
+from image_experiments.data.reading import read_dataset
+from image_experiments.engine.calibration import Choice, Probe, Shape
 from image_experiments.engine.checks import Facts
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Stage
-from image_experiments.models.precision import Choice
+from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import Method
 from image_experiments.synthesis.strength import trials
 from image_experiments.training.classifier import ClassifierSettings
-from image_experiments.training.diffusion import DiffusionSettings, make_unet
+from image_experiments.training.diffusion import DiffusionSettings
 
 KNOWN: dict[str, tuple[Shape, int, int, int]] = {
     "digits": ((1, 8, 8), 10, 600, 1197),
@@ -78,7 +80,7 @@ def facts_without_reading(settings: Settings) -> Facts | None:
     return None
 
 
-def known_facts(settings: Settings) -> tuple[ImageData | None, Facts]:
+def known_facts(settings: Settings) -> tuple[Dataset | None, Facts]:
     """The data, read where their sizes are not known without, and what the checks need of them."""
     facts = facts_without_reading(settings)
     if facts is not None:

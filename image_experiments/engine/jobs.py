@@ -1,45 +1,354 @@
-"""One classifier, trained and written: the stage that encoder, judge and the compared classifiers share."""
+"""What each stage of the experiment does: reads the files of earlier stages, writes its own, returns results that JSON can hold.
+
+Each is called with its run and its arguments; plan.py says which stages there are and how they hang together. Results under "about" are
+for people to read and decide nothing.
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from command_line.output import write_csv
-from image_experiments.data.stored import RealImages
-from image_experiments.engine.stages import StageRun
-from image_experiments.models.classifier_files import mean_and_std, save_classifier
-from image_experiments.models.classifiers import make_classifier
+import numpy as np
+import torch
+
+from command_line.output import UserError, file_digest, write_csv, write_json, write_whole
+from contrastive_dp import ClassifierFeatures
+from contrastive_dp.randomness import mixed_seed
+from image_experiments.data.balance import balanced_choice
+from image_experiments.data.dataset import described
+from image_experiments.data.image_files import check_given, stream_images
+from image_experiments.data.images import Images
+from image_experiments.data.reading import DatasetName, read_dataset
+from image_experiments.data.shards import ShardPlan, make_shards, merge, read_note, shard_path
+from image_experiments.data.splitting import split
+from image_experiments.data.stored import SplitDataset, load_dataset, load_split, open_synthetic, save_dataset, save_split
+from image_experiments.engine.calibration import Probe, choose
+from image_experiments.engine.stages import StageRun, plain
+from image_experiments.evaluation.classifier import evaluate_classifier
+from image_experiments.evaluation.description import describe_synthetic
+from image_experiments.evaluation.features import DescriptionSettings
+from image_experiments.evaluation.robustness import EvaluationSettings
+from image_experiments.models.classifier_files import load_classifier, mean_and_std, save_classifier
+from image_experiments.models.classifiers import Normalised, make_classifier
+from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
+from image_experiments.models.precision import prepared
+from image_experiments.models.predictions import pseudo_labels
+from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_sampler, noisy
+from image_experiments.synthesis.methods import UNCONDITIONAL, Method
+from image_experiments.synthesis.selection import SelectionSettings, best_of_each_class, keeps_highest, scores
+from image_experiments.synthesis.strength import choose_strength
 from image_experiments.training.attacks import Threat
-from image_experiments.training.classifier import ClassifierSettings, Images, train_classifier
-from image_experiments.training.curves import HEADER
+from image_experiments.training.classifier import ClassifierSettings, TrainingImages, accuracy, train_classifier
+from image_experiments.training.curves import HEADER, Curve
+from image_experiments.training.diffusion import DiffusionSettings, train_diffusion
+
+Results = dict[str, Any]
 
 
-def train_and_save(
+def read_data(
     run: StageRun,
-    real: RealImages,
-    trained_on: Images,
-    synthetic: Images | None,
-    settings: ClassifierSettings,
-    threat: Threat,
-    seed: int,
-) -> dict[str, Any]:
+    dataset: DatasetName,
+    data_dir: Path | None,
+    image_size: int,
+    group_pattern: str | None,
+    classes: tuple[str, ...],
+    test: int,
+) -> Results:
+    """The data set, in one file."""
+    data = read_dataset(dataset, data_dir, image_size, group_pattern, classes)
+    if test > len(data.test_labels):
+        raise UserError(f"--test {test}: there are {len(data.test_labels)} test images; use at most that many, or 0 for all")
+    save_dataset(run.outputs["images"], data, test)
+    return {
+        "sha256": data.checksum(),
+        "classes": list(data.classes),
+        "pool": len(data.labels),
+        "groups": len(set(data.groups.tolist())),
+        "test": test or len(data.test_labels),
+        "shape": list(data.images.shape[1:]),
+        "about": {"source": data.source, "read": described(data), "doubts": list(data.doubts)},
+    }
+
+
+def split_data(run: StageRun, train: int, validation: int, seed: int) -> Results:
+    """Which images of the pool train, and which are looked at for choices."""
+    data = load_dataset(run.inputs["data"]["images"])
+    chosen = split(data, train, validation, seed)
+    save_split(run.outputs["split"], chosen)
+    used = np.isin(data.groups, data.groups[chosen.validation])
+    # images that share a group with a validation image are in neither part
+    return {"train": len(chosen.train), "validation": len(chosen.validation), "unused": int(used.sum()) - len(chosen.validation)}
+
+
+def choose_speed(
+    run: StageRun, part: str, settings: Any, diffusion: DiffusionSettings, encoder: str, threat: Threat, synthetic: int
+) -> Results:
+    """{"precision", "compile"}: the fastest for a part of the run, as measured now."""
+    shape, classes = run.results["data"]["shape"], len(run.results["data"]["classes"])
+    probe = Probe((shape[2], shape[0], shape[1]), classes, threat, run.device, budget=2.0)
+    return choose(probe, part, settings, diffusion, encoder, synthetic, run.outputs["timings"])
+
+
+def train_diffusion_model(run: StageRun, settings: DiffusionSettings, seed: int) -> Results:
+    """The diffusion model, with its learning curve."""
+    settings, chosen = _as_measured(run, settings)
+    real = _real(run)
+    curve = Curve(run.scratch / "losses.csv", settings.checkpoint_every)
+
+    def on_step(step: int, loss: Any) -> None:
+        if run.processes.first:
+            curve.add(step, loss)
+        run.report(step, settings.steps)
+
+    try:
+        network = train_diffusion(
+            settings,
+            real.train,
+            len(real.classes),
+            seed,
+            run.device,
+            checkpoint=run.scratch / "checkpoint.pt",
+            on_step=on_step,
+            processes=run.processes,
+        )
+    except KeyboardInterrupt:  # between two steps, training has saved a checkpoint
+        if run.processes.first:
+            curve.keep_unfinished()
+        raise
+    if run.processes.first:
+        save_diffusion(run.outputs["index"].parent, network, settings.noise_schedule(), real.classes)
+        curve.write(run.outputs["curve"])
+    return {"parameters": sum(p.numel() for p in network.parameters()), **chosen}
+
+
+def train_encoder(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int) -> Results:
+    """The classifier that guides, selects and pseudo-labels."""
+    real = _real(run)
+    # a seed of its own: with that of the classifiers the network that guides would be the one of method "real" that is judged
+    return _train_and_save(run, real, _validated(real, None), settings, threat, mixed_seed(seed, 7))
+
+
+def read_encoder(run: StageRun, file: Path, network: str) -> Results:
+    """An encoder from a file, tried on images that it should know."""
+    real = _real(run)
+    encoder = load_classifier(file, len(real.classes), real.shape, network)
+    save_classifier(run.outputs["weights"], encoder, network, real.shape)
+    tried, which = (real.validation, "validation") if len(real.validation) else (real.train.some(1000), "training")
+    return {"last_clean_accuracy": accuracy(encoder, tried), "tried_on": which}
+
+
+def train_judge(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int) -> Results:
+    """A classifier that guides nothing and judges labels: trained on training and validation images together."""
+    real = _real(run)
+    both = Images(torch.cat([real.train.x, real.validation.x]), torch.cat([real.train.y, real.validation.y]))
+    return _train_and_save(run, real, TrainingImages(both, len(real.classes)), settings, threat, mixed_seed(seed, 1))
+
+
+def train_compared(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int) -> Results:
+    """A classifier that is compared between methods."""
+    real = _real(run)
+    synthetic = open_synthetic(run.inputs["synthetic"]["images"], real) if "synthetic" in run.inputs else None
+    in_batch = settings.synthetic_in_batch if synthetic is not None else 0
+    return _train_and_save(run, real, _validated(real, synthetic), settings, threat, seed) | {
+        "n_real": len(real.train) if in_batch < settings.batch_size else 0,  # images that no batch holds are not trained on
+        "n_synthetic": len(synthetic) if synthetic is not None and in_batch else 0,
+    }
+
+
+def _train_and_save(
+    run: StageRun, real: SplitDataset, images: TrainingImages, settings: ClassifierSettings, threat: Threat, seed: int
+) -> Results:
     """Train, going on from a checkpoint, and write weights and learning curve; returns the last row of the curve."""
-    classifier = make_classifier(settings.network, len(real.classes), real.shape, *mean_and_std(trained_on.x), seed).to(run.device)
+    settings, chosen = _as_measured(run, settings)
+    normalisation = mean_and_std(images.real.x)
+    classifier = make_classifier(settings.network, len(real.classes), real.shape, *normalisation, seed).to(run.device)
     trained, curve = train_classifier(
         classifier,
-        trained_on,
+        images,
         threat,
         settings,
-        classes=len(real.classes),
-        seed=seed,
-        synthetic=synthetic,
-        validation=real.validation if len(real.validation) else None,
+        seed,
         checkpoint=run.scratch / "checkpoint.pt",
-        on_step=lambda step: run.report(step, settings.steps),
+        on_step=lambda step, _loss: run.report(step, settings.steps),
         processes=run.processes,
     )
     if not run.processes.first:
         return {}
     save_classifier(run.outputs["weights"], trained, settings.network, real.shape)
     write_csv(run.outputs["curve"], HEADER, [[row.get(name, "") for name in HEADER] for row in curve])
-    return {f"last_{name}": value for name, value in curve[-1].items()}
+    return {f"last_{name}": value for name, value in curve[-1].items()} | chosen
+
+
+def find_strength(run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, seed: int) -> Results:
+    """Scale and window of a method whose scale is auto."""
+    real = _real(run)
+    network, schedule, conditional = _diffusion(run, diffusion, real)
+    if not conditional:
+        raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
+    encoder, judge = (_classifier(run, name, real) for name in ("encoder", "judge"))
+    settings = replace(_as_measured(run, settings)[0], compile="no")  # no trial is long enough to repay it
+
+    def make(tried: Method, chosen: GenerationSettings) -> Images:
+        size = min(chosen.batch_size, max(chosen.pilot, 2))
+        sampler = make_sampler(network, schedule, encoder, tried, chosen, real, seed, run.device)
+        pieces = [sampler.numbered(batch, size) for batch in range(-(-chosen.pilot // size))]
+        x, y = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        return Images(x, y)
+
+    return choose_strength(make, method, settings, judge, run.report)
+
+
+def generate(
+    run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, count: int, seed: int
+) -> Results | None:
+    """`count` images of a method, in shards and then in one file; None where shards of other parts are missing."""
+    real = _real(run)
+    network, schedule, conditional = _diffusion(run, diffusion, real)
+    if method.automatic:
+        found = run.results["strength"]
+        text = f"{method.text.removesuffix('auto')}{found['scale']:g}"
+        method = replace(method, text=text, scale=found["scale"], automatic=False)
+        settings = replace(settings, window=tuple(found["window"]))
+    if method.kind == "classifier-free" and network.null_label is None:
+        raise UserError(
+            f"--methods {method.text}: this model has no label that stands for none; use one trained with label dropout"
+        )
+    encoder = _classifier(run, "encoder", real) if "encoder" in run.inputs else None
+    settings, chosen = _as_measured(run, settings)
+    sampler = make_sampler(network, schedule, encoder, method, settings, real, seed, run.device)
+    whole = _generate_in_shards(run, sampler, count)
+    return {"images": count, "conditional": conditional, **chosen} if whole else None
+
+
+def _generate_in_shards(run: StageRun, sampler: Sampler, count: int) -> bool:
+    """Make this process's shards; when all are there, the first process puts them together. Returns whether all are there.
+
+    Every batch is full, and the last one cut: guidance compares the images of a batch.
+    """
+    channels, height, width = sampler.shape
+    size = min(sampler.settings.batch_size, max(count, 2))
+    about = {"method": sampler.method.text, "seed": sampler.seed, "count": count, "settings": plain(sampler.settings)}
+    plan = ShardPlan(run.fingerprint, about, count, size, sampler.classes, (height, width, channels))
+
+    def make(batch: int) -> tuple[Any, Any]:
+        made, labels = sampler.numbered(batch, size)
+        return made.numpy().transpose(0, 2, 3, 1), labels.numpy()
+
+    k, n = run.part or (1, 1)
+    mine = range(plan.shards)[k - 1 :: n][run.processes.rank :: run.processes.count]
+    run.shards.mkdir(parents=True, exist_ok=True)
+    make_shards(run.shards, plan, mine, make, lambda done: run.report(done, plan.batches))
+    run.processes.all_of(None)  # wait for the others' shards
+    paths = [shard_path(run.shards, number) for number in range(plan.shards)]
+    if run.part is not None and any(read_note(path) is None for path in paths):
+        return False
+    if run.processes.first:
+        merge(paths, run.outputs["images"], run.outputs["manifest"])
+    return True
+
+
+def select(run: StageRun, settings: SelectionSettings, count: int, seed: int) -> Results:
+    """The best `count` of the generated images, with new labels where that was asked for."""
+    real = _real(run)
+    made = open_synthetic(run.inputs["generated"]["images"], real)
+    encoder = _classifier(run, "encoder", real)
+    unconditional = not run.results["generated"]["conditional"]
+    relabelled = settings.pseudo_label == "always" or (settings.pseudo_label == "auto" and unconditional)
+    y = pseudo_labels(encoder, made.x) if relabelled else made.y
+    score = scores(settings.criterion, encoder, ClassifierFeatures(encoder), made.x, y, real.train.x, real.train.y, seed)
+    kept = best_of_each_class(score, y, count, keeps_highest(settings), len(real.classes))
+    assert made.file is not None
+    pieces = made.file.pieces(kept.numpy(), y[kept].numpy())
+    stream_images(run.outputs["images"], count, made.file.images.shape[1:], pieces)
+    counts = y[kept].bincount(minlength=len(real.classes)).tolist()
+    return {"relabelled": relabelled, "of": len(made), "fewest_of_a_class": min(counts), "most_of_a_class": max(counts)}
+
+
+def add_noise(run: StageRun, std: float, seed: int) -> Results:
+    """The unguided images with Gaussian noise."""
+    plain_images = open_synthetic(run.inputs["synthetic"]["images"], _real(run)).file
+    assert plain_images is not None
+    pieces = noisy(plain_images.pieces(), std, mixed_seed(seed, 2))
+    stream_images(run.outputs["images"], len(plain_images), plain_images.images.shape[1:], pieces)
+    return {"images": len(plain_images)}
+
+
+def add_noise_to_real(run: StageRun, std: float, count: int, seed: int) -> Results:
+    """Copies of the real training images with Gaussian noise."""
+    train = _real(run).train
+    copies = np.arange(count) % len(train)
+    images, labels = train.x.numpy().transpose(0, 2, 3, 1)[copies], train.y.numpy()[copies]
+    stream_images(run.outputs["images"], count, images.shape[1:], noisy([(images, labels)], std, mixed_seed(seed, 2)))
+    return {"images": count}
+
+
+def read_generated(run: StageRun, file: Path, count: int, seed: int) -> Results:
+    """Someone's generated images, `count` of them."""
+    real = _real(run)
+    channels, height, width = real.shape
+    given = check_given(file, len(real.classes), (height, width, channels), count)
+    kept = balanced_choice(given.labels, count, np.random.default_rng([seed, 4]))
+    stream_images(run.outputs["images"], count, (height, width, channels), given.pieces(kept))
+    return {"images": count}
+
+
+def describe(run: StageRun, settings: DescriptionSettings, split: str) -> Results:
+    """Measures of synthetic images beside the real ones."""
+    real = _real(run)
+    synthetic = open_synthetic(run.inputs["synthetic"]["images"], real)
+    judge, encoder = (_classifier(run, name, real) for name in ("judge", "encoder"))
+    return describe_synthetic(settings, real, synthetic, judge, encoder, split)
+
+
+def evaluate(run: StageRun, settings: EvaluationSettings, threats: list[Threat], seed: int) -> Results:
+    """A classifier under every attack."""
+    real = _real(run)
+    classifier = prepared(_classifier(run, "classifier", real), "no")
+    images = real.test if settings.split == "test" else real.validation
+    found = evaluate_classifier(classifier, images, threats, settings, seed, scratch=run.scratch, report=run.report)
+    write_whole(run.outputs["outcomes"], partial(_save_arrays, found.outcomes))
+    digest = file_digest(run.inputs["classifier"]["weights"])
+    return {"rows": found.rows, "warnings": found.warnings, "weights_sha256": digest}
+
+
+def _save_arrays(arrays: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def _real(run: StageRun) -> SplitDataset:
+    return load_split(run.inputs["data"]["images"], run.inputs["split"]["split"])
+
+
+def _validated(real: SplitDataset, synthetic: Images | None) -> TrainingImages:
+    return TrainingImages(real.train, len(real.classes), synthetic, real.validation if len(real.validation) else None)
+
+
+def _diffusion(run: StageRun, settings: DiffusionSettings, real: SplitDataset) -> tuple[Any, Any, bool]:
+    folder = run.inputs["diffusion"]["index"].parent if "diffusion" in run.inputs else None
+    return read_diffusion(settings, folder, real.classes, real.shape)
+
+
+def _classifier(run: StageRun, role: str, real: SplitDataset) -> Normalised:
+    return load_classifier(run.inputs[role]["weights"], len(real.classes), real.shape).to(run.device)
+
+
+def _as_measured(run: StageRun, settings: Any) -> tuple[Any, dict[str, str]]:
+    """(settings with the precision and compilation that were measured to be fastest where they were left open, that choice).
+
+    The choice decides how fast results come, and their last digits. It is noted, so that what goes on from a checkpoint keeps it.
+    """
+    if "auto" not in (settings.precision, settings.compile):
+        return settings, {}
+    note = run.scratch / "speed.json"
+    if note.is_file():
+        chosen: dict[str, str] = json.loads(note.read_text(encoding="utf-8"))
+    else:
+        chosen = {name: run.results["speed"][name] for name in ("precision", "compile")}
+        if run.processes.first:
+            write_json(note, chosen)
+    return replace(settings, **chosen), chosen

@@ -157,7 +157,7 @@ def _side_by_side(
     done, outdated = set[str](made), set[str]()
     while waiting or running:
         limit = workers()
-        for stage in [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]:
+        for stage in [s for s in waiting if all(needed.name in done for needed in s.needs.values())]:
             if stage.name not in outdated and is_current(stage, place.out, place.kind):
                 waiting.remove(stage)
                 done.add(stage.name)

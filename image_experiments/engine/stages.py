@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import shutil
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,22 +21,31 @@ from typing import Any
 import torch
 
 from command_line.output import UserError, file_digest, write_json
-from command_line.sources import digest_of
+from command_line.sources import code_of_function
 from contrastive_dp.processes import ALONE, Processes
 
-ROOT = Path(__file__).resolve().parents[1]
-OURS = ("image_experiments", "contrastive_dp")
-DECIDING = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "diffusers", "pyautoattack", "torchmetrics")
-"""Packages whose versions decide numbers."""
+PACKAGES = ("image_experiments", "contrastive_dp", "command_line")
+DECIDING = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "diffusers": "diffusers",
+    "pyautoattack": "pyautoattack",
+    "torchmetrics": "torchmetrics",
+}
+"""Packages whose versions decide numbers, as imported and as installed."""
 Report = Callable[[str, int, int], None]
 """report(stage, done, total)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """name: also that of its stamp. function: function(run, **arguments) -> results, of a module's top level. outputs: role -> path within
-    OUT. inputs: role -> earlier stage. outside: checksums of files from outside that the function reads. shared: several processes can do
-    it together, each its share; else one does it alone."""
+    """name: also that of its stamp. function: function(run, **arguments, **paths) -> results, of a module's top level. outputs: role ->
+    path within OUT. inputs: role -> earlier stage. advice: the same for stages that decide how fast it is done and not what is made. paths:
+    arguments that say where files from outside lie; outside: checksums of what they hold. shared: several processes can do it together,
+    each its share; else one does it alone. on_device: whether the device and the number of threads decide its last digits."""
 
     name: str
     function: Callable[..., dict[str, Any] | None]
@@ -47,12 +54,20 @@ class Stage:
     inputs: dict[str, Stage] = field(default_factory=dict)
     outside: dict[str, str] = field(default_factory=dict)
     shared: bool = False
+    advice: dict[str, Stage] = field(default_factory=dict)
+    paths: dict[str, Path | None] = field(default_factory=dict)
+    on_device: bool = True
+
+    @property
+    def needs(self) -> dict[str, Stage]:
+        """Stages that must be done before."""
+        return {**self.inputs, **self.advice}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where stages are run. out: the folder of the run. kind: what else decides results (type of device, threads). device: this process's.
-    threads: of this process. part: (k, n): only every n-th shard of generated images, from the k-th on."""
+    """Where stages are run. out: the folder of the run. kind: what else decides results (the GPU's model, or threads of the CPU). device:
+    this process's. threads: of this process. part: (k, n): only every n-th shard of generated images, from the k-th on."""
 
     out: Path
     kind: str
@@ -81,23 +96,26 @@ class StageRun:
 def fingerprint(stage: Stage, out: Path, where: str) -> str | None:
     """Checksum of everything that decides what a stage makes; None while an input is not made.
 
-    Its function's code and that of all modules of the project which it imports, its arguments, the contents of its inputs, files from
-    outside, versions of torch and numpy, device and threads (`where`).
+    The code that its function uses (command_line/sources.py), its arguments, the contents of its inputs and of files from outside, versions
+    of the packages that it uses, and where they matter device and threads (`where`). Where files lie, and what results say "about"
+    themselves, decides nothing.
     """
     made: dict[str, Any] = {}
     for role, needed in stage.inputs.items():
         stamp = read_stamp(out, needed.name)
         if stamp is None:
             return None
-        made[role] = {name: entry["sha256"] for name, entry in stamp["outputs"].items()} | {"results": stamp["results"]}
+        results = {name: value for name, value in stamp["results"].items() if name != "about"}
+        made[role] = {name: entry["sha256"] for name, entry in stamp["outputs"].items()} | {"results": results}
+    code, packages = code_digest(stage.function, tuple(sorted(_types_in(stage.arguments), key=str)))
     content = {
         "name": stage.name,
-        "code": code_digest(stage.function),
-        "arguments": plain(stage.arguments),
+        "code": code,
+        "arguments": plain(stage.arguments, paths=False),
         "inputs": made,
         "outside": stage.outside,
-        "versions": {package: version(package) for package in DECIDING},
-        "where": where,
+        "versions": {package: version(package) for package in packages},
+        "where": where if stage.on_device else "",
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -132,7 +150,7 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
         _part_from_other_runs(outputs.values())
     run = StageRun(
         {role: {name: out / path for name, path in needed.outputs.items()} for role, needed in stage.inputs.items()},
-        {role: (read_stamp(out, needed.name) or {})["results"] for role, needed in stage.inputs.items()},
+        {role: (read_stamp(out, needed.name) or {})["results"] for role, needed in stage.needs.items()},
         outputs,
         scratch,
         shards,
@@ -143,7 +161,7 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
         processes,
     )
     begin = time.perf_counter()
-    results = stage.function(run, **stage.arguments)
+    results = stage.function(run, **stage.arguments, **stage.paths)
     if results is None or not processes.first:
         return
     write_json(
@@ -190,27 +208,49 @@ def flat_name(name: str) -> str:
     return name.replace("/", "_")
 
 
-def plain(value: Any) -> Any:
-    """Settings as JSON: dataclasses as dictionaries with their type's name."""
+def plain(value: Any, paths: bool = True) -> Any:
+    """Settings as JSON: dataclasses as dictionaries with their type's name. paths: else "a path" stands for each."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__, **{key: plain(entry) for key, entry in asdict(value).items()}}
+        return {"type": type(value).__name__} | {key: plain(entry, paths) for key, entry in asdict(value).items()}
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry, paths) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+        return [plain(entry, paths) for entry in value]
+    if isinstance(value, Path):
+        return str(value) if paths else "a path"
+    return value
+
+
+def _types_in(value: Any) -> set[type]:
+    """Types of all dataclasses in arguments: their methods are code too."""
+    if isinstance(value, Mapping):
+        return set[type]().union(*map(_types_in, value.values()))
+    if isinstance(value, list | tuple):
+        return set[type]().union(*map(_types_in, value))
+    if not is_dataclass(value) or isinstance(value, type):
+        return set()
+    return {type(value)}.union(*(_types_in(getattr(value, entry.name)) for entry in fields(value)))
 
 
 def source_digest(path: Path) -> str:
-    """Checksum of a file; of a folder names, sizes and times of change of all files in it."""
+    """Checksum of what a file or folder holds: of a folder the names and contents of all files in it."""
     if path.is_file():
         return file_digest(path)
-    listing = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(path.rglob("*")) if p.is_file()]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+    return _folder_digest(path, tuple((str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 
 
 @functools.cache
-def code_digest(function: Callable[..., Any]) -> str:
-    """Checksum of a function's source and of every module of the project that it imports, directly or through others."""
-    source = textwrap.dedent(inspect.getsource(function))
-    return digest_of(source, OURS)
+def _folder_digest(folder: Path, listing: tuple[tuple[str, int, int], ...]) -> str:
+    """listing: names, sizes and times: what was read is not read again in the same program while they stand."""
+    whole = hashlib.sha256()
+    for name, _, _ in listing:
+        whole.update(f"{name} {file_digest(folder / name)}\n".encode())
+    return whole.hexdigest()
+
+
+@functools.cache
+def code_digest(function: Callable[..., Any], types: tuple[type, ...] = ()) -> tuple[str, tuple[str, ...]]:
+    """(checksum of the project's code that a function uses, instances of these types among its arguments; packages that it uses)."""
+    code = code_of_function(function, PACKAGES, types)
+    return code.digest(), tuple(sorted(DECIDING[name] for name in code.foreign if name in DECIDING))

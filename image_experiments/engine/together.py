@@ -113,7 +113,7 @@ def run_together(
     waiting, done = list(stages), set[str](before)
     try:
         while waiting:
-            ready = [s for s in waiting if all(needed.name in done for needed in s.inputs.values())]
+            ready = [s for s in waiting if all(needed.name in done for needed in s.needs.values())]
             current = set(
                 processes.told([s.name for s in ready if is_current(s, place.out, place.kind)] if processes.first else None)
             )

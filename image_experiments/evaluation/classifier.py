@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from command_line.output import write_whole
 from contrastive_dp.randomness import mixed_seed
-from image_experiments.data.stored import RealImages
-from image_experiments.engine.stages import StageRun
+from image_experiments.data.dataset import Array
+from image_experiments.data.images import Images
 from image_experiments.evaluation.robustness import (
     EvaluationSettings,
     Robustness,
@@ -21,65 +23,66 @@ from image_experiments.evaluation.robustness import (
     pgd_robustness,
     standard_error,
 )
-from image_experiments.models.precision import prepared
 from image_experiments.training.attacks import Threat
 
 
+@dataclass
+class Evaluation:
+    """rows: of the table, an attack each. outcomes: {attack: (n,) bool, which images withstood it}. warnings: in words."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    outcomes: dict[str, Array] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
 def evaluate_classifier(
-    run: StageRun, real: RealImages, classifier: nn.Module, settings: EvaluationSettings, threats: list[Threat], seed: int
-) -> dict[str, Any]:
-    """Clean accuracy, PGD on all images of the split, AutoAttack on the first of them, under each threat; writes who withstood what."""
-    classifier = prepared(classifier.to(run.device), "no")
-    images = real.test if settings.split == "test" else real.validation
-    x, y = images.x.to(run.device).float() / 255, images.y.to(run.device)
+    classifier: nn.Module,
+    images: Images,
+    threats: list[Threat],
+    settings: EvaluationSettings,
+    seed: int,
+    *,
+    scratch: Path,
+    report: Callable[[int, int], None],
+) -> Evaluation:
+    """Clean accuracy, PGD on all images and AutoAttack on the first of them, under each threat.
+
+    scratch: folder for checkpoints. report(done, in all): batches of all threats.
+    """
+    device = next(classifier.parameters()).device
+    x, y = images.x.to(device).float() / 255, images.y.to(device)
     n = len(y) if settings.autoattack_images is None else min(settings.autoattack_images, len(y))
+    parts = parts_for(_outputs(classifier, x), settings.autoattack_parts)
     batches = -(-len(y) // settings.batch_size)
-    parts = parts_for(len(real.classes), settings.autoattack_parts)
     most = len(parts) * -(-n // settings.batch_size)  # batches of AutoAttack's parts, if every image stays robust
-    rows: list[dict[str, Any]] = []
-    warnings: list[str] = []
-    outcomes: dict[str, Any] = {}
+    found = Evaluation()
     for i, threat in enumerate(threats):
-        scratch = (run.scratch / f"pgd-{i}.pt", run.scratch / f"autoattack-{i}.pt")
+        before, total = i * (batches + most), len(threats) * (batches + most)
+
+        def on_batch(batch: int, before: int = before, total: int = total) -> None:
+            report(before + batch, total)
+
         key = f"{threat.norm}-{threat.eps:.6g}"
-        pgd = pgd_robustness(
-            classifier,
-            x,
-            y,
-            threat,
-            settings,
-            mixed_seed(seed, 100 + i),
-            checkpoint=scratch[0],
-            on_batch=lambda batch: run.report(batch, batches + most),
-        )
-        outcomes |= {"clean": pgd.clean.numpy(), f"pgd-{settings.pgd_steps} {key}": pgd.robust.numpy()}
-        rows.append(_row(f"pgd-{settings.pgd_steps}", threat, pgd))
+        file = scratch / f"pgd-{i}.pt"
+        seeds = mixed_seed(seed, 100 + i), mixed_seed(seed, 200 + i)
+        pgd = pgd_robustness(classifier, x, y, threat, settings, seeds[0], checkpoint=file, on_batch=on_batch)
+        found.outcomes |= {"clean": pgd.clean.numpy(), f"pgd-{settings.pgd_steps} {key}": pgd.robust.numpy()}
+        found.rows.append(_row(f"pgd-{settings.pgd_steps}", threat, pgd))
         if n == 0:
             continue
-        auto = autoattack_robustness(
-            classifier,
-            x[:n],
-            y[:n],
-            threat,
-            len(real.classes),
-            batch_size=settings.batch_size,
-            parts=settings.autoattack_parts,
-            seed=mixed_seed(seed, 200 + i),
-            checkpoint=scratch[1],
-            on_batch=lambda batch: run.report(batches + batch, batches + most),
-        )
-        name = attack_name(parts)
-        outcomes[f"{name} {key}"] = auto.robust.numpy()
-        rows.append(_row(name, threat, auto) | {"after": auto.after})
+        file, after = scratch / f"autoattack-{i}.pt", lambda batch, on_batch=on_batch: on_batch(batches + batch)
+        auto = autoattack_robustness(classifier, x[:n], y[:n], threat, settings, seeds[1], checkpoint=file, on_batch=after)
+        found.outcomes[f"{attack_name(parts)} {key}"] = auto.robust.numpy()
+        found.rows.append(_row(attack_name(parts), threat, auto) | {"after": auto.after})
         odd = disagreement(pgd.robust[:n], auto.robust)
-        warnings += [f"{threat}: {text}" for text in (*auto.warnings, *([odd] if odd else []))]
+        found.warnings += [f"{threat}: {text}" for text in (*auto.warnings, *([odd] if odd else []))]
+    return found
 
-    def write(path: Any) -> None:
-        with path.open("wb") as stream:
-            np.savez(stream, **outcomes)
 
-    write_whole(run.outputs["outcomes"], write)
-    return {"rows": rows, "warnings": warnings}
+def _outputs(classifier: nn.Module, x: Tensor) -> int:
+    """Classes that the classifier knows."""
+    with torch.no_grad():
+        return int(classifier(x[:1]).shape[1])
 
 
 def _row(attack: str, threat: Threat, found: Robustness) -> dict[str, Any]:

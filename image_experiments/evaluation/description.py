@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from contrastive_dp import ClassifierFeatures
-from image_experiments.data.stored import RealImages
+from image_experiments.data.images import Images
+from image_experiments.data.stored import SplitDataset
 from image_experiments.evaluation.features import DescriptionSettings, class_snr, describe_images, flat_pixels, nearest_real
-from image_experiments.synthesis.selection import pseudo_labels, unit_features
-from image_experiments.training.classifier import Images
+from image_experiments.models.predictions import pseudo_labels, unit_features
 
 
 def describe_synthetic(
-    settings: DescriptionSettings, real: RealImages, synthetic: Images, judge: nn.Module, encoder: nn.Module, split: str
+    settings: DescriptionSettings, real: SplitDataset, synthetic: Images, judge: nn.Module, encoder: nn.Module, split: str
 ) -> dict[str, float]:
     """Measures of some of the synthetic images beside the real ones, see features.describe_images; and their class SNR in pixels, in the
     judge's and in the encoder's features, whichever of them the other measures are taken in.

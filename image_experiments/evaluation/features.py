@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Array = np.ndarray[Any, Any]
+from image_experiments.data.dataset import Array
 
 
 @dataclass(frozen=True)

@@ -134,37 +134,34 @@ def autoattack_robustness(
     x: Tensor,
     y: Tensor,
     threat: Threat,
-    classes: int,
-    *,
-    batch_size: int,
+    settings: EvaluationSettings,
     seed: int,
-    parts: Parts = "all",
+    *,
     checkpoint: Path | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Robustness:
     """AutoAttack's standard version on x (n, C, H, W) in [0, 1]: each part attacks what the parts before left.
 
     With ten classes or more it is the package's own version="standard" (9 targets); with four to nine as many targets as there are other
-    classes; with two or three APGD-CE, FAB, Square. parts: see PARTS. Goes on from `checkpoint`, which is written after each batch of
-    each part.
+    classes; with two or three APGD-CE, FAB, Square. settings.autoattack_parts: see PARTS. Goes on from `checkpoint`, which is written
+    after each batch of each part.
     """
     with torch.no_grad():
-        pieces = zip(x.split(batch_size), y.split(batch_size), strict=True)
-        clean = torch.cat([(classifier(piece).argmax(dim=1) == labels).cpu() for piece, labels in pieces])
+        logits = torch.cat([classifier(piece) for piece in x.split(settings.batch_size)])
+    clean, classes = (logits.argmax(dim=1) == y).cpu(), logits.shape[1]
     state: dict[str, Any] = {"robust": clean.clone(), "flags": clean, "after": {"clean": share(clean)}, "warnings": []}
     state |= {"part": 0, "batch": 0, "done": 0}
     if checkpoint is not None and checkpoint.exists():
         state = read_checkpoint(checkpoint)
-    used = parts_for(classes, parts)
+    used = parts_for(classes, settings.autoattack_parts)
     for number in range(state["part"], len(used)):
         left = torch.nonzero(state["flags"])[:, 0]  # on the CPU, as all the state is: robust when this part began
-        batches = left.split(batch_size) if len(left) else ()
+        batches = left.split(settings.batch_size) if len(left) else ()
         for i in range(state["batch"], len(batches)):
             places = batches[i]
             with collected(state["warnings"]):
-                state["robust"][places] = _withstand(
-                    classifier, x[places], y[places], threat, classes, used[number], batch_size, mixed_seed(seed, i)
-                )
+                attack = make_attack(classifier, x[places], threat, classes, used[number], mixed_seed(seed, i))
+                state["robust"][places] = _withstand(attack, classifier, x[places], y[places], threat)
             state["batch"], state["done"] = i + 1, state["done"] + 1
             if checkpoint is not None:
                 write_checkpoint(checkpoint, state)
@@ -202,17 +199,15 @@ def make_attack(classifier: nn.Module, x: Tensor, threat: Threat, classes: int, 
     return attack
 
 
-def _withstand(
-    classifier: nn.Module, x: Tensor, y: Tensor, threat: Threat, classes: int, part: str, batch_size: int, seed: int
-) -> Tensor:
+def _withstand(attack: Any, classifier: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     """(n,) bool: still classified as y after one part of AutoAttack."""
-    attack = make_attack(classifier, x, threat, classes, part, seed)
+    part = attack.attacks_to_run[0]
     if part == "square" and threat.norm == "l2" and min(x.shape[-2:]) < 5:
         raise ValueError(
             f"AutoAttack's l_2 Square attack needs images of 5x5 pixels at least, these have {x.shape[-1]}x{x.shape[-2]}"
         )
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):  # the package seeds torch's global generator
-        attacked, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
+        attacked, _ = attack.run_standard_evaluation(x, y, batch_size=len(x))
     if float((attacked - x).abs().max()) > 0 and not _within(attacked - x, threat):
         raise FloatingPointError(f"{part} left the ball of {threat}: do not trust this evaluation")
     with torch.no_grad():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -13,20 +10,6 @@ from torch import nn
 Precision = Literal["float32", "bfloat16", "auto"]
 Compile = Literal["no", "yes", "auto"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One way to compute, and what it takes: seconds before the first step, and a step."""
-
-    precision: Precision
-    compile: Compile
-    start: float
-    step: float
-
-    def total(self, steps: int) -> float:
-        """Seconds of so many steps."""
-        return self.start + steps * self.step
 
 
 def prepared(network: ModuleT, compiled: str, channels_last: bool = True) -> ModuleT:
@@ -45,18 +28,3 @@ def prepared(network: ModuleT, compiled: str, channels_last: bool = True) -> Mod
 def prepared_unet(network: ModuleT, compiled: str) -> ModuleT:
     """The same for a U-Net, which channels last make no faster on CPUs."""
     return prepared(network, compiled, channels_last=next(network.parameters()).is_cuda)
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    """Wall-clock seconds of a call, kernels on the device included."""
-    wait()
-    begin = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - begin
-
-
-def wait() -> None:
-    """Until the device has done all it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -13,9 +13,9 @@ from PIL import Image
 
 from command_line.drawing import COLOURS, DASHES, DPI, MARKERS, draw, new_figure, read_columns, styled
 from command_line.output import prepare_folder, write_whole
-from image_experiments.data.datasets import Array
+from image_experiments.data.dataset import Array
 from image_experiments.data.image_files import ImageFile
-from image_experiments.data.stored import read_data
+from image_experiments.data.stored import load_dataset
 from image_experiments.engine.settings import Settings
 
 ACROSS = 8
@@ -25,7 +25,7 @@ LEGIBLE_CLASSES = 43
 def draw_all(out: Path, settings: Settings) -> list[Path]:
     """samples.png of all methods and of each, curves.png, robust_accuracy.png; returns their paths."""
     methods = [method.label for method in settings.parsed_methods()]
-    data = read_data(out / "data" / "images.npz")
+    data = load_dataset(out / "data" / "images.npz")
     panels = {"real": (data.images, data.labels)}
     for label in methods:
         path = out / "synthetic" / label / f"seed{settings.seed}.npz"

@@ -11,13 +11,13 @@ import numpy as np
 
 from command_line.output import text_table, write_csv
 from command_line.statistics import crossed_interval, mean_interval
+from image_experiments.data.dataset import Array
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import read_stamp
 
 METRICS = ("dataset", "method", "seed", "n_real", "n_synthetic", "clean_accuracy", "robust_accuracy", "attack", "norm", "eps")
 DETAILS = ("method", "seed", "attack", "norm", "eps", "images", "clean_accuracy", "robust_accuracy", "standard_error")
 Row = dict[str, Any]
-Array = np.ndarray[Any, Any]
 Outcomes = Callable[[Row], "Array | None"]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,11 +30,12 @@ from contrastive_dp import (
     embed_anchors,
     train_projection_head,
 )
-from image_experiments.models.precision import Compile, Precision
+from image_experiments.data.dataset import Array
+from image_experiments.data.images import Images
+from image_experiments.data.stored import SplitDataset
+from image_experiments.models.precision import Compile, Precision, prepared, prepared_unet
 from image_experiments.synthesis.methods import Method
-from image_experiments.training.classifier import Images
 
-Array = np.ndarray[Any, Any]
 Embed = Callable[[Tensor], Tensor]
 
 
@@ -138,37 +138,66 @@ def make_loss(method: Method, settings: GenerationSettings, embed: Embed, x: Ten
     raise ValueError(f"{method.text} is no contrastive guidance")
 
 
-def sample_batch(
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    """Makes the images of one method, a batch at a time. shape: (C, H, W). classes: of the data; their number stands for "no label".
+
+    Image i of a set depends on (seed, i) and, where guidance compares them, on the images of its batch.
+    """
+
+    network: nn.Module
+    schedule: NoiseSchedule
+    method: Method
+    guidance: Guidance | None
+    settings: GenerationSettings
+    shape: tuple[int, int, int]
+    classes: int
+    seed: int
+    device: torch.device
+
+    def numbered(self, batch: int, size: int) -> tuple[Tensor, Tensor]:
+        """(images, labels) number batch*size ... (batch+1)*size - 1 of a set with labels 0, 1, ..., K-1, 0, 1, ..."""
+        labels = torch.arange(batch * size, (batch + 1) * size) % self.classes
+        return self.sample(labels, batch * size), labels
+
+    def sample(self, labels: Tensor, first: int) -> Tensor:
+        """Images uint8 (n, C, H, W) on the CPU. labels: (n,) classes to draw. first: number of the first image.
+
+        Raises FloatingPointError naming timestep and term where something turns NaN.
+        """
+        settings, noise = self.settings, SampleNoise(self.seed, first)
+        x_T = settings.initial_std * noise.normal_of((len(labels), *self.shape), device=self.device)
+        y = labels.to(self.device)
+        predict: Any = in_bfloat16(self.network) if settings.precision == "bfloat16" else self.network
+        if self.method.kind == "classifier-free":
+            predict = classifier_free(predict, self.method.scale, self.classes)
+        common: dict[str, Any] = {"labels": y, "guidance": self.guidance, "clip": 1.0}
+        if settings.solver == "ddim":
+            drawn = noise if settings.eta else None
+            x = ddim_sample(predict, x_T, self.schedule, settings.steps, eta=settings.eta, generator=drawn, **common)
+        elif settings.solver == "ddpm":
+            x = ddpm_sample(predict, x_T, self.schedule, settings.steps, generator=noise, **common)
+        else:
+            x = diffusers_sample(predict, make_solver(settings.solver, self.schedule), x_T, settings.steps, **common)
+        return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+
+def make_sampler(
     network: nn.Module,
     schedule: NoiseSchedule,
+    encoder: nn.Module | None,
     method: Method,
-    guidance: Guidance | None,
     settings: GenerationSettings,
-    labels: Tensor,
-    shape: tuple[int, int, int],
-    first: int,
+    real: SplitDataset,
     seed: int,
-    null_label: int,
     device: torch.device,
-) -> Tensor:
-    """One batch: images uint8 (n, C, H, W) on the CPU. labels: (n,) classes to draw. first: number of its first image.
-
-    Raises FloatingPointError naming timestep and term where something turns NaN.
-    """
-    noise = SampleNoise(seed, first)
-    x_T = settings.initial_std * noise.normal_of((len(labels), *shape), device=device)
-    y = labels.to(device)
-    plain: Any = in_bfloat16(network) if settings.precision == "bfloat16" else network
-    predict = classifier_free(plain, method.scale, null_label) if method.kind == "classifier-free" else plain
-    if settings.solver == "ddim":
-        x = ddim_sample(
-            predict, x_T, schedule, settings.steps, y, settings.eta, guidance, noise if settings.eta else None, clip=1.0
-        )
-    elif settings.solver == "ddpm":
-        x = ddpm_sample(predict, x_T, schedule, settings.steps, y, guidance, noise, clip=1.0)
-    else:
-        x = diffusers_sample(predict, make_solver(settings.solver, schedule), x_T, settings.steps, y, guidance, clip=1.0)
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+) -> Sampler:
+    """The sampler of a method for these real images. encoder: None where nothing is guided by one."""
+    unet, guidance = prepared_unet(network.to(device), settings.compile), None
+    if encoder is not None:
+        x, y = real.train.x.to(device).float() / 127.5 - 1, real.train.y.to(device)
+        guidance = make_guidance(method, settings, prepared(encoder.to(device), "no"), x, y, seed)
+    return Sampler(unet, schedule, method, guidance, settings, real.shape, len(real.classes), seed, device)
 
 
 def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from image_experiments.models.predictions import _device, unit_features
+
 Criterion = Literal["random", "confidence", "entropy", "gradient-norm", "class-separation", "density"]
 LOW_IS_GOOD = ("entropy", "gradient-norm")
 NEIGHBOURS = 5
@@ -32,13 +34,6 @@ class SelectionSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.surplus < float("inf"):
             raise ValueError(f"surplus={self.surplus} must be a finite number >= 1")
-
-
-@torch.no_grad()
-def pseudo_labels(encoder: nn.Module, x: Tensor) -> Tensor:
-    """Most probable class of each uint8 image (n, C, H, W)."""
-    device = _device(encoder)
-    return torch.cat([encoder(piece.to(device).float() / 255).argmax(dim=1).cpu() for piece in x.split(500)])
 
 
 def scores(
@@ -85,18 +80,6 @@ def _score(criterion: str, encoder: nn.Module, features: nn.Module, x: Tensor, y
         place = torch.searchsorted(classes, y)[:, None]
         own = distance.gather(1, place)[:, 0]
         return distance.scatter(1, place, float("inf")).min(dim=1).values - own
-
-
-@torch.no_grad()
-def unit_features(features: nn.Module, x: Tensor) -> Tensor:
-    """Unit-norm features (n, k) of uint8 images."""
-    device = _device(features)
-    return torch.cat([F.normalize(features(piece.to(device).float() / 127.5 - 1), dim=1).cpu() for piece in x.split(500)])
-
-
-def _device(network: nn.Module) -> torch.device:
-    """Where a network is; pieces of the images are taken there."""
-    return next(network.parameters()).device
 
 
 def best_of_each_class(score: Tensor, y: Tensor, count: int, highest: bool, classes: int) -> Tensor:

@@ -12,11 +12,11 @@ import numpy as np
 from torch import nn
 
 from contrastive_dp import ClassifierFeatures
+from image_experiments.data.images import Images
 from image_experiments.evaluation.features import separation_and_diversity
+from image_experiments.models.predictions import pseudo_labels, unit_features
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import Method
-from image_experiments.synthesis.selection import pseudo_labels, unit_features
-from image_experiments.training.classifier import Images
 
 SCALES = tuple(float(scale) for scale in np.geomspace(0.02, 1.28, 25))
 

@@ -5,27 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contrastive_dp.processes import ALONE, Processes, normalise_across
 from contrastive_dp.randomness import mixed_seed
-from contrastive_dp.resumable import ResumableTraining, Stoppable, check_losses, fingerprint
-from image_experiments.data.balance import balanced_choice
-from image_experiments.data.image_files import ImageFile
+from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, check_losses, fingerprint
+from image_experiments.data.images import Images
 from image_experiments.data.shuffling import batch_indices
 from image_experiments.models.classifier_files import one_hot
 from image_experiments.models.precision import Compile, Precision, prepared
 from image_experiments.training.attacks import AttackLoss, Threat, first_delta, pgd, strongest
 from image_experiments.training.augmentation import Augmentation, augment, cutmix
 
-CHECK_LOSSES_EVERY = 50
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -106,58 +102,24 @@ class ClassifierSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
-    """Images (n, C, H, W), uint8 as files hold them, with labels (n,).
+class TrainingImages:
+    """What a classifier is trained on, and the validation images that it is looked at with. classes: how many there are."""
 
-    file: where x and y are only mapped, 10^8 images perhaps; `rows` reads what it is asked for and keeps nothing.
-    """
-
-    x: Tensor
-    y: Tensor
-    file: ImageFile | None = None
-
-    @classmethod
-    def mapped(cls, file: ImageFile) -> Images:
-        """The images of a file, not read."""
-        return cls(torch.from_numpy(file.images).permute(0, 3, 1, 2), torch.from_numpy(file.labels), file)
-
-    def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Copies of some images and their labels."""
-        if self.file is None:
-            return self.x[index], self.y[index]
-        images, labels = self.file.rows(index.numpy())
-        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
-
-    def identity(self) -> tuple[Tensor, ...]:
-        """What a fingerprint is taken of: all of it, or of a file the number of images and a thousand of them."""
-        if self.file is None:
-            return self.x, self.y
-        some = torch.linspace(0, len(self) - 1, min(1000, len(self)), dtype=torch.float64).long()
-        return torch.tensor([len(self)]), *self.rows(some)
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def some(self, count: int, seed: int = 0) -> Images:
-        """At most `count` of them, classes as equal in number as they come, in their order."""
-        if count >= len(self):
-            return self
-        kept = torch.from_numpy(balanced_choice(self.y.cpu().numpy(), count, np.random.default_rng(seed))).to(self.y.device)
-        return Images(self.x[kept], self.y[kept])
+    real: Images
+    classes: int
+    synthetic: Images | None = None
+    validation: Images | None = None
 
 
 def train_classifier(
     classifier: ModuleT,
-    real: Images,
+    images: TrainingImages,
     threat: Threat,
     settings: ClassifierSettings,
-    *,
-    classes: int,
     seed: int,
-    synthetic: Images | None = None,
-    validation: Images | None = None,
+    *,
     checkpoint: Path | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
     processes: Processes = ALONE,
 ) -> tuple[ModuleT, list[dict[str, float]]]:
     """Minimise the mean over a batch of
@@ -168,7 +130,7 @@ def train_classifier(
     H the cross-entropy with smoothed labels. A batch holds round(generated_fraction batch_size) synthetic images, the rest real. Each part
     goes through a new permutation of its images every epoch. Batch, augmentation and attack of step i depend on (seed, i) alone.
 
-    Ctrl-C and SIGTERM end the step under way, save the checkpoint, and raise KeyboardInterrupt.
+    Ctrl-C and SIGTERM end the step under way, save the checkpoint, and raise KeyboardInterrupt. on_step(step, loss): called after each.
 
     processes: each takes its share of every batch; batch norm and gradients are those of the whole batch, and the result is that of one
     process up to rounding. The first alone looks at the validation images, writes the checkpoint, which all must see, and has the curve.
@@ -177,10 +139,10 @@ def train_classifier(
     step, loss, and with validation images their clean and robust accuracy (PGD-10).
     Raises ValueError for an unusable checkpoint, or labels outside 0..classes-1; FloatingPointError naming the step of a NaN loss.
     """
-    if settings.keep == "best" and validation is None:
+    if settings.keep == "best" and images.validation is None:
         raise ValueError("keep=best chooses on validation images: there are none; use keep=last")
-    parts = _parts(real, synthetic, settings, classes)
-    share = processes.share(settings.batch_size)
+    parts = _parts(images, settings)
+    checkpoints = Checkpoints(checkpoint, settings.checkpoint_every)
     run = ResumableTraining(
         normalise_across(prepared(classifier, settings.compile), processes),
         _optimiser(classifier, settings),
@@ -193,55 +155,20 @@ def train_classifier(
         run.restore(checkpoint)
     run.check_same_step(processes)
     device = next(classifier.parameters()).device
-    recent: list[Tensor] = [loss.to(device) for loss in run.extra["recent"]]  # since the last look at the validation images
-    advance = partial(_step, run, parts, threat, settings, classes, seed, share, processes)
-    look = partial(_look, run, recent, validation, threat, settings, seed)
-    _advance_to_the_end(run, settings, recent, advance, look, checkpoint, on_step, processes.first)
+    run.extra["recent"] = [loss.to(device) for loss in run.extra["recent"]]  # losses since the last look at the validation images
+
+    def advance() -> Tensor:
+        loss = _step(run, parts, threat, settings, images.classes, seed, processes)
+        run.extra["recent"].append(loss)
+        if processes.first and (run.step % settings.validate_every == 0 or run.step == settings.steps):
+            _look(run, images.validation, threat, settings, seed)
+        return loss
+
+    advance_to(run, settings.steps, advance, checkpoints, on_step, processes.first)
     chosen = _weights(run, settings)
     if settings.keep == "best" and processes.first:
         chosen.load_state_dict(run.extra["kept"])
     return cast(ModuleT, chosen.eval().requires_grad_(False)), run.extra["curve"]
-
-
-def _advance_to_the_end(
-    run: ResumableTraining,
-    settings: ClassifierSettings,
-    recent: list[Tensor],
-    advance: Callable[[], Tensor],
-    look: Callable[[], None],
-    checkpoint: Path | None,
-    on_step: Callable[[int], None] | None,
-    first: bool,
-) -> None:
-    """All steps that are left, with looks at the validation images and checkpoints by the first process; Ctrl-C waits for a step's end."""
-    losses: list[Tensor] = []
-    between_steps = True
-    with Stoppable() as stop:
-        try:
-            while run.step < settings.steps:
-                between_steps = False
-                loss = advance()
-                losses.append(loss)
-                recent.append(loss)
-                last = run.step == settings.steps
-                due = run.step % settings.checkpoint_every == 0 and not last
-                looks = run.step % settings.validate_every == 0 or last
-                if looks or due or run.step % CHECK_LOSSES_EVERY == 0:
-                    check_losses(losses, run.step)
-                if looks and first:
-                    look()
-                if due and checkpoint is not None and first:
-                    _save(run, recent, checkpoint)
-                between_steps = True
-                if on_step is not None:
-                    on_step(run.step)
-                stop.check()
-        except KeyboardInterrupt:
-            # within a step weights or buffers have moved already: then the last checkpoint holds
-            if checkpoint is not None and first and between_steps and run.step < settings.steps:
-                check_losses(losses, run.step)
-                _save(run, recent, checkpoint)
-            raise
 
 
 def _step(
@@ -251,13 +178,13 @@ def _step(
     settings: ClassifierSettings,
     classes: int,
     seed: int,
-    share: slice,
     processes: Processes,
 ) -> Tensor:
     """One step of the optimiser; returns the loss of the whole batch, on the device.
 
     Every process draws the batch as a whole, which costs little, and takes its share: so the numbers do not depend on their count.
     """
+    share = processes.share(settings.batch_size)
     device = next(run.network.parameters()).device
     generator = torch.Generator(device).manual_seed(mixed_seed(seed, run.step))
     x, y = _batch(parts, run.step, seed, device)
@@ -319,8 +246,9 @@ def learning_rate(settings: ClassifierSettings, step: int) -> float:
     return settings.learning_rate
 
 
-def _parts(real: Images, synthetic: Images | None, settings: ClassifierSettings, classes: int) -> list[tuple[Images, int]]:
+def _parts(images: TrainingImages, settings: ClassifierSettings) -> list[tuple[Images, int]]:
     """What a batch is made of: images and how many of them."""
+    real, synthetic, classes = images.real, images.synthetic, images.classes
     for name, part in (("real", real), ("synthetic", synthetic)):
         checked = part is None or part.file is not None  # ImageFile has looked at its labels, piece by piece
         if part is not None and not checked and not (len(part) and 0 <= int(part.y.min()) <= int(part.y.max()) < classes):
@@ -344,21 +272,15 @@ def _optimiser(classifier: nn.Module, settings: ClassifierSettings) -> torch.opt
     )
 
 
-def _save(run: ResumableTraining, recent: list[Tensor], checkpoint: Path) -> None:
-    run.extra["recent"] = recent
-    run.save(checkpoint)
-
-
 def _weights(run: ResumableTraining, settings: ClassifierSettings) -> nn.Module:
     return run.averaged if settings.average else run.network
 
 
-def _look(
-    run: ResumableTraining, recent: list[Tensor], validation: Images | None, threat: Threat, settings: ClassifierSettings, seed: int
-) -> None:
+def _look(run: ResumableTraining, validation: Images | None, threat: Threat, settings: ClassifierSettings, seed: int) -> None:
     """A row of the learning curve; keeps the weights if they are the best so far."""
+    recent = run.extra["recent"]
     row: dict[str, Any] = {"step": run.step, "loss": float(torch.stack(recent).mean())}
-    recent.clear()
+    check_losses(recent, run.step)  # and forget them
     if validation is not None:
         network = _weights(run, settings).eval()
         device = next(network.parameters()).device

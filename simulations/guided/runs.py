@@ -182,15 +182,16 @@ def trained_network(problem_name: str, n: int, seed: int, steps: int) -> torch.n
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = NoisePredictionMLP(problem.mixture.dim, problem.mixture.classes, width=64, depth=2)
-    settings = TrainingSettings(steps=steps, batch_size=256, learning_rate=2e-3, ema=0.995, label_dropout=0.1, seed=seed)
-    return train_noise_prediction(
-        network,
-        torch.from_numpy(x).float(),
-        NoiseSchedule.linear(),
-        settings,
-        torch.from_numpy(y),
+    settings = TrainingSettings(
+        steps=steps,
+        batch_size=256,
+        learning_rate=2e-3,
+        ema=0.995,
+        label_dropout=0.1,
         null_label=problem.mixture.classes,
+        seed=seed,
     )
+    return train_noise_prediction(network, torch.from_numpy(x).float(), NoiseSchedule.linear(), settings, torch.from_numpy(y))
 
 
 def real_anchors(problem: Problem, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,49 +1,142 @@
-"""What code imports, directly or not, decides whether results and figures are current."""
+"""Which code decides whether results and figures are current: what is used, name by name, and nothing else."""
 
 import sys
 
 import pytest
 
 from command_line import sources
-from command_line.sources import digest_of, imported
+from command_line.sources import code_of_function, code_of_modules
 
 PACKAGES = ("sources_probe",)
+FILES = {
+    "__init__.py": "from sources_probe.b import handed_on\n",
+    "a.py": '''"""Module."""
+import numpy
+from sources_probe import b, handed_on
+from sources_probe.types import Settings
+from . import relative
+
+LIMIT = 3
+UNUSED = 4
+TABLE = {"x": b.helper}
+TABLE.update(y=relative.last)
+
+
+def root(settings: Settings) -> int:
+    """Says nothing."""
+    # nor does this
+    return TABLE["x"](LIMIT) + handed_on() + numpy.ones(1)
+
+
+def apart():
+    return UNUSED
+''',
+    "b.py": "DEEP = 1\n\n\ndef helper(x):\n    import sources_probe.c\n    return DEEP + sources_probe.c.X\n\n\n"
+    "def handed_on():\n    from sources_probe.inner import e\n    return e.Y\n\n\ndef never():\n    return 0\n",
+    "c.py": "X = 1\n",
+    "relative.py": "def last():\n    return 5\n",
+    "types.py": "class Settings:\n    steps: int = 1\n\n    def doubled(self):\n        return FACTOR * self.steps\n\n\nFACTOR = 2\n",
+    "inner/__init__.py": "",
+    "inner/e.py": "from ..c import X\n\nY = X + 1\nZ = 0\n",
+}
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     folder = tmp_path / "sources_probe"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "a.py").write_text("from sources_probe import b\n")
-    (folder / "b.py").write_text("def later():\n    import sources_probe.c\nimport numpy\n")
-    (folder / "c.py").write_text("X = 1\n")
-    (folder / "d.py").write_text("X = 1\n")
+    (folder / "inner").mkdir(parents=True)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    sources.module_path.cache_clear()
+    forget()
     yield folder
-    sys.modules.pop("sources_probe", None)
+    forget()
+
+
+def forget():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sources_probe"]:
+        sys.modules.pop(name)
     sources.module_path.cache_clear()
+    sources._parsed.cache_clear()
 
 
-def test_imports_are_followed_through_modules_and_functions(package):
-    found = imported("def f(run):\n    from sources_probe.a import thing\n    import torch\n", PACKAGES)
-    assert found - {"sources_probe"} == {f"sources_probe.{name}" for name in "abc"}
+def digest():
+    forget()
+    from sources_probe.a import root
+    from sources_probe.types import Settings
+
+    return code_of_function(root, PACKAGES, [Settings]).digest()
 
 
-def test_relative_imports_are_followed_too(package):
-    (package / "a.py").write_text("from . import b\n")
-    (package / "inner").mkdir()
-    (package / "inner" / "__init__.py").write_text("from .e import X\n")
-    (package / "inner" / "e.py").write_text("from ..d import X\n")
-    found = imported("import sources_probe.a, sources_probe.inner\n", PACKAGES)
-    assert found >= {f"sources_probe.{name}" for name in ("a", "b", "c", "d", "inner", "inner.e")}
+def changed(folder, file, old, new):
+    """Whether the digest of root sees this change, which is undone again."""
+    before, text = digest(), (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new))
+    after = digest()
+    (folder / file).write_text(text)
+    return after != before
 
 
-def test_the_digest_sees_what_is_imported_and_nothing_else(package):
-    source = "import sources_probe.a\n"
-    before = digest_of(source, PACKAGES)
-    (package / "d.py").write_text("X = 2\n")
-    assert digest_of(source, PACKAGES) == before
-    (package / "c.py").write_text("X = 2\n")
-    assert digest_of(source, PACKAGES) != before
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("a.py", "LIMIT = 3", "LIMIT = 4"),
+        ("a.py", "TABLE.update(y=", "TABLE.update(z="),
+        ("a.py", "numpy.ones(1)", "numpy.ones(2)"),
+        ("b.py", "DEEP = 1", "DEEP = 2"),
+        ("b.py", "return e.Y", "return e.Y + 1"),
+        ("c.py", "X = 1", "X = 2"),
+        ("relative.py", "5", "6"),
+        ("types.py", "FACTOR = 2", "FACTOR = 3"),
+        ("types.py", "steps: int = 1", "steps: int = 2"),
+        ("inner/e.py", "Y = X + 1", "Y = X + 2"),
+    ],
+)
+def test_a_change_of_what_is_used_is_seen(package, file, old, new):
+    assert changed(package, file, old, new)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("a.py", "Says nothing.", "Says something."),
+        ("a.py", "    # nor does this\n", ""),
+        ("a.py", "root(settings: Settings) -> int", "root(settings)"),
+        ("a.py", "LIMIT = 3", "LIMIT = (\n    3\n)"),
+        ("a.py", "UNUSED = 4", "UNUSED = 5"),
+        ("b.py", "return 0", "return 1"),
+        ("inner/e.py", "Z = 0", "Z = 1"),
+        ("types.py", "class Settings:\n", 'class Settings:\n    """More."""\n\n'),
+    ],
+)
+def test_comments_annotations_and_what_is_not_used_are_not_seen(package, file, old, new):
+    assert not changed(package, file, old, new)
+
+
+def test_packages_from_elsewhere_are_named(package):
+    from sources_probe.a import apart, root
+
+    assert "numpy" in code_of_function(root, PACKAGES).foreign
+    assert "numpy" not in code_of_function(apart, PACKAGES).foreign
+
+
+def test_of_a_whole_module_everything_counts(package):
+    before = code_of_modules(["sources_probe.a"], PACKAGES).digest()
+    (package / "a.py").write_text(FILES["a.py"].replace("UNUSED = 4", "UNUSED = 5"))
+    forget()
+    assert code_of_modules(["sources_probe.a"], PACKAGES).digest() != before
+
+
+def test_functions_within_functions_count_too():
+    def made(number):
+        def inner():
+            return number + sources_constant()
+
+        return inner
+
+    def sources_constant():
+        return 1
+
+    one, other = code_of_function(made, PACKAGES), code_of_function(sources_constant, PACKAGES)
+    assert one.digest() != other.digest()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from image_experiments.training.classifier import Images
+from image_experiments.data.images import Images
 
 SPREAD = 0.05  # one standard deviation of a class on the [0, 1] scale: all of it stays clear of 0 and 1
 

@@ -9,12 +9,13 @@ import torch
 from torch.nn import functional as F
 
 from contrastive_dp.randomness import mixed_seed
+from image_experiments.data.images import Images
 from image_experiments.data.shuffling import batch_indices
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.training import classifier as adversarial
 from image_experiments.training.attacks import Threat, pgd
 from image_experiments.training.augmentation import augment, cutmix
-from image_experiments.training.classifier import ClassifierSettings, Images, learning_rate, train_classifier
+from image_experiments.training.classifier import ClassifierSettings, learning_rate, train_classifier
 from tests.image_experiments.conftest import SPREAD, as_uint8, mixture_images
 from theory import BinaryMixture, learned_classifier
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from image_experiments.data.image_files import ImageFile, stream_images
+from image_experiments.data.images import Images
 from image_experiments.data.shuffling import Permutation, batch_indices
-from image_experiments.training.classifier import Images
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATE = """

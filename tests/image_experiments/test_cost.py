@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from image_experiments import run_cifar
-from image_experiments.engine.calibration import Probe, choose
+from image_experiments.engine.calibration import Choice, Probe, choose
 from image_experiments.engine.cost import (
     CLEAN,
     PICTURE_SECONDS,
@@ -28,10 +28,10 @@ from image_experiments.engine.cost import (
     stage_seconds,
 )
 from image_experiments.engine.plan import plan
-from image_experiments.engine.settings import cifar10_gpu, cpu, paper, preset_named, resolve, smoke
+from image_experiments.engine.presets import cifar10_gpu, cpu, paper, preset_named, smoke
+from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Stage
 from image_experiments.evaluation.robustness import EvaluationSettings
-from image_experiments.models.precision import Choice
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.training.attacks import Threat
 from image_experiments.training.classifier import ClassifierSettings

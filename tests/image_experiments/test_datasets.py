@@ -19,7 +19,11 @@ from sklearn.datasets import load_digits
 from command_line.output import UserError
 from image_experiments.data import datasets
 from image_experiments.data.balance import balanced_order
-from image_experiments.data.datasets import CIFAR10_CLASSES, ImageData, averaged, group_numbers, read_dataset, read_images, split
+from image_experiments.data.class_folders import group_numbers, read_class_folders
+from image_experiments.data.dataset import Dataset
+from image_experiments.data.official import CIFAR10_CLASSES, averaged
+from image_experiments.data.reading import read_dataset
+from image_experiments.data.splitting import split
 from tests.image_experiments.conftest import drawings, png, write_folder
 
 
@@ -95,7 +99,7 @@ def test_only_these_classes_are_kept_and_numbered_anew(classes):
 
 def test_an_unknown_class_is_one_line_with_the_nearest():
     data = read_dataset("digits", None, 0, None)
-    named = ImageData(
+    named = Dataset(
         *(getattr(data, f) for f in ("images", "labels", "groups", "test_images", "test_labels")), CIFAR10_CLASSES, "ten"
     )
     with pytest.raises(UserError, match=r"--classes birds: ten has no such class, did you mean bird\?; its classes are airplane"):
@@ -246,7 +250,7 @@ def test_gtsrbs_official_archives_keep_tracks_together(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["cifar10", "gtsrb"])
 def test_copies_of_a_known_set_are_read_as_folders_of_images(tmp_path, name):
     write_folder(tmp_path / "set", np.random.default_rng(0))
-    assert read_dataset(name, tmp_path / "set", 0, None).checksum() == read_images(tmp_path / "set", 0, None).checksum()
+    assert read_dataset(name, tmp_path / "set", 0, None).checksum() == read_class_folders(tmp_path / "set", 0, None).checksum()
     with pytest.raises(UserError, match=r"missing\.tar: .*is missing; put it there"):
         read_dataset(name, tmp_path / "missing.tar", 0, None)
 
@@ -259,7 +263,7 @@ def test_a_folder_and_every_archive_of_it_read_the_same(tmp_path, kind):
     if kind != "folder":
         path = tmp_path / "archive"
         path.write_bytes(zip_of(members) if "zip" in kind else tar_of(members, kind[4:]))
-    data = read_images(path, 0, None)
+    data = read_class_folders(path, 0, None)
     assert data.classes == ("left", "right")
     for part, images, labels in (("train", data.images, data.labels), ("test", data.test_images, data.test_labels)):
         names = sorted(name for name in written if name.startswith(part))
@@ -300,7 +304,7 @@ def member(name, kind=None, link=""):
 def test_an_archive_that_points_outside_is_refused_whole(tmp_path, content):
     (tmp_path / "archive").write_bytes(content)
     with pytest.raises(UserError, match=r"points outside|is a link"):
-        read_images(tmp_path / "archive", 0, None)
+        read_class_folders(tmp_path / "archive", 0, None)
     assert os.listdir(tmp_path) == ["archive"]
 
 
@@ -312,25 +316,25 @@ def test_damaged_archives_and_images_are_one_line(tmp_path):
         for end in (len(whole) // 2, len(whole) - 20, 0):
             (tmp_path / "archive").write_bytes(whole[:end])
             with pytest.raises(UserError, match=r"archive|no images"):
-                read_images(tmp_path / "archive", 0, None)
+                read_class_folders(tmp_path / "archive", 0, None)
     whole = zip_of(members)
     (tmp_path / "archive").write_bytes(whole[:-30])
     with pytest.raises(UserError, match="get it again"):
-        read_images(tmp_path / "archive", 0, None)
+        read_class_folders(tmp_path / "archive", 0, None)
     (tmp_path / "archive").write_bytes(
         whole.replace(written_bytes := members["train/left/000.png"], written_bytes[:20] + bytes(len(written_bytes) - 20))
     )
     with pytest.raises(UserError, match=r"damaged|decoded"):
-        read_images(tmp_path / "archive", 0, None)
+        read_class_folders(tmp_path / "archive", 0, None)
     with pytest.raises(UserError, match="no such file"):
-        read_images(tmp_path / "nothing", 0, None)
+        read_class_folders(tmp_path / "nothing", 0, None)
 
 
 def test_an_image_that_does_not_decode_is_named(tmp_path):
     write_folder(tmp_path, np.random.default_rng(0))
     (tmp_path / "train/left/000.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing of the sort")
     with pytest.raises(UserError, match=r"train/left/000\.png cannot be decoded .*replace or remove it") as error:
-        read_images(tmp_path, 0, None)
+        read_class_folders(tmp_path, 0, None)
     assert "\n" not in str(error.value)
 
 
@@ -338,10 +342,10 @@ def test_deep_images_and_what_macos_adds_are_not_misread(tmp_path):
     write_folder(tmp_path / "set", np.random.default_rng(0))
     members = {str(path.relative_to(tmp_path / "set")): path.read_bytes() for path in (tmp_path / "set").rglob("*.png")}
     (tmp_path / "zip").write_bytes(zip_of({**members, "__MACOSX/train/left/._000.png": b"resource fork"}))
-    assert len(read_images(tmp_path / "zip", 0, None).images) == 24
+    assert len(read_class_folders(tmp_path / "zip", 0, None).images) == 24
     (tmp_path / "set/train/left/000.png").write_bytes(png(np.full((8, 8), 40_000, dtype=np.uint16)))
     with pytest.raises(UserError, match="more than 8 bits a channel"):
-        read_images(tmp_path / "set", 0, None)
+        read_class_folders(tmp_path / "set", 0, None)
 
 
 def test_class_names_that_are_nearly_the_same_number_keep_one_order(tmp_path):
@@ -349,15 +353,15 @@ def test_class_names_that_are_nearly_the_same_number_keep_one_order(tmp_path):
         for part in ("train", "test"):
             (tmp_path / part / name).mkdir(parents=True)
             (tmp_path / part / name / "a.png").write_bytes(png(np.zeros((4, 4, 3), dtype=np.uint8)))
-    assert read_images(tmp_path, 0, None).classes == ("001", "01", "1", "²")
+    assert read_class_folders(tmp_path, 0, None).classes == ("001", "01", "1", "²")
 
 
 def test_images_of_two_sizes_are_named_and_can_be_resized(tmp_path):
     write_folder(tmp_path, np.random.default_rng(0))
     (tmp_path / "test/left/900.png").write_bytes(png(np.full((10, 12, 3), 77, dtype=np.uint8)))
     with pytest.raises(UserError, match=r"8x8.*test/left/900\.png is 12x10.*--image-size"):
-        read_images(tmp_path, 0, None)
-    resized = read_images(tmp_path, 16, None)
+        read_class_folders(tmp_path, 0, None)
+    resized = read_class_folders(tmp_path, 16, None)
     assert resized.images.shape[1:] == resized.test_images.shape[1:] == (16, 16, 3)
     assert (resized.test_images[(resized.test_labels == 0).sum() - 1] == 77).all()
 
@@ -365,25 +369,25 @@ def test_images_of_two_sizes_are_named_and_can_be_resized(tmp_path):
 def test_grey_and_coloured_images_mix(tmp_path):
     write_folder(tmp_path, np.random.default_rng(0))
     (tmp_path / "test/left/900.png").write_bytes(png(np.full((8, 8), 77, dtype=np.uint8)))
-    data = read_images(tmp_path, 0, None)
+    data = read_class_folders(tmp_path, 0, None)
     assert (data.test_images[(data.test_labels == 0).sum() - 1] == 77).all()
 
 
 def test_one_class_no_images_and_strange_test_classes_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no images in train/CLASS/"):
-        read_images(tmp_path, 0, None)
+        read_class_folders(tmp_path, 0, None)
     image = png(np.zeros((8, 8, 3), dtype=np.uint8))
     for name in ("train/a/1.png", "test/a/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(image)
     with pytest.raises(UserError, match="one class"):
-        read_images(tmp_path, 0, None)
+        read_class_folders(tmp_path, 0, None)
     (tmp_path / "train/b").mkdir()
     (tmp_path / "train/b/1.png").write_bytes(image)
     (tmp_path / "test/c").mkdir()
     (tmp_path / "test/c/1.png").write_bytes(image)
     with pytest.raises(UserError, match="test class 'c' has no training images"):
-        read_images(tmp_path, 0, None)
+        read_class_folders(tmp_path, 0, None)
 
 
 def test_classes_are_numbered_in_natural_order(tmp_path):
@@ -391,7 +395,7 @@ def test_classes_are_numbered_in_natural_order(tmp_path):
         for part in ("train", "test"):
             (tmp_path / part / str(k)).mkdir(parents=True)
             (tmp_path / part / str(k) / "a.png").write_bytes(png(np.full((4, 4, 3), k, dtype=np.uint8)))
-    data = read_images(tmp_path, 0, None)
+    data = read_class_folders(tmp_path, 0, None)
     assert data.classes == ("1", "9", "10")
     assert [int(image[0, 0, 0]) for image in data.images] == [int(data.classes[label]) for label in data.labels]
 
@@ -403,7 +407,7 @@ def some_data(n=120, classes=4, groups=None, seed=0):
     images, _ = drawings(np.random.default_rng(seed), n)
     labels = np.arange(n) % classes
     groups = np.arange(n) if groups is None else groups
-    return datasets.ImageData(images, labels, groups, images[:8], labels[:8], tuple("abcd"[:classes]), "test")
+    return datasets.Dataset(images, labels, groups, images[:8], labels[:8], tuple("abcd"[:classes]), "test")
 
 
 def test_parts_are_balanced_disjoint_and_follow_the_seed():

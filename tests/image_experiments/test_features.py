@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from image_experiments.data.stored import RealImages
+from image_experiments.data.images import Images
+from image_experiments.data.stored import SplitDataset
 from image_experiments.evaluation.description import describe_synthetic
 from image_experiments.evaluation.features import (
     DescriptionSettings,
@@ -19,7 +20,6 @@ from image_experiments.evaluation.features import (
     separation_and_diversity,
 )
 from image_experiments.models.classifiers import make_classifier
-from image_experiments.training.classifier import Images
 
 
 def test_frechet_distance_is_that_of_the_fitted_gaussians():
@@ -179,7 +179,7 @@ def test_all_training_images_are_searched_whatever_is_described():
     def images(n):
         return Images(torch.randint(0, 256, (n, 1, 8, 8), generator=generator).to(torch.uint8), torch.arange(n) % 2)
 
-    real = RealImages(images(600), images(60), images(60), ("a", "b"))
+    real = SplitDataset(images(600), images(60), images(60), ("a", "b"))
     judge = make_classifier("small-cnn-8", 2, (1, 8, 8), [0.5], [0.3]).eval()
     copies = Images(real.train.x[1::3].clone(), real.train.y[1::3].clone())
     found = describe_synthetic(DescriptionSettings(images=50), real, copies, judge, judge, "test")

@@ -6,9 +6,11 @@ import torch
 
 from contrastive_dp import ClassifierGuidance, ContrastiveGuidance, NoiseSchedule, SupervisedContrastive
 from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
+from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings, make_guidance, make_solver, noisy, sample_batch
 from image_experiments.synthesis.methods import KINDS, parse_method
-from image_experiments.training.diffusion import DiffusionSettings, make_unet, read_diffusion, save_diffusion, train_diffusion
+from image_experiments.training.diffusion import DiffusionSettings, train_diffusion
 from tests.contrastive_dp.conftest import small_unet
 
 SHAPE = (1, 8, 8)

@@ -17,7 +17,7 @@ from command_line import output
 from contrastive_dp import files
 from contrastive_dp.files import read_safetensors
 from image_experiments import run_cifar
-from image_experiments.engine.settings import smoke
+from image_experiments.engine.presets import smoke
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.output import tables as report

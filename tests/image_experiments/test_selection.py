@@ -9,8 +9,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from contrastive_dp import ClassifierFeatures
 from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.predictions import pseudo_labels
 from image_experiments.synthesis.methods import parse_method
-from image_experiments.synthesis.selection import SelectionSettings, best_of_each_class, keeps_highest, pseudo_labels, scores
+from image_experiments.synthesis.selection import SelectionSettings, best_of_each_class, keeps_highest, scores
 
 
 @pytest.fixture(scope="module")

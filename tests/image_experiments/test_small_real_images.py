@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from image_experiments.data.datasets import split
-from image_experiments.data.stored import read_data
+from image_experiments.data.splitting import split
+from image_experiments.data.stored import load_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -44,7 +44,7 @@ def test_reduced_photographs_end_to_end(tmp_path, archive, classes):
     real = next(float(row["clean_accuracy"]) for row in table if row["method"] == "real")
     assert real > 1.5 / classes  # better than guessing, after 300 steps
     assert (tmp_path / "samples.png").stat().st_size > 10_000
-    data = read_data(tmp_path / "data" / "images.npz")
+    data = load_dataset(tmp_path / "data" / "images.npz")
     summary = json.loads((tmp_path / "summary.json").read_text())["data"]
     assert len(data.classes) == classes
     assert data.images.shape[1:] == (32, 32, 3)

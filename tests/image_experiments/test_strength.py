@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from image_experiments.data.images import Images
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import Method, parse_method
 from image_experiments.synthesis.strength import SCALES, choose_strength
-from image_experiments.training.classifier import Images
 from tests.image_experiments.test_run_cifar import run
 
 

@@ -1,0 +1,53 @@
+"""Labelled images as tensors, in memory or mapped from a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from image_experiments.data.balance import balanced_choice
+from image_experiments.data.image_files import ImageFile
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images (n, C, H, W), uint8 as files hold them, with labels (n,).
+
+    file: where x and y are only mapped, 10^8 images perhaps; `rows` reads what it is asked for and keeps nothing.
+    """
+
+    x: Tensor
+    y: Tensor
+    file: ImageFile | None = None
+
+    @classmethod
+    def mapped(cls, file: ImageFile) -> Images:
+        """The images of a file, not read."""
+        return cls(torch.from_numpy(file.images).permute(0, 3, 1, 2), torch.from_numpy(file.labels), file)
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of some images and their labels."""
+        if self.file is None:
+            return self.x[index], self.y[index]
+        images, labels = self.file.rows(index.numpy())
+        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+
+    def identity(self) -> tuple[Tensor, ...]:
+        """What a fingerprint is taken of: all of it, or of a file the number of images and a thousand of them."""
+        if self.file is None:
+            return self.x, self.y
+        some = torch.linspace(0, len(self) - 1, min(1000, len(self)), dtype=torch.float64).long()
+        return torch.tensor([len(self)]), *self.rows(some)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def some(self, count: int, seed: int = 0) -> Images:
+        """At most `count` of them, classes as equal in number as they come, in their order."""
+        if count >= len(self):
+            return self
+        kept = torch.from_numpy(balanced_choice(self.y.cpu().numpy(), count, np.random.default_rng(seed))).to(self.y.device)
+        return Images(self.x[kept], self.y[kept])

@@ -1,0 +1,195 @@
+"""Where GTSRB, CIFAR-10, MNIST and scikit-learn's digits come from, and how their official files are read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from command_line.output import UserError
+from image_experiments.data.archives import archive_entries, fetched, read_gzip, read_tar_member
+from image_experiments.data.balance import balanced_choice
+from image_experiments.data.dataset import Array, Dataset
+from image_experiments.data.decoding import decode_all
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+GTSRB_CLASSES = tuple(f"{number:05d}" for number in range(43))  # as its folders are named
+
+
+DIGITS = tuple(map(str, range(10)))
+
+
+CLASSES = {"cifar10": CIFAR10_CLASSES, "gtsrb": GTSRB_CLASSES, "digits": DIGITS, "mnist": DIGITS, "mnist-t10k": DIGITS}
+"""Of official files, known before they are read."""
+
+
+CIFAR10_ARCHIVE = ("https://www.cs.toronto.edu/~kriz/", {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d13530"})
+
+
+MNIST_FILES = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    {
+        "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+    },
+)
+
+
+GTSRB_FILES = (
+    "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/",
+    {
+        "GTSRB-Training_fixed.zip": "md5:513f3c79a4c5141765e10e952eaa2478",
+        "GTSRB_Final_Test_Images.zip": "md5:c7e4e6327067d32654124b0fe9e82185",
+        "GTSRB_Final_Test_GT.zip": "md5:fe31e9c9270bbcd7b84b7f21a9d9d9e5",
+    },
+)
+
+
+OTHER_FORMS = {
+    "cifar-10-python.tar.gz": "cifar-10-binary.tar.gz",
+    "cifar-10-matlab.tar.gz": "cifar-10-binary.tar.gz",
+    "cifar-10-batches-py": "cifar-10-binary.tar.gz",
+}
+"""Official files in forms that are not read (pickles run code), and those to take instead."""
+
+
+OFFICIAL = {*CIFAR10_ARCHIVE[1], *GTSRB_FILES[1]}
+
+
+DIGITS_TEST = 1197  # of scikit-learn's 1797 digits; the other 600 are for training and validation
+
+
+def read_digits() -> Dataset:
+    """scikit-learn's copy of the UCI handwritten digits (Alpaydin, Kaynak 1998): 1797 images, 8 x 8, 17 grey levels."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)
+    labels = digits.target.astype(np.int64)
+    test = balanced_choice(labels, DIGITS_TEST, np.random.default_rng(0))  # the same test images whatever the seed
+    pool = np.setdiff1d(np.arange(len(labels)), test)
+    return Dataset(
+        images[pool],
+        labels[pool],
+        np.arange(len(pool)),
+        images[test],
+        labels[test],
+        DIGITS,
+        "digits (scikit-learn)",
+    )
+
+
+def check_official(name: str, data_dir: Path | None) -> None:
+    """UserError where a folder or file is not what holds the official files of a data set, as far as names tell."""
+    if data_dir is None or name == "digits":
+        return
+    for other, instead in OTHER_FORMS.items():
+        if name == "cifar10" and (data_dir.name == other or ((data_dir / other).exists() and not (data_dir / instead).exists())):
+            raise UserError(
+                f"--data-dir {data_dir}: {other} holds Python objects, which are never loaded; give {instead} of the same page"
+            )
+    wanted = {"cifar10": CIFAR10_ARCHIVE, "gtsrb": GTSRB_FILES}.get(name, MNIST_FILES)[1]
+    missing = [file for file in wanted if (name != "mnist-t10k" or file.startswith("t10k")) and not (data_dir / file).exists()]
+    if data_dir.is_dir() and missing:
+        raise UserError(f"--data-dir {data_dir}: {missing[0]} is missing; put it there, or leave out --data-dir to download it")
+
+
+def read_cifar10(data_dir: Path | None, image_size: int = 0) -> Dataset:
+    """CIFAR-10 (Krizhevsky 2009), the binary version: records of a label byte and 3 x 32 x 32 pixels, averaged down to image_size.
+
+    Copies that are folders of images are resized by Pillow's bilinear filter instead, as all such folders are.
+    """
+    check_official("cifar10", data_dir)
+    (archive,) = fetched("cifar10", data_dir, *CIFAR10_ARCHIVE)
+    parts = []
+    for member in [*[f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin"]:
+        content = np.frombuffer(read_tar_member(archive, f"cifar-10-batches-bin/{member}"), dtype=np.uint8)
+        if len(content) % 3073:
+            raise UserError(
+                f"{archive}: {member} has {len(content)} bytes, no multiple of 3073: the archive is damaged, get it again"
+            )
+        parts.append(content.reshape(-1, 3073))
+    train, test = np.concatenate(parts[:5]), parts[5]
+    images, test_images = (np.ascontiguousarray(p[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)) for p in (train, test))
+    if image_size:
+        images, test_images = averaged(images, image_size), averaged(test_images, image_size)
+    labels, test_labels = train[:, 0].astype(np.int64), test[:, 0].astype(np.int64)
+    return Dataset(images, labels, np.arange(len(labels)), test_images, test_labels, CIFAR10_CLASSES, str(archive))
+
+
+def read_mnist(data_dir: Path | None, image_size: int = 0, test_file_alone: bool = False) -> Dataset:
+    """MNIST (LeCun et al. 1998), 28 x 28, padded to 32 x 32, or averaged down to image_size (14: means of 2 x 2 pixels).
+
+    test_file_alone: only the 10,000 images of the test file, split in halves.
+    """
+    url, files = MNIST_FILES
+    wanted = {name: md5 for name, md5 in files.items() if name.startswith("t10k") or not test_file_alone}
+    arrays = [read_idx(path) for path in fetched("mnist", data_dir, url, wanted)]
+    sized = [averaged(a, image_size) if image_size else np.pad(a, ((0, 0), (2, 2), (2, 2))) for a in arrays[::2]]
+    images = [a[..., None] for a in sized]
+    labels = [a.astype(np.int64) for a in arrays[1::2]]
+    if not test_file_alone:
+        return Dataset(images[0], labels[0], np.arange(len(labels[0])), images[1], labels[1], DIGITS, "MNIST")
+    test = balanced_choice(labels[0], len(labels[0]) // 2, np.random.default_rng(0))
+    pool = np.setdiff1d(np.arange(len(labels[0])), test)
+    source = "MNIST (test file, split)"
+    return Dataset(images[0][pool], labels[0][pool], np.arange(len(pool)), images[0][test], labels[0][test], DIGITS, source)
+
+
+def averaged(images: Array, size: int) -> Array:
+    """uint8 images (n, H, W) or (n, H, W, 3), each resized to (size, size) by the means of what a pixel covers."""
+    from PIL import Image
+
+    return np.stack([np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX)) for image in images])
+
+
+def read_idx(path: Path) -> Array:
+    """An array in idx format, gzipped: magic 0 0 8 ndim, big-endian sizes, bytes."""
+    content = read_gzip(path)
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise UserError(f"{path} is no idx file of bytes: get it again")
+    sizes = np.frombuffer(content, dtype=">i4", count=content[3], offset=4)
+    values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * content[3])
+    if len(values) != np.prod(sizes, dtype=np.int64):
+        raise UserError(
+            f"{path} holds {len(values)} bytes, its header says {'x'.join(map(str, sizes))}: it is damaged, get it again"
+        )
+    return values.reshape(sizes)
+
+
+def read_gtsrb(data_dir: Path | None, image_size: int) -> Dataset:
+    """German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012), 43 classes, from its official archives, resized."""
+    training, tests, truth = fetched("gtsrb", data_dir, *GTSRB_FILES)
+    train, train_classes, groups = [], [], []
+    for entry in archive_entries(training):
+        if match := re.search(r"Training/(\d{5})/(\d{5})_\d{5}\.ppm$", entry.name):
+            train.append(entry)
+            train_classes.append(int(match.group(1)))
+            groups.append(int(match.group(1)) * 100_000 + int(match.group(2)))
+    table = next((entry for entry in archive_entries(truth) if entry.name.endswith("GT-final_test.csv")), None)
+    if table is None or not train:
+        raise UserError(f"{truth if train else training}: not the official archive of GTSRB; get it again")
+    lines = [line.split(";") for line in table.content.decode("utf-8-sig").split()]
+    class_of = {line[0]: int(line[-1]) for line in lines[1:]}
+    test = [entry for entry in archive_entries(tests) if entry.name.rsplit("/", 1)[-1] in class_of]
+    return Dataset(
+        decode_all(train, image_size),
+        np.array(train_classes),
+        np.unique(groups, return_inverse=True)[1],
+        decode_all(test, image_size),
+        np.array([class_of[entry.name.rsplit("/", 1)[-1]] for entry in test], dtype=np.int64),
+        GTSRB_CLASSES,
+        "GTSRB",
+    )
+
+
+def is_a_copy(path: Path | None) -> bool:
+    """Whether this is a folder with train/CLASS/*, or an archive, rather than an official file, by its name, or a folder of them."""
+    if path is None or path.name in OFFICIAL or path.name in OTHER_FORMS:
+        return False
+    return path.is_file() or (path / "train").is_dir()

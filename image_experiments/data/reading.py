@@ -1,0 +1,49 @@
+"""Data sets: digits, CIFAR-10, GTSRB, MNIST and folders of images, read into memory as uint8, their test images kept apart.
+
+Reading is one function a data set; `split` then takes training and validation images from what is not test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from command_line.output import UserError
+from image_experiments.data.class_folders import read_class_folders
+from image_experiments.data.dataset import Dataset, only
+from image_experiments.data.official import is_a_copy, read_cifar10, read_digits, read_gtsrb, read_mnist
+from image_experiments.data.soundness import check_range, with_copies_together
+
+DatasetName = Literal["digits", "cifar10", "gtsrb", "mnist", "mnist-t10k", "images"]
+
+
+def read_dataset(
+    name: DatasetName, data_dir: Path | None, image_size: int, group_pattern: str | None, classes: Sequence[str] = ()
+) -> Dataset:
+    """Read a data set. data_dir: where its files lie (downloaded if they don't); for "images" a folder or archive, required.
+
+    image_size: images are resized to this many pixels a side (0: as they are). group_pattern: see `read_class_folders`. classes: only
+    these, by name (none: all). Raises UserError for whatever cannot be read.
+    """
+    data = _read(name, data_dir, image_size, group_pattern)
+    data = only(data, classes) if classes else data
+    for part, images in (("training", data.images), ("test", data.test_images)):
+        check_range(images, f"{data.source}: {part} images")
+    return with_copies_together(data)
+
+
+def _read(name: DatasetName, data_dir: Path | None, image_size: int, group_pattern: str | None) -> Dataset:
+    if name == "digits":
+        return read_digits()
+    if name in ("cifar10", "gtsrb") and data_dir is not None and is_a_copy(data_dir):
+        return read_class_folders(data_dir, image_size, group_pattern)
+    if name == "cifar10":
+        return read_cifar10(data_dir, image_size)
+    if name in ("mnist", "mnist-t10k"):
+        return read_mnist(data_dir, image_size, test_file_alone=name == "mnist-t10k")
+    if name == "gtsrb":
+        return read_gtsrb(data_dir, image_size or 32)
+    if data_dir is None:
+        raise UserError("--dataset images needs --data-dir: a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one")
+    return read_class_folders(data_dir, image_size, group_pattern)

@@ -1,0 +1,157 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from command_line.output import UserError, did_you_mean
+from image_experiments.engine.settings import Settings
+from image_experiments.evaluation.features import DescriptionSettings
+from image_experiments.evaluation.robustness import EvaluationSettings
+from image_experiments.synthesis.generation import GenerationSettings
+from image_experiments.synthesis.methods import DEFAULT_GUIDANCE
+from image_experiments.synthesis.selection import SelectionSettings
+from image_experiments.training.classifier import ClassifierSettings
+from image_experiments.training.diffusion import DiffusionSettings
+
+
+def smoke() -> Settings:
+    """Every stage once, on digits: less than 90 s on 2 cores."""
+    return Settings(
+        methods=("real", "unguided", "infonce:0.3"),
+        encoder=ClassifierSettings(steps=200, learning_rate=0.05, attack_steps=3),
+        diffusion=DiffusionSettings(
+            channels=(16, 32), steps=1000, batch_size=64, learning_rate=4e-3, ema=0.99, checkpoint_every=100
+        ),
+        generation=GenerationSettings(steps=20, batch_size=100),
+        classifier=ClassifierSettings(steps=200, learning_rate=0.05, attack_steps=3, checkpoint_every=100),
+        evaluation=EvaluationSettings(autoattack_images=40),
+    )
+
+
+def cpu() -> Settings:
+    """Real numbers on digits in less than 15 minutes on 2 cores."""
+    return Settings(
+        preset="cpu",
+        seeds=3,
+        methods=("real", "unguided", "noise:0.1", "infonce:0.3", "anchored:0.3"),
+        synthetic=2000,
+        encoder=ClassifierSettings(steps=600, learning_rate=0.05),
+        diffusion=DiffusionSettings(
+            channels=(24, 48), steps=1500, batch_size=64, learning_rate=2e-3, ema=0.998, checkpoint_every=150
+        ),
+        generation=GenerationSettings(steps=25, batch_size=250),
+        classifier=ClassifierSettings(steps=1000, learning_rate=0.05),
+        evaluation=EvaluationSettings(autoattack_images=200),
+    )
+
+
+def cifar10_gpu() -> Settings:
+    """CIFAR-10 on one GPU, meant for less than an hour (see --dry-run): a U-Net of 9 M parameters, 50,000 images a method, one seed."""
+    trained = ClassifierSettings(
+        network="preact-resnet-18",
+        steps=3000,
+        batch_size=512,
+        attack_steps=7,
+        learning_rate=0.2,
+        warmup=100,
+        checkpoint_every=250,
+        validate_every=500,
+        precision="auto",
+        compile="auto",
+    )
+    return Settings(
+        preset="cifar10-gpu",
+        dataset="cifar10",
+        train=0,
+        validation=1000,
+        methods=("real", "unguided", DEFAULT_GUIDANCE, "infonce:0.3", "anchored:0.1"),
+        synthetic=50_000,
+        encoder=replace(trained, steps=2000),
+        diffusion=DiffusionSettings(
+            channels=(96, 128, 160),
+            blocks=2,
+            attention=(False, True, False),
+            dropout=0.1,
+            prediction="v",
+            steps=20_000,
+            batch_size=256,
+            learning_rate=4e-4,
+            warmup=500,
+            ema=0.9995,
+            augmentation="crop-flip",
+            checkpoint_every=1000,
+            precision="auto",
+            compile="auto",
+        ),
+        generation=GenerationSettings(solver="dpm-solver++", steps=20, batch_size=500, precision="auto", compile="auto"),
+        classifier=trained,
+        evaluation=EvaluationSettings(autoattack_images=1000, batch_size=500),
+        description=DescriptionSettings(images=5000, steps=1500),
+    )
+
+
+def paper() -> Settings:
+    """The published sizes (Ouyang, Xie, Cheng 2023; Gowal et al. 2021), for a GPU; the U-Net is class-conditional and guided at x0_hat,
+    where the paper's is unconditional and guided at x_t: --diffusion.no-conditional --generation.at xt for that."""
+    trained = ClassifierSettings(
+        network="wrn-28-10",
+        adversary="trades",
+        attack_steps=10,
+        steps=19_600,
+        batch_size=1024,
+        generated_fraction=0.7,
+        learning_rate=0.4,
+        warmup=490,
+        label_smoothing=0.1,
+        keep="best",
+        validate_every=490,
+        checkpoint_every=490,
+        precision="auto",
+        compile="auto",
+    )
+    return Settings(
+        preset="paper",
+        dataset="cifar10",
+        train=0,
+        validation=1024,
+        methods=("real", "unguided", "infonce:0.3", "supervised:0.1", "anchored:0.1"),
+        synthetic=1_000_000,
+        encoder=replace(trained, steps=9_800),
+        diffusion=DiffusionSettings(
+            channels=(128, 256, 256, 256),
+            blocks=2,
+            attention=(False, True, False, False),
+            dropout=0.1,
+            schedule="linear",
+            steps=500_000,
+            batch_size=128,
+            learning_rate=2e-4,
+            warmup=5000,
+            ema=0.9999,
+            checkpoint_every=5000,
+            precision="auto",
+            compile="auto",
+        ),
+        generation=GenerationSettings(steps=50, batch_size=512, precision="auto", compile="auto"),
+        selection=SelectionSettings(surplus=1.25, criterion="confidence"),
+        classifier=trained,
+        evaluation=EvaluationSettings(pgd_restarts=5, batch_size=500),
+        description=DescriptionSettings(images=10_000, steps=9_800),
+    )
+
+
+PRESETS = {"smoke": smoke, "cpu": cpu, "cifar10-gpu": cifar10_gpu, "paper": paper}
+
+
+def preset_named(arguments: list[str]) -> Settings:
+    """The preset that a command line names. Raises UserError for an unknown one, with the nearest known name."""
+    named = "smoke"
+    for i, argument in enumerate(arguments):
+        if argument == "--preset" and i + 1 < len(arguments):
+            named = arguments[i + 1]
+        elif argument.startswith("--preset="):
+            named = argument.removeprefix("--preset=")
+    if named not in PRESETS:
+        raise UserError(f"--preset {named}: unknown{did_you_mean(named, PRESETS)}; use one of {', '.join(PRESETS)}")
+    return PRESETS[named]()

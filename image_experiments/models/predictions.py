@@ -1,0 +1,26 @@
+"""Predictions and features of a classifier on uint8 images, in pieces that fit in memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@torch.no_grad()
+def pseudo_labels(encoder: nn.Module, x: Tensor) -> Tensor:
+    """Most probable class of each uint8 image (n, C, H, W)."""
+    device = _device(encoder)
+    return torch.cat([encoder(piece.to(device).float() / 255).argmax(dim=1).cpu() for piece in x.split(500)])
+
+
+@torch.no_grad()
+def unit_features(features: nn.Module, x: Tensor) -> Tensor:
+    """Unit-norm features (n, k) of uint8 images."""
+    device = _device(features)
+    return torch.cat([F.normalize(features(piece.to(device).float() / 127.5 - 1), dim=1).cpu() for piece in x.split(500)])
+
+
+def _device(network: nn.Module) -> torch.device:
+    """Where a network is; pieces of the images are taken there."""
+    return next(network.parameters()).device
