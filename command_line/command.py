@@ -8,13 +8,14 @@ import platform
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import tyro
 
+from command_line.help import view
 from command_line.output import UserError, remedy_for
 
 SettingsT = TypeVar("SettingsT")
@@ -24,10 +25,20 @@ TRACEBACK = "--traceback"
 INTERRUPTED = "interrupted: every file is whole, but some may be of an earlier run; run the same command again"
 
 
+@dataclass(frozen=True)
+class Help:
+    """What --help says. description: of the command. common: options that it shows, as "part.name"; none: all, and --help-all is the same.
+    alike: {part: other part} whose options have the same texts."""
+
+    description: str
+    common: tuple[str, ...] = ()
+    alike: Mapping[str, str] = field(default_factory=dict)
+
+
 def run_command(
     kind: type[SettingsT],
     run: Callable[[SettingsT], int],
-    description: str,
+    about: Help,
     arguments: Sequence[str] | None = None,
     default: Callable[[], SettingsT] | None = None,
     interrupted: str = INTERRUPTED,
@@ -35,7 +46,7 @@ def run_command(
     """Parse the command line into `kind` and run it; errors the user can fix are one line on standard error and status 1.
 
     default: makes the settings that flags override; then those of a nested part are named --part.name, else simply --name.
-    interrupted: what Ctrl-C says. --traceback, anywhere on the command line, shows where an error arose too.
+    interrupted: what Ctrl-C says. --traceback, anywhere on the command line, shows where an error arose too. --version says the version.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -46,14 +57,11 @@ def run_command(
         sys.stdout, sys.stderr = Unbroken(sys.stdout), Unbroken(sys.stderr)
     wanted = TRACEBACK in given
     arguments = [argument for argument in given if argument != TRACEBACK]
-    description += f"\n\n{TRACEBACK}: with an error, show where in the code it arose."
     try:
-        if default is None:
-            settings: SettingsT = tyro.cli(kind, args=arguments, description=description, config=(tyro.conf.OmitArgPrefixes,))
-        else:
-            settings = tyro.cli(
-                kind, args=arguments, description=description, default=default(), config=(tyro.conf.AvoidSubcommands,)
-            )
+        if "--version" in arguments:
+            print(f"contrastive-dp {versions()['contrastive-dp']}")
+            return 0
+        settings = _parsed(kind, about, arguments, default)
         status = run(settings)
         sys.stdout.flush()
         return status
@@ -74,6 +82,20 @@ def run_command(
         remedy = "redirect or free it" if error.filename is None else remedy_for(error)
         print(f"error: cannot use {error.filename or 'standard output'} ({error.strerror}); {remedy}", file=sys.stderr)
         return 1
+
+
+def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], default: Callable[[], SettingsT] | None) -> SettingsT:
+    """The settings of a command line; prints help and ends where that is asked for, or ends with status 2 for flags that do not fit."""
+    nested = tyro.conf.AvoidSubcommands if default is not None else tyro.conf.OmitArgPrefixes
+    if {"-h", "--help", "--help-all"} & set(arguments):
+        everything = "--help-all" in arguments or not about.common
+        shown = view(default() if default else kind(), () if everything else about.common, about.alike)
+        more = "" if everything else "\n\n--help-all shows all options."
+        text = f"{about.description}{more}\n\n--version: print the version. {TRACEBACK}: with an error, show where in the code it arose."
+        tyro.cli(type(shown), args=["--help"], description=text, default=shown, config=(nested,))
+    if default is None:
+        return tyro.cli(kind, args=arguments, description=about.description, config=(nested,))
+    return tyro.cli(kind, args=arguments, description=about.description, default=default(), config=(nested,))
 
 
 class Unbroken:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
-from command_line.output import UserError
+from command_line.output import UserError, did_you_mean
+
+SettingsT = TypeVar("SettingsT", bound=Any)
 
 
 def number(text: str) -> float:
@@ -61,3 +66,42 @@ def check_radius(text: str, eps: float, norm: str) -> float:
 
 LARGEST_L2 = 32.0
 """Images of 32x32 in colour lie at most 55 apart, half of it leads from any to grey; digits of 8x8 lie at most 8 apart."""
+
+
+def changed(settings: SettingsT, **changes: Any) -> SettingsT:
+    """Settings with some values changed, those of a part by a dictionary or by "part.name". Text is taken for paths, lists for tuples.
+
+    Raises UserError for a name that is not known, with the nearest one, and for a value that the settings refuse.
+    """
+    known = {entry.name: entry for entry in fields(settings)}
+    inner: dict[str, dict[str, Any]] = {}
+    plain: dict[str, Any] = {}
+    for name, value in changes.items():
+        part, dot, rest = name.partition(".")
+        if part not in known:
+            raise UserError(f"{name}: no such setting{did_you_mean(part, known)}; known are {', '.join(known)}")
+        before = getattr(settings, part)
+        if dot or (isinstance(value, Mapping) and is_dataclass(before)):
+            if not is_dataclass(before):
+                raise UserError(f"{name}: {part} has no settings of its own; leave out .{rest}")
+            inner.setdefault(part, {}).update({rest: value} if dot else value)
+        else:
+            plain[part] = tuple(value) if isinstance(value, list) else value
+    for part, values in inner.items():
+        plain[part] = changed(plain.get(part, getattr(settings, part)), **values)
+    hints = get_type_hints(type(settings))
+    for name, value in plain.items():
+        plain[name] = _with_paths(hints[name], value)
+    try:
+        return replace(settings, **plain)
+    except (ValueError, TypeError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+
+
+def _with_paths(hint: Any, value: Any) -> Any:
+    """Text turned into a path where the setting is one, or a tuple of them."""
+    if isinstance(value, str) and Path in (hint, *get_args(hint)):
+        return Path(value)
+    if isinstance(value, tuple) and Path in get_args(hint):
+        return tuple(Path(entry) for entry in value)
+    return value

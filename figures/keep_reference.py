@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 
 import tyro
 
-from command_line.command import describe, run_command
+from command_line.command import Help, describe, run_command
 from command_line.output import UserError, did_you_mean, file_digest, temporary_name, write_json
 from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
 from figures.inputs import Files
 from figures.registry import entries
 
 MOST_BYTES = 10_000_000
-HELP = "Keep results as reference results."
+HELP = Help("Keep results as reference results.")
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
-from command_line.command import describe, run_command
+from command_line.command import Help, describe, run_command
 from command_line.output import UserError, prepare_folder
 from figures.experiments import EXPERIMENTS, REFERENCE, ROOT, experiment_of
 from figures.inputs import Files
 from figures.registry import Entry, all_names, entries
 from figures.state import forget, made_from, remember, what_changed
 
-HELP = "Figures, tables and the report, from result files."
+HELP = Help("Figures, tables and the report, from result files.")
 REPORT = "report"
 
 

@@ -1,0 +1,35 @@
+"""The experiment on images, from Python:
+
+    from image_experiments import preset, run
+    result = run(preset("smoke", eps=8 / 255))
+    result.metrics          # a pandas DataFrame
+
+Commands of the same: run_cifar.py, run_sweep.py. Names are loaded when they are asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from command_line.output import UserError
+    from image_experiments.engine.presets import preset
+    from image_experiments.engine.settings import Settings
+    from image_experiments.experiment import Result, run
+    from image_experiments.sweeps import SweepResult, sweep
+
+WHERE = {
+    "Settings": "image_experiments.engine.settings",
+    "preset": "image_experiments.engine.presets",
+    "Result": "image_experiments.experiment",
+    "run": "image_experiments.experiment",
+    "SweepResult": "image_experiments.sweeps",
+    "sweep": "image_experiments.sweeps",
+    "UserError": "command_line.output",
+}
+__all__ = ["Result", "Settings", "SweepResult", "UserError", "preset", "run", "sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(WHERE[name]), name)

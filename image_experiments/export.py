@@ -21,10 +21,10 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
-from command_line.command import describe, run_command
+from command_line.command import Help, describe, run_command
 from command_line.output import UserError, file_digest, prepare_folder, write_json, write_whole
 
-HELP = "Export the classifiers of a run for RobustBench's loader, with model cards."
+HELP = Help("Export the classifiers of a run for RobustBench's loader, with model cards.")
 MODEL = '''"""Builds the network of {name}.pt, which takes images in [0, 1]. Needs torch and architectures.py beside it."""
 
 from architectures import make_classifier

@@ -16,11 +16,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
-from command_line.command import describe, run_command
+from command_line.command import Help, describe, run_command
 from command_line.output import UserError, prepare_folder
 from image_experiments.data.shards import find_shards, merge
 
-HELP = "Verify shards of generated images and put them together in one npz file."
+HELP = Help("Verify shards of generated images and put them together in one npz file.")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import numpy as np
 
 from command_line.cluster import check_ways
-from command_line.command import describe, run_command, versions
+from command_line.command import Help, describe, run_command, versions
 from command_line.experiment import claim
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 from command_line.values import Radius
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from simulations.mixtures.tables import Table
 
 Part = Literal["all", "simulation", "data"]
-HELP = "Closed-form theory of robust classification against simulation, and on your data."
+HELP = Help("Closed-form theory of robust classification against simulation, and on your data.")
 
 
 @dataclass(frozen=True)

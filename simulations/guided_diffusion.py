@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import math
 
 from command_line.cluster import check_ways, fan_out
-from command_line.command import describe, run_command, versions
+from command_line.command import Help, describe, run_command, versions
 from command_line.experiment import claim
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 
@@ -46,7 +46,7 @@ SINGLE_RUN_OPTIONS = (
     "steps",
     "train_on",
 )
-HELP = "Contrastive-guided diffusion on Gaussian mixtures: theory's prediction beside measurement."
+HELP = Help("Contrastive-guided diffusion on Gaussian mixtures: theory's prediction beside measurement.")
 
 
 @dataclass(frozen=True)

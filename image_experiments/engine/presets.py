@@ -1,10 +1,18 @@
-"""TODO"""
+"""Presets: settings that go together, and settings from names or from a command line."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+import tyro
 
 from command_line.output import UserError, did_you_mean
+from command_line.values import changed
 from image_experiments.engine.settings import Settings
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
@@ -155,3 +163,37 @@ def preset_named(arguments: list[str]) -> Settings:
     if named not in PRESETS:
         raise UserError(f"--preset {named}: unknown{did_you_mean(named, PRESETS)}; use one of {', '.join(PRESETS)}")
     return PRESETS[named]()
+
+
+def preset(name: str = "smoke", **changes: Any) -> Settings:
+    """The settings of a preset, some of them changed: preset("cpu", eps=8 / 255, classifier={"steps": 50}).
+
+    Raises UserError for a preset, a setting or a value that is not known, with the nearest name.
+    """
+    return changed(preset_named(["--preset", name]), **changes)
+
+
+def settings_from(arguments: Sequence[str]) -> Settings:
+    """The settings that a command line of run_cifar.py says. Raises UserError."""
+    given = list(arguments)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            return tyro.cli(Settings, args=given, default=preset_named(given), config=(tyro.conf.AvoidSubcommands,))
+    except SystemExit:
+        reason = " ".join(re.sub(r"[^\w\s.,:;'=/()-]", " ", said.getvalue()).split())
+        raise UserError(f"{' '.join(given)}: {reason or 'is no command line of run_cifar.py'}") from None
+
+
+def flags_of(changes: Mapping[str, Any]) -> list[str]:
+    """A command line that says the same as changes of settings by name: {"classifier.steps": 50} -> ["--classifier.steps", "50"]."""
+    found: list[str] = []
+    for name, value in changes.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, Mapping):
+            found += flags_of({f"{name}.{inner}": entry for inner, entry in value.items()})
+        elif isinstance(value, bool):
+            *part, last = flag.split(".")
+            found.append("--" + ".".join([*part, last if value else f"no-{last}"]))
+        else:
+            found += [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return found

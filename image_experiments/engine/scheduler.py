@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,28 +28,37 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0
 """A worker that is told to stop has so long for its step and its checkpoint."""
 MENDABLE = (UserError, ValueError, FloatingPointError, OSError, torch.OutOfMemoryError)
-"""What a stage raises for reasons that the user can mend: the message names value, cause and remedy."""
+"""Errors the user can fix: their messages name value, cause and remedy."""
 OnFinished = Callable[[Stage], None]
 
 
 class Bar:
-    """A progress bar over stages that names what is under way."""
+    """A progress bar over the work of stages (work.py) that names what is under way."""
 
-    def __init__(self, total: int, shown: bool = True) -> None:
-        self.bar = tqdm(total=total, unit="stage", smoothing=0, mininterval=0.5, disable=not shown)
+    def __init__(self, stages: Sequence[Stage], work: Mapping[str, float], shown: bool = True) -> None:
+        known = {stage.name: work.get(stage.name, 1.0) for stage in stages}
+        self.share = {name: value / sum(known.values()) for name, value in known.items()}
+        form = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(total=1.0, bar_format=form, smoothing=0, mininterval=0.5, disable=not shown or not stages)
         self.under_way: dict[str, str] = {}
+        self.done: dict[str, float] = {}
+        """Share of each stage that is done."""
 
     def report(self, name: str, done: int, total: int) -> None:
         self.under_way[name] = f"{name} {done}/{total}"
-        self.bar.set_postfix_str(", ".join(self.under_way.values()), refresh=False)
-        self.bar.update(0)
+        self._show(name, done / max(total, 1))
 
     def finished(self, name: str, line: str) -> None:
         self.under_way.pop(name, None)
-        self.bar.set_postfix_str(", ".join(self.under_way.values()), refresh=False)
-        if not self.bar.disable:
+        if line and not self.bar.disable:
             self.bar.write(line)
-        self.bar.update(1)
+        self._show(name, 1.0)
+
+    def _show(self, name: str, done: float) -> None:
+        self.done[name] = max(min(done, 1.0), self.done.get(name, 0.0))
+        self.bar.set_postfix_str(", ".join(self.under_way.values()), refresh=False)
+        now = math.fsum(self.share[each] * part for each, part in self.done.items())
+        self.bar.update(now - self.bar.n)
 
 
 def run_all(
@@ -57,15 +68,17 @@ def run_all(
     on_finished: OnFinished = lambda _stage: None,
     cluster: str | None = None,
     made: Collection[str] = (),
+    work: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Run every stage that is not current, inputs first; what is made depends neither on `workers` nor on the order they finish in.
 
     cluster: address of a Dask scheduler whose workers see the same folders, in place of processes of this machine; what a lost worker had
-    under way is done again by another. made: names of stages that were run just before, of which nothing is said again.
+    under way is done again by another. made: names of stages that were run just before, of which nothing is said again. work: of each
+    stage, for the progress bar.
     Raises UserError naming the stage that failed; what other stages made is kept, and the same command goes on from there.
     """
     stages = [stage for stage in stages if stage.name not in made]
-    bar = Bar(len(stages))
+    bar = Bar(stages, work)
     try:
         if cluster is not None:
             with connected(cluster, ("image_experiments", "contrastive_dp"), place.out) as client:

@@ -12,9 +12,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import torch.distributed
 
@@ -101,6 +102,7 @@ def run_together(
     processes: Processes,
     on_finished: OnFinished = lambda _stage: None,
     before: Collection[str] = (),
+    work: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Run every stage that is not current, all processes in step; the first decides what is next. before: stages that were run already.
 
@@ -109,7 +111,7 @@ def run_together(
     set_up(place.threads)
     _check_one_folder(place, processes)
     stages = [stage for stage in stages if stage.name not in before]
-    bar = Bar(len(stages), processes.first)
+    bar = Bar(stages, work, processes.first)
     waiting, done = list(stages), set[str](before)
     try:
         while waiting:

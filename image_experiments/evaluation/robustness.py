@@ -161,7 +161,7 @@ def autoattack_robustness(
             places = batches[i]
             with collected(state["warnings"]):
                 attack = make_attack(classifier, x[places], threat, classes, used[number], mixed_seed(seed, i))
-                state["robust"][places] = _withstand(attack, classifier, x[places], y[places], threat)
+                state["robust"][places] = _withstand(attack, used[number], classifier, x[places], y[places], threat)
             state["batch"], state["done"] = i + 1, state["done"] + 1
             if checkpoint is not None:
                 write_checkpoint(checkpoint, state)
@@ -199,9 +199,8 @@ def make_attack(classifier: nn.Module, x: Tensor, threat: Threat, classes: int, 
     return attack
 
 
-def _withstand(attack: Any, classifier: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+def _withstand(attack: Any, part: str, classifier: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     """(n,) bool: still classified as y after one part of AutoAttack."""
-    part = attack.attacks_to_run[0]
     if part == "square" and threat.norm == "l2" and min(x.shape[-2:]) < 5:
         raise ValueError(
             f"AutoAttack's l_2 Square attack needs images of 5x5 pixels at least, these have {x.shape[-1]}x{x.shape[-2]}"

@@ -12,7 +12,7 @@ from torch import nn
 from contrastive_dp import NoisePredictionMLP, NoiseSchedule, TrainingSettings, train_noise_prediction
 from tests.contrastive_dp.conftest import GaussianNoise, small_unet
 
-QUICK = TrainingSettings(steps=12, batch_size=16, learning_rate=1e-3, ema=0.9, label_dropout=0.2, seed=4)
+QUICK = TrainingSettings(steps=12, batch_size=16, learning_rate=1e-3, ema=0.9, label_dropout=0.2, seed=4, null_label=2)
 
 
 class WithDropout(nn.Module):
@@ -37,7 +37,9 @@ def data():
 
 
 def train(data, schedule, settings=QUICK, **more):
-    return train_noise_prediction(WithDropout(), data[0], schedule, settings, data[1], null_label=2, **more)
+    if "checkpoint_every" in more:
+        settings = replace(settings, checkpoint_every=more.pop("checkpoint_every"))
+    return train_noise_prediction(WithDropout(), data[0], schedule, settings, data[1], **more)
 
 
 def same(left, right):
@@ -120,7 +122,7 @@ def test_labels_are_dropped_at_the_stated_rate(schedule, data):
             seen.append(labels)
             return super().forward(x, t, labels)
 
-    train_noise_prediction(Spy(2, 2, 8, 1), data[0], schedule, replace(QUICK, steps=40, batch_size=100), data[1], null_label=2)
+    train_noise_prediction(Spy(2, 2, 8, 1), data[0], schedule, replace(QUICK, steps=40, batch_size=100), data[1])
     share = float((torch.cat(seen) == 2).float().mean())
     assert abs(share - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 4000)
 
@@ -155,7 +157,7 @@ def test_the_same_loop_trains_a_unet_on_uint8_images(schedule):
         return torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
 
     settings = TrainingSettings(steps=60, batch_size=16, learning_rate=3e-3, ema=0.9)
-    train_noise_prediction(network, images, schedule, settings, augment=flip, on_step=lambda step, loss: losses.append(float(loss)))
+    train_noise_prediction(network, images, schedule, replace(settings, augment=flip), on_step=lambda step, loss: losses.append(float(loss)))
     assert -1 <= min(low for low, _ in ranges) < -0.9
     assert 0.9 < max(high for _, high in ranges) <= 1
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
@@ -211,7 +213,7 @@ def test_bad_data_is_named(schedule, data):
     with pytest.raises(ValueError, match=r"dtype torch\.int64"):
         train_noise_prediction(network, torch.zeros(3, 2, dtype=torch.int64), schedule, plain)
     with pytest.raises(ValueError, match="needs labels and null_label"):
-        train_noise_prediction(network, data[0], schedule, QUICK)
+        train_noise_prediction(network, data[0], schedule, replace(QUICK, null_label=None), data[1])
     with pytest.raises(ValueError, match=r"labels has shape \(60,\)|give an integer tensor"):
         train_noise_prediction(network, data[0][:5], schedule, plain, data[1])
 
@@ -240,7 +242,7 @@ def test_checkpoints_that_do_not_fit_are_named(tmp_path, schedule, data):
     with pytest.raises(ValueError, match="at step 12, beyond steps=5"):
         train(data, schedule, replace(QUICK, steps=5), checkpoint=file)
     with pytest.raises(ValueError, match="does not fit the network"):
-        train_noise_prediction(NoisePredictionMLP(2, 2, 8, 1), data[0], schedule, QUICK, data[1], null_label=2, checkpoint=file)
+        train_noise_prediction(NoisePredictionMLP(2, 2, 8, 1), data[0], schedule, QUICK, data[1], checkpoint=file)
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(ValueError, match="damaged or no checkpoint of ours"):
         train(data, schedule, checkpoint=file)
@@ -295,7 +297,7 @@ def test_an_interrupt_within_a_step_leaves_the_last_checkpoint(tmp_path, schedul
     file, network = tmp_path / "run.pt", WithDropout()
     network.dropout.register_forward_pre_hook(interrupt)  # after the batch normalisation
     with pytest.raises(KeyboardInterrupt):
-        train_noise_prediction(network, data[0], schedule, QUICK, data[1], null_label=2, checkpoint=file, checkpoint_every=2)
+        train_noise_prediction(network, data[0], schedule, replace(QUICK, checkpoint_every=2), data[1], checkpoint=file)
     assert torch.load(file, weights_only=True)["step"] == 4
     assert same(train(data, schedule, checkpoint=file), train(data, schedule))
 
@@ -310,7 +312,7 @@ def test_nan_weights_never_replace_a_checkpoint(tmp_path, schedule, data):
 
     file, plain = tmp_path / "run.pt", replace(QUICK, label_dropout=0.0)
     with pytest.raises(FloatingPointError, match="the loss at step 7 is nan"):
-        train_noise_prediction(Broken(2, 2, 8, 1), data[0], schedule, plain, checkpoint=file, checkpoint_every=3)
+        train_noise_prediction(Broken(2, 2, 8, 1), data[0], schedule, replace(plain, checkpoint_every=3), checkpoint=file)
     content = torch.load(file, weights_only=True)
     assert content["step"] == 6
     assert all(torch.isfinite(value).all() for value in content["network"].values())
@@ -331,6 +333,6 @@ def test_more_bad_calls_are_named(tmp_path, schedule, data):
     with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
         train_noise_prediction(network, data[0], schedule, plain, checkpoint=tmp_path / "no" / "run.pt")
     with pytest.raises(ValueError, match="checkpoint_every=0"):
-        train_noise_prediction(network, data[0], schedule, plain, checkpoint=tmp_path / "run.pt", checkpoint_every=0)
+        replace(plain, checkpoint_every=0)
     with pytest.raises(ValueError, match="labels contain null_label=1"):
-        train_noise_prediction(network, data[0], schedule, plain, data[1], null_label=1)
+        train_noise_prediction(network, data[0], schedule, replace(plain, null_label=1), data[1])

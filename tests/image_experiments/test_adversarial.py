@@ -15,7 +15,7 @@ from image_experiments.models.classifiers import make_classifier
 from image_experiments.training import classifier as adversarial
 from image_experiments.training.attacks import Threat, pgd
 from image_experiments.training.augmentation import augment, cutmix
-from image_experiments.training.classifier import ClassifierSettings, learning_rate, train_classifier
+from image_experiments.training.classifier import ClassifierSettings, TrainingImages, learning_rate, train_classifier
 from tests.image_experiments.conftest import SPREAD, as_uint8, mixture_images
 from theory import BinaryMixture, learned_classifier
 
@@ -38,7 +38,7 @@ def test_adversarial_training_of_a_linear_model_finds_the_direction_of_theory(ad
         weight_decay=0.0, average=0.99, augmentation="none",
     )  # fmt: skip
     network = make_classifier("linear", 2, (1, 5, 5), [0.5], [SPREAD])
-    trained, _ = train_classifier(network, images, Threat(norm, eps * SPREAD), settings, classes=2, seed=0)
+    trained, _ = train_classifier(network, TrainingImages(images, 2), Threat(norm, eps * SPREAD), settings, 0)
     found = (trained.head.weight[1] - trained.head.weight[0]).double().numpy()
     wanted = learned_classifier(problem, "adversarial" if eps else "logistic", **({"eps": eps, "p": P[norm]} if eps else {}))
     cosine = found @ wanted.weights / np.linalg.norm(found) / np.linalg.norm(wanted.weights)
@@ -68,8 +68,9 @@ def random_images(n, seed, classes=3):
 
 def trained(settings, **more):
     network = make_classifier(settings.network, 3, (1, 8, 8), [0.5], [0.3], seed=1)
-    arguments = {"synthetic": random_images(30, 1), "validation": random_images(20, 2)} | more
-    return train_classifier(network, random_images(40, 0), Threat("linf", 0.1), settings, classes=3, seed=9, **arguments)
+    parts = {"real": random_images(40, 0), "synthetic": random_images(30, 1), "validation": random_images(20, 2)}
+    parts |= {name: more.pop(name) for name in list(more) if name in parts}
+    return train_classifier(network, TrainingImages(classes=3, **parts), Threat("linf", 0.1), settings, 9, **more)
 
 
 @pytest.mark.parametrize(
@@ -79,14 +80,14 @@ def test_an_interrupted_training_ends_bit_identical(tmp_path, more):
     settings = small(**more)
     whole, curve = trained(settings)
 
-    def stop(step):
+    def stop(step, _loss):
         if step == 8:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
         trained(settings, checkpoint=tmp_path / "c.pt", on_step=stop)
     steps = []
-    again, same_curve = trained(settings, checkpoint=tmp_path / "c.pt", on_step=steps.append)
+    again, same_curve = trained(settings, checkpoint=tmp_path / "c.pt", on_step=lambda step, _loss: steps.append(step))
     assert steps[0] == 6  # goes on from the checkpoint of step 5
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
     assert curve == same_curve
@@ -110,24 +111,15 @@ def test_ctrl_c_ends_the_step_saves_it_and_goes_on_from_there(tmp_path, number):
     before = signal.signal(number, signal.default_int_handler)  # as the commands have it
     network = make_classifier(settings.network, 3, (1, 8, 8), [0.5], [0.3], seed=1)
     network.__class__ = Interrupted
-    data = {"synthetic": random_images(30, 1), "validation": random_images(20, 2)}
+    images = TrainingImages(random_images(40, 0), 3, random_images(30, 1), random_images(20, 2))
     try:
         with pytest.raises(KeyboardInterrupt):
-            train_classifier(
-                network,
-                random_images(40, 0),
-                Threat("linf", 0.1),
-                settings,
-                classes=3,
-                seed=9,
-                checkpoint=tmp_path / "c.pt",
-                **data,
-            )
+            train_classifier(network, images, Threat("linf", 0.1), settings, 9, checkpoint=tmp_path / "c.pt")
         assert signal.getsignal(number) is signal.default_int_handler  # put back
     finally:
         signal.signal(number, before)
     steps = []
-    again, same_curve = trained(settings, checkpoint=tmp_path / "c.pt", on_step=steps.append)
+    again, same_curve = trained(settings, checkpoint=tmp_path / "c.pt", on_step=lambda step, _loss: steps.append(step))
     assert steps[0] == 9
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
     assert curve == same_curve
@@ -184,7 +176,7 @@ def test_the_attack_meets_standing_batch_statistics_and_the_step_moving_ones():
             return self.inner(x)
 
     settings = small(steps=2, attack_steps=2, augmentation="none", batch_size=40, generated_fraction=0.0)
-    train_classifier(Spy(), random_images(40, 0), Threat("linf", 0.1), settings, classes=3, seed=9)
+    train_classifier(Spy(), TrainingImages(random_images(40, 0), 3), Threat("linf", 0.1), settings, 9)
     assert modes == [False, False, True] * 2
     assert all(x.min() >= 0 and x.max() <= 1 for x in inputs)
     real = (random_images(40, 0).x.float() / 255)[batch_indices(40, 40, 0, mixed_seed(9, 0))]

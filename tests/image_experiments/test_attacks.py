@@ -45,7 +45,7 @@ def test_autoattack_agrees_with_the_exact_margin_image_by_image(problem, norm, e
     """Robust iff y (w.z + b) > eps ||w||_q; at most 0.5 % of the images may fall on the wrong side."""
     mixture, classifier, network = problem
     x, y = mixture_images(mixture, 400, seed=2)
-    found = autoattack_robustness(network, x, y, Threat(norm, eps * SPREAD), 2, batch_size=150, seed=0)
+    found = autoattack_robustness(network, x, y, Threat(norm, eps * SPREAD), EvaluationSettings(batch_size=150), seed=0)
     z = (x.flatten(1).double().numpy() - 0.5) / SPREAD
     dual = np.linalg.norm(classifier.weights, 1 if norm == "linf" else 2)
     truth = (2 * y.numpy() - 1) * (z @ classifier.weights + classifier.bias) > eps * dual
@@ -61,8 +61,8 @@ def test_the_gradient_parts_alone_are_the_first_two_of_four():
     x = torch.rand(16, 1, 8, 8)
     with torch.no_grad():
         y = network(x).argmax(dim=1)
-    about = {"batch_size": 12, "seed": 0}
-    whole, parts = (autoattack_robustness(network, x, y, Threat("linf", 0.1), 5, parts=p, **about) for p in ("all", "apgd"))
+    both = (EvaluationSettings(batch_size=12, autoattack_parts=parts) for parts in ("all", "apgd"))
+    whole, parts = (autoattack_robustness(network, x, y, Threat("linf", 0.1), settings, 0) for settings in both)
     assert list(parts.after) == ["clean", "apgd-ce", "apgd-t"]
     assert parts.after == {name: whole.after[name] for name in parts.after}
     assert 0 < parts.accuracy < 1
@@ -155,7 +155,7 @@ def test_standard_autoattack_has_nine_targets_and_checks_square(monkeypatch):
 
     monkeypatch.setattr("pyautoattack.AutoAttack", Attack)
     x = torch.full((50, 1, 5, 5), 0.495)
-    found = autoattack_robustness(Fragile(), x, torch.zeros(50).long(), Threat("linf", 0.02), 10, batch_size=50, seed=3)
+    found = autoattack_robustness(Fragile(), x, torch.zeros(50).long(), Threat("linf", 0.02), EvaluationSettings(batch_size=50), 3)
     assert [arguments["attacks"] for _, arguments in made] == [["apgd-ce"], ["apgd-t"], ["fab-t"], ["square"]]
     assert all(attack.fab.n_target_classes == attack.apgd_targeted.n_target_classes == 9 for attack, _ in made)
     assert all(attack.apgd.n_restarts == attack.fab.n_restarts == 1 for attack, _ in made)
@@ -180,7 +180,7 @@ def test_autoattack_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     y = network(x).argmax(dim=1)
     threat = Threat("linf", 0.008)
-    whole = autoattack_robustness(network, x, y, threat, 10, batch_size=2, seed=7)
+    whole = autoattack_robustness(network, x, y, threat, EvaluationSettings(batch_size=2), 7)
     assert list(whole.after) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
     assert 0 < whole.accuracy < 1
     attacked, path = [], tmp_path / "autoattack.pt"
@@ -197,7 +197,9 @@ def test_autoattack_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
                 raise Stopped
 
         try:
-            resumed = autoattack_robustness(network, x, y, threat, 10, batch_size=2, seed=7, checkpoint=path, on_batch=stop)
+            resumed = autoattack_robustness(
+                network, x, y, threat, EvaluationSettings(batch_size=2), 7, checkpoint=path, on_batch=stop
+            )
             break
         except Stopped:
             continue
@@ -217,7 +219,7 @@ def test_autoattack_passes_on_the_packages_own_warnings():
 
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     y = Probabilities()(x).argmax(dim=1)
-    found = autoattack_robustness(Probabilities(), x, y, Threat("linf", 0.3), 10, batch_size=4, seed=7)
+    found = autoattack_robustness(Probabilities(), x, y, Threat("linf", 0.3), EvaluationSettings(batch_size=4), 7)
     assert any("probability distribution" in text for text in found.warnings)
 
 

@@ -18,7 +18,7 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from contrastive_dp import NoiseSchedule
-from image_experiments.synthesis.generation import GenerationSettings, sample_batch
+from image_experiments.synthesis.generation import GenerationSettings, Sampler
 from image_experiments.synthesis.methods import parse_method
 from image_experiments.data.shards import ShardPlan, make_shards, merge, shard_path
 
@@ -32,7 +32,7 @@ plan = ShardPlan("recipe", {}, count, 1000, 10, (8, 8, 3))
 def make(batch):
     labels = torch.arange(1000) % 10
     method, cpu = parse_method("unguided"), torch.device("cpu")
-    x = sample_batch(network, schedule, method, None, settings, labels, (3, 8, 8), batch * 1000, 0, 10, cpu)
+    x = Sampler(network, schedule, method, None, settings, (3, 8, 8), 10, 0, cpu).sample(labels, batch * 1000)
     return x.numpy().transpose(0, 2, 3, 1), labels.numpy()
 
 make_shards(folder, plan, range(plan.shards), make, lambda done: None)
@@ -43,7 +43,8 @@ TRAIN = """
 import json, resource, sys, time
 from pathlib import Path
 import torch
-from image_experiments.training.classifier import ClassifierSettings, Images, train_classifier
+from image_experiments.training.classifier import ClassifierSettings, TrainingImages, train_classifier
+from image_experiments.data.images import Images
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.training.attacks import Threat
 from image_experiments.data.image_files import ImageFile
@@ -54,9 +55,9 @@ real = Images(torch.randint(0, 256, (100, 3, 8, 8), dtype=torch.uint8), torch.ar
 settings = ClassifierSettings(steps=150, batch_size=512, network="small-cnn", attack_steps=2, augmentation="none", checkpoint_every=50)
 classifier = make_classifier("small-cnn", 10, (3, 8, 8), [0.5] * 3, [0.25] * 3)
 times = []
-on_step = lambda step: times.append(time.perf_counter())
-arguments = dict(classes=10, seed=0, synthetic=synthetic, checkpoint=Path(sys.argv[2]), on_step=on_step)
-train_classifier(classifier, real, Threat("linf", 0.03), settings, **arguments)
+on_step = lambda step, _loss: times.append(time.perf_counter())
+images = TrainingImages(real, 10, synthetic)
+train_classifier(classifier, images, Threat("linf", 0.03), settings, 0, checkpoint=Path(sys.argv[2]), on_step=on_step)
 gaps = sorted(b - a for a, b in zip(times, times[1:]))
 print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "seconds": gaps[len(gaps) // 2]}))
 """

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from contrastive_dp import ClassifierGuidance, ContrastiveGuidance, NoiseSchedule, SupervisedContrastive
+from image_experiments.data.images import Images
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
 from image_experiments.models.unet import make_unet
-from image_experiments.synthesis.generation import GenerationSettings, make_guidance, make_solver, noisy, sample_batch
+from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_guidance, make_solver, noisy
 from image_experiments.synthesis.methods import KINDS, parse_method
 from image_experiments.training.diffusion import DiffusionSettings, train_diffusion
 from tests.contrastive_dp.conftest import small_unet
@@ -23,7 +24,7 @@ def trained():
     y = torch.arange(64) % 2
     x = (80 + 100 * y[:, None, None, None] + torch.randint(-30, 31, (64, *SHAPE), generator=generator)).to(torch.uint8)
     settings = DiffusionSettings(channels=(8, 16), steps=500, batch_size=32, learning_rate=5e-3, ema=0.98, label_dropout=0.1)
-    network = train_diffusion(settings, x, y, 2, 0, torch.device("cpu"), checkpoint=None, on_step=lambda *_: None)
+    network = train_diffusion(settings, Images(x, y), 2, 0, torch.device("cpu"))
     encoder = make_classifier("small-cnn-8", 2, SHAPE, [0.5], [0.25], seed=1)
     optimiser = torch.optim.Adam(encoder.parameters(), 3e-3)
     for _ in range(60):
@@ -39,7 +40,7 @@ def sample(trained, method, n=16, first=0, seed=3, **settings):
     method = parse_method(method)
     guidance = make_guidance(method, chosen, encoder, x, y, seed)
     labels = torch.arange(first, first + n) % 2
-    return sample_batch(network, schedule, method, guidance, chosen, labels, SHAPE, first, seed, 2, torch.device("cpu"))
+    return Sampler(network, schedule, method, guidance, chosen, SHAPE, 2, seed, torch.device("cpu")).sample(labels, first)
 
 
 def test_the_model_makes_the_classes_that_are_asked_for(trained):
@@ -109,7 +110,8 @@ def test_the_encoder_is_fed_images_in_the_unit_range(trained):
 
     settings = GenerationSettings(steps=10, window=(0, 300))
     guidance = make_guidance(parse_method("classifier"), settings, Spy(), x, y, 0)
-    sample_batch(network, schedule, parse_method("classifier"), guidance, settings, y[:4], SHAPE, 0, 0, 2, torch.device("cpu"))
+    method = parse_method("classifier")
+    Sampler(network, schedule, method, guidance, settings, SHAPE, 2, 0, torch.device("cpu")).sample(y[:4], 0)
     assert len(seen) == 3
     assert all(-0.3 < low < 0.5 < high < 1.3 for low, high in seen)
 
@@ -125,7 +127,8 @@ def test_sampling_can_begin_hotter(trained):
     def spread(std):
         settings = GenerationSettings(steps=3, batch_size=4, initial_std=std)
         y, device = torch.arange(4) % 2, torch.device("cpu")
-        made = sample_batch(lambda x, _t, _y: x, trained[1], parse_method("unguided"), None, settings, y, SHAPE, 0, 0, 2, device)
+        sampler = Sampler(lambda x, _t, _y: x, trained[1], parse_method("unguided"), None, settings, SHAPE, 2, 0, device)
+        made = sampler.sample(y, 0)
         return float((made.float() - 127.5).std())
 
     assert spread(0.2) / spread(0.1) == pytest.approx(2, rel=0.02)
@@ -196,7 +199,7 @@ def test_a_model_that_gives_v_is_trained_and_kept_as_such(tmp_path):
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randint(0, 256, (20, *SHAPE), dtype=torch.uint8, generator=generator), torch.arange(20) % 2
     settings = DiffusionSettings(channels=(8, 16), steps=3, batch_size=8, prediction="v")
-    trained = train_diffusion(settings, x, y, 2, 0, torch.device("cpu"), None, lambda step, loss: None)
+    trained = train_diffusion(settings, Images(x, y), 2, 0, torch.device("cpu"))
     save_diffusion(tmp_path / "d", trained, settings.noise_schedule())
     x_t = torch.randn(3, *SHAPE, generator=generator)
     t, y = torch.tensor([5, 500, 990]), torch.tensor([0, 1, 0])

@@ -10,7 +10,7 @@ from scipy import stats
 from command_line.output import UserError
 from command_line.statistics import holm
 from image_experiments import run_sweep
-from image_experiments.run_sweep import DESIGNS, read_design
+from image_experiments.sweeps import DESIGNS, read_design
 from tests.image_experiments.test_run_cifar import SMALL, rows
 
 RUNS = """

@@ -1,0 +1,47 @@
+"""What --help shows: the options that most runs need; --help-all shows the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+
+
+def view(settings: Any, shown: Collection[str] = (), alike: Mapping[str, str] | None = None, prefix: str = "") -> Any:
+    """The settings as an object of a class made for the help text alone.
+
+    shown: names of options as "part.name"; others are hidden (none given: all are shown). alike: {part: other part} with the same options,
+    of which the text is printed once. Where a value is None the default that the option's own text names is the only one printed.
+    """
+    kind = type(settings)
+    hints = get_type_hints(kind, include_extras=True)
+    annotations: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for entry in dataclasses.fields(kind):
+        name, value = prefix + entry.name, getattr(settings, entry.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            some = not shown or any(each.startswith(f"{name}.") for each in shown)
+            value = view(value, shown, alike, f"{name}.") if some else value
+            annotations[entry.name] = type(value) if some else Annotated[type(value), tyro.conf.Suppress]
+        else:
+            hidden = bool(shown) and name not in shown
+            annotations[entry.name] = (
+                Annotated[hints[entry.name], tyro.conf.Suppress] if hidden else _option(hints[entry.name], value, name, alike or {})
+            )
+        values[entry.name] = value
+    members = {name: dataclasses.field(default=None) for name in annotations}
+    made: Any = type(kind.__name__, (kind,), {**members, "__annotations__": annotations, "__module__": kind.__module__})
+    made.__doc__ = kind.__doc__
+    return dataclasses.dataclass(frozen=True)(made)(**values)
+
+
+def _option(hint: Any, value: Any, name: str, alike: Mapping[str, str]) -> Any:
+    part, _, option = name.rpartition(".")
+    about: dict[str, Any] = {}
+    if part in alike:
+        about["help"] = f"As --{alike[part]}.{option.replace('_', '-')}."
+    if value is None or value == ():
+        about["help_behavior_hint"] = ""
+    return Annotated[hint, tyro.conf.arg(**about)] if about else hint

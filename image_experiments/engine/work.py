@@ -1,0 +1,75 @@
+"""How much work a stage is beside the others: multiplications, roughly. For the progress bar; cost.py measures seconds."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from image_experiments.engine.checks import Facts
+from image_experiments.engine.settings import Settings
+from image_experiments.engine.stages import Stage
+from image_experiments.evaluation.robustness import parts_for
+from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.unet import UNetSettings
+from image_experiments.synthesis.strength import trials
+
+SMALL = 1e8
+"""Of a stage that reads, writes or counts."""
+BACKWARD = 3.0
+"""A forward and a backward pass, in forward passes."""
+AUTOATTACK = {"apgd-ce": 100, "apgd-t": 900, "fab": 900, "fab-t": 1400, "square": 600}
+"""Forward and backward passes of each part on an image that withstands it, about."""
+ROBUST = 0.5
+"""Share of the images that withstand an attack, about."""
+
+
+def work_of(stages: Sequence[Stage], settings: Settings, facts: Facts) -> dict[str, float]:
+    """{stage: its work}."""
+    return {stage.name: SMALL + _work(stage, settings, facts) for stage in stages}
+
+
+def _work(stage: Stage, settings: Settings, facts: Facts) -> float:
+    kind, arguments = stage.name.partition("/")[0], stage.arguments
+    chosen: Any = arguments.get("settings")
+    if kind in ("encoder", "judge", "classifier") and chosen is not None:
+        passes = BACKWARD * (1 + (chosen.adversary != "none") * chosen.attack_steps)
+        return float(chosen.steps * chosen.batch_size * passes * _classifier(chosen.network, facts.shape, len(facts.classes)))
+    if kind == "diffusion":
+        return chosen.steps * chosen.batch_size * BACKWARD * unet_work(chosen, facts.shape)
+    if kind in ("generate", "strength"):
+        count = arguments.get("count") or chosen.pilot * trials(chosen)
+        guided = 0.0 if arguments["method"].kind == "unguided" else BACKWARD * _network(settings, "encoder", facts)
+        return float(count * chosen.steps * (unet_work(settings.diffusion, facts.shape) + guided))
+    if kind == "evaluate":
+        images = facts.test if chosen.split == "test" else settings.validation
+        n = images if chosen.autoattack_images is None else min(images, chosen.autoattack_images)
+        parts = sum(AUTOATTACK[part] for part in parts_for(len(facts.classes), chosen.autoattack_parts))
+        passes = images * chosen.pgd_steps * chosen.pgd_restarts + n * ROBUST * parts
+        return float(len(arguments["threats"]) * passes * BACKWARD * _network(settings, "classifier", facts))
+    return 0.0
+
+
+def _network(settings: Settings, part: str, facts: Facts) -> float:
+    return _classifier(getattr(settings, part).network, facts.shape, len(facts.classes))
+
+
+@functools.cache
+def _classifier(network: str, shape: tuple[int, int, int], classes: int) -> float:
+    """Multiplications of a forward pass of one image, as torch counts them, without computing them."""
+    with torch.device("meta"):
+        made = make_classifier(network, classes, shape, [0.0] * shape[0], [1.0] * shape[0])
+        with FlopCounterMode(display=False) as counter:
+            made.eval()(torch.empty(1, *shape))
+    return float(counter.get_total_flops())
+
+
+def unet_work(settings: UNetSettings, shape: tuple[int, int, int]) -> float:
+    """The same of a U-Net, by its convolutions: 2 k^2 c^2 a pixel, two a block, blocks of both arms, those up with twice the input."""
+    pixels = shape[1] * shape[2]
+    blocks = 2 * settings.blocks + 2 * 1.5 * (settings.blocks + 1)
+    return math.fsum(2 * 9 * width**2 * pixels / 4**level * blocks for level, width in enumerate(settings.channels))

@@ -1,0 +1,457 @@
+"""One experiment from Python, as run_cifar.py makes it: `result = run(preset("smoke", eps=8 / 255))`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from command_line.command import versions
+from command_line.experiment import check_claim, note_claim
+from command_line.output import TEMPORARY, UserError, prepare_folder, write_json
+from command_line.spawning import without_main
+from contrastive_dp.processes import Processes
+from image_experiments.data.dataset import Array
+from image_experiments.data.image_files import ImageFile
+from image_experiments.engine.checks import check_beforehand, check_names, encoder_doubts, encoder_line, facts_of
+from image_experiments.engine.cost import facts_without_reading
+from image_experiments.engine.plan import needed_for, plan, up_to
+from image_experiments.engine.reuse import check_reuse, take_over
+from image_experiments.engine.scheduler import run_all
+from image_experiments.engine.settings import Settings, flat, resolve
+from image_experiments.engine.stages import Place, Stage, read_stamp, source_digest
+from image_experiments.engine.together import run_together
+from image_experiments.engine.work import work_of
+from image_experiments.models.classifier_files import load_classifier
+from image_experiments.models.classifiers import Normalised
+from image_experiments.output import tables, tensorboard
+
+FOLDERS = ("stages", "unfinished", "shards", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes", "mosaics")
+"""What a run makes in its folder."""
+FREE = (
+    *(
+        "preset",
+        "out",
+        "reuse",
+        "workers",
+        "processes",
+        "port",
+        "cluster",
+        "part",
+        "until",
+        "device",
+        "tensorboard",
+        "force",
+        "dry_run",
+    ),
+    *("seed", "seeds", "data_dir", "encoder_from", "diffusion.load"),
+)
+"""Settings that make no other experiment; of files from outside the content counts, not where they lie."""
+GROWING = ("methods", "all seeds")
+"""Settings to which an experiment may add entries."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Where a run says what it reads and finds, a line at a time, and what is doubtful about it."""
+
+    say: Callable[[str], None]
+    warn: Callable[[str], None]
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+QUIET = Talk(_silent, _silent)
+
+
+class Result:
+    """What a run has made, read from its folder when it is asked for.
+
+    out: the folder. settings: {"classifier.steps": 800, ...}. warnings: about data, trainings and evaluations. Tables are pandas
+    DataFrames, the csv files of the same names: metrics (a row a method, seed and attack), details (the same with counts and standard
+    errors), description (of the synthetic images), differences (gains with intervals).
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = Path(out)
+        path = self.out / "summary.json"
+        if not path.is_file():
+            raise UserError(f"{self.out}: holds no finished run, there is no summary.json; run it to the end first")
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            self.settings: dict[str, Any] = summary["settings"]
+            self.warnings: list[str] = summary["warnings"]
+            self.classes: list[str] = summary["data"]["classes"]
+            height, width, channels = summary["data"]["shape"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: damaged, or no run on images; run it again") from None
+        self.shape = (channels, height, width)
+
+    def __repr__(self) -> str:
+        seeds = range(self.settings["seed"], self.settings["seed"] + self.settings["seeds"])
+        return f"Result({str(self.out)!r}: {self.settings['dataset']}, {', '.join(self.settings['methods'])}; seeds {list(seeds)})"
+
+    @property
+    def metrics(self) -> Any:
+        return self._table("metrics")
+
+    @property
+    def details(self) -> Any:
+        return self._table("details")
+
+    @property
+    def description(self) -> Any:
+        return self._table("description")
+
+    @property
+    def differences(self) -> Any:
+        return self._table("differences")
+
+    def _table(self, name: str) -> Any:
+        return read_table(self.out / f"{name}.csv")
+
+    def synthetic(self, method: str, seed: int = 0) -> tuple[Array, Array]:
+        """Images uint8 (n, H, W, C) and labels (n,) of a method as tables name it, for example "infonce-0.3". Raises UserError."""
+        path = self._file("synthetic images", self.out / "synthetic" / method / f"seed{seed}.npz", method, seed)
+        channels, height, width = self.shape
+        file = ImageFile(path, len(self.classes), (height, width, channels))
+        return file.images, file.labels
+
+    def classifier(self, method: str, seed: int = 0) -> Normalised:
+        """The classifier that was trained with a method's images: frozen, from [0, 1] images (n, C, H, W) to logits. Raises UserError."""
+        path = self._file("classifier", self.out / "checkpoints" / f"{method}-seed{seed}.safetensors", method, seed)
+        return load_classifier(path, len(self.classes), self.shape)
+
+    def _file(self, what: str, path: Path, method: str, seed: int) -> Path:
+        if not path.is_file():
+            known = dict.fromkeys(zip(self.metrics["method"], self.metrics["seed"], strict=True))
+            pairs = ", ".join(f"{name!r}, {number}" for name, number in known)
+            raise UserError(f"{self.out}: has no {what} of {method!r}, seed {seed}; it has {pairs}")
+        return path
+
+
+def read_table(path: Path) -> Any:
+    """A csv file as a DataFrame, numbers to the last digit. Raises UserError where it is not there."""
+    import pandas as pd
+
+    if not path.is_file():
+        raise UserError(f"{path}: was not made by this run; leave out until=..., or ask for what the run makes")
+    return pd.read_csv(path, float_precision="round_trip")
+
+
+def run(settings: Settings, talk: Talk = QUIET) -> Result:
+    """Run an experiment, or go on with it: what has not changed is not made again. Blocks; a progress bar goes to standard error.
+
+    settings: of `preset`, for example; `until` and `part` stop early and belong to the command line, as do `processes` and `dry_run`.
+    Raises UserError, one line that names value, cause and remedy.
+    """
+    for name, usual in (("dry_run", False), ("part", None), ("until", None), ("processes", 1)):
+        if getattr(settings, name) != usual:
+            raise UserError(f"{name}={getattr(settings, name)}: belongs to the command line, run_cifar.py; leave it out")
+    settings = prepared(settings)
+    stages = checked_stages(settings)
+    place, workers = place_of(settings)
+    with without_main():
+        conduct(settings, stages, place, workers, talk)
+    return Result(place.out)
+
+
+def prepared(settings: Settings) -> Settings:
+    """The settings resolved, with every path as it is needed. Raises UserError."""
+    return found_on_hub(on_absolute_paths(resolve(settings)))
+
+
+def checked_stages(settings: Settings) -> list[Stage]:
+    """The stages of a run, checked as far as that needs no data. Raises UserError."""
+    stages = chosen_stages(settings, plan(settings))
+    check_names(stages)
+    check_reuse(settings.reuse)
+    return stages
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises UserError where a run would be refused, as far as that is known without reading the data."""
+    settings = prepared(settings)
+    checked_stages(settings)
+    facts = facts_without_reading(settings)
+    if facts is not None:
+        check_beforehand(settings, facts)
+
+
+def place_of(settings: Settings, device: str = "") -> tuple[Place, int]:
+    """Where a run is made, and by how many processes. device: that was chosen already."""
+    import torch
+
+    chosen, workers = choose_device(settings)
+    device = device or chosen
+    assert settings.out is not None
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu, {settings.threads} threads"
+    return Place(settings.out, kind, device, settings.threads, settings.parts()), workers
+
+
+def choose_device(settings: Settings) -> tuple[str, int]:
+    """The device, and how many processes. Raises UserError for a device that is not there."""
+    import torch
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    number = int(device.partition(":")[2] or 0)
+    if device.startswith("cuda") and number >= torch.cuda.device_count():
+        raise UserError(f"--device {settings.device}: torch finds {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    if device.startswith("cuda"):
+        return device, settings.workers or 1
+    return device, settings.workers or max((os.cpu_count() or 1) // settings.threads, 1)
+
+
+def conduct(
+    settings: Settings, stages: list[Stage], place: Place, workers: int, talk: Talk, processes: Processes | None = None
+) -> None:
+    """Run all stages that are not current, and write the tables."""
+    begin = time.perf_counter()
+    processes = processes or Processes()
+    with only_run_in(prepare_folder(place.out), processes.first):
+        once(processes, lambda: check_folder(settings, place.out))
+        taken = processes.told(take_over(stages, place, settings.reuse) if processes.first else None)  # the others wait
+        if taken and processes.first:
+            talk.say(f"took {taken} of {len(stages)} stages from {' '.join(map(str, settings.reuse))}")
+        made = look_at_data(settings, stages, place, processes, talk)
+        if processes.first:
+            note_claim(place.out, identity(settings), FREE)
+        run_stages(settings, stages, place, processes, workers, made)
+        if not processes.first:
+            return
+        if place.part:
+            talk.say(told_of_part(settings, place.out))
+        elif settings.until is not None:
+            talk.say(told_of_step(settings, place.out, len(stages)))
+        else:
+            report(settings, place.out, stages, round(time.perf_counter() - begin, 2), talk)
+
+
+def chosen_stages(settings: Settings, stages: list[Stage]) -> list[Stage]:
+    """Those that --part or --until leave. Raises UserError where that is none."""
+    if settings.part is not None:
+        return needed_for(("generate",), stages)
+    if settings.until is None:
+        return stages
+    found = up_to(settings.until, stages)
+    if not found:
+        spared = "these methods need no such step, or --diffusion and --encoder-from bring what it makes"
+        raise UserError(f"--until {settings.until}: {spared}; name a later one, or leave it out")
+    return found
+
+
+def told_of_step(settings: Settings, out: Path, count: int) -> str:
+    """What --until has done, and what comes next."""
+    told = f"{count} stages, up to {settings.until}, are done; the same command with a later --until, or without, goes on"
+    return f"{told} (the tables in {out} are those of an earlier run)" if (out / "summary.json").is_file() else told
+
+
+def told_of_part(settings: Settings, out: Path) -> str:
+    """What --part has made, and what comes next."""
+    left = len(list((out / "shards").glob("*/shard-*.npz")))
+    if not left:
+        return f"part {settings.part} was the last: the images are in {out}/synthetic, or {out}/generated where some are to be selected"
+    return (
+        f"made part {settings.part}: {left} shards are in {out}/shards; bring them together with merge_shards.py, or copy them into one "
+        "OUT/shards and run without --part"
+    )
+
+
+def on_absolute_paths(settings: Settings) -> Settings:
+    """On a cluster, whose workers run elsewhere, every path as seen from everywhere; else the settings as they are."""
+    if settings.cluster is None:
+        return settings
+
+    def absolute(path: Path | None) -> Path | None:
+        return path.absolute() if path is not None and path.exists() else path
+
+    methods = tuple(f"npz:{m.file.absolute()}" if m.file is not None else m.text for m in settings.parsed_methods())
+    assert settings.out is not None
+    return replace(
+        settings,
+        out=settings.out.absolute(),
+        data_dir=absolute(settings.data_dir),
+        encoder_from=absolute(settings.encoder_from),
+        diffusion=replace(settings.diffusion, load=absolute(settings.diffusion.load)),
+        methods=methods,
+    )
+
+
+def found_on_hub(settings: Settings) -> Settings:
+    """The settings with the folder of the diffusion model they name, downloaded where it is a name on the hub: before anything is trained.
+
+    Raises UserError for what is neither.
+    """
+    if settings.diffusion.load is None or settings.diffusion.load.is_dir():
+        return settings
+    from contrastive_dp.adapters import find_pipeline
+
+    try:
+        return replace(settings, diffusion=replace(settings.diffusion, load=find_pipeline(settings.diffusion.load)))
+    except FileNotFoundError as error:
+        raise UserError(f"--diffusion {error}") from None
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """The settings that say which experiment a folder holds."""
+    found = flat(settings) | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
+    methods = settings.parsed_methods()
+    found["methods"] = [m.text if m.file is None else f"npz:{m.file.name} {source_digest(m.file)[:12]}" for m in methods]
+    outside = {"data-dir": settings.data_dir, "encoder-from": settings.encoder_from, "diffusion": settings.diffusion.load}
+    return found | {f"content of --{flag}": source_digest(path)[:12] for flag, path in outside.items() if path is not None}
+
+
+def check_folder(settings: Settings, out: Path) -> None:
+    """UserError where the folder holds another experiment that has trained something: its files would be overwritten."""
+    trained = ("diffusion", "encoder", "judge", "classifier", "generate")
+    if (out / "summary.json").is_file() or any(any((out / "stages" / kind).rglob("*.json")) for kind in trained):
+        check_claim(out, identity(settings), FREE, GROWING, settings.force)
+
+
+def look_at_data(settings: Settings, stages: list[Stage], place: Place, processes: Processes, talk: Talk) -> set[str]:
+    """Read the data and an encoder that is not trained, say what they are, and check what they decide; returns the stages that did it.
+
+    Raises UserError before anything is trained.
+    """
+    known = facts_without_reading(settings)
+    if known is not None:
+        once(processes, lambda: tell(talk, (), check_beforehand(settings, known)))
+    made: set[str] = set()
+    for kind in ("data", "split", *(["encoder"] if settings.encoder_from is not None else [])):
+        some = needed_for((kind,), stages)
+        if not any(stage.name.partition("/")[0] == kind for stage in some):
+            continue  # no method needs it, or --until stops before
+        run_stages(settings, some, place, processes, 1, made, shown=False)
+        made |= {stage.name for stage in some}
+        if processes.first:
+            tell(talk, *lines_of(kind, settings, some, place.out))
+        if kind == "data" and known is None:
+            once(processes, lambda: tell(talk, (), check_beforehand(settings, facts_of(tables.results(place.out, "data")))))
+    return made
+
+
+def once(processes: Processes, check: Callable[[], None]) -> None:
+    """Let the first process check something. Where it raises UserError all do, and the first alone says why."""
+    problem = None
+    if processes.first:
+        try:
+            check()
+        except UserError as error:
+            problem = str(error)
+    problem = processes.told(problem)
+    if problem is not None:
+        raise UserError(problem if processes.first else "")
+
+
+def tell(talk: Talk, lines: Sequence[str], doubts: Sequence[str] = ()) -> None:
+    """Say what was read, and what is doubtful about it."""
+    for line in lines:
+        talk.say(line)
+    for doubt in doubts:
+        talk.warn(doubt)
+
+
+def lines_of(kind: str, settings: Settings, stages: list[Stage], out: Path) -> tuple[list[str], list[str]]:
+    """(lines, doubts): what to say of the data, of the splits, or of encoders that were read."""
+    if kind == "data":
+        about = tables.results(out, "data")["about"]
+        return about["read"], about["doubts"]
+    found = {stage.name: tables.results(out, stage.name) for stage in stages if stage.name.startswith(f"{kind}/")}
+    if kind == "encoder":
+        lines = [encoder_line(settings, name, one) for name, one in found.items()]
+        return lines, encoder_doubts(found, len(tables.results(out, "data")["classes"]))
+    first = next(iter(found.values()))
+    line = f"of these {first['train']} to train on and {first['validation']} for validation, by seed"
+    unused = max(one["unused"] for one in found.values())
+    return [line + (f"; up to {unused} more share a group with those and are left out" if unused else "")], []
+
+
+def run_stages(
+    settings: Settings,
+    stages: list[Stage],
+    place: Place,
+    processes: Processes,
+    workers: int,
+    made: Collection[str] = (),
+    shown: bool = True,
+) -> None:
+    """In this process, on workers, on a cluster, or together with other processes. made: stages that were run just before."""
+    on_finished = (lambda stage: tensorboard.log_stage(stage, place.out)) if settings.tensorboard else (lambda _stage: None)
+    work = work_of(stages, settings, facts_of(tables.results(place.out, "data"))) if shown else {}
+    if processes.count > 1:
+        run_together(stages, place, processes, on_finished, made, work)
+    else:
+        run_all(stages, place, min(workers, len(stages)), on_finished, settings.cluster, made, work)
+
+
+def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, talk: Talk) -> None:
+    """Write tables, summary and pictures; say what they show."""
+    from image_experiments.output.pictures import draw_all
+
+    results = tables.results(out, "data")
+    data = {name: value for name, value in results.items() if name != "about"} | results["about"]
+    rows = tables.metric_rows(settings, out, settings.dataset)
+    described = tables.description_rows(settings, out)
+    fixed = settings.evaluation.split == "test"  # every seed has the same test images, and validation images of its own
+    gains = tables.differences(rows, outcomes=lambda row: tables.outcomes_of(out, row) if fixed else None)
+    warnings = [*data["doubts"], *tables.warnings_of(settings, out)]
+    tables.write_tables(out, rows, described, gains)
+    stamps = {stage.name: read_stamp(out, stage.name) or {} for stage in stages}
+    summary = {
+        "settings": flat(settings),
+        "versions": versions("torch", "diffusers", "pyautoattack", "torchmetrics"),
+        "data": data,
+        "seeds": list(range(settings.seed, settings.seed + settings.seeds)),
+        "warnings": warnings,
+        "results": {name: stamp["results"] for name, stamp in stamps.items()},
+        "seconds": {name: stamp["seconds"] for name, stamp in stamps.items()} | {"this call": seconds},
+    }
+    write_json(out / "summary.json", summary)
+    drawn = draw_all(out, settings)
+    if settings.tensorboard:
+        tensorboard.log_metrics(out, rows)
+    split = settings.evaluation.split
+    attacked = data["test"] if split == "test" else settings.validation
+    talk.say(f"{data['source']}: {attacked} {split} images, mean (sd) over {settings.seeds} seeds")
+    talk.say(tables.final_table(rows, described))
+    lines = [tables.floor_line(described), *tables.strength_lines(settings, out), *tables.gain_lines(gains)]
+    tell(talk, [line for line in lines if line], warnings)
+    talk.say(f"wrote {out}/metrics.csv, summary.json, samples.png and {len(drawn) - 1} more pictures in {seconds:.0f} s")
+
+
+@contextmanager
+def only_run_in(out: Path, first: bool = True) -> Iterator[None]:
+    """Hold a lock on the folder. Raises UserError when another run holds it. The system frees it with the process, however it ends.
+
+    first: of several processes of one run the first alone holds it.
+    """
+    if not first:
+        yield
+        return
+    with (out / ".lock").open("w") as stream:
+        for _ in range(20):
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.1)
+        else:
+            raise UserError(f"--out {out}: another run is writing there; wait for it or choose another folder")
+        unfinished = [path for folder in FOLDERS for path in (out / folder).rglob(f"{TEMPORARY}*")]
+        for path in [*out.glob(f"{TEMPORARY}*"), *unfinished]:
+            if path.is_dir():  # left by a process that was killed while it wrote
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        yield

@@ -1,0 +1,366 @@
+"""Many runs from one design, from Python as run_sweep.py makes them: `result = sweep({"run": {"main": {"methods": ["real"]}}})`."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from command_line.command import versions
+from command_line.experiment import claim
+from command_line.output import UserError, did_you_mean, prepare_folder, text_table, write_csv, write_json
+from command_line.spawning import without_main
+from command_line.values import changed
+from image_experiments.engine.presets import flags_of, settings_from
+from image_experiments.experiment import (
+    QUIET,
+    Result,
+    Talk,
+    check_settings,
+    checked_stages,
+    conduct,
+    place_of,
+    prepared,
+    read_table,
+)
+from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in
+
+DESIGNS = Path(__file__).resolve().parent / "designs"
+OURS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--force", "--dry-run")
+PIECES = ("--part", "--until")
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Everything that decides the result, but for workers."""
+
+    design: Path = DESIGNS / "digits-ablations.toml"
+    """The design file."""
+    seeds: int | None = None
+    """Independent repetitions of every run (default: those of the design, or 3)."""
+    seed: int | None = None
+    """First seed (default: that of the design, or 0)."""
+    quick: bool = False
+    """One seed, the first three methods of the first run and two more runs: does the design work?"""
+    reuse: tuple[Path, ...] = ()
+    """Folders of other runs on images (OUT/runs/NAME of another sweep) from which to take what is the same."""
+    data_dir: Path | None = None
+    """Files of the data set, handed on to run_cifar.py: a design says which set, not where it lies."""
+    until: Literal["description"] | None = None
+    """description: make and describe the synthetic images of every run, train and attack no classifiers; writes description.csv alone."""
+    workers: int = 0
+    """Processes (0: one a core); does not change the results."""
+    out: Path | None = None
+    """Folder for the results (default: results/DESIGN)."""
+    force: bool = False
+    """Go on in a folder that holds another sweep or runs with other settings: its tables are overwritten."""
+    dry_run: bool = False
+    """Print the resolved settings and what would be run, then stop."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of run_cifar.py."""
+
+    name: str
+    methods: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a design file says. compare: pairs of (run, method). attacks: names of those under which they are compared; none: all."""
+
+    base: tuple[str, ...]
+    runs: list[Run]
+    compare: list[tuple[tuple[str, str], tuple[str, str]]]
+    seed: int
+    seeds: int
+    attacks: tuple[str, ...] = ()
+
+
+def read_design(path: Path) -> Design:
+    """The design in a file. Raises UserError naming what is wrong with it."""
+    where = f"--design {path}"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror}); name a TOML file, for example one of {DESIGNS}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: is not TOML ({error}); mend that line") from None
+    return design_of(content, where)
+
+
+def design_of(design: Mapping[str, Any], where: str = "design") -> Design:
+    """A design from a dictionary like the content of a file: {"base", "run": {NAME: {"methods", "arguments"}}, "compare", ...}.
+
+    base and arguments: a command line, ["--train", "100"], or settings by name, {"train": 100, "classifier.steps": 50}.
+    Raises UserError naming what is wrong with it.
+    """
+    _check_names(where, "the design", design, ("base", "run", "compare", "attacks", "seed", "seeds"))
+    tables = design.get("run", {})
+    if not isinstance(tables, Mapping) or not tables:
+        raise UserError(f"{where}: holds no run; add a table [run.NAME] with methods = [...]")
+    runs = []
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise UserError(f"{where}: run.{name} must be a table [run.{name}] with methods = [...]")
+        _check_names(where, f"[run.{name}]", table, ("methods", "arguments"))
+        if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+            raise UserError(
+                f"{where}: [run.{name}] must be named by letters, digits, -, _ and . alone, at most 100: it names a folder"
+            )
+        methods, arguments = (_texts(where, f"[run.{name}] {key}", table.get(key, [])) for key in ("methods", "arguments"))
+        if not methods:
+            raise UserError(f'{where}: [run.{name}] names no methods; add methods = ["unguided"]')
+        runs.append(Run(name, methods, arguments))
+    base = _texts(where, "base", design.get("base", []))
+    _check_arguments(where, (*base, *(text for run in runs for text in run.arguments)))
+    attacks = _texts(where, "attacks", design.get("attacks", []))
+    if attacks and not design.get("compare"):
+        raise UserError(f"{where}: attacks says under which attacks to compare, and there is no compare; add it, or leave it out")
+    for attack in attacks:
+        if not re.fullmatch(r"pgd-\d+|autoattack|apgd|apgd-ce", attack):
+            raise UserError(f"{where}: attacks holds {attack}; the names are pgd-STEPS, autoattack, apgd and apgd-ce")
+    return Design(base, runs, _pairs(where, design.get("compare", []), runs), *_whole(where, design), attacks)
+
+
+def _check_arguments(where: str, arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        if flag in PIECES:
+            raise UserError(f"{where}: {argument} makes a piece of a run, and a sweep needs whole ones; take it out")
+        if flag in OURS:
+            raise UserError(f"{where}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments")
+
+
+def _whole(where: str, design: Mapping[str, Any]) -> tuple[int, int]:
+    found = []
+    for name, usual, least in (("seed", 0, 0), ("seeds", 3, 1)):
+        value = design.get(name, usual)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 2**31:
+            raise UserError(f"{where}: {name} = {value} must be a whole number of at least {least}")
+        found.append(value)
+    return found[0], found[1]
+
+
+def _pairs(where: str, value: Any, runs: list[Run]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Both sides of every comparison as (run, method), each in the design."""
+    from image_experiments.synthesis.methods import parse_method
+
+    known = {(one.name, parse_method(method).label) for one in runs for method in one.methods}
+    found = []
+    for pair in value if isinstance(value, list | tuple) else [value]:
+        sides = (
+            [tuple(side.split("/")) for side in pair]
+            if isinstance(pair, list | tuple) and all(isinstance(s, str) for s in pair)
+            else []
+        )
+        if len(sides) != 2 or not all(side in known for side in sides):
+            names = ", ".join(sorted("/".join(side) for side in known))
+            raise UserError(f'{where}: compare holds {pair}; write ["RUN/METHOD", "RUN/METHOD"] of {names}')
+        found.append((sides[0], sides[1]))
+    return found
+
+
+def _check_names(where: str, place: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for name in table:
+        if name not in known:
+            raise UserError(f"{where}: {place} has {name}{did_you_mean(name, known)}; known are {', '.join(known)}")
+
+
+def _texts(where: str, place: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, Mapping) and place != "attacks" and not place.endswith("methods"):
+        return tuple(flags_of(value))
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+        raise UserError(f'{where}: {place} must be a list of texts, for example ["--synthetic", "250"]')
+    return tuple(value)
+
+
+class SweepResult:
+    """What a sweep has made, read from its folder when it is asked for.
+
+    out: the folder. runs: {name: Result}. Tables are pandas DataFrames: table (sweep.csv: a row a run, method, seed and attack),
+    comparisons (those that the design asks for), description (with until="description" in place of both).
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = Path(out)
+        path = self.out / "summary.json"
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        except (OSError, ValueError, KeyError):
+            raise UserError(f"{self.out}: holds no finished sweep; run it to the end first") from None
+        self.names = tuple(names)
+
+    def __repr__(self) -> str:
+        return f"SweepResult({str(self.out)!r}: {', '.join(self.names)})"
+
+    @property
+    def runs(self) -> dict[str, Result]:
+        return {name: Result(self.out / "runs" / name) for name in self.names}
+
+    @property
+    def table(self) -> Any:
+        return read_table(self.out / "sweep.csv")
+
+    @property
+    def comparisons(self) -> Any:
+        return read_table(self.out / "comparisons.csv")
+
+    @property
+    def description(self) -> Any:
+        return read_table(self.out / "description.csv")
+
+
+def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes: Any) -> SweepResult:
+    """Run what a design lists, a file or a dictionary (see design_of), and gather it; goes on where it stopped.
+
+    changes: of SweepSettings, for example seeds=2, out="results/mine". Raises UserError, one line.
+    """
+    if isinstance(design, Mapping):
+        parsed, changes = design_of(design), {"design": Path("sweep"), **changes}
+    else:
+        parsed, changes = read_design(Path(design)), {"design": Path(design), **changes}
+    settings, runs = resolved(changed(SweepSettings(), **changes), parsed)
+    if settings.dry_run:
+        raise UserError("dry_run=True: belongs to the command line, run_sweep.py; leave it out")
+    with without_main():
+        conduct_sweep(settings, parsed, checked_calls(settings, parsed, runs), talk, lambda arguments: run_one(arguments, talk))
+    assert settings.out is not None
+    return SweepResult(settings.out)
+
+
+def run_one(arguments: Sequence[str], talk: Talk) -> int:
+    """One run in this process; returns 0."""
+    settings = prepared(settings_from(arguments))
+    place, workers = place_of(settings)
+    conduct(settings, checked_stages(settings), place, workers, talk)
+    return 0
+
+
+def checked_calls(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> list[tuple[Run, list[str]]]:
+    """Every run with its command line. Raises UserError for one that would be refused."""
+    assert settings.out is not None
+    calls = [(one, arguments_of(settings, design, one, settings.out / "runs" / one.name)) for one in runs]
+    _check_calls(settings, calls)
+    return calls
+
+
+def conduct_sweep(
+    settings: SweepSettings,
+    design: Design,
+    calls: Sequence[tuple[Run, list[str]]],
+    talk: Talk,
+    make: Callable[[list[str]], int],
+) -> int:
+    """All runs, one after the other, each taking from those before it what is the same; then the tables. make: arguments -> status."""
+    begin, out, runs = time.perf_counter(), settings.out, [one for one, _ in calls]
+    assert out is not None
+    growing = ("all seeds", "runs", "compare", *(f"methods of {one.name}" for one in runs))
+    claim(prepare_folder(out), identity(settings, design, runs), growing=growing, force=settings.force)
+    made = list(settings.reuse)
+    for i, (one, arguments) in enumerate(calls):
+        talk.say(f"\n=== {one.name}: run {i + 1} of {len(runs)}")
+        status = make([*arguments, *(["--reuse", *map(str, made)] if made else [])])
+        if status:
+            talk.warn(f"run {one.name} of {settings.design} ended with status {status}; see above")
+            return status
+        made.append(out / "runs" / one.name)
+    write_results(settings, design, runs, begin, talk)
+    return 0
+
+
+def resolved(settings: SweepSettings, design: Design) -> tuple[SweepSettings, list[Run]]:
+    """The settings with what the design says, and its runs, or with --quick some. Raises UserError."""
+    seeds = design.seeds if settings.seeds is None else settings.seeds
+    settings = replace(settings, seed=design.seed if settings.seed is None else settings.seed, seeds=seeds)
+    for name, least in (("seeds", 1), ("seed", 0), ("workers", 0)):
+        if not least <= getattr(settings, name) <= 2**31:
+            raise UserError(f"--{name} {getattr(settings, name)}: must lie in {least} .. 2^31")
+    _check_data_dir(settings, design)
+    settings, runs = replace(settings, out=settings.out or Path("results") / settings.design.stem), design.runs
+    if settings.until:
+        runs = [one for one in runs if set(one.methods) != {"real"}]  # of real images alone there is nothing to describe
+    if not settings.quick:
+        return settings, runs
+    return replace(settings, seeds=1), [replace(runs[0], methods=runs[0].methods[:3]), *runs[1:3]]
+
+
+def arguments_of(settings: SweepSettings, design: Design, one: Run, folder: Path) -> list[str]:
+    """The command line of a run."""
+    arguments = [*design.base, *_data(settings), *one.arguments, "--seeds", str(settings.seeds), "--seed", str(settings.seed)]
+    arguments += ["--out", str(folder), "--workers", str(settings.workers), "--methods", *one.methods]
+    return arguments + (["--until", settings.until] if settings.until else []) + (["--force"] if settings.force else [])
+
+
+def _check_calls(settings: SweepSettings, calls: Sequence[tuple[Run, list[str]]]) -> None:
+    """UserError for a run that would be refused: before the first begins, not hours later."""
+    assert settings.out is not None
+    for one, arguments in calls:
+        files = [Path(method.removeprefix("npz:")) for method in one.methods if method.startswith("npz:")]
+        if any(not file.exists() and file.absolute().is_relative_to(settings.out.absolute()) for file in files):
+            continue  # an earlier run makes it
+        try:
+            check_settings(settings_from(arguments))
+        except UserError as error:
+            raise UserError(f"--design {settings.design}: run {one.name}: {error}") from None
+
+
+def write_results(settings: SweepSettings, design: Design, runs: list[Run], begin: float, talk: Talk) -> None:
+    """Tables and summary; says what the comparisons show."""
+    out = settings.out
+    assert out is not None
+    folders = [(one.name, out / "runs" / one.name) for one in runs]
+    table = "description" if settings.until else "sweep"
+    header, rows = gather_descriptions(folders, {one.name: one.methods for one in runs}) if settings.until else gather(folders)
+    write_csv(out / f"{table}.csv", header, rows)
+    if not settings.until:
+        pairs = [pair for pair in design.compare if all(side[0] in dict(folders) for side in pair)]
+        compared = comparisons(rows, header, pairs, design.attacks, outcomes_in(dict(folders)))
+        if compared:
+            write_csv(out / "comparisons.csv", COMPARED, compared)
+            shown = [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared]
+            talk.say(text_table(COMPARED, shown))
+    seconds = round(time.perf_counter() - begin, 2)
+    write_summary(settings, design.base, runs, out, seconds)
+    talk.say(f"wrote {out}/{table}.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
+
+
+def identity(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> dict[str, Any]:
+    """What says which sweep a folder holds: the base, the data, and of each run its arguments and methods."""
+    assert settings.seed is not None
+    assert settings.seeds is not None
+    found: dict[str, Any] = {"base": list(design.base), "data_dir": settings.data_dir, "runs": [one.name for one in runs]}
+    found |= {"compare": [f"{'/'.join(a)} - {'/'.join(b)}" for a, b in design.compare], "attacks": list(design.attacks)}
+    for one in runs:
+        found |= {f"arguments of {one.name}": list(one.arguments), f"methods of {one.name}": list(one.methods)}
+    return found | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
+
+
+def _check_data_dir(settings: SweepSettings, design: Design) -> None:
+    if settings.data_dir is None:
+        return
+    given = (*design.base, *(text for one in design.runs for text in one.arguments))
+    if any(text.partition("=")[0] in ("--data-dir", "--data_dir") for text in given):
+        raise UserError(f"--data-dir {settings.data_dir}: {settings.design} names a --data-dir of its own; take one of them out")
+    if not settings.data_dir.exists():
+        raise UserError(f"--data-dir {settings.data_dir}: does not exist; name the folder or archive with the data set")
+
+
+def _data(settings: SweepSettings) -> tuple[str, ...]:
+    return () if settings.data_dir is None else ("--data-dir", str(settings.data_dir))
+
+
+def write_summary(settings: SweepSettings, base: Sequence[str], runs: list[Run], out: Path, seconds: float) -> None:
+    """What was run, with what, in how many seconds."""
+    data = None if settings.data_dir is None else Path(settings.data_dir.name)
+    design = Path(settings.design.name)  # names alone: the same file whatever folder it was called from
+    settings = replace(settings, design=design, data_dir=data)
+    summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
+    write_json(out / "summary.json", summary | {"runs": {one.name: asdict(one) for one in runs}, "seconds": {"this call": seconds}})
