@@ -104,15 +104,11 @@ def _follow(roots: list[Place], packages: tuple[str, ...], begun: list[tuple[Mod
 
 
 def _used(statement: ast.stmt, module: Module, packages: tuple[str, ...]) -> Iterator[Place]:
-    """Places that a statement names, annotations of functions left out."""
+    """Places that a statement names, annotations of functions and names of its own left out."""
     known = module.imported | dict(_imports(statement, module.package))
     parts = {id(node.value): node.attr for node in ast.walk(statement) if isinstance(node, ast.Attribute)}
-    for node in _without_annotations(statement):
-        if not isinstance(node, ast.Name):
-            continue
-        if node.id in module.defined:
-            yield module.name, node.id
-        elif node.id in known:
+    for node in _named(statement, frozenset()):
+        if node.id in known and node.id not in module.defined:
             source, name = known[node.id]
             attribute = parts.get(id(node))
             if not name:  # import a.b as c; c.d
@@ -121,33 +117,59 @@ def _used(statement: ast.stmt, module: Module, packages: tuple[str, ...]) -> Ite
                 yield f"{source}.{name}", attribute
             else:
                 yield source, name
+        elif node.id in module.defined:
+            yield module.name, node.id
+
+
+def _named(node: ast.AST, local: frozenset[str]) -> Iterator[ast.Name]:
+    """Names within a node, but for those that are local to the functions around them."""
+    if isinstance(node, ast.Name):
+        if node.id not in local:
+            yield node
+        return
+    within = local
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        within = local | _locals_of(node)
+    skipped = SKIPPED.get(type(node), ())
+    for name, value in ast.iter_fields(node):
+        inner = within if name == "body" else local  # defaults and decorators are of the scope around
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and name not in skipped:
+                yield from _named(child, inner)
+
+
+SKIPPED: dict[type[ast.AST], tuple[str, ...]] = {
+    ast.FunctionDef: ("returns",),
+    ast.AsyncFunctionDef: ("returns",),
+    ast.arg: ("annotation",),
+    ast.AnnAssign: ("annotation",),
+}
+"""Annotations: where a type lives decides nothing."""
+
+
+def _locals_of(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> frozenset[str]:
+    """Arguments of a function and what it assigns; imports within it stand for what they import."""
+    arguments = function.args
+    found = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+    found |= {each.arg for each in (arguments.vararg, arguments.kwarg) if each is not None}
+    waiting: list[ast.AST] = list(function.body) if isinstance(function.body, list) else [function.body]
+    outer: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        if isinstance(node, ast.Global):
+            outer.update(node.names)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.comprehension):  # scopes of their own
+            waiting.extend(ast.iter_child_nodes(node))
+    found -= outer
+    return frozenset(found)
 
 
 def _target(source: str, name: str, packages: tuple[str, ...]) -> Place:
     if name and module_named(f"{source}.{name}", packages) is not None:
         return f"{source}.{name}", WHOLE
     return source, name or WHOLE
-
-
-def _without_annotations(statement: ast.stmt) -> Iterator[ast.AST]:
-    waiting: list[ast.AST] = [statement]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        skipped = {
-            ast.FunctionDef: ("returns",),
-            ast.AsyncFunctionDef: ("returns",),
-            ast.arg: ("annotation",),
-            ast.AnnAssign: ("annotation",),
-        }
-        names = skipped.get(type(node), ())
-        waiting.extend(
-            child
-            for name, value in ast.iter_fields(node)
-            if name not in names
-            for child in (value if isinstance(value, list) else [value])
-            if isinstance(child, ast.AST)
-        )
 
 
 class _Bare(ast.NodeTransformer):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -56,6 +57,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     place, workers = place_of(settings)
     if settings.dry_run:
         print(describe(settings))
+        print(everything(settings))
         return show_plan(settings, stages, place, workers)
     from image_experiments.engine.together import join, launch, leave, started_by_torchrun
 
@@ -140,7 +142,10 @@ def grouped(names: Sequence[str]) -> list[str]:
         distinct = {tuple(seeds) for seeds in methods.values()}
         common = next(iter(distinct)) if len(distinct) == 1 else ()
         of = f" (seed{'s' if len(common) > 1 else ''} {_ranged(common)})" if common else ""
-        lines.append(f"{kind}: {', '.join(methods)}{of}" if any(methods) else f"{kind}{of}")
+        if sum(map(len, methods.values())) <= 1:
+            lines += [name for name in names if name.partition("/")[0] == kind]
+        else:
+            lines.append(f"{kind}: {', '.join(methods)}{of}" if any(methods) else f"{kind}{of}")
     return lines
 
 
@@ -152,7 +157,7 @@ def describe(settings: Settings) -> str:
     """What is run, and the settings that are not its preset's; summary.json has all."""
     usual = replace(PRESETS[settings.preset](), dataset=settings.dataset, norm=settings.norm, out=settings.out)
     known = flat(resolve(usual))
-    named = ("methods", "seed", "seeds", "preset", "dataset", "norm", "eps", "out")
+    named = ("methods", "seed", "seeds", "preset", "dataset", "norm", "eps", "out", "dry_run")
     other = {name: value for name, value in flat(settings).items() if value != known[name] and name not in named}
     seeds = settings.seeds
     lines = [
@@ -161,12 +166,28 @@ def describe(settings: Settings) -> str:
         f"methods: {' '.join(settings.methods)}",
     ]
     if other:
-        lines.append("other than the preset: " + " ".join(f"--{_flag(name)} {_shown(value)}" for name, value in other.items()))
+        lines.append("other than the preset: " + " ".join(_as_flag(name, value) for name, value in other.items()))
     return "\n".join(lines)
 
 
-def _flag(name: str) -> str:
-    return "diffusion" if name == "diffusion.load" else name.replace("_", "-")
+def everything(settings: Settings) -> str:
+    """All settings, a paragraph for each part."""
+    parts: dict[str, list[str]] = {"": []}
+    for name, value in flat(settings).items():
+        part, _, setting = name.rpartition(".")
+        parts.setdefault(part, []).append(f"{setting}={_shown(value)}")
+    paragraphs = [f"{part}: " * bool(part) + ", ".join(entries) for part, entries in parts.items()]
+    form = textwrap.TextWrapper(120, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(["all settings:", *map(form.fill, paragraphs)])
+
+
+def _as_flag(name: str, value: Any) -> str:
+    """--part.name VALUE."""
+    flag = "diffusion" if name == "diffusion.load" else name.replace("_", "-")
+    part, dot, last = flag.rpartition(".")
+    if isinstance(value, bool):
+        return f"--{part}{dot}{'' if value else 'no-'}{last}"
+    return f"--{flag} {_shown(value)}"
 
 
 def _shown(value: Any) -> str:

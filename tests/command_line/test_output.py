@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from command_line.command import Unbroken, run_command
+from command_line.command import Help, Unbroken, run_command
 from command_line.output import TEMPORARY, UserError, remedy_for, temporary_name, write_whole
 from command_line.values import check_radius, number
 
@@ -104,7 +104,7 @@ def test_traceback_is_taken_off_the_command_line_wherever_it_stands(capsys):
         raise UserError(f"--n {settings.n}: is wrong")
 
     for arguments, shown in ((["--n", "2"], False), (["--traceback", "--n", "2"], True), (["--n", "2", "--traceback"], True)):
-        assert run_command(Settings, run, "Test.", arguments) == 1
+        assert run_command(Settings, run, Help("Test."), arguments) == 1
         error = capsys.readouterr().err
         assert error.endswith("error: --n 2: is wrong\n")
         assert ("Traceback" in error) == shown

@@ -22,7 +22,7 @@ TABLE = {"x": b.helper}
 TABLE.update(y=relative.last)
 
 
-def root(settings: Settings) -> int:
+def root(settings: Settings, apart=0) -> int:
     """Says nothing."""
     # nor does this
     return TABLE["x"](LIMIT) + handed_on() + numpy.ones(1)
@@ -102,10 +102,11 @@ def test_a_change_of_what_is_used_is_seen(package, file, old, new):
     [
         ("a.py", "Says nothing.", "Says something."),
         ("a.py", "    # nor does this\n", ""),
-        ("a.py", "root(settings: Settings) -> int", "root(settings)"),
+        ("a.py", "root(settings: Settings, apart=0) -> int", "root(settings, apart=0)"),
         ("a.py", "LIMIT = 3", "LIMIT = (\n    3\n)"),
         ("a.py", "UNUSED = 4", "UNUSED = 5"),
         ("b.py", "return 0", "return 1"),
+        ("a.py", "return UNUSED", "return UNUSED + 1"),  # root has an argument of this name
         ("inner/e.py", "Z = 0", "Z = 1"),
         ("types.py", "class Settings:\n", 'class Settings:\n    """More."""\n\n'),
     ],

@@ -156,8 +156,10 @@ def test_the_same_loop_trains_a_unet_on_uint8_images(schedule):
         ranges.append((float(x.min()), float(x.max())))
         return torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
 
-    settings = TrainingSettings(steps=60, batch_size=16, learning_rate=3e-3, ema=0.9)
-    train_noise_prediction(network, images, schedule, replace(settings, augment=flip), on_step=lambda step, loss: losses.append(float(loss)))
+    settings = TrainingSettings(steps=60, batch_size=16, learning_rate=3e-3, ema=0.9, augment=flip)
+    train_noise_prediction(
+        network, images, schedule, replace(settings, augment=flip), on_step=lambda step, loss: losses.append(float(loss))
+    )
     assert -1 <= min(low for low, _ in ranges) < -0.9
     assert 0.9 < max(high for _, high in ranges) <= 1
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])

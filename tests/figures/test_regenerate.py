@@ -68,8 +68,8 @@ def test_a_changed_input_makes_just_the_figures_that_read_it(drawn, results, tmp
     assert "0.95,3.9" in (out / "drawn" / "price_gain.csv").read_text()
 
 
-def test_a_changed_helper_makes_just_the_figures_that_import_it(tmp_path):
-    """In a copy of the project: its settings.py is read by six figures and a table, ablations.py by seven and a table."""
+def test_a_changed_helper_makes_just_the_figures_that_use_it(tmp_path):
+    """In a copy of the project: by name. A comment makes nothing anew."""
     for room in ("figures", "command_line"):
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("drawn", "__pycache__", "report.html"))
 
@@ -80,17 +80,22 @@ def test_a_changed_helper_makes_just_the_figures_that_import_it(tmp_path):
     chosen = ["guided_accuracy", "price_gain", "samples", "ceiling", "guidance", "ablation_loss", "ablations", "images"]
     assert "8 built, 0 kept" in call("--only", *chosen)
     assert "would make nothing" in call("--dry-run", "--only", *chosen)
-    expected = {
-        "diffusion_figures/settings.py": "guided_accuracy price_gain guidance",
-        "image_figures/ablations.py": "guided_accuracy price_gain ablation_loss guidance ablations",
-        "tables/images.py": "guided_accuracy price_gain ablation_loss guidance images ablations",
-        "inputs.py": " ".join(name for name in all_names() if name in chosen),
-    }
-    for helper, names in expected.items():
+    changes = (
+        ("diffusion_figures/settings.py", "in_design", "return ", "return False or ", "guided_accuracy price_gain guidance"),
+        ("image_figures/ablations.py", "gain", "return ", "return False or ", "ablation_loss ablations"),
+        ("tables/images.py", "spread", "return ", "return False or ", "images ablations"),
+        ("inputs.py", "where", "return ", "return False or ", "samples ablation_loss ablations images"),
+    )
+    for helper, function, old, new, names in changes:
         path = tmp_path / "figures" / helper
-        path.write_text(path.read_text() + "\n# changed\n")
+        text = path.read_text()
+        path.write_text(text + "\n# changed\n")
+        assert "would make nothing" in call("--dry-run", "--only", *chosen)
+        at = text.index(old, text.index(f"def {function}("))
+        path.write_text(text[:at] + new + text[at + len(old) :])
         said = re.search("would make (.*?);", call("--dry-run", "--only", *chosen))
         assert set(said[1].split()) == set(names.split()), helper
+        path.write_text(text)
 
 
 def test_what_was_changed_by_hand_or_deleted_is_made_again(drawn, tmp_path):

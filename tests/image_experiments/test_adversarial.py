@@ -218,7 +218,7 @@ def test_a_batch_has_its_share_of_synthetic_images():
     real, synthetic = Images(torch.zeros(50, 1, 2, 2, dtype=torch.uint8), torch.zeros(50).long()), random_images(50, 0)
     synthetic = Images(torch.ones(50, 1, 2, 2, dtype=torch.uint8), synthetic.y)
     for fraction, count in ((0.7, 14), (0.0, 0), (1.0, 20)):
-        parts = adversarial._parts(real, synthetic, small(batch_size=20, generated_fraction=fraction), 3)
+        parts = adversarial._parts(TrainingImages(real, 3, synthetic), small(batch_size=20, generated_fraction=fraction))
         x, _ = adversarial._batch(parts, 3, 0, torch.device("cpu"))
         assert len(x) == 20
         assert int(x.amax(dim=(1, 2, 3)).sum()) == count

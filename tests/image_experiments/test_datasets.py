@@ -17,7 +17,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from command_line.output import UserError
-from image_experiments.data import datasets
+from image_experiments.data import dataset, official
 from image_experiments.data.balance import balanced_order
 from image_experiments.data.class_folders import group_numbers, read_class_folders
 from image_experiments.data.dataset import Dataset
@@ -103,9 +103,9 @@ def test_an_unknown_class_is_one_line_with_the_nearest():
         *(getattr(data, f) for f in ("images", "labels", "groups", "test_images", "test_labels")), CIFAR10_CLASSES, "ten"
     )
     with pytest.raises(UserError, match=r"--classes birds: ten has no such class, did you mean bird\?; its classes are airplane"):
-        datasets.only(named, ("birds",))
+        dataset.only(named, ("birds",))
     with pytest.raises(UserError, match="one class"):
-        datasets.only(named, ("bird",))
+        dataset.only(named, ("bird",))
 
 
 # CIFAR-10 and MNIST
@@ -126,7 +126,7 @@ def test_cifar10_is_downloaded_once_checked_and_read(served, tmp_path, monkeypat
     folder, address = served
     content, records = cifar_archive(np.random.default_rng(0))
     (folder / "cifar-10-binary.tar.gz").write_bytes(content)
-    monkeypatch.setattr(datasets, "CIFAR10_ARCHIVE", (address, {"cifar-10-binary.tar.gz": md5(content)}))
+    monkeypatch.setattr(official, "CIFAR10_ARCHIVE", (address, {"cifar-10-binary.tar.gz": md5(content)}))
     monkeypatch.setattr("pooch.os_cache", lambda _name: tmp_path / "cache")
     data = read_dataset("cifar10", None, 0, None)
     assert data.images.shape == (100, 32, 32, 3)
@@ -147,7 +147,7 @@ def test_cifar10_is_downloaded_once_checked_and_read(served, tmp_path, monkeypat
 def test_a_download_that_fails_or_differs_is_one_line_and_leaves_nothing(served, tmp_path, monkeypatch):
     folder, address = served
     monkeypatch.setattr("pooch.os_cache", lambda _name: tmp_path / "cache")
-    monkeypatch.setattr(datasets, "CIFAR10_ARCHIVE", (address, {"cifar-10-binary.tar.gz": md5(b"right")}))
+    monkeypatch.setattr(official, "CIFAR10_ARCHIVE", (address, {"cifar-10-binary.tar.gz": md5(b"right")}))
     with pytest.raises(UserError, match=r"cannot download .*--data-dir"):
         read_dataset("cifar10", None, 0, None)
     (folder / "cifar-10-binary.tar.gz").write_bytes(b"wrong")
@@ -164,7 +164,7 @@ def test_missing_wrong_and_truncated_archives_are_one_line(tmp_path, monkeypatch
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="checksum"):
         read_dataset("cifar10", tmp_path, 0, None)
-    monkeypatch.setattr(datasets, "CIFAR10_ARCHIVE", ("", {"cifar-10-binary.tar.gz": md5(path.read_bytes())}))
+    monkeypatch.setattr(official, "CIFAR10_ARCHIVE", ("", {"cifar-10-binary.tar.gz": md5(path.read_bytes())}))
     with pytest.raises(UserError, match="truncated or damaged"):
         read_dataset("cifar10", tmp_path, 0, None)
 
@@ -177,10 +177,10 @@ def test_mnist_is_read_and_its_test_file_alone_can_be_split(tmp_path, monkeypatc
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60, dtype=np.uint8) % 10]
     arrays += [rng.integers(0, 256, (40, 28, 28), dtype=np.uint8), np.arange(40, dtype=np.uint8) % 10]
-    files = dict(zip(datasets.MNIST_FILES[1], map(idx, arrays), strict=True))
+    files = dict(zip(official.MNIST_FILES[1], map(idx, arrays), strict=True))
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr(datasets, "MNIST_FILES", ("", {name: md5(content) for name, content in files.items()}))
+    monkeypatch.setattr(official, "MNIST_FILES", ("", {name: md5(content) for name, content in files.items()}))
     data = read_dataset("mnist", tmp_path, 0, None)
     np.testing.assert_array_equal(data.images[7, 2:30, 2:30, 0], arrays[0][7])
     assert data.images.shape == (60, 32, 32, 1)
@@ -233,7 +233,7 @@ def test_gtsrbs_official_archives_keep_tracks_together(tmp_path, monkeypatch):
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr(datasets, "GTSRB_FILES", ("", {name: md5(content) for name, content in files.items()}))
+    monkeypatch.setattr(official, "GTSRB_FILES", ("", {name: md5(content) for name, content in files.items()}))
     data = read_dataset("gtsrb", tmp_path, 0, None)
     assert data.images.shape == (43 * 6, 32, 32, 3)
     assert data.test_labels.tolist() == [9, 8, 7, 6, 5]
@@ -407,7 +407,7 @@ def some_data(n=120, classes=4, groups=None, seed=0):
     images, _ = drawings(np.random.default_rng(seed), n)
     labels = np.arange(n) % classes
     groups = np.arange(n) if groups is None else groups
-    return datasets.Dataset(images, labels, groups, images[:8], labels[:8], tuple("abcd"[:classes]), "test")
+    return official.Dataset(images, labels, groups, images[:8], labels[:8], tuple("abcd"[:classes]), "test")
 
 
 def test_parts_are_balanced_disjoint_and_follow_the_seed():

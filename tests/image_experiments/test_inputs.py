@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from command_line.output import UserError
 from command_line.values import number
-from image_experiments import run_cifar
+from image_experiments import experiment, run_cifar
 from image_experiments.data.dataset import described
 from image_experiments.data.reading import read_dataset
 from image_experiments.data.splitting import split
@@ -844,7 +844,7 @@ def test_a_run_that_was_stopped_before_it_trained_holds_no_folder(tmp_path, caps
 
     flags = ["--methods", "real", "--out", str(tmp_path), "--train", "60", "--validation", "20", "--test", "20", "--workers", "1"]
     with monkeypatch.context() as patched:
-        patched.setattr(run_cifar, "note_claim", interrupted)
+        patched.setattr(experiment, "note_claim", interrupted)
         assert run_cifar.main([*flags, "--eps", "0.3"]) == 130
     quick = ["--classifier.steps", "2", "--evaluation.autoattack-images", "0", "--evaluation.pgd-steps", "1"]
     assert run_cifar.main([*flags, *quick, "--eps", "0.1"]) == 0

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from command_line import output
 from contrastive_dp import files
 from contrastive_dp.files import read_safetensors
-from image_experiments import run_cifar
+from image_experiments import experiment, run_cifar
 from image_experiments.engine.presets import smoke
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
@@ -152,11 +153,11 @@ def test_the_same_command_has_nothing_left_to_do(finished, capsys):
     assert run(*more, "--classifier.steps", "31", "--dry-run", out=finished) == 0
     output = capsys.readouterr().out
     assert "20 of 45 stages" in output  # classifiers and evaluations
-    assert "unchanged  generate/unguided/seed0" in output
+    assert "unchanged  generate: unguided, supervised-0.2, anchored-reversed-0.1 (seeds 0, 1)" in output
 
 
 def kinds(text, verb="would run"):
-    return {line.removeprefix(f"{verb}  ").partition("/")[0] for line in text.splitlines() if line.startswith(f"{verb} ")}
+    return {re.match(r"\w+", line.removeprefix(f"{verb}  "))[0] for line in text.splitlines() if line.startswith(f"{verb} ")}
 
 
 def test_until_stops_after_a_step_and_the_whole_run_goes_on_from_there(tmp_path, capsys, finished):
@@ -210,16 +211,24 @@ def test_images_from_elsewhere_are_read_in_the_step_that_generates(tmp_path, cap
         "auto",
     )
     assert run(*flags, "--until", "generation", "--dry-run", out=tmp_path / "out") == 0
-    assert kinds(capsys.readouterr().out) == {"data", "split", "speed", "encoder", "judge", "read", "noise"}
+    assert kinds(capsys.readouterr().out) == {
+        "data",
+        "split",
+        "encoder",
+        "judge",
+        "read",
+        "noise",
+    }  # nothing waits for the speed of classifiers
 
 
 def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
     assert run_cifar.main(["--preset", "cpu", "--classifier.beta", "3", "--dry-run", "--out", str(tmp_path / "o")]) == 0
     output = capsys.readouterr().out
-    assert output.startswith("settings: preset=cpu")
+    assert output.startswith("settings: preset cpu on digits, linf eps 0.15, 3 seeds from 0, results in ")
+    assert "other than the preset: --classifier.beta 3.0\n" in output
     assert "beta=3.0" in output
     assert "seeds=3" in output
-    assert "would run  evaluate/infonce-0.3/seed2" in output
+    assert "would run  evaluate: real, unguided, noise-0.1, infonce-0.3, anchored-0.3 (seeds 0 to 2)" in output
     assert not (tmp_path / "o").exists()
 
 
@@ -229,7 +238,7 @@ def test_presets_are_complete_and_the_papers_is_the_published_one(capsys, monkey
     for preset in ("smoke", "cpu"):
         assert run_cifar.main(["--preset", preset, "--dry-run"]) == 0
     assert run_cifar.main(["--preset", "paper", "--dry-run"]) == 0
-    output = capsys.readouterr().out.rsplit("settings:", 1)[1]
+    output = " ".join(capsys.readouterr().out.rsplit("all settings:", 1)[1].split())
     for text in ("dataset=cifar10", "eps=0.03137", "network=wrn-28-10", "adversary=trades", "beta=6.0", "channels=128 256 256 256",
                  "augmentation=crop-flip", "average=0.995", "generated_fraction=0.7", "label_smoothing=0.1"):  # fmt: skip
         assert text in output, text
@@ -448,7 +457,7 @@ def test_half_written_files_of_a_killed_process_are_removed_and_nothing_else(tmp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "checkpoints" / files.temporary_name("diffusion-seed0") / "unet").mkdir(parents=True)
-    with run_cifar.only_run_in(tmp_path):
+    with experiment.only_run_in(tmp_path):
         assert all((tmp_path / name).exists() for name in keep)
         assert not list(tmp_path.rglob(f"{files.TEMPORARY}*"))
 
@@ -534,13 +543,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_cifar, "look_at_data", interrupted)
+    monkeypatch.setattr(experiment, "look_at_data", interrupted)
     assert run("--methods", "real", out=tmp_path) == 130
     assert "run the same command to go on from the last checkpoint" in capsys.readouterr().err
 
 
 def test_two_runs_do_not_write_one_folder(tmp_path, capsys):
-    with run_cifar.only_run_in(tmp_path):
+    with experiment.only_run_in(tmp_path):
         assert run("--methods", "real", out=tmp_path) == 1
     assert "another run is writing there" in capsys.readouterr().err
 

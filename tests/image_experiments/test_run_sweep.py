@@ -9,8 +9,9 @@ from scipy import stats
 
 from command_line.output import UserError
 from command_line.statistics import holm
-from image_experiments import run_sweep
-from image_experiments.sweeps import DESIGNS, read_design
+from image_experiments import run_sweep, sweeps
+from image_experiments.output import sweep_tables
+from image_experiments.sweeps import DESIGNS, SweepSettings, read_design
 from tests.image_experiments.test_run_cifar import SMALL, rows
 
 RUNS = """
@@ -84,12 +85,12 @@ def test_comparisons_are_paired_by_seed_and_hold_together(swept):
     made = [["r", "base", "a", "linf", 0.1, s, 0.5] for s in range(3)]
     made += [["r", m, "a", "linf", 0.1, s, 0.5 + g] for m, of in zip("xyz", gains_of, strict=True) for s, g in enumerate(of)]
     pairs = [(("r", m), ("r", "base")) for m in "xyz"]
-    compared = run_sweep.comparisons(made, header, pairs)
+    compared = sweep_tables.comparisons(made, header, pairs)
     assert [row[-1] for row in compared] == pytest.approx(holm(raw), rel=1e-6)
     again = [[*row[:2], "b", *row[3:]] for row in made]  # under another attack, which is none of the family
-    assert run_sweep.comparisons(made + again, header, pairs, ["a"]) == compared
+    assert sweep_tables.comparisons(made + again, header, pairs, ["a"]) == compared
     with pytest.raises(UserError, match="compares under pgd-3, which no run used"):
-        run_sweep.comparisons(made, header, pairs, ["a", "pgd-3"])
+        sweep_tables.comparisons(made, header, pairs, ["a", "pgd-3"])
 
 
 def test_scale_and_window_that_were_found_are_in_the_table(tmp_path):
@@ -99,7 +100,7 @@ def test_scale_and_window_that_were_found_are_in_the_table(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({"settings": settings, "results": results}))
     (tmp_path / "description.csv").write_text("method,seed,class_snr\ninfonce-auto,3,2.5\nunguided,3,4.5\n")
     (tmp_path / "metrics.csv").write_text("method,seed,robust_accuracy\ninfonce-auto,3,0.7\nunguided,3,0.6\n")
-    header, table = run_sweep.gather([("main", tmp_path)])
+    header, table = sweep_tables.gather([("main", tmp_path)])
     auto, unguided = (dict(zip(header, row, strict=True)) for row in table)
     assert (auto["scale"], auto["window_low"], auto["window_high"], auto["class_snr"]) == (0.17, 0, 400, 2.5)
     assert np.isnan(unguided["scale"])
@@ -158,7 +159,7 @@ def test_the_committed_designs_are_sound(capsys):
 
 def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
     given = []
-    monkeypatch.setattr("image_experiments.run_cifar.main", lambda arguments: given.append(arguments) or 3)
+    monkeypatch.setattr("image_experiments.run_sweep.run_cifar", lambda arguments: given.append(arguments) or 3)
     design = write_design(tmp_path, "[run.a]\nmethods = ['real']\n", ["--dataset", "images"])
     assert call("--design", design, "--data-dir", tmp_path / "set", "--dry-run") == 1
     assert f"--data-dir {tmp_path}/set: does not exist" in capsys.readouterr().err
@@ -166,8 +167,8 @@ def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
     assert call("--design", design, "--data-dir", tmp_path / "set", "--out", tmp_path / "out") == 3
     (arguments,) = given
     assert arguments[arguments.index("--data-dir") + 1] == str(tmp_path / "set")
-    settings = run_sweep.Settings(design, data_dir=tmp_path / "set", out=Path("out"))
-    run_sweep.write_summary(settings, (), [], tmp_path, 1.0)  # names no folder of this machine
+    settings = SweepSettings(design, data_dir=tmp_path / "set", out=Path("out"))
+    sweeps.write_summary(settings, (), [], tmp_path, 1.0)  # names no folder of this machine
     summary = json.loads((tmp_path / "summary.json").read_text())["settings"]
     assert (summary["design"], summary["data_dir"]) == ("mine.toml", "set")
     twice = write_design(tmp_path, "[run.a]\nmethods = ['real']\narguments = ['--data-dir=/else']\n")

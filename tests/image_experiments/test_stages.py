@@ -4,16 +4,22 @@ import errno
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from command_line import sources
 from command_line.output import UserError
-from command_line.sources import imported
+from command_line.sources import code_of_function
 from image_experiments.engine import stages
+from image_experiments.engine.plan import plan as make_plan
+from image_experiments.engine.presets import smoke
 from image_experiments.engine.scheduler import run_all
-from image_experiments.engine.stages import OURS, Place, Stage, code_digest, is_current, source_digest
+from image_experiments.engine.settings import resolve
+from image_experiments.engine.stages import PACKAGES, Place, Stage, code_digest, is_current, source_digest
+from image_experiments.synthesis.selection import SelectionSettings
 from image_experiments.training.curves import Curve
 
 RAN = []
@@ -61,9 +67,11 @@ def test_stages_run_once_and_again_only_where_something_changed(tmp_path):
 
 def test_another_version_code_or_result_of_an_input_runs_a_stage_again(tmp_path, monkeypatch):
     run(tmp_path, plan())
+    monkeypatch.setattr(stages, "code_digest", lambda function, _types: (function.__name__, ("torch",)))
+    assert run(tmp_path, plan()) == ["write", "copy"]
     monkeypatch.setattr(stages, "version", lambda package: "other" if package == "torch" else "same")
     assert run(tmp_path, plan()) == ["write", "copy"]
-    monkeypatch.setattr(stages, "code_digest", lambda function: "changed" if function is copy else code_digest(write))
+    monkeypatch.setattr(stages, "code_digest", lambda function, _types: ("x" if function is copy else "write", ("torch",)))
     assert run(tmp_path, plan()) == ["copy"]
     stamp = tmp_path / "stages/first/a.json"
     stamp.write_text(stamp.read_text().replace('"length": 2', '"length": 3'))
@@ -137,15 +145,14 @@ def test_checkpoints_of_other_settings_are_never_met(tmp_path):
 
 def test_training_does_not_depend_on_the_code_of_evaluation():
     """A change in the attacks' package code runs the evaluation again, not the diffusion model."""
-    from image_experiments.engine import plan as pipeline
+    from image_experiments.engine import jobs
 
-    assert code_digest(pipeline.train_diffusion) != code_digest(pipeline.evaluate)
-    import inspect
-
-    diffusion = imported(inspect.getsource(pipeline.train_diffusion), OURS)
+    assert code_digest(jobs.train_diffusion_model) != code_digest(jobs.evaluate)
+    diffusion = code_of_function(jobs.train_diffusion_model, PACKAGES).modules
     assert "image_experiments.training.diffusion" in diffusion
     assert "contrastive_dp.training" in diffusion
     assert "image_experiments.evaluation.robustness" not in diffusion
+    assert "image_experiments.training.attacks" not in diffusion
     assert "image_experiments.engine.settings" not in diffusion
 
 
@@ -192,3 +199,112 @@ def test_the_loss_curve_is_the_same_after_interruptions_of_both_kinds(tmp_path):
     go(Curve(tmp_path / "c.csv", 10), 18, 30)
     assert whole.rows == [(10, 5.5), (20, 15.5), (30, 25.5)]
     assert Curve(tmp_path / "b.csv", 10).rows == Curve(tmp_path / "c.csv", 10).rows == whole.rows
+
+
+@pytest.fixture
+def altered(tmp_path, monkeypatch):
+    """altered(module, old, new): from now on the module's source is read with this change."""
+    original = sources.module_path
+
+    def forget():
+        sources._parsed.cache_clear()
+        code_digest.cache_clear()
+
+    def alter(module, old, new):
+        text = original(module).read_text()
+        assert text.count(old) >= 1, (module, old)
+        file = tmp_path / f"{module}.py"
+        file.write_text(text.replace(old, new))
+        monkeypatch.setattr(sources, "module_path", lambda name: file if name == module else original(name))
+        forget()
+
+    forget()
+    yield alter
+    forget()
+
+
+ALL_KINDS = {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select", "noise", "describe", "classifier"}
+ALL_KINDS |= {"evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "expected"),
+    [
+        ("image_experiments.training.attacks", '"""Projected', '"""Changed: projected', set()),
+        ("contrastive_dp.resumable", "            # within", "            # not within", set()),
+        ("image_experiments.data.stored", "TEST_ORDER = 2", "TEST_ORDER = 3", {"data"}),
+        ("image_experiments.data.splitting", "default_rng([seed, 1])", "default_rng([seed, 2])", {"split"}),
+        ("image_experiments.synthesis.selection", "NEIGHBOURS = 5", "NEIGHBOURS = 6", {"select"}),
+        ("contrastive_dp.guidance.base", "LEAST_CHANGE = 1e-3", "LEAST_CHANGE = 1e-4", {"strength", "generate"}),
+        ("contrastive_dp.losses", "self.temperature", "2 * self.temperature", {"strength", "generate"}),
+        ("image_experiments.synthesis.strength", "0.02, 1.28", "0.02, 1.29", {"strength"}),
+        ("image_experiments.evaluation.features", "PIECE = ", "PIECE = 1 + ", {"describe"}),
+        (
+            "image_experiments.training.attacks",
+            "def pgd(",
+            "def pgd(unused=0, *, more=0, ",
+            {"encoder", "judge", "classifier", "evaluate"},
+        ),
+        ("contrastive_dp.schedules", "offset: float = 0.008", "offset: float = 0.009", {"diffusion", "strength", "generate"}),
+        ("command_line.statistics", "ddof=1", "ddof=0", set()),  # of the tables, which are written every time
+    ],
+)
+def test_a_change_of_code_runs_what_uses_it_again_and_nothing_else(tmp_path, altered, module, old, new, expected):
+    methods = ("real", "infonce:auto", "noise:0.1")
+    settings = replace(smoke(), methods=methods, selection=SelectionSettings(surplus=2, criterion="confidence"), out=tmp_path)
+    stages_of_run = make_plan(resolve(settings))
+
+    def digests():
+        return {s.name: code_digest(s.function, tuple(stages._types_in(s.arguments)))[0] for s in stages_of_run}
+
+    before = digests()
+    altered(module, old, new)
+    now = digests()
+    assert {name.partition("/")[0] for name in before} == ALL_KINDS
+    assert {name.partition("/")[0] for name in before if now[name] != before[name]} == expected
+
+
+def test_threads_paths_and_what_results_say_about_themselves_decide_nothing_where_they_do_not_matter(tmp_path):
+    """A stage off the device is the same for any threads; the same file elsewhere is the same data."""
+
+    def read(run, file):
+        RAN.append("read")
+        run.outputs["file"].write_text(file.read_text())
+        return {"length": 1, "about": {"path": str(file)}}
+
+    def planned(file):
+        first = Stage(
+            "first", read, {}, {"file": "a.txt"}, outside={"--file": source_digest(file)}, paths={"file": file}, on_device=False
+        )
+        return [first, Stage("second/a", copy, {"times": 2}, {"file": "b.txt"}, {"source": first})]
+
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.txt").write_text("same")
+    out = tmp_path / "out"
+    assert run(out, planned(tmp_path / "x/data.txt")) == ["read", "copy"]
+    assert run(out, planned(tmp_path / "y/data.txt")) == []
+    assert run(out, planned(tmp_path / "y/data.txt"), where="cpu, 2 threads") == ["copy"]
+    (tmp_path / "y/data.txt").write_text("other")
+    assert run(out, planned(tmp_path / "y/data.txt"), where="cpu, 2 threads") == ["read", "copy"]
+
+
+def test_advice_is_waited_for_and_not_part_of_what_is_made(tmp_path):
+    """As the choice of precision: it may come out another way the next time, and what was made with it stays."""
+    choices = iter(("fast", "slow"))
+
+    def choose(run, threat):
+        RAN.append("choose")
+        return {"choice": next(choices)}
+
+    def use(run):
+        RAN.append(run.results["speed"]["choice"])
+        return {}
+
+    def planned(threat):
+        speed = Stage("speed", choose, {"threat": threat}, {})
+        return [speed, Stage("use", use, {}, {}, advice={"speed": speed})]
+
+    assert run(tmp_path, planned(1)) == ["choose", "fast"]
+    assert run(tmp_path, planned(1)) == []
+    assert run(tmp_path, planned(2)) == ["choose"]

@@ -1,0 +1,151 @@
+"""Guidance: what is added to a noise prediction so that sampling descends a loss.
+
+    eps_hat = eps + lambda_t sqrt(1 - a_t) grad_x L,    a = alpha_bar,    L summed over samples (so lambda does not depend on the batch).
+
+A guidance is a frozen description; `guidance.start(schedule, labels)` begins one trajectory batch and returns a function of (x, t, eps)
+that any sampler can call, ours or another:
+
+    guide = ContrastiveGuidance(embed, InfoNCE(), scale=0.3, relative=True).start(schedule, labels)
+    for t in timesteps:
+        eps = guide(x, t, network(x, t))
+
+The loss sees the noisy state x_t (at="xt", as in the paper) or the denoised estimate x0_hat = (x_t - sqrt(1-a) eps) / sqrt(a) with eps held
+constant (at="x0": no backward pass through the network, gradient divided by sqrt(a)).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from contrastive_dp._checks import batch_labels, count, non_negative, normal_tensor, one_of
+from contrastive_dp.schedules import NoiseSchedule
+from contrastive_dp.watch import Watch
+
+At = Literal["x0", "xt"]
+
+
+class Guidance(ABC):
+    """Base of every guidance: a subclass says `gradient`; strength, window and the rest are handled here.
+
+    Fields of every subclass:
+    scale: lambda >= 0, one number or (T,) numbers, one for each timestep.
+    window: (low, high), guided at timesteps low <= t < high; None: at every timestep.
+    at: what the loss sees, "x0" or "xt".
+    relative: lambda is the norm of the push as a fraction of the noise prediction's norm, sample by sample; less where the loss is as good
+        as flat (see LEAST_CHANGE), as where a classifier is certain: the direction of such a gradient is rounding error.
+    every: guide only the first of every k visited steps of the window, k times as strongly (the whole push is lambda's if k divides their
+        number).
+    reverse: ascend the loss instead.
+    """
+
+    scale: float | Sequence[float] | Tensor
+    window: tuple[int, int] | None
+    at: At
+    relative: bool
+    every: int
+    reverse: bool
+    needs_labels: ClassVar[bool] = False
+
+    def _check(self) -> None:
+        one_of(self.at, "at", ("x0", "xt"))
+        count(self.every, "every")
+        self.strengths(None)
+        window: Any = self.window
+        if window is not None:
+            whole = isinstance(window, tuple | list) and len(window) == 2 and all(isinstance(edge, int) for edge in window)
+            if not (whole and 0 <= window[0] < window[1]):
+                raise ValueError(f"window={window}: give whole timesteps (low, high) with 0 <= low < high")
+
+    def strengths(self, total: int | None) -> list[float]:
+        """lambda at timesteps 0..total-1 (a single number when total is None). Raises for NaN, negative values, a wrong length."""
+        values = self.scale.tolist() if isinstance(self.scale, Tensor) else self.scale
+        if isinstance(values, Sequence):
+            checked = [non_negative(value, f"scale[{t}]", NEGATIVE) for t, value in enumerate(values)]
+            if total is not None and len(checked) != total:
+                raise ValueError(f"scale has {len(checked)} values, the schedule {total} timesteps: give one for each")
+            return checked
+        return [non_negative(values, "scale", NEGATIVE)] * (total or 1)
+
+    def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
+        """Begin one batch of trajectories. Raises ValueError for a window or scale that does not fit the schedule, labels missing."""
+        total = len(schedule)
+        if self.window is not None and self.window[1] > total:
+            raise ValueError(f"window={self.window} lies outside the schedule's {total} timesteps: use 0 <= low < high <= {total}")
+        if labels is not None:
+            batch_labels(labels, len(labels))
+        if labels is None and self.needs_labels:
+            raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
+        return GuidedRun(self, schedule, None if labels is None else normal_tensor(labels), self.strengths(total))
+
+    @abstractmethod
+    def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
+        """Gradient of the summed loss with respect to `seen` (n, ...), the state or denoised estimate; None: no guidance at this step."""
+
+
+NEGATIVE = "; to ascend the loss use reverse=True"
+LEAST_CHANGE = 1e-3
+"""Nats by which a push as long as the noise prediction must change the loss to have its full relative strength."""
+
+
+class GuidedRun:
+    """One batch of trajectories under guidance: guide(x, t, eps) -> eps_hat. Holds what guidance remembers between steps: O(batch).
+
+    NaN raise FloatingPointError at once on a CPU; on a device they are looked for every ten guided steps, and by `guide.watch.report()`.
+    """
+
+    def __init__(self, guidance: Guidance, schedule: NoiseSchedule, labels: Tensor | None, strengths: list[float]) -> None:
+        self.guidance, self.schedule, self.labels, self.strengths = guidance, schedule, labels, strengths
+        self.embedding: Tensor | None = None
+        """Embeddings of the last encoded state."""
+        self.last: tuple[Tensor, Tensor, float] | None = None
+        """(x, eps, alpha_bar) of the step before, while it is not encoded."""
+        self.visits = 0
+        self.watch = Watch()
+
+    @torch.inference_mode(False)  # within a caller's inference mode, gradients could not be taken
+    @torch.no_grad()
+    def __call__(self, x: Tensor, t: int, eps: Tensor) -> Tensor:
+        """Return eps with the guidance of timestep t added. x, eps: (n, ...)."""
+        t = int(t)  # diffusers' loops hand over tensors
+        guidance, a, strength = self.guidance, self.schedule[t], self.strengths[t]
+        low, high = guidance.window or (0, len(self.schedule))
+        if strength == 0 or not low <= t < high:
+            self.last, self.embedding = (x.clone(), eps.clone(), a), None
+            return eps
+        self.visits += 1
+        if (self.visits - 1) % guidance.every:
+            return eps
+        self.watch("state", t, x)
+        self.watch("noise prediction", t, eps)
+        gradient = guidance.gradient(self.see(x, eps, a), self, t)
+        self.last = None
+        if gradient is None:
+            return eps
+        if guidance.at == "x0":
+            gradient = gradient / math.sqrt(a)
+        push = self._push(gradient, eps, math.sqrt(1 - a))
+        self.watch("guidance gradient", t, push)
+        return torch.add(eps, push, alpha=strength * guidance.every * (-1 if guidance.reverse else 1))
+
+    def see(self, x: Tensor, eps: Tensor, a: float) -> Tensor:
+        """What the loss sees of a state."""
+        return x.clone() if self.guidance.at == "xt" else (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
+
+    def _push(self, gradient: Tensor, eps: Tensor, noise_level: float) -> Tensor:
+        if not self.guidance.relative:
+            return gradient * noise_level
+        axes = tuple(range(1, eps.ndim))
+        norm, size = (torch.linalg.vector_norm(of, dim=axes, keepdim=True) for of in (gradient, eps))
+        # |gradient| |eps| is what the loss would change by along a push as long as eps; below LEAST_CHANGE the push shrinks with it
+        return gradient * (size * size / (norm * size).clamp(min=LEAST_CHANGE))
+
+
+def leaf_of(x: Tensor) -> Tensor:
+    """A tensor to differentiate by: detached, and a normal one even where the caller is in inference mode."""
+    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()

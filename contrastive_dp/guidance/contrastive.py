@@ -1,0 +1,97 @@
+"""Contrastive guidance: the gradient of a contrastive loss of the batch (Ouyang, Xie, Cheng 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contrastive_dp._checks import count
+from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
+from contrastive_dp.losses import ContrastiveLoss
+from contrastive_dp.schedules import NoiseSchedule
+
+Embed = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastiveGuidance(Guidance):
+    """Descend a contrastive loss L of the embeddings of a batch of samples (Ouyang, Xie, Cheng 2023):
+
+    eps_hat = eps + scale_t sqrt(1 - alpha_bar_t) grad_x L, L summed over samples, of x_t or of x0_hat with eps held constant.
+
+    embed: any function or module (n, ...) -> (n, k); its output is normalised to unit length here. loss: InfoNCE, HardNegativeMining,
+    SupervisedContrastive, ClassAnchored or your own (see ContrastiveLoss). batch_size: encode at most this many samples at once; the
+    result is the same, memory is bounded, and one more forward pass is spent. The previous state's embedding is kept, not computed again.
+    A loss that needs the previous state starts at the second visited step. Other fields: see Guidance.
+    Raises ValueError for bad settings, and when the embedding has a wrong shape; FloatingPointError naming the step when it has NaN.
+    """
+
+    embed: Embed
+    loss: ContrastiveLoss
+    scale: float | Sequence[float] | Tensor
+    window: tuple[int, int] | None = None
+    at: At = "x0"
+    relative: bool = False
+    _: KW_ONLY
+    every: int = 1
+    reverse: bool = False
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.batch_size is not None:
+            count(self.batch_size, "batch_size")
+
+    def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
+        run = super().start(schedule, labels)
+        if labels is not None and hasattr(self.loss, "check_labels"):
+            self.loss.check_labels(labels)
+        return run
+
+    def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
+        previous = run.embedding
+        if previous is None and run.last is not None and self.loss.needs_previous:
+            previous = torch.cat([self._encode(piece, run, t) for piece in self._pieces(run.see(*run.last))])
+        if previous is None and self.loss.needs_previous:
+            run.embedding = torch.cat([self._encode(piece, run, t) for piece in self._pieces(seen)])
+            return None
+        pieces = self._pieces(seen)
+        if len(pieces) == 1:
+            leaf = leaf_of(seen)
+            with torch.enable_grad():
+                z = self._encode(leaf, run, t)
+                loss = self.loss(z, previous, run.labels)
+                (gradient,) = torch.autograd.grad(loss, leaf)
+            run.embedding = z.detach()
+            return gradient
+        # in pieces: embeddings of all, gradient of the loss with respect to them, then back through the encoder piece by piece
+        z = leaf_of(torch.cat([self._encode(piece, run, t) for piece in pieces]))
+        with torch.enable_grad():
+            (down,) = torch.autograd.grad(self.loss(z, previous, run.labels), z)
+            gradients = []
+            for piece, down_piece in zip(pieces, down.split(self.batch_size or len(seen)), strict=True):
+                leaf = leaf_of(piece)
+                (gradient,) = torch.autograd.grad(self._encode(leaf, run, t), leaf, down_piece)
+                gradients.append(gradient)
+        run.embedding = z.detach()
+        return torch.cat(gradients)
+
+    def _pieces(self, seen: Tensor) -> tuple[Tensor, ...]:
+        return seen.split(self.batch_size or len(seen))
+
+    def _encode(self, x: Tensor, run: GuidedRun, t: int) -> Tensor:
+        """Unit-norm embeddings of x."""
+        raw = self.embed(x)
+        if not isinstance(raw, Tensor) or raw.ndim != 2 or len(raw) != len(x):
+            found = f"shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else type(raw).__name__
+            raise ValueError(
+                f"embed returned {found} for {len(x)} samples: it must return a tensor of shape ({len(x)}, k), features flattened or pooled"
+            )
+        if torch.is_grad_enabled() and not raw.requires_grad:
+            raise ValueError("embed returned a tensor without gradient: it must be differentiable (no torch.no_grad, no detach)")
+        run.watch("embedding", t, raw)
+        return F.normalize(raw, dim=1)
