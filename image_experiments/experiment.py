@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from command_line.command import versions
 from command_line.experiment import check_claim, note_claim
 from command_line.output import TEMPORARY, UserError, prepare_folder, write_json
+from command_line.result import Result as ResultOfRun
 from command_line.spawning import without_main
+from command_line.talk import QUIET, Talk
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import Array
 from image_experiments.data.image_files import ImageFile
@@ -24,7 +25,7 @@ from image_experiments.engine.checks import check_beforehand, check_names, encod
 from image_experiments.engine.cost import facts_without_reading
 from image_experiments.engine.plan import needed_for, plan, up_to
 from image_experiments.engine.reuse import check_reuse, take_over
-from image_experiments.engine.scheduler import run_all
+from image_experiments.engine.scheduler import Bar, run_all
 from image_experiments.engine.settings import Settings, flat, resolve
 from image_experiments.engine.stages import Place, Stage, read_stamp, source_digest
 from image_experiments.engine.together import run_together
@@ -58,22 +59,7 @@ GROWING = ("methods", "all seeds")
 """Settings to which an experiment may add entries."""
 
 
-@dataclass(frozen=True)
-class Talk:
-    """Where a run says what it reads and finds, a line at a time, and what is doubtful about it."""
-
-    say: Callable[[str], None]
-    warn: Callable[[str], None]
-
-
-def _silent(_line: str) -> None:
-    pass
-
-
-QUIET = Talk(_silent, _silent)
-
-
-class Result:
+class Result(ResultOfRun):
     """What a run has made, read from its folder when it is asked for.
 
     out: the folder. settings: {"classifier.steps": 800, ...}. warnings: about data, trainings and evaluations. Tables are pandas
@@ -82,18 +68,14 @@ class Result:
     """
 
     def __init__(self, out: str | Path) -> None:
-        self.out = Path(out)
-        path = self.out / "summary.json"
-        if not path.is_file():
-            raise UserError(f"{self.out}: holds no finished run, there is no summary.json; run it to the end first")
+        super().__init__(out)
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            self.settings: dict[str, Any] = summary["settings"]
-            self.warnings: list[str] = summary["warnings"]
-            self.classes: list[str] = summary["data"]["classes"]
-            height, width, channels = summary["data"]["shape"]
+            self.settings: dict[str, Any] = self.summary["settings"]
+            self.warnings: list[str] = self.summary["warnings"]
+            self.classes: list[str] = self.summary["data"]["classes"]
+            height, width, channels = self.summary["data"]["shape"]
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: damaged, or no run on images; run it again") from None
+            raise UserError(f"{self.out}: holds no run on images; name the out of one") from None
         self.shape = (channels, height, width)
 
     def __repr__(self) -> str:
@@ -102,22 +84,19 @@ class Result:
 
     @property
     def metrics(self) -> Any:
-        return self._table("metrics")
+        return self.table("metrics")
 
     @property
     def details(self) -> Any:
-        return self._table("details")
+        return self.table("details")
 
     @property
     def description(self) -> Any:
-        return self._table("description")
+        return self.table("description")
 
     @property
     def differences(self) -> Any:
-        return self._table("differences")
-
-    def _table(self, name: str) -> Any:
-        return read_table(self.out / f"{name}.csv")
+        return self.table("differences")
 
     def synthetic(self, method: str, seed: int = 0) -> tuple[Array, Array]:
         """Images uint8 (n, H, W, C) and labels (n,) of a method as tables name it, for example "infonce-0.3". Raises UserError."""
@@ -137,15 +116,6 @@ class Result:
             pairs = ", ".join(f"{name!r}, {number}" for name, number in known)
             raise UserError(f"{self.out}: has no {what} of {method!r}, seed {seed}; it has {pairs}")
         return path
-
-
-def read_table(path: Path) -> Any:
-    """A csv file as a DataFrame, numbers to the last digit. Raises UserError where it is not there."""
-    import pandas as pd
-
-    if not path.is_file():
-        raise UserError(f"{path}: was not made by this run; leave out until=..., or ask for what the run makes")
-    return pd.read_csv(path, float_precision="round_trip")
 
 
 def run(settings: Settings, talk: Talk = QUIET) -> Result:
@@ -227,7 +197,10 @@ def conduct(
         made = look_at_data(settings, stages, place, processes, talk)
         if processes.first:
             note_claim(place.out, identity(settings), FREE)
-        run_stages(settings, stages, place, processes, workers, made)
+        left = [stage for stage in stages if stage.name not in made]
+        work = work_of(left, settings, facts_of(tables.results(place.out, "data")))
+        bar = Bar(left, work, shown=processes.first, lines=talk is not QUIET and processes.first)
+        run_stages(settings, stages, place, processes, workers, made, bar)
         if not processes.first:
             return
         if place.part:
@@ -332,7 +305,7 @@ def look_at_data(settings: Settings, stages: list[Stage], place: Place, processe
         some = needed_for((kind,), stages)
         if not any(stage.name.partition("/")[0] == kind for stage in some):
             continue  # no method needs it, or --until stops before
-        run_stages(settings, some, place, processes, 1, made, shown=False)
+        run_stages(settings, some, place, processes, 1, made, Bar(some, shown=False, lines=talk is not QUIET and processes.first))
         made |= {stage.name for stage in some}
         if processes.first:
             tell(talk, *lines_of(kind, settings, some, place.out))
@@ -384,15 +357,14 @@ def run_stages(
     processes: Processes,
     workers: int,
     made: Collection[str] = (),
-    shown: bool = True,
+    bar: Bar | None = None,
 ) -> None:
     """In this process, on workers, on a cluster, or together with other processes. made: stages that were run just before."""
     on_finished = (lambda stage: tensorboard.log_stage(stage, place.out)) if settings.tensorboard else (lambda _stage: None)
-    work = work_of(stages, settings, facts_of(tables.results(place.out, "data"))) if shown else {}
     if processes.count > 1:
-        run_together(stages, place, processes, on_finished, made, work)
+        run_together(stages, place, processes, on_finished, made, bar)
     else:
-        run_all(stages, place, min(workers, len(stages)), on_finished, settings.cluster, made, work)
+        run_all(stages, place, min(workers, len(stages)), on_finished, settings.cluster, made, bar)
 
 
 def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, talk: Talk) -> None:

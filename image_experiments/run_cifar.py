@@ -30,10 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 try:
     from command_line.command import Help, run_command
     from command_line.output import UserError, check_writable
+    from command_line.talk import TERMINAL
     from contrastive_dp.processes import Processes
     from image_experiments.engine.presets import PRESETS, preset_named
     from image_experiments.engine.settings import Settings, check_shares, flat, resolve
-    from image_experiments.experiment import Talk, check_folder, checked_stages, conduct, place_of, prepared, tell
+    from image_experiments.experiment import check_folder, checked_stages, conduct, place_of, prepared, tell
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package {error.name} is missing; in a clone of the project: make images, or pip install -e '.[images]'")
 
@@ -47,7 +48,6 @@ HELP = Help(
     ),
     alike={"encoder": "classifier"},
 )
-TALK = Talk(print, lambda line: print(f"warning: {line}", file=sys.stderr))
 
 
 def run(settings: Settings, arguments: Sequence[str]) -> int:
@@ -72,7 +72,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
         place, _ = place_of(settings, device)
     if processes.first:
         print(describe(settings))
-    conduct(settings, stages, place, workers, TALK, processes)
+    conduct(settings, stages, place, workers, TERMINAL, processes)
     if several:
         leave(processes)
     return 0
@@ -102,13 +102,13 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     try:
         check_folder(settings, place.out)
     except UserError as error:
-        tell(TALK, (), [f"the run itself will be refused: {error}"])
+        tell(TERMINAL, (), [f"the run itself will be refused: {error}"])
     read, facts = known_facts(settings)
     if read is not None:
-        tell(TALK, described(read), read.doubts)
+        tell(TERMINAL, described(read), read.doubts)
         for seed in range(settings.seed, settings.seed + settings.seeds):
             split(read, settings.train, settings.validation, seed)
-    tell(TALK, (), check_beforehand(settings, facts))
+    tell(TERMINAL, (), check_beforehand(settings, facts))
     stale: set[str] = set()
     for stage in stages:
         if any(needed.name in stale for needed in stage.inputs.values()) or not is_current(stage, place.out, place.kind):

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
 from command_line.command import Help, describe, run_command
-from image_experiments.run_cifar import TALK
+from command_line.talk import TERMINAL
 from image_experiments.run_cifar import main as run_cifar
 from image_experiments.sweeps import SweepSettings, checked_calls, conduct_sweep, read_design, resolved
 
@@ -38,7 +38,7 @@ def run(settings: SweepSettings) -> int:
     print(describe(settings))
     calls = checked_calls(settings, design, runs)
     if not settings.dry_run:
-        return conduct_sweep(settings, design, calls, TALK, run_cifar)
+        return conduct_sweep(settings, design, calls, TERMINAL, run_cifar)
     data = () if settings.data_dir is None else ("--data-dir", str(settings.data_dir))
     for one in runs:
         print(f"would run {one.name}: {' '.join((*design.base, *data, *one.arguments))} --methods {' '.join(one.methods)}")

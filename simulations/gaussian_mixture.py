@@ -24,7 +24,9 @@ from command_line.cluster import check_ways
 from command_line.command import Help, describe, run_command, versions
 from command_line.experiment import claim
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
-from command_line.values import Radius
+from command_line.result import Result
+from command_line.talk import QUIET, TERMINAL, Talk
+from command_line.values import Radius, changed
 
 if TYPE_CHECKING:
     from simulations.mixtures.tables import Table
@@ -87,33 +89,65 @@ def check_settings(settings: Settings) -> None:
     check_ways(settings.workers, settings.cluster)
 
 
-def run(settings: Settings) -> int:
-    """Run the chosen parts and write their files; returns the exit status."""
-    start = time.perf_counter()
-    check_settings(settings)
-    out = settings.out or default_folder(settings)
-    settings = replace(settings, out=out)
-    print(describe(settings))
-    with_simulation, with_data = settings.part != "data", settings.part != "simulation"
-    if with_data:
-        from simulations.mixtures.tables import load_table
+def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) -> Result:
+    """Run both parts, or the chosen one, from Python: result.table("theory_vs_simulation"), result.summary, result.out.
 
-        table = load_table(settings.data, settings.label)  # bad input is said before anything is computed
-        print("\n".join(table.described()))
+    changes: of the settings, for example run(quick=True, seed=1). Raises UserError, one line that names value, cause and remedy.
+    """
+    chosen = prepared(changed(settings or Settings(), **changes))
+    if chosen.dry_run:
+        raise UserError("dry_run=True: belongs to the command line, gaussian_mixture.py; leave it out")
+    conduct(chosen, read_data(chosen, talk), talk)
+    return Result(str(chosen.out))
+
+
+def prepared(settings: Settings) -> Settings:
+    """The settings checked, with their folder."""
+    check_settings(settings)
+    return replace(settings, out=settings.out or default_folder(settings))
+
+
+def command(settings: Settings) -> int:
+    """What the command does; returns the exit status."""
+    settings = prepared(settings)
+    print(describe(settings))
+    table = read_data(settings, TERMINAL)
     if settings.dry_run:
-        parts = ["theory against simulation"] * with_simulation + [f"real data {settings.data}"] * with_data
-        print(f"would run: {' and '.join(parts)}; would write to {out}")
+        parts = ["theory against simulation"] * (settings.part != "data")
+        parts += [f"real data {settings.data}"] * (settings.part != "simulation")
+        print(f"would run: {' and '.join(parts)}; would write to {settings.out}")
         return 0
+    failures = conduct(settings, table, TERMINAL)
+    if failures:
+        print("FAILED: some simulation disagrees with theory by more than 5 standard errors", file=sys.stderr)
+    return int(failures > 0)
+
+
+def read_data(settings: Settings, talk: Talk) -> Table | None:
+    """The table of the second part, read before anything is computed: bad input is said first."""
+    if settings.part == "simulation":
+        return None
+    from simulations.mixtures.tables import load_table
+
+    table = load_table(settings.data, settings.label)
+    talk.say("\n".join(table.described()))
+    return table
+
+
+def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
+    """Run the chosen parts and write their files; returns how many simulations disagree with theory."""
+    start, out = time.perf_counter(), settings.out
+    assert out is not None
     claim(prepare_folder(out), asdict(settings), force=settings.force)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions(), "seconds": {}}
-    failed = False
-    if with_simulation:
-        summary["theory_vs_simulation"] = compare_with_simulation(settings, out)
-        failed = summary["theory_vs_simulation"]["failures"] > 0
+    failures = 0
+    if settings.part != "data":
+        summary["theory_vs_simulation"] = compare_with_simulation(settings, out, talk)
+        failures = summary["theory_vs_simulation"]["failures"]
         summary["seconds"]["simulation"] = round(time.perf_counter() - start, 2)
-    if with_data:
+    if table is not None:
         begin = time.perf_counter()
-        summary["real_data"] = analyse_real_data(settings, table, out)
+        summary["real_data"] = analyse_real_data(settings, table, out, talk)
         summary["seconds"]["real_data"] = round(time.perf_counter() - begin, 2)
     from figures.of_run import draw_run
 
@@ -122,13 +156,11 @@ def run(settings: Settings) -> int:
     summary["seconds"]["pictures"] = round(time.perf_counter() - begin, 2)
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     write_json(out / "summary.json", summary)
-    print(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
-    if failed:
-        print("FAILED: some simulation disagrees with theory by more than 5 standard errors", file=sys.stderr)
-    return int(failed)
+    talk.say(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
+    return int(failures)
 
 
-def compare_with_simulation(settings: Settings, out: Path) -> dict[str, Any]:
+def compare_with_simulation(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
     """Part 1: run all checks, write them and the exact curves, print one line a quantity."""
     from scipy.stats import kstest
 
@@ -149,12 +181,14 @@ def compare_with_simulation(settings: Settings, out: Path) -> dict[str, Any]:
     for row in rows:
         groups.setdefault(row.quantity, []).append(row.z)
     lines = [(name, str(len(v)), f"{np.mean(v):+.2f}", f"{np.abs(v).max():.2f}") for name, v in groups.items()]
-    print(text_table(("theory against simulation", "rows", "mean z", "max |z|"), lines))
+    talk.say(text_table(("theory against simulation", "rows", "mean z", "max |z|"), lines))
     ks = kstest(z, "norm")
-    print(f"{len(rows)} rows, largest |z| {np.abs(z).max():.2f}, Kolmogorov-Smirnov p = {ks.pvalue:.3f} against a standard normal")
+    talk.say(
+        f"{len(rows)} rows, largest |z| {np.abs(z).max():.2f}, Kolmogorov-Smirnov p = {ks.pvalue:.3f} against a standard normal"
+    )
     for row in failures:
         numbers = f"theory {row.theory:.6g}, simulation {row.simulation:.6g}, z {row.z:.1f}"
-        print(f"  |z| > {Z_LIMIT:g}: {row.quantity}, {row.setting}: {numbers}")
+        talk.say(f"  |z| > {Z_LIMIT:g}: {row.quantity}, {row.setting}: {numbers}")
     return {
         "rows": len(rows),
         "failures": len(failures),
@@ -167,7 +201,7 @@ def compare_with_simulation(settings: Settings, out: Path) -> dict[str, Any]:
     }
 
 
-def analyse_real_data(settings: Settings, table: Table, out: Path) -> dict[str, Any]:
+def analyse_real_data(settings: Settings, table: Table, out: Path, talk: Talk) -> dict[str, Any]:
     """Part 2: predict and measure, then write and print; nothing is written unless all of it succeeded."""
     from simulations.mixtures.real_data import analyse
     from simulations.mixtures.real_data_report import describe_analysis, summarise, write_analysis
@@ -180,7 +214,7 @@ def analyse_real_data(settings: Settings, table: Table, out: Path) -> dict[str, 
     except (ValueError, RuntimeError) as error:  # theory/ and scikit-learn name value, cause and remedy in one line
         raise UserError(f"--data {table.name} cannot be analysed: {error}") from error
     write_analysis(analysis, out)
-    print(text)
+    talk.say(text)
     return summary
 
 
@@ -196,7 +230,7 @@ def default_folder(settings: Settings) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run."""
-    return run_command(Settings, run, HELP, arguments)
+    return run_command(Settings, command, HELP, arguments)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ from command_line.cluster import check_ways, fan_out
 from command_line.command import Help, describe, run_command, versions
 from command_line.experiment import claim
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.result import Result
+from command_line.talk import QUIET, TERMINAL, Talk
+from command_line.values import changed
 
 Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners"]
 ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners")
@@ -196,35 +199,64 @@ def resolve(settings: Settings) -> Settings:
     )
 
 
-def run(settings: Settings) -> int:
-    """Run the study or one setting and write its files; returns the exit status."""
-    start = time.perf_counter()
+def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) -> Result:
+    """Run the study, or one setting, from Python: result.table("guidance"), result.summary, result.out.
+
+    changes: of the settings, for example run(guidance="infonce", scale=1.0). Raises UserError, one line that names value, cause, remedy.
+    """
+    chosen = resolve(changed(settings or Settings(), **changes))
+    if chosen.dry_run:
+        raise UserError("dry_run=True: belongs to the command line, guided_diffusion.py; leave it out")
+    conduct(chosen, cells_of(chosen, talk), talk)
+    return Result(str(chosen.out))
+
+
+def command(settings: Settings) -> int:
+    """What the command does; returns the exit status."""
     settings = resolve(settings)
     print(describe(settings))
+    cells = cells_of(settings, TERMINAL)
+    if settings.dry_run:
+        print("would run " + "; ".join(f"{c.problem} {c.score} {c.label} {c.scale:g} {c.solver} {c.steps}" for c in cells))
+        print(f"would write to {settings.out}")
+        return 0
+    conduct(settings, cells, TERMINAL)
+    return 0
+
+
+def parts_of(settings: Settings) -> tuple[Part, ...]:
+    """Parts of the study; none where a single setting is run."""
+    return () if settings.guidance is not None else settings.parts
+
+
+def cells_of(settings: Settings, talk: Talk) -> list[Any]:
+    """The settings of the sampler that are run."""
     from contrastive_dp import NoiseSchedule
     from simulations.guided.designs import settings_of
 
-    schedule = NoiseSchedule.linear()
-    parts = () if settings.guidance is not None else settings.parts
-    cells = settings_of(tuple(p for p in parts if p != "learners")) if parts else single(settings, schedule)
-    out = settings.out
+    parts = parts_of(settings)
+    cells = settings_of(tuple(p for p in parts if p != "learners")) if parts else single(settings, NoiseSchedule.linear(), talk)
+    talk.say(f"{len(cells)} settings x {settings.seeds} seeds" + ", and learners at every class SNR" * ("learners" in parts))
+    return cells
+
+
+def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
+    """Run all of it and write the files."""
+    from contrastive_dp import NoiseSchedule
+
+    start, schedule, parts, out = time.perf_counter(), NoiseSchedule.linear(), parts_of(settings), settings.out
     assert out is not None
-    print(f"{len(cells)} settings x {settings.seeds} seeds" + ", and learners at every class SNR" * ("learners" in parts))
-    if settings.dry_run:
-        print("would run " + "; ".join(f"{c.problem} {c.score} {c.label} {c.scale:g} {c.solver} {c.steps}" for c in cells))
-        print(f"would write to {out}")
-        return 0
     claim(prepare_folder(out), asdict(settings), force=settings.force)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "seconds": {}}
     if cells:
         try:
-            summary["guidance"] = run_settings(settings, cells, schedule, out)
+            summary["guidance"] = run_settings(settings, cells, schedule, out, talk)
         except (FloatingPointError, ValueError) as error:  # the libraries name value, cause and remedy in one line
             raise UserError(f"guided runs: {error}") from error
         summary["seconds"]["guidance"] = round(time.perf_counter() - start, 2)
     if "learners" in parts:
         begin = time.perf_counter()
-        summary["learners"] = run_learners(settings, out)
+        summary["learners"] = run_learners(settings, out, talk)
         summary["seconds"]["learners"] = round(time.perf_counter() - begin, 2)
     from figures.of_run import draw_run
     from simulations.guided.points import write_points
@@ -234,11 +266,10 @@ def run(settings: Settings) -> int:
     if settings.guidance is not None or "guidance" in parts:
         write_points(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
     drawn = draw_run("guided_diffusion", out)
-    print(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
-    return 0
+    talk.say(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
 
 
-def single(settings: Settings, schedule: Any) -> list[Any]:
+def single(settings: Settings, schedule: Any, talk: Talk) -> list[Any]:
     """The unguided setting and the one that was asked for, its scale chosen by theory where a target is given."""
     from simulations.guided.models import Setting
     from simulations.guided.report import baseline_of
@@ -251,28 +282,15 @@ def single(settings: Settings, schedule: Any) -> list[Any]:
         if target is not None:
             scale, foreseen = scale_for(setting, schedule, quantity, target)
             setting = replace(setting, scale=scale)
-            print(f"scale {scale:.5g}: theory predicts class SNR {foreseen.class_snr:.4g}, W2 {foreseen.w2:.4g}")
+            talk.say(f"scale {scale:.5g}: theory predicts class SNR {foreseen.class_snr:.4g}, W2 {foreseen.w2:.4g}")
     return [baseline_of(setting), setting]
 
 
-def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path) -> dict[str, Any]:
-    """Every setting with every seed, on all cores; writes the tables, prints prediction beside measurement."""
+def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path, talk: Talk) -> dict[str, Any]:
+    """Every setting with every seed, on all cores; writes the tables, says prediction beside measurement."""
     from simulations.guided.designs import settings_of
-    from simulations.guided.report import (
-        ACCURACY_HEADER,
-        PREDICTION_HEADER,
-        PRINTED_HEADER,
-        ROTATION_HEADER,
-        accuracy_rows,
-        ceiling_rows,
-        class_rows,
-        frontier_rows,
-        grouped,
-        prediction_rows,
-        printed_rows,
-        rotation_rows,
-    )
-    from simulations.guided.runs import LEARNERS, RUN_HEADER, run_row
+    from simulations.guided.report import PRINTED_HEADER, grouped, printed_rows, write_tables
+    from simulations.guided.runs import LEARNERS
 
     effort = effort_of(settings)
     # every learner where guidances and mixtures are compared, the averaging learner where solvers, windows or networks are
@@ -285,37 +303,13 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path)
     batches = parallel(_measure, jobs, settings, "guided runs")
     runs = sorted((run for batch in batches for run in batch), key=lambda run: (place[run.setting], run.seed))
     groups = grouped(runs)
-    write_csv(out / "guidance.csv", RUN_HEADER, [run_row(run) for run in runs])
-    write_csv(
-        out / "timing.csv",
-        ("setting", "score", "solver", "steps", "problem", "seed", "microseconds_per_sample"),
-        [
-            (
-                r.setting.label,
-                r.setting.score,
-                r.setting.solver,
-                r.setting.steps,
-                r.setting.problem,
-                r.seed,
-                r.microseconds_per_sample,
-            )
-            for r in runs
-        ],
-    )
-    predictions = prediction_rows(groups, schedule)
-    write_csv(out / "prediction.csv", PREDICTION_HEADER, predictions)
-    write_csv(out / "accuracy.csv", ACCURACY_HEADER, accuracy_rows(groups))
-    write_csv(out / "rotation.csv", ROTATION_HEADER, rotation_rows(runs) if settings.guidance is None else [])
-    write_csv(out / "ceiling.csv", ("alignment", "accuracy"), ceiling_rows("two") if settings.guidance is None else [])
-    header = ("problem", "class", "mean1", "mean2", "std1", "std2")
-    write_csv(out / "classes.csv", header, class_rows([cell.problem for cell in cells]))
-    write_csv(out / "frontier.csv", ("w2", "class_snr"), frontier_rows(cells[0].problem))
-    print(text_table(PRINTED_HEADER, printed_rows(predictions)))
-    return headline(groups, predictions)
+    predictions = write_tables(out, runs, groups, schedule, whole_study=settings.guidance is None)
+    talk.say(text_table(PRINTED_HEADER, printed_rows(predictions)))
+    return headline(groups, predictions, talk)
 
 
-def headline(groups: Any, predictions: list[tuple[Any, ...]]) -> dict[str, Any]:
-    """Print and return what the study claims, with intervals."""
+def headline(groups: Any, predictions: list[tuple[Any, ...]], talk: Talk) -> dict[str, Any]:
+    """Say and return what the study claims, with intervals."""
     from simulations.guided.designs import ANCHORED
     from simulations.guided.models import Setting
     from simulations.guided.report import MULTIPLIER_SIZE, PREDICTION_HEADER, SETTING_COLUMNS, fewer_samples
@@ -325,7 +319,7 @@ def headline(groups: Any, predictions: list[tuple[Any, ...]]) -> dict[str, Any]:
         gain = fewer_samples(groups, ANCHORED, few, many)
         if gain is not None:
             claims[f"anchored n={few} minus unguided n={many}"] = gain
-            print(f"averaging, {ANCHORED.label} {ANCHORED.scale:g}: n={few} guided minus n={many} unguided "
+            talk.say(f"averaging, {ANCHORED.label} {ANCHORED.scale:g}: n={few} guided minus n={many} unguided "
                   f"{gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}]")  # fmt: skip
     ratios = {}
     for row in predictions:
@@ -346,14 +340,14 @@ def headline(groups: Any, predictions: list[tuple[Any, ...]]) -> dict[str, Any]:
             "within 10 %": len(moderate) - len(missed),
             "others, predicted/measured": missed,
         }
-        print(f"sample multiplier at n={MULTIPLIER_SIZE}, predicted up to 5: within 10 % of the measured one in "
+        talk.say(f"sample multiplier at n={MULTIPLIER_SIZE}, predicted up to 5: within 10 % of the measured one in "
               f"{len(moderate) - len(missed)} of {len(moderate)} settings")  # fmt: skip
         for name, ratio in missed.items():
-            print(f"  predicted / measured {ratio:.2f}: {name}")
+            talk.say(f"  predicted / measured {ratio:.2f}: {name}")
     return claims
 
 
-def run_learners(settings: Settings, out: Path) -> dict[str, Any]:
+def run_learners(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
     """Learners on guided samples of every class SNR beside T10 and T11."""
     from simulations.guided.learners import FITS, HEADER, SAMPLES, TRAINING_EPS, optimum_interval, tabulate
 
@@ -364,7 +358,7 @@ def run_learners(settings: Settings, out: Path) -> dict[str, Any]:
     for name, eps in (("logistic", 0.0), (f"adversarial, training eps {TRAINING_EPS:g} sigma", TRAINING_EPS)):
         interval = optimum_interval(by_seed, eps)
         found[name] = interval
-        print(f"{name}: learns fastest at class SNR {interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}], "
+        talk.say(f"{name}: learns fastest at class SNR {interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}], "
               f"theory {interval['theory']:.3f}")  # fmt: skip
     return found
 
@@ -415,7 +409,7 @@ def _seeds(settings: Settings) -> range:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run."""
-    return run_command(Settings, run, HELP, arguments)
+    return run_command(Settings, command, HELP, arguments)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,15 @@ OnFinished = Callable[[Stage], None]
 
 
 class Bar:
-    """A progress bar over the work of stages (work.py) that names what is under way."""
+    """A progress bar over the work of stages (work.py) that names what is under way, and says a line of each that is done.
 
-    def __init__(self, stages: Sequence[Stage], work: Mapping[str, float], shown: bool = True) -> None:
+    shown: whether there is a bar; lines: whether there are lines.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], work: Mapping[str, float] = MappingProxyType({}), shown: bool = True, lines: bool = True
+    ) -> None:
+        self.lines = lines
         known = {stage.name: work.get(stage.name, 1.0) for stage in stages}
         self.share = {name: value / sum(known.values()) for name, value in known.items()}
         form = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -50,7 +56,7 @@ class Bar:
 
     def finished(self, name: str, line: str) -> None:
         self.under_way.pop(name, None)
-        if line and not self.bar.disable:
+        if self.lines:
             self.bar.write(line)
         self._show(name, 1.0)
 
@@ -68,17 +74,17 @@ def run_all(
     on_finished: OnFinished = lambda _stage: None,
     cluster: str | None = None,
     made: Collection[str] = (),
-    work: Mapping[str, float] = MappingProxyType({}),
+    bar: Bar | None = None,
 ) -> None:
     """Run every stage that is not current, inputs first; what is made depends neither on `workers` nor on the order they finish in.
 
     cluster: address of a Dask scheduler whose workers see the same folders, in place of processes of this machine; what a lost worker had
-    under way is done again by another. made: names of stages that were run just before, of which nothing is said again. work: of each
-    stage, for the progress bar.
+    under way is done again by another. made: names of stages that were run just before, of which nothing is said again. bar: of these
+    stages.
     Raises UserError naming the stage that failed; what other stages made is kept, and the same command goes on from there.
     """
     stages = [stage for stage in stages if stage.name not in made]
-    bar = Bar(stages, work)
+    bar = bar or Bar(stages)
     try:
         if cluster is not None:
             with connected(cluster, ("image_experiments", "contrastive_dp"), place.out) as client:

@@ -12,10 +12,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
 
 import torch.distributed
 
@@ -102,7 +101,7 @@ def run_together(
     processes: Processes,
     on_finished: OnFinished = lambda _stage: None,
     before: Collection[str] = (),
-    work: Mapping[str, float] = MappingProxyType({}),
+    bar: Bar | None = None,
 ) -> None:
     """Run every stage that is not current, all processes in step; the first decides what is next. before: stages that were run already.
 
@@ -111,7 +110,7 @@ def run_together(
     set_up(place.threads)
     _check_one_folder(place, processes)
     stages = [stage for stage in stages if stage.name not in before]
-    bar = Bar(stages, work, processes.first)
+    bar = bar or Bar(stages, shown=processes.first, lines=processes.first)
     waiting, done = list(stages), set[str](before)
     try:
         while waiting:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from command_line.output import write_csv
 from command_line.statistics import mean_interval
 from contrastive_dp import NoiseSchedule
 from simulations.guided.designs import UNGUIDED, designs_of
 from simulations.guided.models import Setting, problem_named
-from simulations.guided.runs import Measured, mean_and_error
+from simulations.guided.runs import RUN_HEADER, Measured, mean_and_error, run_row
 from simulations.guided.theory import Classes, equivalent_kappa, predict
 from theory import distinguishability_frontier, misalignment_ceiling
 
@@ -52,6 +54,26 @@ def grouped(runs: Sequence[Measured]) -> dict[Setting, Group]:
     for run in runs:
         groups.setdefault(run.setting, Group(run.setting, [])).runs.append(run)
     return groups
+
+
+def write_tables(
+    out: Path, runs: Sequence[Measured], groups: dict[Setting, Group], schedule: NoiseSchedule, whole_study: bool
+) -> list[tuple[Any, ...]]:
+    """Write every csv file of these runs; returns the rows of prediction.csv. whole_study: else a single setting and its baseline."""
+    cells = list(groups)
+    write_csv(out / "guidance.csv", RUN_HEADER, [run_row(run) for run in runs])
+    timed = ("label", "score", "solver", "steps", "problem")
+    rows = [(*(getattr(run.setting, name) for name in timed), run.seed, run.microseconds_per_sample) for run in runs]
+    write_csv(out / "timing.csv", ("setting", *timed[1:], "seed", "microseconds_per_sample"), rows)
+    predictions = prediction_rows(groups, schedule)
+    write_csv(out / "prediction.csv", PREDICTION_HEADER, predictions)
+    write_csv(out / "accuracy.csv", ACCURACY_HEADER, accuracy_rows(groups))
+    write_csv(out / "rotation.csv", ROTATION_HEADER, rotation_rows(runs) if whole_study else [])
+    write_csv(out / "ceiling.csv", ("alignment", "accuracy"), ceiling_rows("two") if whole_study else [])
+    header = ("problem", "class", "mean1", "mean2", "std1", "std2")
+    write_csv(out / "classes.csv", header, class_rows([cell.problem for cell in cells]))
+    write_csv(out / "frontier.csv", ("w2", "class_snr"), frontier_rows(cells[0].problem))
+    return predictions
 
 
 def baseline_of(setting: Setting) -> Setting:

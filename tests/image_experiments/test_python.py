@@ -1,0 +1,157 @@
+"""The experiment from Python: the same as the command makes, as tables, arrays and modules; errors are exceptions of one line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from image_experiments import Result, SweepResult, UserError, preset, run, sweep
+from image_experiments.engine.presets import flags_of, settings_from
+from tests.image_experiments.test_run_cifar import ROOT, rows
+
+TINY = {
+    "train": 60,
+    "validation": 20,
+    "test": 60,
+    "synthetic": 40,
+    "workers": 1,
+    "norm": "l2",
+    "methods": ["real", "unguided", "infonce:0.3"],
+    "encoder": {"steps": 8, "validate_every": 8},
+    "diffusion": {"channels": (8, 8), "steps": 8},
+    "generation": {"steps": 4, "batch_size": 20},
+    "classifier.steps": 10,
+    "classifier.validate_every": 10,
+    "description": {"steps": 8},
+    "evaluation": {"pgd_steps": 3, "autoattack_images": 6, "autoattack_parts": "apgd-ce"},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return run(preset("smoke", out=str(tmp_path_factory.mktemp("python") / "out"), **TINY))
+
+
+def test_tables_arrays_and_modules_are_those_of_the_files(made):
+    assert made.metrics.to_dict("list")["robust_accuracy"] == [
+        float(row["robust_accuracy"]) for row in rows(made.out / "metrics.csv")
+    ]
+    assert list(made.differences["gain"]) == [float(row["gain"]) for row in rows(made.out / "differences.csv")]
+    assert set(made.details) >= {"images", "standard_error"}
+    assert list(made.description["method"]) == ["unguided", "infonce-0.3"]
+    assert made.settings["classifier.steps"] == 10
+    assert repr(made) == f"Result('{made.out}': digits, real, unguided, infonce:0.3; seeds [0])"
+    images, labels = made.synthetic("infonce-0.3")
+    with np.load(made.out / "synthetic/infonce-0.3/seed0.npz") as content:
+        assert np.array_equal(images, content["image"])
+        assert np.array_equal(labels, content["label"])
+    with np.load(made.out / "data/images.npz") as data, np.load(made.out / "outcomes/real-seed0.npz") as outcomes:
+        x = torch.from_numpy(data["test_image"]).permute(0, 3, 1, 2).float() / 255
+        right = made.classifier("real", 0)(x).argmax(dim=1).numpy() == data["test_label"]
+        assert np.array_equal(right, outcomes["clean"])
+
+
+def test_running_twice_makes_nothing_again_and_a_method_more_makes_its_own_alone(made):
+    def stamps():
+        return {p.relative_to(made.out): p.stat().st_mtime_ns for p in (made.out / "stages").rglob("*.json")}
+
+    before = stamps()
+    again = run(preset("smoke", out=made.out, **TINY))
+    assert stamps() == before
+    assert again.metrics.equals(made.metrics)
+    assert Result(made.out).metrics.equals(made.metrics)
+    run(preset("smoke", out=made.out, **{**TINY, "methods": [*TINY["methods"], "noise:0.2"]}))
+    after = stamps()
+    assert {path: after[path] for path in before} == before
+    assert {str(path) for path in set(after) - set(before)} == {
+        f"stages/{kind}/noise-0.2/seed0.json" for kind in ("noise", "describe", "classifier", "evaluate")
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ep": 0.1}, "ep: no such setting, did you mean eps?"),
+        ({"eps": float("nan")}, "--eps nan"),
+        ({"classifier.step": 3}, "step: no such setting, did you mean steps?"),
+        ({"classifier": {"steps": 0}}, "steps=0 must be >= 1"),
+        ({"train.x": 1}, "train.x: train has no settings of its own"),
+        ({"methods": ["infonc"]}, "--methods infonc: unknown, did you mean infonce?"),
+        ({"data_dir": "/nowhere", "dataset": "images"}, "--data-dir /nowhere: no such file or folder"),
+        ({"dry_run": True}, "dry_run=True: belongs to the command line"),
+        ({"until": "encoder"}, "until=encoder: belongs to the command line"),
+        ({"train": 10_000}, "--train 10000: 580 images are left"),
+    ],
+)
+def test_an_error_is_an_exception_of_one_line(tmp_path, changes, message):
+    with pytest.raises(UserError) as raised:
+        run(preset("smoke", **{**TINY, "out": tmp_path / "out", **changes}))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_what_is_not_there_is_said(made, tmp_path):
+    with pytest.raises(UserError, match="--preset smok: unknown, did you mean smoke"):
+        preset("smok")
+    with pytest.raises(UserError, match=r"has no classifier of 'infonce', seed 0; it has 'real', 0, 'unguided', 0"):
+        made.classifier("infonce")
+    with pytest.raises(UserError, match="has no synthetic images of 'real'"):
+        made.synthetic("real")
+    with pytest.raises(UserError, match="holds no finished run"):
+        Result(tmp_path)
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no run on images"):
+        Result(tmp_path)
+    with pytest.raises(UserError, match=r"nothing\.csv: was not made by this run; its tables are description"):
+        made.table("nothing")
+
+
+def test_a_sweep_takes_a_dictionary(made, tmp_path):
+    """The same stages as above: all but one classifier are taken from there."""
+    base = {name: value for name, value in TINY.items() if name not in ("methods", "workers")}
+    design = {
+        "base": base,
+        "run": {"first": {"methods": ["unguided"]}, "longer": {"methods": ["unguided"], "arguments": {"classifier.steps": 12}}},
+        "compare": [["longer/unguided", "first/unguided"]],
+        "seeds": 1,
+    }
+    found = sweep(design, out=tmp_path / "sweep", reuse=[made.out], workers=1)
+    assert list(found.table["run"].unique()) == ["first", "longer"]
+    assert len(found.comparisons) == 2
+    assert found.runs["longer"].settings["classifier.steps"] == 12
+    first = json.loads((tmp_path / "sweep/runs/first/summary.json").read_text())["seconds"]
+    assert first["classifier/unguided/seed0"] == made.summary["seconds"]["classifier/unguided/seed0"]  # the very run
+    assert SweepResult(tmp_path / "sweep").names == ("first", "longer")
+    with pytest.raises(UserError, match="design: holds no run"):
+        sweep({"run": {}}, out=tmp_path / "none")
+    with pytest.raises(UserError, match=r"design: the design has runs, did you mean run"):
+        sweep({"runs": {}}, out=tmp_path / "none")
+
+
+def test_settings_by_name_and_a_command_line_say_the_same():
+    changes = {"eps": 0.1, "diffusion.conditional": False, "classifier": {"beta": 2.0}, "methods": ("real", "unguided")}
+    assert settings_from(flags_of(changes)) == preset("smoke", **changes)
+    with pytest.raises(UserError, match=r"--classifier\.step"):
+        settings_from(["--classifier.step", "3"])
+
+
+def test_a_script_without_a_main_guard_runs_on_two_processes(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nprint('once')\nfrom image_experiments import preset, run\n"
+        f"changes = {dict(TINY, workers=2, methods=['real'], seeds=2)!r}\n"
+        f"print(len(run(preset('smoke', out={str(tmp_path / 'out')!r}, **changes)).metrics))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["once", "4"]
+
+
+def test_importing_the_door_loads_nothing():
+    probe = "import sys, image_experiments; print([m for m in ('torch', 'numpy', 'pandas', 'tyro') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"
