@@ -1,9 +1,14 @@
-# Two commands matter: `make demo` and `make test`. Each sets up .venv by itself and rebuilds it when
-# pyproject.toml or constraints.txt changed. Needs only make and Python >= 3.11.
+# Two commands matter: `make demo` and `make test`. .venv grows with what is asked of it: `make demo` installs little and no torch, `make
+# images` what images need, `make test` everything. It is made anew when pyproject.toml or constraints.txt changed. Needs only make and
+# Python >= 3.11.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-READY := $(VENV)/.ready
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+CORE := $(VENV)/.core
+GUIDED := $(VENV)/.guided
+IMAGES := $(VENV)/.images
+ALL := $(VENV)/.all
 
 .PHONY: help demo guided images figures docs test test-slow lint format bench clean
 
@@ -19,45 +24,65 @@ help:
 	@echo "make clean      remove .venv and caches, keep results"
 	@echo "Options for the main job: make demo ARGS='--quick --seed 1'"
 
-$(READY): pyproject.toml constraints.txt
+$(CORE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python %d.%d is too old: install Python >= 3.11 and run make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[diffusion,diffusers,images,docs,dev]"
+	$(PIP) -e ".[commands]"
 	@touch $@
 
-demo: $(READY)
+# Before torch is installed for the first time: pip's usual choice on Linux is the CUDA build.
+define about_torch
+	@$(PY) -c 'import torch' 2>/dev/null || command -v nvidia-smi >/dev/null || [ "$$(uname -s)" != Linux ] || echo "no GPU found, and pip's torch for Linux is the CUDA build, gigabytes: for the CPU build stop here (Ctrl-C), choose CPU on pytorch.org/get-started/locally, run that pip command by $(PY) -m, then make again"
+endef
+
+$(GUIDED): $(CORE)
+	$(about_torch)
+	$(PIP) -e ".[guided]"
+	@touch $@
+
+$(IMAGES): $(CORE)
+	$(about_torch)
+	$(PIP) -e ".[images]"
+	@touch $@
+
+$(ALL): $(CORE)
+	$(about_torch)
+	$(PIP) -e ".[images,docs,dev]"
+	@touch $@ $(GUIDED) $(IMAGES)
+
+demo: $(CORE)
 	$(PY) simulations/gaussian_mixture.py $(ARGS)
 
-images: $(READY)
+images: $(IMAGES)
 	$(PY) image_experiments/run_cifar.py $(ARGS)
 
-guided: $(READY)
+guided: $(GUIDED)
 	$(PY) simulations/guided_diffusion.py $(ARGS)
 
-figures: $(READY)
+figures: $(CORE)
 	$(PY) figures/regenerate.py $(ARGS)
 
-docs: $(READY)
+docs: $(ALL)
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 # Two processes with a core each: more threads than cores make small matrices slow.
-test: $(READY)
+test: $(ALL)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-test-slow: $(READY)
+test-slow: $(ALL)
 	$(PY) -m pytest -q -m slow $(ARGS)
 
-lint: $(READY)
+lint: $(ALL)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-format: $(READY)
+format: $(ALL)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(READY)
+bench: $(ALL)
 	$(PY) benchmarks/bench_theory.py $(ARGS)
 	$(PY) benchmarks/bench_guidance.py
 	$(PY) benchmarks/bench_images.py

@@ -15,6 +15,8 @@ from contrastive_dp.samplers import ddim_sample, ddpm_sample, in_pieces
 from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.training import TrainingSettings, train_noise_prediction
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ClassAnchored",
     "ClassifierFeatures",

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, normal_tensor, positive
+from contrastive_dp._show import Shown
 
 
 class ContrastiveLoss(Protocol):
@@ -117,8 +118,8 @@ class SupervisedContrastive:
         return _pull_and_push(logits, logits.masked_fill(itself, -math.inf), same)
 
 
-@dataclass(frozen=True, eq=False)
-class ClassAnchored:
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassAnchored(Shown):
     """L = -sum_i 1/|P(i)| sum_{p in P(i)} log( e^{z_i.a_p/tau} / sum_j e^{z_i.a_j/tau} ), a the embeddings of real samples.
 
     P(i): the anchors of i's class; the denominator runs over all anchors. The classes are tied to the real data, so guidance cannot

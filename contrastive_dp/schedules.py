@@ -13,7 +13,7 @@ from torch import Tensor
 from contrastive_dp._checks import count, positive
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NoiseSchedule:
     """Forward diffusion x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, t = 0 (almost clean) .. T-1 (almost noise).
 
@@ -64,6 +64,9 @@ class NoiseSchedule:
 
     def __len__(self) -> int:
         return len(self.alpha_bar)
+
+    def __repr__(self) -> str:
+        return f"NoiseSchedule({len(self)} steps, alpha_bar {self.levels[0]:.4g} to {self.levels[-1]:.4g})"
 
     def __getitem__(self, t: int) -> float:
         """alpha_bar at timestep t as a Python float; t = -1 is clean data, 1.0."""

@@ -29,6 +29,8 @@ from theory.synthetic import (
     optimality_gap,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AveragingLaw",
     "BinaryMixture",

@@ -22,6 +22,22 @@ class Remade:
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}  # type: ignore[arg-type]
         return functools.partial(type(self), **given), ()
 
+    def __repr__(self) -> str:
+        entries = [f.name for f in dataclasses.fields(self) if f.init and f.repr]  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={_shown(getattr(self, name))}' for name in entries)})"
+
+
+FEW = 4
+"""Numbers of an array that are printed; of more the shape is."""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return str(value.tolist()) if value.size <= FEW else f"<array {value.shape}>"
+    if isinstance(value, list | tuple) and len(value) > FEW:
+        return f"<{len(value)} values>"
+    return repr(value)
+
 
 def _as_float64(value: Any, name: str) -> Array:
     """Return `value` as a float64 array; numbers stored as text, ragged rows and complex numbers are refused."""

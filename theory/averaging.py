@@ -32,7 +32,7 @@ POISSON_TAIL = 9.0  # standard deviations kept on either side
 CERTAIN = 8.5  # standard deviations; the normal tail beyond is 1e-17
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AveragingLaw(Remade):
     """Exact law of the l_2-robust accuracy on `mixture` after averaging n samples of `synthetic` (T4).
 

@@ -18,7 +18,7 @@ from theory._checks import Array, Remade, frozen_array, same_dimension
 SYMMETRY_TOLERANCE = 1e-10  # relative to the largest entry; above rounding, below any intended asymmetry
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Covariance(Remade):
     """A symmetric positive definite covariance of R^dim.
 

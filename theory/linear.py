@@ -23,7 +23,7 @@ from theory._checks import (
 from theory.mixtures import BinaryMixture, GaussianMixture
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LinearClassifier(Remade):
     """sign(w.x + b) with sign(0) = +1. weights: (d,), bias: scalar; both must be finite."""
 

@@ -11,7 +11,7 @@ from theory._checks import Array, Remade, count, finite_array, frozen_array, ope
 from theory.covariance import Covariance
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BinaryMixture(Remade):
     """Two Gaussian classes mirrored at the origin: P(y=+1) = prior, x | y ~ N(y mean, cov).
 
@@ -46,7 +46,7 @@ class BinaryMixture(Remade):
         return y[:, None] * self.mean + self.covariance.sample(len(y), rng), y
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GaussianMixture(Remade):
     """K Gaussian classes: P(y=k) = weights[k], x | y=k ~ N(means[k], covs[k]).
 

@@ -40,7 +40,7 @@ from theory.mixtures import BinaryMixture
 HERMITE_TERMS = 30  # of the Mehler series of cov(|x|, |y|); its remainder is below 2e-3 sd^2 even at correlation 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SecondOrderLaw(Remade):
     """Approximate law of the l_p-robust accuracy on `mixture` after averaging n samples of `synthetic`, p in {2, inf} (T5).
 

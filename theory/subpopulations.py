@@ -54,7 +54,7 @@ MOST_SNR = 24.0
 TRUSTED = 0.1  # V (d - r) / n up to which simulations agree with the law of logistic regression to 0.005
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SubpopulationMixture(Remade):
     """x | y, j ~ N(y means_j, std^2 I), y = +-1 with probability 1/2. means: (J, d); weights: (J,), sum 1 (default: equal)."""
 

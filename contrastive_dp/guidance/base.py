@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 
 from contrastive_dp._checks import batch_labels, count, non_negative, normal_tensor, one_of
+from contrastive_dp._show import Shown
 from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.watch import Watch
 
 At = Literal["x0", "xt"]
 
 
-class Guidance(ABC):
+class Guidance(Shown, ABC):
     """Base of every guidance: a subclass says `gradient`; strength, window and the rest are handled here.
 
     Fields of every subclass:

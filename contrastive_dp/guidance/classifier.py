@@ -14,7 +14,7 @@ from contrastive_dp._checks import batch_labels
 from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassifierGuidance(Guidance):
     """Descend L = -sum_i log p(y_i | what the classifier sees of x_i) (Dhariwal, Nichol 2021): a baseline.
 

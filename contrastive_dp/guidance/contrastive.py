@@ -17,7 +17,7 @@ from contrastive_dp.schedules import NoiseSchedule
 Embed = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ContrastiveGuidance(Guidance):
     """Descend a contrastive loss L of the embeddings of a batch of samples (Ouyang, Xie, Cheng 2023):
 
