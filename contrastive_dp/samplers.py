@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from contrastive_dp._checks import batch_labels, finite, non_negative, one_of, positive
-from contrastive_dp.guidance import Guidance
+from contrastive_dp.guidance import Guidance, GuidedRun
 from contrastive_dp.randomness import SampleNoise, standard_normal
 from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.watch import Watch
@@ -51,9 +53,9 @@ def ddim_sample(
     _check_batch(x_T, labels, schedule, guidance)
     if non_negative(eta, "eta") > 1:
         raise ValueError(f"eta={eta:g} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
-    return _sample(
-        noise_prediction, x_T, schedule, schedule.timesteps(steps), labels, eta, False, guidance, generator, clip, on_step
-    )
+    guide = guidance.start(schedule, labels) if guidance is not None else None
+    predict_at = partial(predict, noise_prediction, labels=labels)
+    return _walk(predict_at, x_T, schedule, schedule.timesteps(steps), _Fresh(eta, False, generator), guide, clip, on_step)
 
 
 @torch.no_grad()
@@ -79,31 +81,40 @@ def ddpm_sample(
     _check_batch(x_T, labels, schedule, guidance)
     one_of(variance, "variance", ("posterior", "beta"))
     visited = schedule.timesteps(len(schedule) if steps is None else steps)
-    return _sample(noise_prediction, x_T, schedule, visited, labels, 1.0, variance == "beta", guidance, generator, clip, on_step)
+    guide = guidance.start(schedule, labels) if guidance is not None else None
+    predict_at = partial(predict, noise_prediction, labels=labels)
+    return _walk(predict_at, x_T, schedule, visited, _Fresh(1.0, variance == "beta", generator), guide, clip, on_step)
 
 
-def _sample(
-    noise_prediction: NoisePrediction,
+@dataclass(frozen=True)
+class _Fresh:
+    """Fresh noise at each step: eta, whether its variance is beta in place of the posterior's, and where it comes from."""
+
+    eta: float
+    wide: bool
+    generator: Generator | None
+
+
+def _walk(
+    predict_at: Callable[[Tensor, int], Tensor],
     x: Tensor,
     schedule: NoiseSchedule,
     timesteps: list[int],
-    labels: Tensor | None,
-    eta: float,
-    wide: bool,
-    guidance: Guidance | None,
-    generator: Generator | None,
+    fresh: _Fresh,
+    guide: GuidedRun | None,
     clip: float | None,
     on_step: OnStep | None,
 ) -> Tensor:
+    """From x at the first timestep to x_0."""
+    eta, generator = fresh.eta, fresh.generator
     if eta > 0 and generator is None:
         raise ValueError("this sampler draws noise: pass generator=torch.Generator().manual_seed(0) or SampleNoise(seed)")
     bound = None if clip is None else positive(clip, "clip")
-    guide = guidance.start(schedule, labels) if guidance is not None else None
     watch = guide.watch if guide is not None else Watch()
     for t, t_next in zip(timesteps, [*timesteps[1:], -1], strict=True):
         a, a_next = schedule[t], schedule[t_next]
         # noise prediction, and what guidance adds to it
-        eps = predict(noise_prediction, x, t, labels)
+        eps = predict_at(x, t)
         watch("noise prediction", t, eps)
         if guide is not None:
             eps = guide(x, t, eps)
@@ -112,7 +123,7 @@ def _sample(
         s = eta * math.sqrt((1 - a_next) / (1 - a)) * math.sqrt(1 - a / a_next)
         x = math.sqrt(a_next) * x_0 + math.sqrt(max(1 - a_next - s * s, 0.0)) * eps
         if s > 0 and generator is not None:
-            x = x + (math.sqrt(1 - a / a_next) if wide else s) * standard_normal(x, generator)
+            x = x + (math.sqrt(1 - a / a_next) if fresh.wide else s) * standard_normal(x, generator)
         watch("state", t, x)
         if on_step is not None:
             on_step(t, x)

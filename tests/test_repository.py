@@ -48,18 +48,103 @@ def test_constraints_pin_every_requirement_and_hold_no_address():
         assert re.match(r"[A-Za-z-]+", entry).group().lower() in pinned, entry
 
 
+def sources(*rooms):
+    return [path for room in rooms for path in sorted((ROOT / room).rglob("*.py")) if "reference" not in path.parts]
+
+
 def imports_of(path):
+    """Modules of the top level, and project modules in full, that a file imports anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module.split(".")[0]
+            assert not node.level, f"{path}: write the whole name of what is imported"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "theory").glob("*.py")), ids=lambda path: path.name)
-def test_theory_needs_numpy_and_scipy_alone(path):
-    foreign = set(imports_of(path)) - set(sys.stdlib_module_names) - {"theory", "numpy", "scipy"}
-    assert not foreign
+def tops(path):
+    return {name.split(".")[0] for name in imports_of(path)}
+
+
+MAY_IMPORT = {
+    "theory": {"theory", "numpy", "scipy"},
+    "contrastive_dp": {"contrastive_dp", "torch", "numpy", "safetensors", "diffusers", "huggingface_hub"},
+}
+MAY_NOT = {
+    "command_line": {"theory", "simulations", "image_experiments", "contrastive_dp", "torch", "figures"},
+    "simulations": {"image_experiments"},
+    "image_experiments": {"theory", "simulations", "figures"},
+    "figures": {"theory", "simulations", "image_experiments", "contrastive_dp", "torch"},
+}
+
+
+@pytest.mark.parametrize("path", sources(*MAY_IMPORT), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_needs_little(path):
+    assert not tops(path) - set(sys.stdlib_module_names) - MAY_IMPORT[path.relative_to(ROOT).parts[0]]
+
+
+@pytest.mark.parametrize("path", sources(*MAY_NOT), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_arrow_between_rooms_runs_back(path):
+    assert not tops(path) & MAY_NOT[path.relative_to(ROOT).parts[0]]
+
+
+FLOORS = {
+    "image_experiments": ("data", "models", "training", "evaluation", "synthesis", "engine", "output", "top"),
+    "simulations": ("mixtures", "guided", "top"),
+}
+"""Rooms within a room, from the bottom up: a file imports from its own floor and those below. top: commands, and the door for Python."""
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def floor_of(module, room):
+    parts = module.split(".")
+    return FLOORS[room].index(parts[1] if len(parts) > 2 or (parts[1:2] and parts[1] in FLOORS[room]) else "top")
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_every_folder_of_a_room_is_a_floor_and_no_arrow_runs_up(room):
+    assert {p.name for p in (ROOT / room).iterdir() if (p / "__init__.py").is_file()} == set(FLOORS[room]) - {"top"}
+    known = {module_of(path) for path in sources(room)}
+    for path in sources(room):
+        ours = module_of(path)
+        for name in set(imports_of(path)) & known if ours != room else ():
+            assert floor_of(name, room) <= floor_of(ours, room), f"{ours} imports {name}"
+
+
+@pytest.mark.parametrize("room", ["theory", "contrastive_dp", "command_line", "simulations", "image_experiments", "figures"])
+def test_imports_have_no_circle(room):
+    files = {module_of(path): path for path in sources(room)}
+    arrows = {name: {other for other in imports_of(path) if other in files and other != name} for name, path in files.items()}
+    for name in [name for name, path in files.items() if path.stem == "__init__"]:
+        arrows[name] = set()  # a package's front door names what is behind it
+    done, waiting = set(), set(files)
+    while ready := {name for name in waiting if arrows[name] <= done}:
+        done |= ready
+        waiting -= ready
+    assert not waiting
+
+
+LONG_SIGNATURES = {"ddim_sample", "ddpm_sample", "diffusers_sample", "train_projection_head"}
+"""Of the library, whose options by keyword users know from others; none of theirs is needed."""
+
+
+@pytest.mark.parametrize("path", sources("theory", "contrastive_dp", "command_line", "simulations", "image_experiments", "figures"),
+                         ids=lambda path: str(path.relative_to(ROOT)))  # fmt: skip
+def test_a_function_fits_a_screen(path):
+    """50 lines beside its docstring, eight arguments."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        first = node.body[0]
+        text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+        lines = node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if text else 0)
+        names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
+        assert lines <= 50, f"{node.name}: {lines} lines"
+        assert len(names) <= 8 or node.name in LONG_SIGNATURES, f"{node.name}: {len(names)} arguments"
 
 
 def test_importing_theory_is_light():
@@ -67,27 +152,6 @@ def test_importing_theory_is_light():
     probe = f"import sys, theory; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "contrastive_dp").glob("*.py")), ids=lambda path: path.name)
-def test_the_sampler_needs_torch_and_neither_theory_nor_simulations(path):
-    allowed = {"contrastive_dp", "torch", "numpy", "safetensors", "diffusers", "huggingface_hub"}
-    assert not set(imports_of(path)) - set(sys.stdlib_module_names) - allowed
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "image_experiments").glob("*.py")), ids=lambda path: path.name)
-def test_the_image_experiments_build_on_the_sampler_alone(path):
-    assert not {"theory", "simulations", "figures"} & set(imports_of(path))
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "command_line").glob("*.py")), ids=lambda path: path.name)
-def test_the_command_line_room_knows_no_other(path):
-    assert not {"theory", "simulations", "image_experiments", "contrastive_dp", "torch", "figures"} & set(imports_of(path))
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "figures").rglob("*.py")), ids=lambda path: path.name)
-def test_figures_read_result_files_alone(path):
-    assert not {"theory", "simulations", "image_experiments", "contrastive_dp", "torch"} & set(imports_of(path))
 
 
 def test_importing_the_image_experiments_loads_nothing_slow():
@@ -105,6 +169,32 @@ def test_importing_the_sampler_costs_little_beyond_torch():
     probe = f"import torch, sys; old = set(sys.modules); import contrastive_dp; print([n for n in {heavy} if n in set(sys.modules) - old])"
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_main_job_and_the_figures_need_no_torch():
+    """`make demo` installs the extra `commands` alone."""
+    needed = {re.match(r"[\w-]+", entry)[0] for entry in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["commands"])}
+    assert needed == {"numpy", "scipy", "scikit-learn", "matplotlib", "seaborn", "pandas", "pillow", "joblib", "tyro", "tqdm"}
+    imported = {"sklearn": "scikit-learn", "PIL": "pillow", "mpl_toolkits": "matplotlib"}
+    job = [ROOT / "simulations" / "gaussian_mixture.py", *sources("simulations/mixtures", "command_line", "figures", "theory")]
+    ours = {"theory", "command_line", "simulations", "figures"}
+    optional = {"distributed"}  # Dask, with --cluster
+    for path in job:
+        foreign = {imported.get(name, name) for name in tops(path) - set(sys.stdlib_module_names) - ours - optional}
+        assert foreign <= needed, path
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^demo: \$\(CORE\)$", makefile, re.M)
+    assert re.search(r"^\$\(CORE\):.*\n(\t.*\n)*?\t\$\(PIP\) -e \"\.\[commands\]\"$", makefile, re.M)
+
+
+def test_versions_agree():
+    import contrastive_dp
+    import theory
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert theory.__version__ == contrastive_dp.__version__ == citation["version"]
+    assert (ROOT / "theory" / "py.typed").is_file()
+    assert (ROOT / "contrastive_dp" / "py.typed").is_file()
 
 
 def test_readme_shows_commands_that_exist():
