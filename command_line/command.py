@@ -124,7 +124,7 @@ class Unbroken:
         return getattr(self._stream, name)
 
 
-def describe(settings: Any) -> str:
+def settings_line(settings: Any) -> str:
     """All settings in one line."""
     return "settings: " + ", ".join(f"{name}={_shown(value)}" for name, value in asdict(settings).items())
 

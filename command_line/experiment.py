@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from command_line.output import UserError, plain, write_json
+from command_line.output import UserError, listed, plain, write_json
 
 FILE = "settings.json"
 FREE = ("out", "workers", "cluster", "dry_run", "force")
@@ -45,9 +45,8 @@ def check_claim(
         if name in held and not _goes_with(held[name], value, name in growing)
     ]
     if different:
-        more = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
         raise UserError(
-            f"--out {out}: holds another experiment ({'; '.join(different[:NAMED])}{more}); what it made would be overwritten: give "
+            f"--out {out}: holds another experiment ({listed(different, NAMED, '; ')}); what it made would be overwritten: give "
             f"another --out, for example {_next_to(out)}, or --force to overwrite"
         )
 

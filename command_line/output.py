@@ -24,6 +24,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f", did you mean {near[0]}?" if near else ""
 
 
+def listed(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
+
+
 def remedy_for(error: OSError) -> str:
     """What to do about a file that cannot be written or read, by what the system says of it."""
     return next((remedy for codes, remedy in REMEDIES.items() if error.errno in codes), "check it, or choose another --out")

@@ -1,4 +1,8 @@
-"""Intervals over seeds, and over seeds and test images."""
+"""Intervals over seeds, and over seeds and test images.
+
+Student's distribution is scipy's. Our own are the floor of the resolution, which scipy's t test lacks, and Holm's correction for a family
+of which some members have no p-value: scipy has none of Holm, statsmodels' takes no such family.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 
 import tyro
 
-from command_line.command import Help, describe, run_command
+from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, did_you_mean, file_digest, temporary_name, write_json
 from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
 from figures.inputs import Files
@@ -48,7 +48,7 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Copy and note; returns the exit status. Raises UserError before anything is copied where something is missing or too large."""
-    print(describe(settings))
+    print(settings_line(settings))
     out = settings.out or REFERENCE
     if out.resolve() == settings.results.resolve():
         raise UserError(f"--results {settings.results}: is where they are kept; name the folder that the experiments wrote")

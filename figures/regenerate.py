@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
-from command_line.command import Help, describe, run_command
+from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, prepare_folder
 from figures.experiments import EXPERIMENTS, REFERENCE, ROOT, experiment_of
 from figures.inputs import Files
@@ -97,7 +97,7 @@ def run(settings: Settings) -> int:
     """Make what is not current; returns the exit status."""
     begin = time.perf_counter()
     settings = resolve(settings)
-    print(describe(settings))
+    print(settings_line(settings))
     assert settings.results is not None
     assert settings.out is not None
     files, drawn = Files(settings.results), settings.out / "drawn"

@@ -21,7 +21,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
-from command_line.command import Help, describe, run_command
+from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, file_digest, prepare_folder, write_json, write_whole
 
 HELP = Help("Export the classifiers of a run for RobustBench's loader, with model cards.")
@@ -50,7 +50,7 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Export; returns the exit status."""
-    print(describe(settings))
+    print(settings_line(settings))
     summary = read_summary(settings.run)
     if summary["settings"].get("evaluation.split", "test") != "test":
         raise UserError(

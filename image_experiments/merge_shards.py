@@ -16,7 +16,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
-from command_line.command import Help, describe, run_command
+from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, prepare_folder
 from image_experiments.data.shards import find_shards, merge
 
@@ -35,7 +35,7 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Merge; returns the exit status."""
-    print(describe(settings))
+    print(settings_line(settings))
     if settings.to.suffix != ".npz":
         raise UserError(f"--to {settings.to}: give a name that ends in .npz")
     manifest = settings.to.with_suffix(".json")

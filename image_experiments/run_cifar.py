@@ -56,7 +56,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     stages = checked_stages(settings)
     place, workers = place_of(settings)
     if settings.dry_run:
-        print(describe(settings))
+        print(beginning(settings))
         print(everything(settings))
         return show_plan(settings, stages, place, workers)
     from image_experiments.engine.together import join, launch, leave, started_by_torchrun
@@ -71,7 +71,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
         check_shares(settings, processes.count)
         place, _ = place_of(settings, device)
     if processes.first:
-        print(describe(settings))
+        print(beginning(settings))
     conduct(settings, stages, place, workers, TERMINAL, processes)
     if several:
         leave(processes)
@@ -153,7 +153,7 @@ def _ranged(seeds: Sequence[int]) -> str:
     return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1 else ", ".join(map(str, seeds))
 
 
-def describe(settings: Settings) -> str:
+def beginning(settings: Settings) -> str:
     """What is run, and the settings that are not its preset's; summary.json has all."""
     usual = replace(PRESETS[settings.preset](), dataset=settings.dataset, norm=settings.norm, out=settings.out)
     known = flat(resolve(usual))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
-from command_line.command import Help, describe, run_command
+from command_line.command import Help, run_command, settings_line
 from command_line.talk import TERMINAL
 from image_experiments.run_cifar import main as run_cifar
 from image_experiments.sweeps import SweepSettings, checked_calls, conduct_sweep, read_design, resolved
@@ -35,7 +35,7 @@ def run(settings: SweepSettings) -> int:
     """Run what the design lists and gather it; returns the exit status."""
     design = read_design(settings.design)
     settings, runs = resolved(settings, design)
-    print(describe(settings))
+    print(settings_line(settings))
     calls = checked_calls(settings, design, runs)
     if not settings.dry_run:
         return conduct_sweep(settings, design, calls, TERMINAL, run_cifar)

@@ -23,7 +23,7 @@ from image_experiments.experiment import Result, check_settings, checked_stages,
 from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
-OURS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--force", "--dry-run")
+OWN_FLAGS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--force", "--dry-run")
 PIECES = ("--part", "--until")
 
 
@@ -127,7 +127,7 @@ def _check_arguments(where: str, arguments: Sequence[str]) -> None:
         flag = argument.partition("=")[0].replace("_", "-")
         if flag in PIECES:
             raise UserError(f"{where}: {argument} makes a piece of a run, and a sweep needs whole ones; take it out")
-        if flag in OURS:
+        if flag in OWN_FLAGS:
             raise UserError(f"{where}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments")
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import numpy as np
 
 from command_line.cluster import check_ways
-from command_line.command import Help, describe, run_command, versions
+from command_line.command import Help, run_command, settings_line, versions
 from command_line.experiment import claim
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 from command_line.result import Result
@@ -110,7 +110,7 @@ def prepared(settings: Settings) -> Settings:
 def command(settings: Settings) -> int:
     """What the command does; returns the exit status."""
     settings = prepared(settings)
-    print(describe(settings))
+    print(settings_line(settings))
     table = read_data(settings, TERMINAL)
     if settings.dry_run:
         parts = ["theory against simulation"] * (settings.part != "data")

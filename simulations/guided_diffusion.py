@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import math
 
 from command_line.cluster import check_ways, fan_out
-from command_line.command import Help, describe, run_command, versions
+from command_line.command import Help, run_command, settings_line, versions
 from command_line.experiment import claim
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 from command_line.result import Result
@@ -214,7 +214,7 @@ def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) ->
 def command(settings: Settings) -> int:
     """What the command does; returns the exit status."""
     settings = resolve(settings)
-    print(describe(settings))
+    print(settings_line(settings))
     cells = cells_of(settings, TERMINAL)
     if settings.dry_run:
         print("would run " + "; ".join(f"{c.problem} {c.score} {c.label} {c.scale:g} {c.solver} {c.steps}" for c in cells))

@@ -7,28 +7,61 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pytest
 import torch
 
 from figures.experiments import REFERENCE
 from figures.figure import make_figure
 from figures.inputs import Files
+from image_experiments import preset
+from image_experiments.engine.presets import PRESETS
 from tests.examples import python_blocks, run_block
+from tests.image_experiments.test_python import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_tutorial_runs_and_shows_the_numbers_it_says(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def quick_smoke(monkeypatch):
+    """The preset `smoke` with trainings of a few steps: what the pages do with it is the same."""
+    small = preset("smoke", **{name: value for name, value in TINY.items() if name not in ("norm", "methods", "workers")})
+    monkeypatch.setitem(PRESETS, "smoke", lambda: small)
+
+
+def run_tutorial(folder):
     names = {}
     blocks = python_blocks(ROOT / "docs" / "tutorial.md")
-    assert sum(run_block(block, names) for block in blocks) == 11
+    assert sum(run_block(block, names) for block in blocks) == 10
     guided, unguided, labels = names["guided"], names["unguided"], names["labels"]
     far, near = (x[labels == 1].mean(0) - x[labels == 0].mean(0) for x in (guided, unguided))
     assert far.norm() > 1.2 * near.norm()  # computed here another way: guidance moved the classes apart
-    with (tmp_path / "results" / "tutorial" / "metrics.csv").open() as stream:
+    with (folder / "results" / "tutorial" / "metrics.csv").open() as stream:
         accuracy = {(row["method"], row["attack"]): float(row["robust_accuracy"]) for row in csv.DictReader(stream)}
     assert {method for method, _ in accuracy} == {"real", "unguided", "infonce-0.3"}
-    assert all(0.15 < value < 0.9 for value in accuracy.values())
+    assert names["images"].shape[1:] == (8, 8, 1)
+    assert names["classifier"](torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    return accuracy
+
+
+def test_the_tutorial_runs_and_shows_the_numbers_it_says(tmp_path, monkeypatch, quick_smoke):
+    monkeypatch.chdir(tmp_path)
+    run_tutorial(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_tutorial_trains_classifiers_that_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert all(0.15 < value < 0.9 for value in run_tutorial(tmp_path).values())
+
+
+def test_the_page_for_python_runs(tmp_path, monkeypatch, quick_smoke, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in python_blocks(ROOT / "docs" / "python.md"):
+        run_block(block, names)
+    assert list(names["result"].metrics["method"].unique()) == ["real", "unguided", "infonce-0.3"]
+    assert "step: no such setting, did you mean steps?" in capsys.readouterr().out
+    assert names["settings"].classifier.steps == 20
 
 
 def extension(word):

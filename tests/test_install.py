@@ -22,7 +22,17 @@ def copy_of_the_project(folder):
 
 
 def test_the_wheel_is_the_library(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(copy_of_the_project(tmp_path / "p"))]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "-w",
+        str(tmp_path),
+        str(copy_of_the_project(tmp_path / "p")),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line.output import UserError, did_you_mean
+from command_line.output import UserError, did_you_mean, listed
 
 Array = np.ndarray[Any, Any]
 
@@ -65,7 +65,6 @@ def described(data: Dataset) -> list[str]:
     height, width, channels = data.images.shape[1:]
     counts = [np.bincount(labels, minlength=len(data.classes)) for labels in (data.labels, data.test_labels)]
     each = [f"{name} {train}+{test}" for name, train, test in zip(data.classes, *counts, strict=True)]
-    shown = ", ".join(each[:SHOWN]) + (f", and {len(each) - SHOWN} more" if len(each) > SHOWN else "")
     groups = len(np.unique(data.groups))
     together = (
         "each on its own"
@@ -75,7 +74,7 @@ def described(data: Dataset) -> list[str]:
     return [
         f"read {data.source}: {len(data.labels)} training and {len(data.test_labels)} test images, {width}x{height}, "
         f"{'grey' if channels == 1 else 'colour'}",
-        f"{len(data.classes)} classes, training+test: {shown}",
+        f"{len(data.classes)} classes, training+test: {listed(each, SHOWN)}",
         f"training images: {together}",
         *data.notes,
     ]

@@ -1,4 +1,7 @@
-"""Generated images as npz files in the field's format: `image` uint8 (N, H, W, C) and `label` (N,), of any size in constant memory."""
+"""Generated images as npz files in the field's format: `image` uint8 (N, H, W, C) and `label` (N,), of any size in constant memory.
+
+Why our own: numpy neither maps the members of an npz nor writes one piece by piece.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Generated images in shards: each depends on its recipe and its number alone, so any machine can make any of them, in any order.
 
+Why our own: the field's codes read npz; libraries of shards (webdataset, datasets) write other formats, and none checks recipes.
+
 A shard is an npz file with a note beside it (JSON: recipe, number, images, checksum), written last: without one there is no shard.
 """
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from command_line.output import UserError
+from command_line.output import UserError, listed
 from image_experiments.data.dataset import Array, Dataset
 
 
@@ -55,7 +55,7 @@ def with_copies_together(data: Dataset) -> Dataset:
         if not count
     ]
     if untested:
-        doubts.append(f"no test images of {', '.join(untested[:5])}{f' and {len(untested) - 5} more' if len(untested) > 5 else ''}")
+        doubts.append(f"no test images of {listed(untested)}")
     seen = sum(content in number for content in test)
     if seen:
         doubts.append(

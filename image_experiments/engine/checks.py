@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from command_line.output import UserError
+from command_line.output import UserError, listed
 from image_experiments.data.image_files import check_given
 from image_experiments.data.official import CLASSES, check_official, is_a_copy
 from image_experiments.engine.settings import Settings
@@ -130,8 +130,9 @@ def _check_files(settings: Settings, facts: Facts) -> list[str]:
             given = check_given(method.file, len(facts.classes), (height, width, channels), settings.synthetic)
             lacking = [name for name, count in zip(facts.classes, given.class_counts(len(facts.classes)), strict=True) if not count]
             if lacking:
-                some = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
-                doubts.append(f"{method.file} has no images of {some}: are its labels numbered as the data's classes are?")
+                doubts.append(
+                    f"{method.file} has no images of {listed(lacking)}: are its labels numbered as the data's classes are?"
+                )
     if settings.encoder_from is not None:
         try:
             load_classifier(settings.encoder_from, len(facts.classes), facts.shape, settings.encoder.network)
