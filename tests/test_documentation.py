@@ -38,7 +38,7 @@ def run_tutorial(folder):
     with (folder / "results" / "tutorial" / "metrics.csv").open() as stream:
         accuracy = {(row["method"], row["attack"]): float(row["robust_accuracy"]) for row in csv.DictReader(stream)}
     assert {method for method, _ in accuracy} == {"real", "unguided", "infonce-0.3"}
-    assert names["images"].shape[1:] == (8, 8, 1)
+    assert names["digits"].shape[1:] == (8, 8, 1)
     assert names["classifier"](torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     return accuracy
 

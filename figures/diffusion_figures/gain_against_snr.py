@@ -37,7 +37,8 @@ def numbers(files: Files) -> Numbers:
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
     figure, axes = new_figure(len(panels), 1.8 * len(panels), 2.7)
-    reach = (np.nanmin(numbers.columns["low"]), np.nanmax(numbers.columns["high"]))
+    ends = [numbers.columns[name] for name in ("y", "low", "high")]  # a single seed has no interval
+    reach = (np.nanmin(ends), np.nanmax(ends))
     for axis, panel in zip(axes, panels, strict=True):
         for i, series in numbers.all(panel):
             marks(axis, i, series, series.name, ms=3)

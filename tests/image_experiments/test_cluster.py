@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from simulations import gaussian_mixture
 from tests.image_experiments.test_together import SMALL, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,9 +86,10 @@ def test_a_sweep_over_simulations_with_a_worker_killed_half_way_ends_with_the_sa
         assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_cluster_that_does_not_answer_is_one_line(tmp_path):
-    process = run("simulations/gaussian_mixture.py", "--quick", "--cluster", "tcp://127.0.0.1:9", "--out", tmp_path / "out")
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "no Dask scheduler answers" in output.strip().splitlines()[-1]
-    assert "Traceback" not in output
+def test_a_cluster_that_does_not_answer_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("command_line.cluster.CONNECT_SECONDS", 1)
+    arguments = ["--quick", "--cluster", "tcp://127.0.0.1:9", "--out", str(tmp_path / "out")]
+    assert gaussian_mixture.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "no Dask scheduler answers" in error.strip().splitlines()[-1]
+    assert "Traceback" not in error

@@ -24,7 +24,8 @@ TINY = [
     "--diffusion.channels", "8", "16", "--diffusion.steps", "95", "--diffusion.checkpoint-every", str(EVERY),
     "--diffusion.batch-size", "16",
     "--generation.steps", "5", "--generation.batch-size", "16", "--selection.surplus", "1.5", "--selection.criterion", "confidence",
-    "--evaluation.autoattack-images", "6", "--evaluation.batch-size", "20", "--evaluation.pgd-steps", "5",
+    "--evaluation.autoattack-images", "6", "--evaluation.autoattack-parts", "apgd",
+    "--evaluation.batch-size", "20", "--evaluation.pgd-steps", "5",
     "--description.steps", "40",
 ]  # fmt: skip
 

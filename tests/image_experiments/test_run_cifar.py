@@ -33,6 +33,7 @@ SMALL = [
     "--diffusion.channels", "8", "16", "--diffusion.steps", "40", "--diffusion.batch-size", "16",
     "--generation.steps", "4", "--generation.batch-size", "20",
     "--evaluation.autoattack-images", "4", "--evaluation.pgd-steps", "5", "--description.steps", "20",
+    "--evaluation.autoattack-parts", "apgd-ce",  # all four are in test_attacks.py, test_run_sweep.py and test_export.py
 ]  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def test_the_table_has_the_fixed_columns_and_a_row_for_each_run(finished):
     assert list(table[0]) == columns
     methods = ["real", "unguided", "noise-0.2", "supervised-0.2", "anchored-reversed-0.1"]
     keys = [(row["method"], row["seed"], row["attack"], row["norm"]) for row in table]
-    attacks = [("pgd-5", "linf"), ("autoattack", "linf"), ("pgd-5", "l2"), ("autoattack", "l2")]
+    attacks = [("pgd-5", "linf"), ("apgd-ce", "linf"), ("pgd-5", "l2"), ("apgd-ce", "l2")]
     assert keys == [(m, s, *attack) for m in methods for s in "01" for attack in attacks]
     assert {row["n_synthetic"] for row in table if row["method"] == "real"} == {"0"}
     assert {row["n_real"] for row in table} == {"60"}
@@ -221,7 +222,9 @@ def test_images_from_elsewhere_are_read_in_the_step_that_generates(tmp_path, cap
     }  # nothing waits for the speed of classifiers
 
 
-def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys):
+def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("image_experiments.engine.scheduler.on_all", lambda *_: [])  # what they cost is measured in test_cost.py
+    monkeypatch.setattr("image_experiments.engine.cost.estimate", lambda *_: "")
     assert run_cifar.main(["--preset", "cpu", "--classifier.beta", "3", "--dry-run", "--out", str(tmp_path / "o")]) == 0
     output = capsys.readouterr().out
     assert output.startswith("settings: preset cpu on digits, linf eps 0.15, 3 seeds from 0, results in ")
@@ -306,7 +309,7 @@ def test_images_and_encoders_from_elsewhere(tmp_path, finished):
     sizes = ("--train", "40", "--validation", "8", "--evaluation.autoattack-images", "2")
     assert run(*more, *sizes, "--encoder-from", str(tmp_path / "e.pt"), out=tmp_path / "out") == 0
     table = rows(tmp_path / "out" / "metrics.csv")
-    assert [(row["dataset"], row["method"], row["n_synthetic"]) for row in table if row["attack"] == "autoattack"] == [
+    assert [(row["dataset"], row["method"], row["n_synthetic"]) for row in table if row["attack"] == "apgd-ce"] == [
         ("images", "real", "0"),
         ("images", "npz-made", "40"),
     ]

@@ -27,7 +27,8 @@ arguments = ["--selection.surplus", "2", "--selection.criterion", "confidence"]
 def write_design(folder, text, base=()):
     path = folder / "mine.toml"
     shared = [argument for i, argument in enumerate(SMALL) if "--workers" not in SMALL[max(i - 1, 0) : i + 1]]
-    path.write_text(f"base = {json.dumps([*shared, *base])}\n{text}")
+    whole = ("--evaluation.autoattack-parts", "all")
+    path.write_text(f"base = {json.dumps([*shared, *whole, *base])}\n{text}")
     return path
 
 
