@@ -68,7 +68,7 @@ docs: $(ALL)
 
 # Two processes with a core each: more threads than cores make small matrices slow.
 test: $(ALL)
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-slow: $(ALL)
 	$(PY) -m pytest -q -m slow $(ARGS)

@@ -1,5 +1,7 @@
 """The figures drawn once from the reference results, and a browser where there is one."""
 
+import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -17,10 +19,15 @@ def run_main(*arguments):
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
-    """The folder of a whole regeneration."""
-    out = tmp_path_factory.mktemp("figures")
-    assert run_main("--out", out) == 0
-    return out
+    """The folder of a whole regeneration, which the processes of one test run share: nobody writes into it."""
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    root = tmp_path_factory.getbasetemp().parent if several else tmp_path_factory.mktemp("figures")
+    with (root / "figures.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "figures-drawn").is_file():
+            assert run_main("--out", root / "figures") == 0
+            (root / "figures-drawn").touch()
+    return root / "figures"
 
 
 @pytest.fixture

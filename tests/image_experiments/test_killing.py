@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 EVERY = 10
 TINY = [
     "--train", "60", "--validation", "20", "--test", "60", "--synthetic", "48",
-    "--methods", "real", "unguided", "noise", "infonce:0.3",
-    "--encoder.network", "small-cnn-8", "--encoder.steps", "60", "--encoder.checkpoint-every", str(EVERY), "--encoder.batch-size", "32",
-    "--classifier.network", "small-cnn-8", "--classifier.steps", "60", "--classifier.checkpoint-every", str(EVERY),
+    "--methods", "real", "noise", "infonce:0.3",
+    "--encoder.network", "small-cnn-8", "--encoder.steps", "45", "--encoder.checkpoint-every", str(EVERY), "--encoder.batch-size", "32",
+    "--classifier.network", "small-cnn-8", "--classifier.steps", "45", "--classifier.checkpoint-every", str(EVERY),
     "--classifier.batch-size", "32", "--classifier.validate-every", "25",
-    "--diffusion.channels", "8", "16", "--diffusion.steps", "95", "--diffusion.checkpoint-every", str(EVERY),
+    "--diffusion.channels", "8", "16", "--diffusion.steps", "65", "--diffusion.checkpoint-every", str(EVERY),
     "--diffusion.batch-size", "16",
     "--generation.steps", "5", "--generation.batch-size", "16", "--selection.surplus", "1.5", "--selection.criterion", "confidence",
     "--evaluation.autoattack-images", "6", "--evaluation.autoattack-parts", "apgd",
