@@ -21,8 +21,14 @@ from command_line.talk import QUIET, Talk
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import Array
 from image_experiments.data.image_files import ImageFile
-from image_experiments.engine.checks import check_beforehand, check_names, encoder_doubts, encoder_line, facts_of
-from image_experiments.engine.cost import facts_without_reading
+from image_experiments.engine.checks import (
+    check_beforehand,
+    check_names,
+    encoder_doubts,
+    encoder_line,
+    facts_of,
+    facts_without_reading,
+)
 from image_experiments.engine.plan import needed_for, plan, up_to
 from image_experiments.engine.reuse import check_reuse, take_over
 from image_experiments.engine.scheduler import Bar, run_all

@@ -93,8 +93,8 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     """Print which stages would run, and what they would cost; one that reads what another would make anew runs too."""
     from image_experiments.data.dataset import described
     from image_experiments.data.splitting import split
-    from image_experiments.engine.checks import check_beforehand
-    from image_experiments.engine.cost import calibrate, data_of, estimate, known_facts
+    from image_experiments.engine.checks import check_beforehand, known_facts
+    from image_experiments.engine.cost import calibrate, estimate
     from image_experiments.engine.scheduler import MENDABLE, on_all
     from image_experiments.engine.stages import is_current
 
@@ -119,11 +119,11 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     print(f"{len(stale)} of {len(stages)} stages, results in {place.out}")
     if settings.reuse:
         print("what --reuse would spare is known only when the run begins, and is not taken off")
-    begin, left, data = time.perf_counter(), [stage for stage in stages if stage.name in stale], data_of(settings, facts)
+    begin, left = time.perf_counter(), [stage for stage in stages if stage.name in stale]
     count = min(workers, max(len(left), 1))
     try:
-        measured = on_all(min(count, os.cpu_count() or 1), place.threads, calibrate, settings, left, data, place.device)
-        print(estimate(settings, left, measured, data, count, time.perf_counter() - begin))
+        measured = on_all(min(count, os.cpu_count() or 1), place.threads, calibrate, settings, left, facts, place.device)
+        print(estimate(settings, left, measured, facts, count, time.perf_counter() - begin))
     except MENDABLE as error:
         raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
     return 0

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from command_line.output import UserError, listed
+from image_experiments.data.dataset import Dataset
 from image_experiments.data.image_files import check_given
 from image_experiments.data.official import CLASSES, check_official, is_a_copy
+from image_experiments.data.reading import read_dataset
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Stage, flat_name
 from image_experiments.models.classifier_files import load_classifier
@@ -39,6 +41,37 @@ def facts_of(data: dict[str, Any]) -> Facts:
     """Those of data that were read: what the data stage returned."""
     height, width, channels = data["shape"]
     return Facts((channels, height, width), tuple(data["classes"]), data["pool"], data["test"])
+
+
+KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
+    "digits": ((1, 8, 8), 10, 600, 1197),
+    "cifar10": ((3, 32, 32), 10, 50_000, 10_000),
+    "gtsrb": ((3, 32, 32), 43, 39_209, 12_630),
+    "mnist": ((1, 32, 32), 10, 60_000, 10_000),
+    "mnist-t10k": ((1, 32, 32), 10, 5_000, 5_000),
+}
+"""Shape, classes, training images and test images of data sets that need not be read to know."""
+
+
+def facts_without_reading(settings: Settings) -> Facts | None:
+    """What the checks need of a data set whose sizes are known; None for others."""
+    if settings.dataset in KNOWN and not is_a_copy(settings.data_dir):
+        shape, classes, pool, test = KNOWN[settings.dataset]
+        if settings.image_size:
+            shape = (shape[0], settings.image_size, settings.image_size)
+        names = tuple(name for name in CLASSES[settings.dataset] if not settings.classes or name in settings.classes)
+        return Facts(shape, names, pool * len(names) // classes, test * len(names) // classes)
+    return None
+
+
+def known_facts(settings: Settings) -> tuple[Dataset | None, Facts]:
+    """The data, read where their sizes are not known without, and what the checks need of them."""
+    facts = facts_without_reading(settings)
+    if facts is not None:
+        return None, facts
+    found = read_dataset(settings.dataset, settings.data_dir, settings.image_size, settings.group_pattern, settings.classes)
+    _, height, width, channels = found.images.shape
+    return found, Facts((channels, height, width), found.classes, len(found.labels), len(found.test_labels))
 
 
 def check_beforehand(settings: Settings, facts: Facts) -> list[str]:

@@ -46,12 +46,18 @@ def _work(stage: Stage, settings: Settings, facts: Facts) -> float:
         guided = 0.0 if arguments["method"].kind == "unguided" else BACKWARD * _network(settings, "encoder", facts)
         return float(count * chosen.steps * (unet_work(settings.diffusion, facts.shape) + guided))
     if kind == "evaluate":
-        images = facts.test if chosen.split == "test" else settings.validation
-        n = images if chosen.autoattack_images is None else min(images, chosen.autoattack_images)
+        images, n = attacked(settings, facts)
         parts = sum(AUTOATTACK[part] for part in parts_for(len(facts.classes), chosen.autoattack_parts))
         passes = images * chosen.pgd_steps * chosen.pgd_restarts + n * ROBUST * parts
         return float(len(arguments["threats"]) * passes * BACKWARD * _network(settings, "classifier", facts))
     return 0.0
+
+
+def attacked(settings: Settings, facts: Facts) -> tuple[int, int]:
+    """How many images PGD and AutoAttack attack."""
+    images = (settings.test or facts.test) if settings.evaluation.split == "test" else settings.validation
+    n = settings.evaluation.autoattack_images
+    return images, images if n is None else min(n, images)
 
 
 def _network(settings: Settings, part: str, facts: Facts) -> float:

