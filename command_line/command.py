@@ -90,8 +90,8 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
     if {"-h", "--help", "--help-all"} & set(arguments):
         everything = "--help-all" in arguments or not about.common
         shown = view(default() if default else kind(), () if everything else about.common, about.alike)
-        more = "" if everything else "\n\n--help-all shows all options."
-        text = f"{about.description}{more}\n\n--version: print the version. {TRACEBACK}: with an error, show where in the code it arose."
+        more = "" if everything else "--help-all: all options. "
+        text = f"{about.description}\n\n{more}--version: print the version. {TRACEBACK}: with an error, show where in the code it arose."
         tyro.cli(type(shown), args=["--help"], description=text, default=shown, config=(nested,))
     if default is None:
         return tyro.cli(kind, args=arguments, description=about.description, config=(nested,))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -39,9 +40,23 @@ def view(settings: Any, shown: Collection[str] = (), alike: Mapping[str, str] | 
 
 def _option(hint: Any, value: Any, name: str, alike: Mapping[str, str]) -> Any:
     part, _, option = name.rpartition(".")
+    kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     about: dict[str, Any] = {}
+    for mark in marks:
+        about |= {"aliases": mark.aliases} if getattr(mark, "aliases", None) else {}
     if part in alike:
         about["help"] = f"As --{alike[part]}.{option.replace('_', '-')}."
     if value is None or value == ():
         about["help_behavior_hint"] = ""
+    if type(None) in get_args(kind):
+        about["metavar"] = _named(next(each for each in get_args(kind) if each is not type(None)))
+        return Annotated[kind, tyro.conf.arg(**about)]
     return Annotated[hint, tyro.conf.arg(**about)] if about else hint
+
+
+def _named(kind: Any) -> str:
+    """What to write for a value of an optional setting."""
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    names = {Path: "PATH", str: "TEXT", int: "INT", float: "NUMBER"}
+    return names.get(kind, names.get(get_args(kind)[0], "VALUE") if get_args(kind) else "VALUE")
