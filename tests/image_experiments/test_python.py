@@ -10,6 +10,7 @@ import torch
 
 from image_experiments import Result, SweepResult, UserError, preset, run, sweep
 from image_experiments.engine.presets import flags_of, settings_from
+from tests.image_experiments.conftest import write_folder
 from tests.image_experiments.test_run_cifar import ROOT, rows
 
 TINY = {
@@ -155,3 +156,18 @@ def test_importing_the_door_loads_nothing():
     probe = "import sys, image_experiments; print([m for m in ('torch', 'numpy', 'pandas', 'tyro') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"
+
+
+def test_data_that_were_moved_are_the_same_data(tmp_path):
+    """Also for a folder that says which experiment it holds; other content is another experiment."""
+    settings = {**TINY, "methods": ["real"], "train": 12, "validation": 4, "test": 0, "dataset": "images", "out": tmp_path / "out"}
+    write_folder(tmp_path / "here", np.random.default_rng(0))
+    first = run(preset("smoke", **settings, data_dir=tmp_path / "here"))
+    stamps = {path: path.stat().st_mtime_ns for path in (first.out / "stages").rglob("*.json")}
+    (tmp_path / "here").rename(tmp_path / "there")
+    again = run(preset("smoke", **settings, data_dir=tmp_path / "there"))
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert again.summary["data"]["sha256"] == first.summary["data"]["sha256"]
+    next((tmp_path / "there" / "train").rglob("*.png")).unlink()
+    with pytest.raises(UserError, match=r"holds another experiment \(content of --data-dir \w+ there, \w+ here\)"):
+        run(preset("smoke", **settings, data_dir=tmp_path / "there"))
