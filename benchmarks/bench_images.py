@@ -33,8 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from command_line.output import text_table
 from contrastive_dp import NoiseSchedule
-from image_experiments.data.image_files import ImageFile, stream_images
 from image_experiments.data.images import Images
+from image_experiments.data.npz_files import ImageFile, stream_images
 from image_experiments.engine.calibration import sampler_network, wait
 from image_experiments.engine.scheduler import on_all
 from image_experiments.models.classifiers import Normalised, make_classifier
@@ -42,9 +42,9 @@ from image_experiments.models.precision import Precision, prepared
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_guidance
 from image_experiments.synthesis.methods import parse_method
+from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.training.attacks import Threat, pgd
-from image_experiments.training.classifier import ClassifierSettings, TrainingImages, train_classifier
-from image_experiments.training.diffusion import DiffusionSettings, train_diffusion
+from image_experiments.training.diffusion_training import DiffusionSettings, train_diffusion
 
 CLASSES, PRODUCT = 10, 1536
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

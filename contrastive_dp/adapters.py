@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from contrastive_dp._checks import batch_labels, count, finite, one_of, positive
 from contrastive_dp.files import bare_names, check_names, read_safetensors, write_safetensors
 from contrastive_dp.guidance import Guidance
+from contrastive_dp.nan_watch import Watch
 from contrastive_dp.randomness import SampleNoise
 from contrastive_dp.samplers import NoisePrediction, OnStep, denoised, predict
 from contrastive_dp.schedules import NoiseSchedule
-from contrastive_dp.watch import Watch
 
 DDPM_TYPE = re.compile(r"(DDPM|DDIM|PNDM|DPMSolver|UniPC|DEIS|LMS|Euler|Heun|KDPM2)\w*Scheduler")
 """Schedulers whose models were trained on x_t = sqrt(a) x_0 + sqrt(1-a) noise, whatever solver they are."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, normal_tensor, positive
-from contrastive_dp._show import Shown
+from contrastive_dp._repr import Shown
 
 
 class ContrastiveLoss(Protocol):

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from contrastive_dp._checks import batch_labels, finite, non_negative, one_of, positive
 from contrastive_dp.guidance import Guidance, GuidedRun
+from contrastive_dp.nan_watch import Watch
 from contrastive_dp.randomness import SampleNoise, standard_normal
 from contrastive_dp.schedules import NoiseSchedule
-from contrastive_dp.watch import Watch
 
 NoisePrediction = Callable[..., Tensor]
 """noise_prediction(x, t) or, with labels, noise_prediction(x, t, labels). x: (n, ...); t, labels: (n,) int64; returns E[noise | x_t]."""
@@ -46,7 +46,7 @@ def ddim_sample(
     guidance alone, wrap an unconditional network: lambda x, t, labels: network(x, t).
     x_T: (n, ...) standard normal. steps: how many (timesteps linspace(T-1, 0) rounded down), or the timesteps themselves. labels: (n,) int.
     eta: 0 deterministic, 1 ancestral. generator: torch.Generator or SampleNoise, needed where eta > 0. clip: bound on |x0_hat| (images: 1).
-    on_step: called with (t, x') after each step. Guidance acts on eps before the step (see guidance.py).
+    on_step: called with (t, x') after each step. Guidance acts on eps before the step (see guidance/base.py).
 
     Raises ValueError for settings that do not fit; FloatingPointError naming the timestep and the term when something turns NaN.
     """

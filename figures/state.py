@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line.output import file_digest, write_json
-from command_line.sources import code_of_modules
+from command_line.used_code import code_of_modules
 from figures.inputs import Files
 from figures.registry import Entry
 

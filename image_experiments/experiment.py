@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from command_line.command import versions
-from command_line.experiment import check_claim, note_claim
+from command_line.folder_claim import check_claim, note_claim
+from command_line.messages import QUIET, Talk
 from command_line.output import TEMPORARY, UserError, prepare_folder, write_json
 from command_line.result import Result as ResultOfRun
 from command_line.spawning import without_main
-from command_line.talk import QUIET, Talk
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import Array
-from image_experiments.data.image_files import ImageFile
+from image_experiments.data.npz_files import ImageFile
 from image_experiments.engine.checks import (
     check_beforehand,
     check_names,
@@ -29,13 +29,14 @@ from image_experiments.engine.checks import (
     facts_of,
     facts_without_reading,
 )
+from image_experiments.engine.fingerprint import source_digest
 from image_experiments.engine.plan import needed_for, plan, up_to
+from image_experiments.engine.processes import run_together
+from image_experiments.engine.progress import work_of
 from image_experiments.engine.reuse import check_reuse, take_over
 from image_experiments.engine.scheduler import Bar, run_all
 from image_experiments.engine.settings import Settings, flat, resolve
-from image_experiments.engine.stages import Place, Stage, read_stamp, source_digest
-from image_experiments.engine.together import run_together
-from image_experiments.engine.work import work_of
+from image_experiments.engine.stages import Place, Stage, read_stamp
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import Normalised
 from image_experiments.output import tables, tensorboard

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 
 try:
     from command_line.command import Help, run_command
+    from command_line.messages import TERMINAL
     from command_line.output import UserError, check_writable
-    from command_line.talk import TERMINAL
     from contrastive_dp.processes import Processes
     from image_experiments.engine.presets import PRESETS, preset_named
     from image_experiments.engine.settings import Settings, check_shares, flat, resolve
@@ -59,7 +59,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
         print(beginning(settings))
         print(everything(settings))
         return show_plan(settings, stages, place, workers)
-    from image_experiments.engine.together import join, launch, leave, started_by_torchrun
+    from image_experiments.engine.processes import join, launch, leave, started_by_torchrun
 
     several = started_by_torchrun()
     if settings.processes > 1 and not several:
@@ -95,8 +95,8 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     from image_experiments.data.splitting import split
     from image_experiments.engine.checks import check_beforehand, known_facts
     from image_experiments.engine.cost import calibrate, estimate
+    from image_experiments.engine.run_stage import is_current
     from image_experiments.engine.scheduler import MENDABLE, on_all
-    from image_experiments.engine.stages import is_current
 
     check_writable(place.out)
     try:

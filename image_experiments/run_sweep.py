@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
 from command_line.command import Help, run_command, settings_line
-from command_line.talk import TERMINAL
+from command_line.messages import TERMINAL
 from image_experiments.run_cifar import main as run_cifar
 from image_experiments.sweeps import SweepSettings, checked_calls, conduct_sweep, read_design, resolved
 

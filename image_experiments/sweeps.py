@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from command_line.command import versions
-from command_line.experiment import claim
+from command_line.folder_claim import claim
+from command_line.messages import QUIET, Talk
 from command_line.output import UserError, did_you_mean, prepare_folder, text_table, write_csv, write_json
 from command_line.result import read_table
 from command_line.spawning import without_main
-from command_line.talk import QUIET, Talk
 from command_line.values import changed
 from image_experiments.engine.presets import flags_of, settings_from
 from image_experiments.experiment import Result, check_settings, checked_stages, conduct, place_of, prepared

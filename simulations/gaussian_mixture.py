@@ -22,10 +22,10 @@ import numpy as np
 
 from command_line.cluster import check_ways
 from command_line.command import Help, run_command, settings_line, versions
-from command_line.experiment import claim
+from command_line.folder_claim import claim
+from command_line.messages import QUIET, TERMINAL, Talk
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 from command_line.result import Result
-from command_line.talk import QUIET, TERMINAL, Talk
 from command_line.values import Radius, changed
 
 if TYPE_CHECKING:
@@ -164,8 +164,8 @@ def compare_with_simulation(settings: Settings, out: Path, talk: Talk) -> dict[s
     """Part 1: run all checks, write them and the exact curves, print one line a quantity."""
     from scipy.stats import kstest
 
-    from simulations.mixtures.checks import HEADER, Z_LIMIT, Effort, run_all
     from simulations.mixtures.curves import CURVES
+    from simulations.mixtures.monte_carlo import HEADER, Z_LIMIT, Effort, run_all
     from simulations.mixtures.theory_checks import all_checks
 
     effort = Effort.quick() if settings.quick else Effort()

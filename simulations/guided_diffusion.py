@@ -26,10 +26,10 @@ import math
 
 from command_line.cluster import check_ways, fan_out
 from command_line.command import Help, run_command, settings_line, versions
-from command_line.experiment import claim
+from command_line.folder_claim import claim
+from command_line.messages import QUIET, TERMINAL, Talk
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 from command_line.result import Result
-from command_line.talk import QUIET, TERMINAL, Talk
 from command_line.values import changed
 
 Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners"]

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from contrastive_dp._checks import batch_labels, count, non_negative, normal_tensor, one_of
-from contrastive_dp._show import Shown
+from contrastive_dp._repr import Shown
+from contrastive_dp.nan_watch import Watch
 from contrastive_dp.schedules import NoiseSchedule
-from contrastive_dp.watch import Watch
 
 At = Literal["x0", "xt"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from image_experiments.data.balance import balanced_choice
-from image_experiments.data.image_files import ImageFile
+from image_experiments.data.npz_files import ImageFile
 
 
 @dataclass(frozen=True, eq=False)

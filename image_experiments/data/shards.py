@@ -15,7 +15,7 @@ from typing import Any
 
 from command_line.output import UserError, file_digest, write_json
 from image_experiments.data.dataset import Array
-from image_experiments.data.image_files import ImageFile, stream_images
+from image_experiments.data.npz_files import ImageFile, stream_images
 
 MOST = 1000  # shards of a set: a shard is what an interruption can cost, and a folder of 10^5 files helps nobody
 NOTE = {"recipe", "about", "number", "shards", "count", "classes", "shape", "images", "sha256"}

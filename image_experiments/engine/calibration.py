@@ -22,9 +22,9 @@ from image_experiments.models.precision import Compile, Precision, prepared, pre
 from image_experiments.models.unet import make_noise_prediction
 from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_guidance
 from image_experiments.synthesis.methods import Method
+from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.training.attacks import Threat, pgd
-from image_experiments.training.classifier import ClassifierSettings, TrainingImages, train_classifier
-from image_experiments.training.diffusion import DiffusionSettings, train_diffusion
+from image_experiments.training.diffusion_training import DiffusionSettings, train_diffusion
 
 Shape = tuple[int, int, int]
 COMPILING = 60.0

@@ -12,9 +12,9 @@ import torch
 
 from command_line.output import UserError, listed
 from image_experiments.data.dataset import Dataset
-from image_experiments.data.image_files import check_given
+from image_experiments.data.npz_files import check_given
 from image_experiments.data.official import CLASSES, check_official, is_a_copy
-from image_experiments.data.reading import read_dataset
+from image_experiments.data.read_dataset import read_dataset
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Stage, flat_name
 from image_experiments.models.classifier_files import load_classifier

@@ -14,16 +14,16 @@ import torch
 from command_line.output import text_table
 from image_experiments.engine.calibration import Probe
 from image_experiments.engine.checks import Facts
+from image_experiments.engine.progress import attacked
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Stage
-from image_experiments.engine.work import attacked
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import Method
 from image_experiments.synthesis.strength import trials
-from image_experiments.training.classifier import ClassifierSettings
-from image_experiments.training.diffusion import DiffusionSettings
+from image_experiments.training.adversarial_training import ClassifierSettings
+from image_experiments.training.diffusion_training import DiffusionSettings
 
 CLEAN, ROBUST = 0.9, 0.6
 """Shares of the test images assumed to be classified right and to withstand an attack: what AutoAttack's later parts must still attack."""

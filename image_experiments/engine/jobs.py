@@ -20,31 +20,31 @@ from contrastive_dp import ClassifierFeatures
 from contrastive_dp.randomness import mixed_seed
 from image_experiments.data.balance import balanced_choice
 from image_experiments.data.dataset import described
-from image_experiments.data.image_files import check_given, stream_images
 from image_experiments.data.images import Images
-from image_experiments.data.reading import DatasetName, read_dataset
+from image_experiments.data.npz_files import check_given, stream_images
+from image_experiments.data.read_dataset import DatasetName, read_dataset
 from image_experiments.data.shards import ShardPlan, make_shards, merge, read_note, shard_path
 from image_experiments.data.splitting import split
-from image_experiments.data.stored import SplitDataset, load_dataset, load_split, open_synthetic, save_dataset, save_split
+from image_experiments.data.stored_dataset import SplitDataset, load_dataset, load_split, open_synthetic, save_dataset, save_split
 from image_experiments.engine.calibration import Probe, choose
 from image_experiments.engine.stages import StageRun, plain
-from image_experiments.evaluation.classifier import evaluate_classifier
 from image_experiments.evaluation.description import describe_synthetic
+from image_experiments.evaluation.evaluate import evaluate_classifier
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.models.classifier_files import load_classifier, mean_and_std, save_classifier
 from image_experiments.models.classifiers import Normalised, make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
+from image_experiments.models.labels_and_features import pseudo_labels
 from image_experiments.models.precision import prepared
-from image_experiments.models.predictions import pseudo_labels
 from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_sampler, noisy
 from image_experiments.synthesis.methods import UNCONDITIONAL, Method
 from image_experiments.synthesis.selection import SelectionSettings, best_of_each_class, keeps_highest, scores
 from image_experiments.synthesis.strength import choose_strength
+from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, accuracy, train_classifier
 from image_experiments.training.attacks import Threat
-from image_experiments.training.classifier import ClassifierSettings, TrainingImages, accuracy, train_classifier
 from image_experiments.training.curves import HEADER, Curve
-from image_experiments.training.diffusion import DiffusionSettings, train_diffusion
+from image_experiments.training.diffusion_training import DiffusionSettings, train_diffusion
 
 Results = dict[str, Any]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from command_line.output import UserError
 from image_experiments.engine import jobs
+from image_experiments.engine.fingerprint import source_digest
 from image_experiments.engine.settings import Settings, Until
-from image_experiments.engine.stages import Stage, source_digest
+from image_experiments.engine.stages import Stage
 from image_experiments.models.diffusion_files import FILES as DIFFUSION_FILES
 from image_experiments.synthesis.methods import Method
 

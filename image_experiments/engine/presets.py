@@ -19,8 +19,8 @@ from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import DEFAULT_GUIDANCE
 from image_experiments.synthesis.selection import SelectionSettings
-from image_experiments.training.classifier import ClassifierSettings
-from image_experiments.training.diffusion import DiffusionSettings
+from image_experiments.training.adversarial_training import ClassifierSettings
+from image_experiments.training.diffusion_training import DiffusionSettings
 
 
 def smoke() -> Settings:

@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from command_line.output import UserError, write_whole
-from image_experiments.engine.stages import Place, Stage, fingerprint, is_current, read_stamp, stamp_path
+from image_experiments.engine.fingerprint import fingerprint
+from image_experiments.engine.run_stage import is_current
+from image_experiments.engine.stages import Place, Stage, read_stamp, stamp_path
 
 
 def take_over(stages: Sequence[Stage], place: Place, others: Sequence[Path]) -> int:

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from command_line.cluster import connected, lost_worker
 from command_line.output import UserError, remedy_for
-from contrastive_dp.memory import keep_freed_memory
-from image_experiments.engine.stages import Place, Stage, is_current, read_stamp, run_stage
+from contrastive_dp.freed_memory import keep_freed_memory
+from image_experiments.engine.run_stage import is_current, run_stage
+from image_experiments.engine.stages import Place, Stage, read_stamp
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0
@@ -33,7 +34,7 @@ OnFinished = Callable[[Stage], None]
 
 
 class Bar:
-    """A progress bar over the work of stages (work.py) that names what is under way, and says a line of each that is done.
+    """A progress bar over the work of stages (progress.py) that names what is under way, and says a line of each that is done.
 
     shown: whether there is a bar; lines: whether there are lines.
     """

@@ -12,16 +12,16 @@ from command_line.values import Radius, check_radius
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import check_classes
 from image_experiments.data.official import CLASSES, is_a_copy
-from image_experiments.data.reading import DatasetName
+from image_experiments.data.read_dataset import DatasetName
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import DEFAULT_GUIDANCE, KINDS, UNCONDITIONAL, Method, parse_method
 from image_experiments.synthesis.selection import SelectionSettings
+from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.attacks import Norm, Threat
 from image_experiments.training.augmentation import Augmentation
-from image_experiments.training.classifier import ClassifierSettings
-from image_experiments.training.diffusion import DiffusionSettings
+from image_experiments.training.diffusion_training import DiffusionSettings
 
 Preset = Literal["smoke", "cpu", "cifar10-gpu", "paper"]
 Until = Literal["diffusion", "encoder", "generation", "description", "training"]

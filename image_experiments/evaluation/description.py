@@ -6,9 +6,9 @@ from torch import nn
 
 from contrastive_dp import ClassifierFeatures
 from image_experiments.data.images import Images
-from image_experiments.data.stored import SplitDataset
+from image_experiments.data.stored_dataset import SplitDataset
 from image_experiments.evaluation.features import DescriptionSettings, class_snr, describe_images, flat_pixels, nearest_real
-from image_experiments.models.predictions import pseudo_labels, unit_features
+from image_experiments.models.labels_and_features import pseudo_labels, unit_features
 
 
 def describe_synthetic(

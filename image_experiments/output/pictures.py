@@ -14,8 +14,8 @@ from PIL import Image
 from command_line.drawing import COLOURS, DASHES, DPI, MARKERS, draw, new_figure, read_columns, styled
 from command_line.output import prepare_folder, write_whole
 from image_experiments.data.dataset import Array
-from image_experiments.data.image_files import ImageFile
-from image_experiments.data.stored import load_dataset
+from image_experiments.data.npz_files import ImageFile
+from image_experiments.data.stored_dataset import load_dataset
 from image_experiments.engine.settings import Settings
 
 ACROSS = 8

@@ -32,7 +32,7 @@ from contrastive_dp import (
 )
 from image_experiments.data.dataset import Array
 from image_experiments.data.images import Images
-from image_experiments.data.stored import SplitDataset
+from image_experiments.data.stored_dataset import SplitDataset
 from image_experiments.models.precision import Compile, Precision, prepared, prepared_unet
 from image_experiments.synthesis.methods import Method
 

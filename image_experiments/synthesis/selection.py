@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from image_experiments.models.predictions import _device, unit_features
+from image_experiments.models.labels_and_features import _device, unit_features
 
 Criterion = Literal["random", "confidence", "entropy", "gradient-norm", "class-separation", "density"]
 LOW_IS_GOOD = ("entropy", "gradient-norm")

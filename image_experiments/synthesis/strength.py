@@ -14,7 +14,7 @@ from torch import nn
 from contrastive_dp import ClassifierFeatures
 from image_experiments.data.images import Images
 from image_experiments.evaluation.features import separation_and_diversity
-from image_experiments.models.predictions import pseudo_labels, unit_features
+from image_experiments.models.labels_and_features import pseudo_labels, unit_features
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import Method
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from simulations.mixtures.checks import Effort
+from simulations.mixtures.monte_carlo import Effort
 from simulations.mixtures.theory_checks import aligned, averaged_accuracies, two_subpopulations, visited_alpha_bars
 from theory import (
     AveragingLaw,

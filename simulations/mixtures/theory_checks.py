@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from simulations.mixtures.checks import Check, Effort, Estimate, average, share
 from simulations.mixtures.learners import LEARNERS, Array, fit_adversarial, fit_averaging, fit_softmax
+from simulations.mixtures.monte_carlo import Check, Effort, Estimate, average, share
 from theory import (
     AveragingLaw,
     BinaryMixture,

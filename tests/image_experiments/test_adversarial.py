@@ -13,9 +13,9 @@ from image_experiments.data.images import Images
 from image_experiments.data.shuffling import batch_indices
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.training import classifier as adversarial
+from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, learning_rate, train_classifier
 from image_experiments.training.attacks import Threat, pgd
 from image_experiments.training.augmentation import augment, cutmix
-from image_experiments.training.classifier import ClassifierSettings, TrainingImages, learning_rate, train_classifier
 from tests.image_experiments.conftest import SPREAD, as_uint8, mixture_images
 from theory import BinaryMixture, learned_classifier
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from image_experiments.data.image_files import ImageFile, stream_images
 from image_experiments.data.images import Images
+from image_experiments.data.npz_files import ImageFile, stream_images
 from image_experiments.data.shuffling import Permutation, batch_indices
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,11 +43,11 @@ TRAIN = """
 import json, resource, sys, time
 from pathlib import Path
 import torch
-from image_experiments.training.classifier import ClassifierSettings, TrainingImages, train_classifier
+from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.data.images import Images
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.training.attacks import Threat
-from image_experiments.data.image_files import ImageFile
+from image_experiments.data.npz_files import ImageFile
 
 torch.set_num_threads(1)
 synthetic = Images.mapped(ImageFile(Path(sys.argv[1]), 10, (8, 8, 3)))

@@ -32,9 +32,9 @@ from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Stage
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.synthesis.generation import GenerationSettings
+from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.attacks import Threat
-from image_experiments.training.classifier import ClassifierSettings
-from image_experiments.training.diffusion import DiffusionSettings
+from image_experiments.training.diffusion_training import DiffusionSettings
 from tests.image_experiments.conftest import write_folder
 from tests.image_experiments.test_together import SMALL
 
@@ -165,7 +165,7 @@ def test_a_step_that_is_measured_takes_what_it_takes(probe):
     assert 2 < long.step / short.step < 20  # of 13 passes to 2; the machine may be busy
     measured = probe.step(base).step
     begin = time.perf_counter()
-    from image_experiments.training.classifier import TrainingImages, train_classifier
+    from image_experiments.training.adversarial_training import TrainingImages, train_classifier
 
     settings = ClassifierSettings(batch_size=128, attack_steps=2, augmentation="none", steps=60)
     train_classifier(probe.classifier("small-cnn"), TrainingImages(probe.images(256), 10), probe.threat, settings, 0)

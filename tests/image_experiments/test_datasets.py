@@ -22,7 +22,7 @@ from image_experiments.data.balance import balanced_order
 from image_experiments.data.class_folders import group_numbers, read_class_folders
 from image_experiments.data.dataset import Dataset
 from image_experiments.data.official import CIFAR10_CLASSES, averaged
-from image_experiments.data.reading import read_dataset
+from image_experiments.data.read_dataset import read_dataset
 from image_experiments.data.splitting import split
 from tests.image_experiments.conftest import drawings, png, write_folder
 

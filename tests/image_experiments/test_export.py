@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from image_experiments import run_cifar
-from image_experiments.data.image_files import ImageFile
+from image_experiments.data.npz_files import ImageFile
 from image_experiments.export import as_fraction, main, model_card
 from tests.image_experiments.test_together import SMALL
 

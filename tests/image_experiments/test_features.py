@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from image_experiments.data.images import Images
-from image_experiments.data.stored import SplitDataset
+from image_experiments.data.stored_dataset import SplitDataset
 from image_experiments.evaluation.description import describe_synthetic
 from image_experiments.evaluation.features import (
     DescriptionSettings,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from command_line.output import UserError
-from image_experiments.data.image_files import ImageFile, read_images, write_images
+from image_experiments.data.npz_files import ImageFile, read_images, write_images
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8), np.array([0, 1, 2, 0, 1, 2])

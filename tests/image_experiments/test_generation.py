@@ -11,7 +11,7 @@ from image_experiments.models.diffusion_files import read_diffusion, save_diffus
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_guidance, make_solver, noisy
 from image_experiments.synthesis.methods import KINDS, parse_method
-from image_experiments.training.diffusion import DiffusionSettings, train_diffusion
+from image_experiments.training.diffusion_training import DiffusionSettings, train_diffusion
 from tests.contrastive_dp.conftest import small_unet
 
 SHAPE = (1, 8, 8)

@@ -20,14 +20,14 @@ from command_line.output import UserError
 from command_line.values import number
 from image_experiments import experiment, run_cifar
 from image_experiments.data.dataset import described
-from image_experiments.data.reading import read_dataset
+from image_experiments.data.read_dataset import read_dataset
 from image_experiments.data.splitting import split
 from image_experiments.engine.presets import smoke
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
 from image_experiments.models.unet import make_noise_prediction
-from image_experiments.training.diffusion import DiffusionSettings
+from image_experiments.training.diffusion_training import DiffusionSettings
 
 RNG = np.random.default_rng(0)
 

@@ -7,7 +7,8 @@ import pytest
 from command_line.output import UserError
 from image_experiments.engine import reuse
 from image_experiments.engine.reuse import check_reuse, take_over
-from image_experiments.engine.stages import Place, is_current
+from image_experiments.engine.run_stage import is_current
+from image_experiments.engine.stages import Place
 from image_experiments.run_cifar import main
 from tests.image_experiments.test_stages import plan, run
 

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from contrastive_dp import ClassifierFeatures
 from image_experiments.models.classifiers import make_classifier
-from image_experiments.models.predictions import pseudo_labels
+from image_experiments.models.labels_and_features import pseudo_labels
 from image_experiments.synthesis.methods import parse_method
 from image_experiments.synthesis.selection import SelectionSettings, best_of_each_class, keeps_highest, scores
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from image_experiments.data.splitting import split
-from image_experiments.data.stored import load_dataset
+from image_experiments.data.stored_dataset import load_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

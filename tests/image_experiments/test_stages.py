@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from command_line import sources
+from command_line import used_code
 from command_line.output import UserError
-from command_line.sources import code_of_function
-from image_experiments.engine import stages
+from command_line.used_code import code_of_function
+from image_experiments.engine import fingerprint
+from image_experiments.engine.fingerprint import PACKAGES, code_digest, source_digest
 from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import smoke
+from image_experiments.engine.run_stage import is_current
 from image_experiments.engine.scheduler import run_all
 from image_experiments.engine.settings import resolve
-from image_experiments.engine.stages import PACKAGES, Place, Stage, code_digest, is_current, source_digest
+from image_experiments.engine.stages import Place, Stage
 from image_experiments.synthesis.selection import SelectionSettings
 from image_experiments.training.curves import Curve
 
@@ -67,11 +69,11 @@ def test_stages_run_once_and_again_only_where_something_changed(tmp_path):
 
 def test_another_version_code_or_result_of_an_input_runs_a_stage_again(tmp_path, monkeypatch):
     run(tmp_path, plan())
-    monkeypatch.setattr(stages, "code_digest", lambda function, _types: (function.__name__, ("torch",)))
+    monkeypatch.setattr(fingerprint, "code_digest", lambda function, _types: (function.__name__, ("torch",)))
     assert run(tmp_path, plan()) == ["write", "copy"]
-    monkeypatch.setattr(stages, "version", lambda package: "other" if package == "torch" else "same")
+    monkeypatch.setattr(fingerprint, "version", lambda package: "other" if package == "torch" else "same")
     assert run(tmp_path, plan()) == ["write", "copy"]
-    monkeypatch.setattr(stages, "code_digest", lambda function, _types: ("x" if function is copy else "write", ("torch",)))
+    monkeypatch.setattr(fingerprint, "code_digest", lambda function, _types: ("x" if function is copy else "write", ("torch",)))
     assert run(tmp_path, plan()) == ["copy"]
     stamp = tmp_path / "stages/first/a.json"
     stamp.write_text(stamp.read_text().replace('"length": 2', '"length": 3'))
@@ -149,7 +151,7 @@ def test_training_does_not_depend_on_the_code_of_evaluation():
 
     assert code_digest(jobs.train_diffusion_model) != code_digest(jobs.evaluate)
     diffusion = code_of_function(jobs.train_diffusion_model, PACKAGES).modules
-    assert "image_experiments.training.diffusion" in diffusion
+    assert "image_experiments.training.diffusion_training" in diffusion
     assert "contrastive_dp.training" in diffusion
     assert "image_experiments.evaluation.robustness" not in diffusion
     assert "image_experiments.training.attacks" not in diffusion
@@ -204,10 +206,10 @@ def test_the_loss_curve_is_the_same_after_interruptions_of_both_kinds(tmp_path):
 @pytest.fixture
 def altered(tmp_path, monkeypatch):
     """altered(module, old, new): from now on the module's source is read with this change."""
-    original = sources.module_path
+    original = used_code.module_path
 
     def forget():
-        sources._parsed.cache_clear()
+        used_code._parsed.cache_clear()
         code_digest.cache_clear()
 
     def alter(module, old, new):
@@ -215,7 +217,7 @@ def altered(tmp_path, monkeypatch):
         assert text.count(old) >= 1, (module, old)
         file = tmp_path / f"{module}.py"
         file.write_text(text.replace(old, new))
-        monkeypatch.setattr(sources, "module_path", lambda name: file if name == module else original(name))
+        monkeypatch.setattr(used_code, "module_path", lambda name: file if name == module else original(name))
         forget()
 
     forget()
@@ -232,7 +234,7 @@ ALL_KINDS |= {"evaluate"}
     [
         ("image_experiments.training.attacks", '"""Projected', '"""Changed: projected', set()),
         ("contrastive_dp.resumable", "            # within", "            # not within", set()),
-        ("image_experiments.data.stored", "TEST_ORDER = 2", "TEST_ORDER = 3", {"data"}),
+        ("image_experiments.data.stored_dataset", "TEST_ORDER = 2", "TEST_ORDER = 3", {"data"}),
         ("image_experiments.data.splitting", "default_rng([seed, 1])", "default_rng([seed, 2])", {"split"}),
         ("image_experiments.synthesis.selection", "NEIGHBOURS = 5", "NEIGHBOURS = 6", {"select"}),
         ("contrastive_dp.guidance.base", "LEAST_CHANGE = 1e-3", "LEAST_CHANGE = 1e-4", {"strength", "generate"}),
@@ -255,7 +257,7 @@ def test_a_change_of_code_runs_what_uses_it_again_and_nothing_else(tmp_path, alt
     stages_of_run = make_plan(resolve(settings))
 
     def digests():
-        return {s.name: code_digest(s.function, tuple(stages._types_in(s.arguments)))[0] for s in stages_of_run}
+        return {s.name: code_digest(s.function, tuple(fingerprint._types_in(s.arguments)))[0] for s in stages_of_run}
 
     before = digests()
     altered(module, old, new)

@@ -13,8 +13,8 @@ import pytest
 
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json, write_whole
 from simulations import gaussian_mixture
-from simulations.mixtures import checks
-from simulations.mixtures.checks import Check, Effort, Estimate
+from simulations.mixtures import monte_carlo
+from simulations.mixtures.monte_carlo import Check, Effort, Estimate
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "simulations" / "gaussian_mixture.py"
@@ -85,7 +85,7 @@ def test_rows_do_not_depend_on_order_or_company():
     first = Check("a", "x=1", lambda rng, effort: {"": Estimate(0.0, rng.random(), 1.0)})
     second = Check("b", "x=1", first.run)
     alone = first.rows(5, Effort.quick())
-    assert checks.run_all([second.rows, first.rows], 5, Effort.quick(), 1)[1] == alone
+    assert monte_carlo.run_all([second.rows, first.rows], 5, Effort.quick(), 1)[1] == alone
     assert first.rows(6, Effort.quick()) != alone
     assert second.rows(5, Effort.quick())[0].simulation != alone[0].simulation
 

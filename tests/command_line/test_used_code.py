@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from command_line import sources
-from command_line.sources import code_of_function, code_of_modules
+from command_line import used_code
+from command_line.used_code import code_of_function, code_of_modules
 
 PACKAGES = ("sources_probe",)
 FILES = {
@@ -56,8 +56,8 @@ def package(tmp_path, monkeypatch):
 def forget():
     for name in [name for name in sys.modules if name.partition(".")[0] == "sources_probe"]:
         sys.modules.pop(name)
-    sources.module_path.cache_clear()
-    sources._parsed.cache_clear()
+    used_code.module_path.cache_clear()
+    used_code._parsed.cache_clear()
 
 
 def digest():

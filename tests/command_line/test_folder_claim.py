@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from command_line.experiment import check_claim, claim
+from command_line.folder_claim import check_claim, claim
 from command_line.output import UserError
 
 

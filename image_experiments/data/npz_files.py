@@ -188,7 +188,7 @@ def check_content(path: Path) -> None:
 def check_given(path: Path, classes: int, shape: tuple[int, int, int], count: int) -> ImageFile:
     """Someone's file of generated images, of which `count` are wanted. Raises UserError where it does not fit, is damaged, holds too few,
     or images that are on no scale of 0..255 (some of them are looked at)."""
-    from image_experiments.data.soundness import check_range
+    from image_experiments.data.sanity_checks import check_range
 
     given = ImageFile(path, classes, shape)
     if count > len(given):

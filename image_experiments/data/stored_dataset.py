@@ -12,8 +12,8 @@ import torch
 from command_line.output import write_whole
 from image_experiments.data.balance import balanced_order
 from image_experiments.data.dataset import Array, Dataset
-from image_experiments.data.image_files import ImageFile
 from image_experiments.data.images import Images
+from image_experiments.data.npz_files import ImageFile
 from image_experiments.data.splitting import Split
 
 ARRAYS = ("image", "label", "group", "test_image", "test_label")

@@ -20,8 +20,9 @@ import torch.distributed
 
 from command_line.output import UserError
 from contrastive_dp.processes import Processes, ProcessLostError
+from image_experiments.engine.run_stage import is_current, run_stage
 from image_experiments.engine.scheduler import MENDABLE, Bar, OnFinished, end_with, finish, reason, set_up
-from image_experiments.engine.stages import Place, Stage, is_current, run_stage
+from image_experiments.engine.stages import Place, Stage
 
 PATIENCE = timedelta(days=7)  # a process may wait for another's AutoAttack
 

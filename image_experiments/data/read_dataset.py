@@ -13,7 +13,7 @@ from command_line.output import UserError
 from image_experiments.data.class_folders import read_class_folders
 from image_experiments.data.dataset import Dataset, only
 from image_experiments.data.official import is_a_copy, read_cifar10, read_digits, read_gtsrb, read_mnist
-from image_experiments.data.soundness import check_range, with_copies_together
+from image_experiments.data.sanity_checks import check_range, with_copies_together
 
 DatasetName = Literal["digits", "cifar10", "gtsrb", "mnist", "mnist-t10k", "images"]
 

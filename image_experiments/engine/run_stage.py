@@ -1,0 +1,81 @@
+"""Runs one stage, or knows that it need not."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from command_line.output import file_digest, write_json
+from contrastive_dp.processes import ALONE, Processes
+from image_experiments.engine.fingerprint import fingerprint
+from image_experiments.engine.stages import Place, Report, Stage, StageRun, flat_name, read_stamp, stamp_path
+
+
+def is_current(stage: Stage, out: Path, where: str) -> bool:
+    """Whether a stage is done, from the same settings, code and inputs, and its files are as it left them."""
+    stamp = read_stamp(out, stage.name)
+    if stamp is None or stamp["fingerprint"] != fingerprint(stage, out, where) or set(stamp["outputs"]) != set(stage.outputs):
+        return False
+    return all(
+        entry["path"] == stage.outputs[role]
+        and (out / entry["path"]).is_file()
+        and file_digest(out / entry["path"]) == entry["sha256"]
+        for role, entry in stamp["outputs"].items()
+    )
+
+
+def run_stage(stage: Stage, place: Place, report: Report, processes: Processes = ALONE) -> None:
+    """Run a stage, going on from its checkpoints if there are any for the same fingerprint; the first process stamps it last.
+
+    A function that returns None has done its part of the stage, which is not finished.
+    """
+    out = place.out
+    made_from = fingerprint(stage, out, place.kind)
+    if made_from is None:
+        raise RuntimeError(f"stage {stage.name} was started before its inputs were made")
+    scratch, shards = (out / kind / f"{flat_name(stage.name)}-{made_from[:12]}" for kind in ("unfinished", "shards"))
+    outputs = {role: out / path for role, path in stage.outputs.items()}
+    for folder in (scratch, stamp_path(out, stage.name).parent, *(path.parent for path in outputs.values())):
+        folder.mkdir(parents=True, exist_ok=True)
+    if processes.first:
+        _part_from_other_runs(outputs.values())
+    run = StageRun(
+        {role: {name: out / path for name, path in needed.outputs.items()} for role, needed in stage.inputs.items()},
+        {role: (read_stamp(out, needed.name) or {})["results"] for role, needed in stage.needs.items()},
+        outputs,
+        scratch,
+        shards,
+        torch.device(place.device),
+        lambda done, total: report(stage.name, done, total),
+        made_from,
+        place.part,
+        processes,
+    )
+    begin = time.perf_counter()
+    results = stage.function(run, **stage.arguments, **stage.paths)
+    if results is None or not processes.first:
+        return
+    write_json(
+        stamp_path(out, stage.name),
+        {
+            "fingerprint": made_from,
+            "results": results,
+            "outputs": {role: {"path": stage.outputs[role], "sha256": file_digest(path)} for role, path in outputs.items()},
+            "seconds": round(time.perf_counter() - begin, 2),
+            "processes": processes.count,
+        },
+    )
+    for kind in ("unfinished", "shards"):
+        for left in (out / kind).glob(f"{flat_name(stage.name)}-????????????"):  # of this run, and of other settings
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _part_from_other_runs(paths: Iterable[Path]) -> None:
+    """Remove files that other runs hold too (reuse.py links them), so that nothing that is written here is written there."""
+    for path in paths:
+        if path.is_file() and path.stat().st_nlink > 1:
+            path.unlink()
