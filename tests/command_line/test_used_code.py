@@ -13,7 +13,7 @@ FILES = {
     "a.py": '''"""Module."""
 import numpy
 from sources_probe import b, handed_on
-from sources_probe.types import Settings
+from sources_probe.types import Answer, Settings
 from . import relative
 
 LIMIT = 3
@@ -22,7 +22,7 @@ TABLE = {"x": b.helper}
 TABLE.update(y=relative.last)
 
 
-def root(settings: Settings, apart=0) -> int:
+def root(settings: Settings, apart: Answer = 0) -> Answer:
     """Says nothing."""
     # nor does this
     return TABLE["x"](LIMIT) + handed_on() + numpy.ones(1)
@@ -35,7 +35,8 @@ def apart():
     "def handed_on():\n    from sources_probe.inner import e\n    return e.Y\n\n\ndef never():\n    return 0\n",
     "c.py": "X = 1\n",
     "relative.py": "def last():\n    return 5\n",
-    "types.py": "class Settings:\n    steps: int = 1\n\n    def doubled(self):\n        return FACTOR * self.steps\n\n\nFACTOR = 2\n",
+    "types.py": "class Answer:\n    x = 1\n\n\n"
+    "class Settings:\n    steps: int = 1\n\n    def doubled(self):\n        return FACTOR * self.steps\n\n\nFACTOR = 2\n",
     "inner/__init__.py": "",
     "inner/e.py": "from ..c import X\n\nY = X + 1\nZ = 0\n",
 }
@@ -102,10 +103,11 @@ def test_a_change_of_what_is_used_is_seen(package, file, old, new):
     [
         ("a.py", "Says nothing.", "Says something."),
         ("a.py", "    # nor does this\n", ""),
-        ("a.py", "root(settings: Settings, apart=0) -> int", "root(settings, apart=0)"),
+        ("a.py", "root(settings: Settings, apart: Answer = 0) -> Answer", "root(settings, apart=0)"),
         ("a.py", "LIMIT = 3", "LIMIT = (\n    3\n)"),
         ("a.py", "UNUSED = 4", "UNUSED = 5"),
         ("b.py", "return 0", "return 1"),
+        ("types.py", "x = 1", "x = 2"),  # where a type lives decides nothing
         ("a.py", "return UNUSED", "return UNUSED + 1"),  # root has an argument of this name
         ("inner/e.py", "Z = 0", "Z = 1"),
         ("types.py", "class Settings:\n", 'class Settings:\n    """More."""\n\n'),

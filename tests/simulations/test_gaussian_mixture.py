@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json, write_whole
 from simulations import gaussian_mixture
@@ -286,3 +287,11 @@ def test_text_table_is_aligned():
 
 def test_prepare_folder(tmp_path):
     assert prepare_folder(tmp_path / "a" / "b").is_dir()
+
+
+def test_estimates_carry_the_standard_error_that_is_theirs():
+    values = np.random.default_rng(0).normal(size=50)
+    found = monte_carlo.average(0.1, values)
+    assert (found.simulation, found.standard_error) == pytest.approx((values.mean(), stats.sem(values)), rel=1e-12)
+    shared = monte_carlo.share(0.3, 40, 100)
+    assert (shared.simulation, shared.standard_error) == pytest.approx((0.4, np.sqrt(0.3 * 0.7 / 100)), rel=1e-12)

@@ -21,6 +21,8 @@ def test_a_guided_run_from_python(tmp_path, capsys):
     found = guided_diffusion.run(guidance="anchored", scale=0.3, quick=True, seeds=1, samples=512, out=tmp_path / "out", workers=1)
     assert capsys.readouterr().out == ""
     assert list(found.table("guidance")["guidance"]) == ["none", "anchored"]
+    assert len(found.table("rotation")) == len(found.table("ceiling")) == 0  # belong to the whole study
+    assert len(found.table("frontier")) > 0
 
 
 @pytest.mark.parametrize(
