@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -65,23 +66,31 @@ def run_command(
         status = run(settings)
         sys.stdout.flush()
         return status
-    except UserError as error:
-        if wanted:
-            traceback.print_exc()
-        if str(error):  # empty: another process of the run says it
-            print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130
-    except OSError as error:  # files have their own message: an error without a name is standard output, closed or full
+    except (UserError, ModuleNotFoundError, OSError) as error:
         if wanted:
             traceback.print_exc()
+        if (line := _line_for(error)) is None:
+            raise
+        if line:
+            print(f"error: {line}", file=sys.stderr)
+        return 1
+
+
+def _line_for(error: Exception) -> str | None:
+    """What to say of an error; "" where another process of the run says it, None for a fault of the project."""
+    if isinstance(error, ModuleNotFoundError):
+        name = error.name or ""
+        ours = (Path(__file__).parents[1] / name.partition(".")[0]).is_dir()
+        return None if ours else f"the package {name} is missing; in a clone: make images, or pip install -e '.[images]'"
+    if isinstance(error, OSError):  # files have their own message: an error without a name is standard output, closed or full
         if error.filename is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         remedy = "redirect or free it" if error.filename is None else remedy_for(error)
-        print(f"error: cannot use {error.filename or 'standard output'} ({error.strerror}); {remedy}", file=sys.stderr)
-        return 1
+        return f"cannot use {error.filename or 'standard output'} ({error.strerror}); {remedy}"
+    return str(error)
 
 
 def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], default: Callable[[], SettingsT] | None) -> SettingsT:
