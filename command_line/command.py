@@ -60,7 +60,7 @@ def run_command(
     arguments = [argument for argument in given if argument != TRACEBACK]
     try:
         if "--version" in arguments:
-            print(f"contrastive-dp {versions()['contrastive-dp']}")
+            print(f"contrastive-dp {own_version()}")
             return 0
         settings = _parsed(kind, about, arguments, default)
         status = run(settings)
@@ -138,10 +138,16 @@ def settings_line(settings: Any) -> str:
     return "settings: " + ", ".join(f"{name}={_shown(value)}" for name, value in asdict(settings).items())
 
 
+def own_version() -> str:
+    """Of this project, also in a clone that was not installed."""
+    text = (Path(__file__).parents[1] / "theory" / "__init__.py").read_text(encoding="utf-8")
+    return text.partition('__version__ = "')[2].partition('"')[0]
+
+
 def versions(*more: str) -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("contrastive-dp", "numpy", "scipy", "scikit-learn", "matplotlib", *more):
+    found = {"python": platform.python_version(), "contrastive-dp": own_version()}
+    for package in ("numpy", "scipy", "scikit-learn", "matplotlib", *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -6,6 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from image_experiments.data.images import Images
+from image_experiments.evaluation.evaluate import evaluate_classifier
 from image_experiments.evaluation.robustness import EvaluationSettings, autoattack_robustness, disagreement, pgd_robustness
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.training.attacks import Threat, pgd, strongest
@@ -242,3 +244,18 @@ def test_contradiction_between_pgd_and_autoattack_is_warned_of():
 def test_bad_threats_are_refused(norm, eps):
     with pytest.raises(ValueError, match=r"norm|eps"):
         Threat(norm, eps)
+
+
+def test_progress_counts_the_batches_of_all_threats(tmp_path):
+    network = make_classifier("small-cnn-8", 4, (1, 8, 8), [0.5], [0.3], seed=3).eval()
+    x = torch.randint(0, 256, (9, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        images = Images(x, network(x.float() / 255).argmax(dim=1))
+    settings, reports = EvaluationSettings(pgd_steps=2, batch_size=3, autoattack_parts="apgd-ce", autoattack_images=6), []
+    threats = [Threat("linf", 1e-6), Threat("l2", 1e-6)]  # which fool nobody
+    found = evaluate_classifier(network, images, threats, settings, 0, scratch=tmp_path, report=lambda *now: reports.append(now))
+    assert reports == [(done, 10) for done in range(1, 11)]  # three of PGD and two of AutoAttack, twice
+    assert [(row["attack"], row["norm"], row["images"]) for row in found.rows] == [
+        ("pgd-2", "linf", 9), ("apgd-ce", "linf", 6), ("pgd-2", "l2", 9), ("apgd-ce", "l2", 6),
+    ]  # fmt: skip
+    assert all(row["robust_accuracy"] == row["clean_accuracy"] == 1 for row in found.rows)

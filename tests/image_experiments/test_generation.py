@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from contrastive_dp import ClassifierGuidance, ContrastiveGuidance, NoiseSchedule, SupervisedContrastive
+from contrastive_dp import (
+    ClassifierGuidance,
+    ContrastiveGuidance,
+    NoiseSchedule,
+    SampleNoise,
+    SupervisedContrastive,
+    classifier_free,
+    ddim_sample,
+)
 from image_experiments.data.images import Images
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
@@ -237,3 +245,12 @@ def test_unets_are_built_as_asked():
     for bad in ({"channels": (12,)}, {"channels": ()}, {"attention": (True,)}, {"ema": 1.0}, {"steps": 0}, {"timesteps": 1}):
         with pytest.raises(ValueError, match=r"channels|attention|ema|steps"):
             DiffusionSettings(**bad)
+
+
+def test_classifier_free_guidance_leaves_from_the_label_that_stands_for_none(trained):
+    network, schedule, _, _, _ = trained
+    labels, noise = torch.arange(6) % 2, SampleNoise(3, 0)
+    x_T = noise.normal_of((6, *SHAPE), device=torch.device("cpu"))
+    expected = ddim_sample(classifier_free(network, 0.5, null_label=2), x_T, schedule, 10, labels, clip=1.0)
+    made = sample(trained, "classifier-free:0.5", n=6)
+    assert ((made.float() / 127.5 - 1) - expected).abs().max() < 1.01 / 127.5

@@ -850,3 +850,10 @@ def test_a_run_that_was_stopped_before_it_trained_holds_no_folder(tmp_path, caps
     assert run_cifar.main([*flags, *quick, "--eps", "0.1"]) == 0
     assert run_cifar.main([*flags, *quick, "--eps", "0.3", "--dry-run"]) == 0
     assert "warning: the run itself will be refused: --out" in capsys.readouterr().err
+
+
+def test_a_folder_with_nothing_but_the_summary_of_another_experiment_is_refused(tmp_path, capsys):
+    (tmp_path / "summary.json").write_text('{"settings": {"eps": 0.3, "norm": "linf"}}')
+    assert run_cifar.main(["--methods", "real", "--eps", "0.1", "--out", str(tmp_path), "--workers", "1"]) == 1
+    assert "holds another experiment (eps 0.3 there, 0.1 here)" in capsys.readouterr().err
+    assert not (tmp_path / "stages").exists()

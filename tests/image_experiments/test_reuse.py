@@ -103,3 +103,13 @@ def test_a_folder_that_holds_no_run_is_one_line(tmp_path, capsys):
     assert main(["--reuse", str(tmp_path / "nothing"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 1
     assert "error: --reuse" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.npz"))
+
+
+def test_a_stage_after_one_that_is_made_anew_is_left(tmp_path):
+    """Its inputs are not known yet: what lies there is of other settings."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    run(a, plan())
+    run(b, plan())
+    (b / "stages/second/a.json").unlink()
+    assert taken(b, plan(text="cd"), a) == 0
+    assert taken(b, plan(), a) == 1

@@ -13,15 +13,16 @@ import torch
 from command_line import used_code
 from command_line.output import UserError
 from command_line.used_code import code_of_function
-from image_experiments.engine import fingerprint
+from image_experiments.engine import fingerprint, jobs
 from image_experiments.engine.fingerprint import PACKAGES, code_digest, source_digest
 from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import smoke
 from image_experiments.engine.run_stage import is_current
 from image_experiments.engine.scheduler import run_all
 from image_experiments.engine.settings import resolve
-from image_experiments.engine.stages import Place, Stage
+from image_experiments.engine.stages import Place, Stage, StageRun
 from image_experiments.synthesis.selection import SelectionSettings
+from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.curves import Curve
 
 RAN = []
@@ -310,3 +311,31 @@ def test_advice_is_waited_for_and_not_part_of_what_is_made(tmp_path):
     assert run(tmp_path, planned(1)) == ["choose", "fast"]
     assert run(tmp_path, planned(1)) == []
     assert run(tmp_path, planned(2)) == ["choose"]
+
+
+def test_what_results_say_about_themselves_decides_nothing(tmp_path):
+    def tell(run, note):
+        RAN.append("tell")
+        run.outputs["file"].write_text("same")
+        return {"length": 4, "about": {"note": note}}
+
+    def planned(note):
+        first = Stage("first", tell, {"note": note}, {"file": "a.txt"})
+        return [first, Stage("second/a", copy, {"times": 2}, {"file": "b.txt"}, {"source": first})]
+
+    assert run(tmp_path, planned("one")) == ["tell", "copy"]
+    assert run(tmp_path, planned("two")) == ["tell"]
+
+
+def test_a_measured_choice_is_noted_and_kept_by_what_goes_on(tmp_path):
+    def a_run(precision):
+        results = {"speed": {"precision": precision, "compile": "no"}}
+        return StageRun({}, results, {}, tmp_path, tmp_path, torch.device("cpu"), print)
+
+    plain = ClassifierSettings()
+    assert jobs._as_measured(a_run("bfloat16"), plain) == (plain, {})
+    open_choice = replace(plain, precision="auto")
+    for measured in ("bfloat16", "float32"):  # measured again, with another outcome
+        settings, chosen = jobs._as_measured(a_run(measured), open_choice)
+        assert settings == replace(plain, precision="bfloat16")
+        assert chosen == {"precision": "bfloat16", "compile": "no"}
