@@ -12,7 +12,7 @@ from contrastive_dp.randomness import mixed_seed
 from image_experiments.data.images import Images
 from image_experiments.data.shuffling import batch_indices
 from image_experiments.models.classifiers import make_classifier
-from image_experiments.training import classifier as adversarial
+from image_experiments.training import adversarial_training as adversarial
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, learning_rate, train_classifier
 from image_experiments.training.attacks import Threat, pgd
 from image_experiments.training.augmentation import augment, cutmix
