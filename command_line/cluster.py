@@ -1,4 +1,4 @@
-"""Jobs on the cores of this machine or on a Dask cluster: the results are those of one process, in the order of the jobs."""
+"""Runs jobs on the cores of this machine or on a Dask cluster; results are the same as with one process, in the order of the jobs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def fan_out(
     cluster: str | None,
     package: str,
 ) -> list[Any]:
-    """[function(*job) for job in jobs] with a progress bar. workers: processes of this machine (0: one a core). package: where the jobs'
-    code is.
+    """[function(*job) for job in jobs] with a progress bar. workers: processes on this machine (0: one per core). package: the package
+    with the jobs' code.
 
-    cluster: address of a Dask scheduler, in place of processes of this machine; what a lost worker had under way is done again by another.
-    Raises UserError for a cluster that does not answer, or whose workers die again and again.
+    cluster: address of a Dask scheduler, used instead of processes on this machine; another worker repeats the jobs of a lost one.
+    Raises UserError for a cluster that does not answer, or whose workers keep dying.
     """
     from joblib import Parallel, delayed, parallel_config
     from tqdm import tqdm
@@ -48,14 +48,14 @@ def fan_out(
 
 
 def check_ways(workers: int, cluster: str | None) -> None:
-    """UserError for both."""
+    """Raise UserError if both are given."""
     if workers and cluster is not None:
         raise UserError(f"--workers {workers} and --cluster {cluster}: exclude each other; give one of them")
 
 
 @contextmanager
 def connected(address: str, packages: Iterable[str], folder: Path | None = None) -> Iterator[Any]:
-    """A Dask client whose workers know these packages and, where one is given, see this folder. Raises UserError."""
+    """A Dask client whose workers have these packages and can access this folder, if one is given. Raises UserError."""
     try:
         from distributed import Client
     except ModuleNotFoundError:
@@ -81,7 +81,7 @@ def connected(address: str, packages: Iterable[str], folder: Path | None = None)
 
 
 def lost_worker(error: BaseException) -> str | None:
-    """What to say of an error that means that workers of a cluster died; None for any other error."""
+    """The message for an error that means that workers of a cluster died; None for any other error."""
     if type(error).__name__ in ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedError"):
         return (
             f"the cluster lost it ({type(error).__name__}): its workers died again and again, for want of memory perhaps, or its scheduler "

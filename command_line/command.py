@@ -1,4 +1,4 @@
-"""What every command line shares: parsing, the line of settings, one-line errors, exit statuses."""
+"""Shared by all commands: parsing, the line of settings, one-line errors, exit statuses."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ INTERRUPTED = "interrupted: every file is whole, but some may be of an earlier r
 
 @dataclass(frozen=True)
 class Help:
-    """What --help says. description: of the command. common: options that it shows, as "part.name"; none: all, and --help-all is the same.
-    alike: {part: other part} whose options have the same texts."""
+    """Content of --help. description: of the command. common: options that it shows, as "part.name"; if empty, all, as with --help-all.
+    alike: {part: other part} with options that have the same texts."""
 
     description: str
     common: tuple[str, ...] = ()
@@ -44,14 +44,14 @@ def run_command(
     default: Callable[[], SettingsT] | None = None,
     interrupted: str = INTERRUPTED,
 ) -> int:
-    """Parse the command line into `kind` and run it; errors the user can fix are one line on standard error and status 1.
+    """Parse the command line into `kind` and run it; errors the user can fix become one line on standard error and status 1.
 
-    default: makes the settings that flags override; then those of a nested part are named --part.name, else simply --name.
-    interrupted: what Ctrl-C says. --traceback, anywhere on the command line, shows where an error arose too. --version says the version.
+    default: makes the settings that flags override; if given, flags of a nested part are named --part.name, otherwise just --name.
+    interrupted: the message after Ctrl-C. --traceback, anywhere on the command line, adds the traceback of an error. --version prints it.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # class names in any script on any terminal
+            stream.reconfigure(errors="backslashreplace")  # so that class names in any script can be printed on any terminal
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:  # run as a program
         signal.signal(signal.SIGTERM, _terminate)
@@ -80,12 +80,12 @@ def run_command(
 
 
 def _line_for(error: Exception) -> str | None:
-    """What to say of an error; "" where another process of the run says it, None for a fault of the project."""
+    """The message for an error; "" if another process of the run prints it, None for a bug in the project."""
     if isinstance(error, ModuleNotFoundError):
         name = error.name or ""
         ours = (Path(__file__).parents[1] / name.partition(".")[0]).is_dir()
         return None if ours else f"the package {name} is missing; in a clone: make images, or pip install -e '.[images]'"
-    if isinstance(error, OSError):  # files have their own message: an error without a name is standard output, closed or full
+    if isinstance(error, OSError):  # file errors have their own message; without a file name, standard output is closed or full
         if error.filename is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         remedy = "redirect or free it" if error.filename is None else remedy_for(error)
@@ -94,7 +94,7 @@ def _line_for(error: Exception) -> str | None:
 
 
 def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], default: Callable[[], SettingsT] | None) -> SettingsT:
-    """The settings of a command line; prints help and ends where that is asked for, or ends with status 2 for flags that do not fit."""
+    """The settings of a command line; prints help and exits if requested, or exits with status 2 for invalid flags."""
     nested = tyro.conf.AvoidSubcommands if default is not None else tyro.conf.OmitArgPrefixes
     if {"-h", "--help", "--help-all"} & set(arguments):
         everything = "--help-all" in arguments or not about.common
@@ -108,7 +108,7 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
 
 
 class Unbroken:
-    """A stream to a reader who may go away, as in `... | head`: what is written after that is dropped, and the work goes on."""
+    """A stream whose reader may go away, as in `... | head`: later output is dropped, and the work continues."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._gone = stream, False
@@ -120,7 +120,7 @@ class Unbroken:
             return action()
         except BrokenPipeError:
             self._gone = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # or Python would complain again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # otherwise Python would complain again on exit
             return otherwise
 
     def write(self, text: str) -> int:
@@ -139,13 +139,13 @@ def settings_line(settings: Any) -> str:
 
 
 def own_version() -> str:
-    """Of this project, also in a clone that was not installed."""
+    """Version of this project, also in a clone that is not installed."""
     text = (Path(__file__).parents[1] / "theory" / "__init__.py").read_text(encoding="utf-8")
     return text.partition('__version__ = "')[2].partition('"')[0]
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of the packages that the numbers depend on."""
     found = {"python": platform.python_version(), "contrastive-dp": own_version()}
     for package in ("numpy", "scipy", "scikit-learn", "matplotlib", *more):
         try:

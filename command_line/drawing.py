@@ -1,4 +1,4 @@
-"""What every picture shares: one style, reading of csv files, bytes that depend on the numbers alone.
+"""Shared by all pictures: one style, reading of csv files, and output bytes that depend only on the numbers.
 
 Pictures are drawn from csv files. Colours are safe for colour-blind readers; each also has its own marker or dash.
 """
@@ -29,13 +29,13 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # 
 
 
 PANEL_WIDTH = 3.5
-"""Inches: a column of a two-column paper, so that fonts are read at the size they are drawn in."""
+"""In inches: one column of a two-column paper, so that fonts appear at the size they are drawn."""
 DPI = 200
 
 
 @functools.cache
 def theme() -> dict[str, Any]:
-    """The style of every picture: seaborn's white grid at the size of a paper, fonts that come with matplotlib."""
+    """The style of every picture: seaborn's white grid in its paper size, with fonts that come with matplotlib."""
     import seaborn
 
     ours = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.3", "grid.color": "0.88"}
@@ -59,7 +59,7 @@ def theme() -> dict[str, Any]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within it pictures have the project's style, whatever matplotlibrc the user has."""
+    """Context in which pictures have the project's style, whatever the user's matplotlibrc."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(theme())  # type: ignore[arg-type]
@@ -72,14 +72,14 @@ def draw(folder: Path, pictures: dict[str, Callable[[Path], Any]]) -> list[Path]
     for name, drawing in pictures.items():
         with styled():
             figure = drawing(folder)
-            # no creation date or version in the file: the same numbers give the same bytes
+            # no creation date or version in the file, so that the same numbers give the same bytes
             written.append(write_whole(folder / f"{name}.png", partial(figure.savefig, dpi=DPI, metadata={"Software": None})))
         plt.close(figure)
     return written
 
 
 def read_columns(path: Path) -> Columns:
-    """Columns of a csv file; numbers where every cell is one."""
+    """Columns of a csv file, as numbers if every cell is a number."""
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     columns: Columns = {}
@@ -93,11 +93,11 @@ def read_columns(path: Path) -> Columns:
 
 
 def new_figure(panels: int, width: float = 0.0, height: float = 2.8) -> tuple[Any, Any]:
-    """(figure, its axes side by side). width, height: inches (0: a column a panel)."""
+    """(figure, its axes side by side). width, height: in inches (0: one column per panel)."""
     figure, axes = plt.subplots(1, panels, figsize=(width or PANEL_WIDTH * panels, height), layout="constrained", squeeze=False)
     return figure, axes[0]
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour and dash of the i-th series: each of the two tells the series apart."""
+    """Colour and dash of the i-th series; either of them alone tells the series apart."""
     return {"color": COLOURS[i], "linestyle": DASHES[i]}

@@ -1,4 +1,4 @@
-"""A folder holds one experiment: OUT/settings.json says which, and another one is refused before it overwrites anything."""
+"""A folder holds one experiment: OUT/settings.json says which, and any other is refused before it overwrites anything."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from command_line.output import UserError, listed, plain, write_json
 
 FILE = "settings.json"
 FREE = ("out", "workers", "cluster", "dry_run", "force")
-"""Settings that change nothing in the results."""
+"""Settings that do not affect the results."""
 NAMED = 3
-"""Differences that a message names."""
+"""Number of differences that a message names."""
 
 
 def claim(
@@ -25,17 +25,17 @@ def claim(
 
 
 def note_claim(out: Path, settings: Mapping[str, Any], free: Collection[str] = FREE) -> None:
-    """Write down that the folder holds the experiment with these settings."""
+    """Record that the folder holds the experiment with these settings."""
     write_json(out / FILE, {name: _comparable(value) for name, value in settings.items() if name not in free})
 
 
 def check_claim(
     out: Path, settings: Mapping[str, Any], free: Collection[str] = FREE, growing: Collection[str] = (), force: bool = False
 ) -> None:
-    """Raises UserError where the folder holds an experiment with other settings, naming the differences.
+    """Raise UserError if the folder holds an experiment with other settings, naming the differences.
 
-    free: names that do not count. growing: names whose values are lists that may gain entries, as one adds methods or seeds.
-    force: take the folder whatever it holds.
+    free: names that are not compared. growing: names of lists that may gain entries, for example when methods or seeds are added.
+    force: use the folder whatever it holds.
     """
     ours = {name: _comparable(value) for name, value in settings.items() if name not in free}
     held = {} if force else _held(out)
@@ -52,7 +52,7 @@ def check_claim(
 
 
 def _held(out: Path) -> dict[str, Any]:
-    """Settings of what the folder holds; {} for nothing. Raises UserError for a damaged file."""
+    """Settings of the experiment in the folder, {} if there is none. Raises UserError for a damaged file."""
     for name in (FILE, "summary.json"):
         path = out / name
         if not path.is_file():
@@ -69,7 +69,7 @@ def _held(out: Path) -> dict[str, Any]:
 
 
 def _apart(held: Any, ours: Any) -> tuple[Any, Any]:
-    """What two lists do not share, else the values themselves."""
+    """The entries that two lists do not share; for other types, the values themselves."""
     if isinstance(held, list) and isinstance(ours, list) and held and ours:
         shared = [entry for entry in held if entry in ours]
         apart = [[entry for entry in one if entry not in shared] for one in (held, ours)]
@@ -79,14 +79,14 @@ def _apart(held: Any, ours: Any) -> tuple[Any, Any]:
 
 def _goes_with(held: Any, ours: Any, growing: bool) -> bool:
     if isinstance(held, str) and isinstance(ours, str) and Path(held).exists():
-        held = str(Path(held).resolve())  # as earlier versions wrote it, relative to where they were called
+        held = str(Path(held).resolve())  # earlier versions wrote it relative to the working folder
     if growing and isinstance(held, list) and isinstance(ours, list):
         return set(map(str, held)) <= set(map(str, ours))
     return bool(held == ours)
 
 
 def _comparable(value: Any) -> Any:
-    """As JSON gives it back; a path that exists as the place it leads to."""
+    """The value as read back from JSON; an existing path becomes its resolved form."""
     if isinstance(value, Path):
         return str(value.resolve()) if value.exists() else str(value)
     return json.loads(json.dumps(plain(value)))
@@ -98,7 +98,7 @@ def _shown(value: Any) -> str:
 
 
 def _next_to(out: Path) -> Path:
-    """The first of OUT-2, OUT-3, ... that is not there."""
+    """The first of OUT-2, OUT-3, ... that does not exist."""
     number = 2
     while out.with_name(f"{out.name}-{number}").exists():
         number += 1

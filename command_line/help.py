@@ -1,4 +1,4 @@
-"""What --help shows: the options that most runs need; --help-all shows the rest."""
+"""Content of --help: the options that most runs need; --help-all shows all of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import tyro
 
 
 def view(settings: Any, shown: Collection[str] = (), alike: Mapping[str, str] | None = None, prefix: str = "") -> Any:
-    """The settings as an object of a class made for the help text alone.
+    """The settings as an instance of a class that is made only for the help text.
 
-    shown: names of options as "part.name"; others are hidden (none given: all are shown). alike: {part: other part} with the same options,
-    of which the text is printed once. Where a value is None the default that the option's own text names is the only one printed.
+    shown: names of options as "part.name"; others are hidden (empty: all are shown). alike: {part: other part} with the same options, whose
+    texts are printed once. If a value is None, the only default printed is the one in the option's own text.
     """
     kind = type(settings)
     hints = get_type_hints(kind, include_extras=True)
@@ -55,7 +55,7 @@ def _option(hint: Any, value: Any, name: str, alike: Mapping[str, str]) -> Any:
 
 
 def _named(kind: Any) -> str:
-    """What to write for a value of an optional setting."""
+    """The placeholder for a value of an optional setting."""
     if get_origin(kind) is Literal:
         return "{" + ",".join(map(str, get_args(kind))) + "}"
     names = {Path: "PATH", str: "TEXT", int: "INT", float: "NUMBER"}

@@ -1,4 +1,4 @@
-"""Where an experiment says what it reads and finds: to the terminal from a command, nowhere from Python."""
+"""Where an experiment prints what it reads and finds: on the terminal when run as a command, nowhere when run from Python."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Talk:
-    """say: takes a line of what was read or found; warn: a line of what is doubtful about it."""
+    """say: takes a line about what was read or found. warn: takes a line about what is doubtful."""
 
     say: Callable[[str], None]
     warn: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""Writing results: every file is written whole and then renamed, so an interrupted run leaves the earlier one intact."""
+"""Writes results: every file is written whole and then renamed, so an interrupted run leaves the earlier file intact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean NEAREST?" for a name that is not known; empty where none is near."""
+    """ ", did you mean NEAREST?" for an unknown name; empty if there is no similar name."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean {near[0]}?" if near else ""
 
@@ -31,7 +31,7 @@ def listed(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
 
 
 def remedy_for(error: OSError) -> str:
-    """What to do about a file that cannot be written or read, by what the system says of it."""
+    """What to do about a file that cannot be written or read, depending on the system's error."""
     return next((remedy for codes, remedy in REMEDIES.items() if error.errno in codes), "check it, or choose another --out")
 
 
@@ -46,7 +46,7 @@ REMEDIES = {
 
 
 def check_writable(path: Path) -> None:
-    """UserError where the output folder could not be created or written, as far as that is known without trying."""
+    """Raise UserError if the output folder cannot be created or written, as far as this is known without trying."""
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not there.is_dir():
         raise UserError(f"--out {shortened(path)}: {there} is a file; choose another path")
@@ -55,7 +55,7 @@ def check_writable(path: Path) -> None:
 
 
 def prepare_folder(path: Path) -> Path:
-    """Create the output folder; raises UserError when that is impossible."""
+    """Create the output folder; raises UserError if that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,16 +66,16 @@ def prepare_folder(path: Path) -> Path:
 
 
 TEMPORARY = ".contrastive-dp-unfinished-"
-"""How names of files begin that are being written (contrastive_dp.files has the same, as it stands alone)."""
+"""Prefix of files that are still being written (contrastive_dp.files has its own copy, to be independent of this package)."""
 
 
 def temporary_name(name: str) -> str:
-    """A name of this process for a file or folder while it is written: the suffix is kept, and the length is bounded whatever the name."""
+    """Temporary name, unique to this process, for a file or folder being written. Keeps the suffix; its length is bounded for any name."""
     return f"{TEMPORARY}{os.getpid()}-{hashlib.sha256(name.encode()).hexdigest()[:12]}{Path(name).suffix}"
 
 
 def shortened(path: Path) -> str:
-    """A path for a message: its end, where it is very long."""
+    """A path for a message; of a very long path only the end."""
     text = str(path)
     return text if len(text) <= LONGEST_SHOWN else f"...{text[-LONGEST_SHOWN:]}"
 
@@ -103,7 +103,7 @@ def file_digest(path: Path) -> str:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write rows with floats at full precision (repr), so that a figure drawn from the file is drawn from the numbers."""
+    """Write rows with floats at full precision (repr), so that figures drawn from the file use the exact numbers."""
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="", encoding="utf-8") as stream:
@@ -115,7 +115,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def write_json(path: Path, content: dict[str, Any]) -> Path:
-    """Write JSON; infinities and NaN, which JSON lacks, become strings."""
+    """Write JSON; infinities and NaN, which JSON does not have, become strings."""
     text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
 
     def write(temporary: Path) -> None:
@@ -125,7 +125,7 @@ def write_json(path: Path, content: dict[str, Any]) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON holds it: paths as text, infinities and NaN too, numpy's numbers as Python's."""
+    """The value in a form that JSON can hold: paths, infinities and NaN as text, numpy numbers as Python numbers."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -140,7 +140,7 @@ def plain(value: Any) -> Any:
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows as aligned text: the first column to the left, the others to the right."""
+    """Rows as aligned text: the first column left-aligned, the others right-aligned."""
     lines = [list(header), *[list(row) for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     aligned = [

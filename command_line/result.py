@@ -1,4 +1,4 @@
-"""What an experiment has made, for Python: read from its folder when it is asked for."""
+"""The results of an experiment, for Python: read from its folder on access."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from command_line.output import UserError
 
 
 class Result:
-    """out: the folder. summary: the content of summary.json. tables: names of the csv files. Raises UserError for no finished run."""
+    """out: the folder. summary: the content of summary.json. tables: names of the csv files. Raises UserError if it is not finished."""
 
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out)
@@ -35,10 +35,10 @@ class Result:
 
 
 def read_table(path: Path) -> Any:
-    """A csv file as a DataFrame, numbers to the last digit. Raises UserError where it is not there."""
+    """A csv file as a DataFrame, with exact numbers. Raises UserError if it does not exist."""
     import pandas as pd
 
     if not path.is_file():
         names = ", ".join(sorted(other.stem for other in path.parent.glob("*.csv")))
         raise UserError(f"{path}: was not made by this run; its tables are {names}")
-    return pd.read_csv(path, engine="python")  # whose numbers are exact
+    return pd.read_csv(path, engine="python")  # this engine parses numbers exactly

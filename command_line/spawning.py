@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def without_main() -> Iterator[None]:
-    """Within it, processes that multiprocessing spawns import nothing of the main module: what they run comes from modules of its own."""
+    """Context in which processes spawned by multiprocessing do not import the main module; the code they run is in other modules."""
     main = sys.modules["__main__"]
     held: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
     main.__spec__ = None

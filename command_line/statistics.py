@@ -1,7 +1,7 @@
 """Intervals over seeds, and over seeds and test images.
 
-Student's distribution is scipy's. Our own are the floor of the resolution, which scipy's t test lacks, and Holm's correction for a family
-of which some members have no p-value: scipy has none of Holm, statsmodels' takes no such family.
+Student's distribution is from scipy. Our own code: the lower bound from the resolution, which scipy's t test lacks, and Holm's correction
+for a family in which some members have no p-value (scipy has no Holm correction, and that of statsmodels does not accept such a family).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def mean_interval(values: Sequence[float], level: float = 0.95, resolution: floa
 
     mean -/+ t_{n-1}((1 + level)/2) s / sqrt(n), s the standard deviation with n - 1, and at least resolution / sqrt(6).
 
-    resolution: the step in which both sides of a difference are measured, 1 / images for accuracies. Equal gains of two seeds do not say
-    that there is no spread: a number rounded to this step has a standard deviation of resolution / sqrt(12), the difference of two sqrt(2)
-    times that. low and high are nan for a single value, and for equal values of unknown resolution; all is nan where a value is nan.
+    resolution: the step in which both sides of a difference are measured, 1 / images for accuracies. Equal gains of two seeds do not mean
+    that there is no spread: rounding to this step has a standard deviation of resolution / sqrt(12), and the difference of two such numbers
+    sqrt(2) times that. low and high are nan for a single value and for equal values of unknown resolution; all are nan if a value is nan.
     """
     from scipy.special import stdtrit
 
@@ -47,13 +47,13 @@ def standard_error(sample: Array, resolution: float = 0.0) -> float:
 def crossed_interval(differences: Array, level: float = 0.95) -> tuple[float, float, float]:
     """(mean, low, high) of a mean over seeds and images, for new seeds and new images.
 
-    differences: (seeds, images), what one seed's classifiers differ by on one image, -1, 0 or 1; all seeds have the same images. The
-    interval adds the two sources of chance, seeds and images:
+    differences: (seeds, images), the difference between one seed's classifiers on one image, -1, 0 or 1; all seeds have the same images.
+    The interval adds the two sources of randomness, seeds and images:
 
         mean -/+ sqrt((t_{S-1} s_S / sqrt(S))^2 + (t_{I-1} s_I / sqrt(I))^2),
 
-    s_S and s_I the standard deviations of the means of seeds and of images. Each also holds what is due to seed and image together, so the
-    interval errs on the wide side; it is never narrower than mean_interval's, which holds for new seeds and these images.
+    where s_S and s_I are the standard deviations of the means of seeds and of images. Each also includes the interaction of seed and image,
+    so the interval errs on the wide side. It is never narrower than mean_interval's, which holds for new seeds and these images.
     nan for one seed or one image.
     """
     from scipy.special import stdtrit
@@ -68,9 +68,9 @@ def crossed_interval(differences: Array, level: float = 0.95) -> tuple[float, fl
 
 
 def paired_p(differences: Sequence[float], resolution: float = 0.0) -> float:
-    """Two-sided p-value of Student's t test of mean zero, with the spread of mean_interval; 1 where all are zero.
+    """Two-sided p-value of Student's t test of mean zero, with the spread of mean_interval; 1 if all values are zero.
 
-    nan for fewer than two values, for a nan among them, and for equal values of unknown resolution.
+    nan for fewer than two values, if any value is nan, and for equal values of unknown resolution.
     """
     from scipy.special import stdtr
 
@@ -84,10 +84,10 @@ def paired_p(differences: Sequence[float], resolution: float = 0.0) -> float:
 
 
 def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
-    """Holm's adjusted p-values (1979): the chance of any false one among those called at level a is at most a, whatever their dependence.
+    """Holm's adjusted p-values (1979): the probability of any false rejection at level a is at most a, whatever the dependence.
 
-    Of m sorted p-values the k-th is max_{j <= k} min(1, (m - j + 1) p_(j)). nan stays. family: m, where more were planned than have a
-    p-value (default: those that are not nan).
+    Of m sorted p-values the k-th is max_{j <= k} min(1, (m - j + 1) p_(j)). nan stays nan. family: m, if more tests were planned than have
+    a p-value (default: the number that are not nan).
     """
     order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     size = len(order) if family is None else max(family, len(order))

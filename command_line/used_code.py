@@ -1,7 +1,7 @@
-"""Which code of the project a function or a module uses: a result or a picture is made anew when that code changed, and only then.
+"""Which code of the project a function or a module uses: a result or picture is made again only if that code changed.
 
-Code is followed name by name: from a function to the functions, classes and constants that it names, wherever they lie, and on from those.
-It is compared as a syntax tree: comments, docstrings, line breaks and annotations of functions do not count.
+Code is followed name by name: from a function to the functions, classes and constants that it names, in any module, and on from those.
+It is compared as a syntax tree: comments, docstrings, line breaks and function annotations do not count.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 WHOLE = "*"
-"""In place of a name: everything that a module defines."""
+"""Instead of a name: everything that a module defines."""
 Place = tuple[str, str]
 """(module, name)."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """What something uses. trees: {module.name: syntax tree as text} of the project; foreign: packages from elsewhere, as imported."""
+    """The code that something uses. trees: {module.name: syntax tree as text} of the project. foreign: other packages, by import name."""
 
     trees: dict[str, str]
     foreign: frozenset[str]
@@ -37,24 +37,24 @@ class Code:
 
     @property
     def modules(self) -> set[str]:
-        """Modules of the project in which something is used."""
+        """Modules of the project that contain used code."""
         return {name.partition(":")[0] for name in self.trees}
 
 
 @dataclass
 class Module:
-    """defined: {name: statements of the top level that make or change it}. imported: {name: (module, name in it, or "")}."""
+    """defined: {name: top-level statements that define or change it}. imported: {name: (module, name in it, or "")}."""
 
     name: str
     package: str
     defined: dict[str, list[ast.stmt]] = field(default_factory=dict)
     imported: dict[str, Place] = field(default_factory=dict)
     read: dict[str, tuple[str, list[Place]]] = field(default_factory=dict)
-    """{name: (its tree as text, places that it names)}, as far as it was asked for."""
+    """{name: (its tree as text, places that it names)}, filled on demand."""
 
 
 def code_of_function(function: Callable[..., Any], packages: tuple[str, ...], classes: Iterable[type] = ()) -> Code:
-    """What a function uses of these packages and of its own, and these classes, of which it is handed instances."""
+    """The code from these packages and its own that a function uses, and that of these classes, whose instances it is passed."""
     roots = [(kind.__module__, _top(kind.__qualname__)) for given in classes for kind in given.__mro__]
     packages = (*packages, _top(function.__module__))
     home = module_named(function.__module__, packages) or Module(function.__module__, "")
@@ -65,7 +65,7 @@ def code_of_function(function: Callable[..., Any], packages: tuple[str, ...], cl
 
 
 def code_of_modules(modules: Iterable[str], packages: tuple[str, ...]) -> Code:
-    """What these modules use of these packages, all that they define included."""
+    """The code from these packages that these modules use, including everything they define."""
     return _follow([(name, WHOLE) for name in modules], packages, [])
 
 
@@ -96,7 +96,7 @@ def _follow(roots: list[Place], packages: tuple[str, ...], begun: list[tuple[Mod
             waiting.extend((name, each) for each in found.defined)
         elif wanted in found.defined:
             take(found, wanted, found.defined[wanted])
-        elif wanted in found.imported:  # handed on
+        elif wanted in found.imported:  # re-exported
             waiting.append(_target(*found.imported[wanted], packages))
         elif module_named(f"{name}.{wanted}", packages) is not None:
             waiting.append((f"{name}.{wanted}", WHOLE))
@@ -104,7 +104,7 @@ def _follow(roots: list[Place], packages: tuple[str, ...], begun: list[tuple[Mod
 
 
 def _used(statement: ast.stmt, module: Module, packages: tuple[str, ...]) -> Iterator[Place]:
-    """Places that a statement names, annotations of functions and names of its own left out."""
+    """Places that a statement names, without function annotations and its own local names."""
     known = module.imported | dict(_imports(statement, module.package))
     parts = {id(node.value): node.attr for node in ast.walk(statement) if isinstance(node, ast.Attribute)}
     for node in _named(statement, frozenset()):
@@ -122,7 +122,7 @@ def _used(statement: ast.stmt, module: Module, packages: tuple[str, ...]) -> Ite
 
 
 def _named(node: ast.AST, local: frozenset[str]) -> Iterator[ast.Name]:
-    """Names within a node, but for those that are local to the functions around them."""
+    """Names within a node, except those that are local to the enclosing functions."""
     if isinstance(node, ast.Name):
         if node.id not in local:
             yield node
@@ -132,7 +132,7 @@ def _named(node: ast.AST, local: frozenset[str]) -> Iterator[ast.Name]:
         within = local | _locals_of(node)
     skipped = SKIPPED.get(type(node), ())
     for name, value in ast.iter_fields(node):
-        inner = within if name == "body" else local  # defaults and decorators are of the scope around
+        inner = within if name == "body" else local  # defaults and decorators belong to the enclosing scope
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and name not in skipped:
                 yield from _named(child, inner)
@@ -144,11 +144,11 @@ SKIPPED: dict[type[ast.AST], tuple[str, ...]] = {
     ast.arg: ("annotation",),
     ast.AnnAssign: ("annotation",),
 }
-"""Annotations: where a type lives decides nothing."""
+"""Annotations: the module of a type does not affect the result."""
 
 
 def _locals_of(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> frozenset[str]:
-    """Arguments of a function and what it assigns; imports within it stand for what they import."""
+    """Arguments of a function and the names it assigns; imported names count as what they import."""
     arguments = function.args
     found = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
     found |= {each.arg for each in (arguments.vararg, arguments.kwarg) if each is not None}
@@ -160,7 +160,9 @@ def _locals_of(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) ->
             found.add(node.id)
         if isinstance(node, ast.Global):
             outer.update(node.names)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.comprehension):  # scopes of their own
+        if not isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.comprehension
+        ):  # these have their own scopes
             waiting.extend(ast.iter_child_nodes(node))
     found -= outer
     return frozenset(found)
@@ -173,7 +175,7 @@ def _target(source: str, name: str, packages: tuple[str, ...]) -> Place:
 
 
 class _Bare(ast.NodeTransformer):
-    """Removes docstrings, other texts that stand alone, and annotations of functions."""
+    """Removes docstrings, other bare strings, and function annotations."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
@@ -197,11 +199,11 @@ def _as_text(statement: ast.stmt) -> str:
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[tuple[str, Place]]:
-    """(name, what it stands for) of the imports within a node; `from . import x` means what it does in a module of this package."""
+    """(name, what it refers to) for the imports within a node; `from . import x` is resolved as in a module of this package."""
     for found in ast.walk(node):
         if isinstance(found, ast.Import):
             for alias in found.names:
-                whole = "" if alias.asname or "." not in alias.name else WHOLE  # of `import a.b` all of b counts
+                whole = "" if alias.asname or "." not in alias.name else WHOLE  # for `import a.b`, all of b counts
                 yield alias.asname or _top(alias.name), (alias.name, whole)
         if isinstance(found, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - found.level + 1] if found.level else []
@@ -211,7 +213,7 @@ def _imports(node: ast.AST, package: str) -> Iterator[tuple[str, Place]]:
 
 
 def module_named(name: str, packages: tuple[str, ...]) -> Module | None:
-    """A module of these packages, read and taken apart; None for anything else."""
+    """A module of these packages, parsed; None for anything else."""
     path = module_path(name) if _top(name) in packages else None
     return None if path is None else _parsed(name, path)
 
@@ -249,13 +251,13 @@ def _made_by(statement: ast.stmt) -> Iterator[str]:
             node = waiting.pop()
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 yield node.id
-            if not isinstance(node, ast.comprehension):  # whose names end with it
+            if not isinstance(node, ast.comprehension):  # its names are local to it
                 waiting.extend(ast.iter_child_nodes(node))
 
 
 @functools.cache
 def module_path(name: str) -> Path | None:
-    """File of a module, None where there is none."""
+    """File of a module, or None if there is none."""
     try:
         spec = importlib.util.find_spec(name)
     except (ModuleNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Numbers as people write them on a command line."""
+"""Numbers as written on a command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SettingsT = TypeVar("SettingsT", bound=Any)
 
 
 def number(text: str) -> float:
-    """A number, or a fraction of two: 0.03, 8/255. Raises ValueError for anything else; infinity and NaN are for the caller to refuse."""
+    """A number, or a fraction of two: 0.03, 8/255. Raises ValueError for anything else; the caller must reject infinity and NaN."""
     numerator, slash, denominator = text.strip().partition("/")
     if text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return float(text)
@@ -49,9 +49,9 @@ Radius: Any = Annotated[
 
 
 def check_radius(text: str, eps: float, norm: str) -> float:
-    """The radius of an attack on images in [0, 1]. Raises UserError for one that is negative, or that turns any image into any other.
+    """The radius of an attack on images in [0, 1]. Raises UserError if it is negative, or so large that any image can become any other.
 
-    text: how the message names it, for example "--eps 8".
+    text: its name in the message, for example "--eps 8".
     """
     if not (math.isfinite(eps) and eps > 0):
         raise UserError(f"{text}: must be a finite number > 0, on the scale of images in [0, 1], for example 8/255")
@@ -65,13 +65,13 @@ def check_radius(text: str, eps: float, norm: str) -> float:
 
 
 LARGEST_L2 = 32.0
-"""Images of 32x32 in colour lie at most 55 apart, half of it leads from any to grey; digits of 8x8 lie at most 8 apart."""
+"""32x32 colour images are at most 55 apart, and half of that turns any image grey; 8x8 digits are at most 8 apart."""
 
 
 def changed(settings: SettingsT, **changes: Any) -> SettingsT:
-    """Settings with some values changed, those of a part by a dictionary or by "part.name". Text is taken for paths, lists for tuples.
+    """Settings with some values changed, those of a part by a dictionary or by "part.name". Text may stand for paths, lists for tuples.
 
-    Raises UserError for a name that is not known, with the nearest one, and for a value that the settings refuse.
+    Raises UserError for an unknown name, suggesting the nearest one, and for a value that the settings reject.
     """
     known = {entry.name: entry for entry in fields(settings)}
     inner: dict[str, dict[str, Any]] = {}
@@ -99,7 +99,7 @@ def changed(settings: SettingsT, **changes: Any) -> SettingsT:
 
 
 def _with_paths(hint: Any, value: Any) -> Any:
-    """Text turned into a path where the setting is one, or a tuple of them."""
+    """Text converted to a path if the setting is a path or a tuple of paths."""
     if isinstance(value, str) and Path in (hint, *get_args(hint)):
         return Path(value)
     if isinstance(value, tuple) and Path in get_args(hint):

@@ -1,7 +1,7 @@
 """Contrastive-guided diffusion sampling in torch: noise schedules, DDIM and DDPM, contrastive losses, guidance, training.
 
-A sampler sees only a function noise_prediction(x, t[, labels]); guidance is an argument. Tensors keep the dtype and device of x_T.
-diffusers is imported only by `load_diffusers`. Each public name gives its equation, shapes, source and errors in its docstring.
+A sampler only needs a function noise_prediction(x, t[, labels]); guidance is an argument. Tensors keep the dtype and device of x_T.
+diffusers is imported only by `load_diffusers`. The docstring of each public name states its equation, shapes, source and errors.
 """
 
 from contrastive_dp.adapters import DiffusersNoisePrediction, EDMNoisePrediction, diffusers_sample, load_diffusers, schedule_of

@@ -43,7 +43,7 @@ def count(value: int, name: str, minimum: int = 1) -> int:
 
 
 def one_of(value: str, name: str, known: Sequence[str]) -> str:
-    """Return `value` if it is one of `known`, else raise with the nearest known name."""
+    """Return `value` if it is one of `known`, otherwise raise and suggest the nearest known name."""
     if value in known:
         return value
     near = difflib.get_close_matches(str(value), known, n=1)
@@ -61,7 +61,7 @@ def batch_labels(labels: Any, n: int) -> torch.Tensor:
 
 
 def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """Return `tensor` if it holds no NaN or infinity. Reads the result on the host: for inputs, not inside loops."""
+    """Return `tensor` if it holds no NaN or infinity. Waits for the device: use it on inputs, not inside loops."""
     if not torch.isfinite(tensor).all():
         index = tuple(int(i) for i in torch.nonzero(~torch.isfinite(tensor))[0])
         raise ValueError(f"{name} contains {float(tensor[index])} at index {index}: remove or replace it")
@@ -69,7 +69,7 @@ def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def normal_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, as a copy where it was made in inference mode: autograd cannot save such a tensor for a backward pass."""
+    """The tensor, or a copy if it was made in inference mode: autograd cannot save such a tensor for a backward pass."""
     if not tensor.is_inference():
         return tensor
     with torch.inference_mode(False):
@@ -77,9 +77,9 @@ def normal_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def signed_images(x: torch.Tensor, name: str) -> torch.Tensor:
-    """Real samples as networks of a diffusion model take them: uint8 images (n, C, H, W) mapped from 0..255 to [-1, 1], others as they are.
+    """Real samples as input for a diffusion model: uint8 images (n, C, H, W) are mapped from 0..255 to [-1, 1], others are unchanged.
 
-    Raises ValueError for integers of another type, and for images whose values say that they lie in [0, 255].
+    Raises ValueError for other integer types, and for images whose values show that they are in [0, 255].
     """
     if x.dtype == torch.uint8:
         return x.float() / 127.5 - 1

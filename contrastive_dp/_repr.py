@@ -1,4 +1,4 @@
-"""Short texts of objects that hold tensors and networks."""
+"""Short reprs of objects that hold tensors and networks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 FEW = 4
-"""Numbers that are printed; of more the shape is."""
+"""Tensors with at most this many numbers are printed; larger ones are shown by their shape."""
 
 
 class Shown:
-    """A dataclass (with repr=False) that prints its fields, tensors by their shape, networks and functions by their name."""
+    """Base of a dataclass (with repr=False) that shows its fields: tensors by shape, networks and functions by name."""
 
     def __repr__(self) -> str:
         entries: Any = self

@@ -1,6 +1,6 @@
 """diffusers models as noise predictions, and guidance inside diffusers' schedulers (DPM-Solver++, UniPC, DDIM, ...).
 
-diffusers is imported only where a model is loaded; a U-Net or scheduler object that the caller made needs no import here.
+diffusers is imported only to load a model; a U-Net or scheduler object made by the caller needs no import here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from contrastive_dp.samplers import NoisePrediction, OnStep, denoised, predict
 from contrastive_dp.schedules import NoiseSchedule
 
 DDPM_TYPE = re.compile(r"(DDPM|DDIM|PNDM|DPMSolver|UniPC|DEIS|LMS|Euler|Heun|KDPM2)\w*Scheduler")
-"""Schedulers whose models were trained on x_t = sqrt(a) x_0 + sqrt(1-a) noise, whatever solver they are."""
+"""Schedulers whose models were trained on x_t = sqrt(a) x_0 + sqrt(1-a) noise, for any solver."""
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -34,9 +34,9 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 class DiffusersNoisePrediction(nn.Module):
     """A diffusers UNet2DModel as noise_prediction(x, t[, labels]).
 
-    prediction_type: what the network was trained to give; v = sqrt(a) eps - sqrt(1-a) x_0 and x_0 are turned into
+    prediction_type: what the network was trained to predict; v = sqrt(a) eps - sqrt(1-a) x_0 and x_0 are converted to
     eps = sqrt(a) v + sqrt(1-a) x and eps = (x - sqrt(a) x_0) / sqrt(1-a). A second half of output channels (learned variance) is dropped.
-    Labels reach the network only if it was made with classes; null_label stands in for missing ones. Guidance gets them in any case.
+    The network gets labels only if it was made with classes; null_label replaces missing ones. Guidance always gets the labels.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class DiffusersNoisePrediction(nn.Module):
         if self.prediction_type == "epsilon":
             return out
         a = self.schedule.alpha_bar.to(x.device)[t].reshape(-1, *[1] * (x.ndim - 1))
-        signal, noise = a.sqrt().to(x.dtype), (1 - a).sqrt().to(x.dtype)  # 1 - a in double precision: in half it can be 0
+        signal, noise = a.sqrt().to(x.dtype), (1 - a).sqrt().to(x.dtype)  # 1 - a in double precision: in half precision it can be 0
         if self.prediction_type == "v_prediction":
             return signal * out + noise * x
         return (x - signal * out) / noise
@@ -72,7 +72,7 @@ class EDMNoisePrediction(nn.Module):
     denoiser(y, sigma, class_labels) estimates x_0 from y = x_0 + sigma noise, sigma (n,), class_labels one-hot (n, classes) or None. With
     x_t = sqrt(a) x_0 + sqrt(1-a) noise: y = x_t / sqrt(a), sigma = sqrt((1-a) / a), eps = (y - denoiser(y, sigma)) / sigma.
 
-    classes: of a class-conditional network; 0 for one without. null_label: the label that stands for none, whose one-hot vector is zero.
+    classes: number of classes, 0 for an unconditional network. null_label: the label for "no class", whose one-hot vector is zero.
     """
 
     def __init__(self, denoiser: nn.Module, schedule: NoiseSchedule, classes: int = 0, null_label: int | None = None) -> None:
@@ -95,11 +95,11 @@ class EDMNoisePrediction(nn.Module):
 
 
 def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> tuple[DiffusersNoisePrediction, NoiseSchedule]:
-    """Noise prediction and schedule of a diffusers pipeline: a folder on disk, or the name of one on the Hugging Face hub.
+    """Noise prediction and schedule of a diffusers pipeline, from a folder on disk or by its name on the Hugging Face hub.
 
-    Reads the U-Net and the scheduler's settings, in folders unet/ and scheduler/ or side by side (as google/ddpm-cifar10-32 has them).
-    Weights come from safetensors files alone. The U-Net is in evaluation mode and takes no gradient.
-    Raises FileNotFoundError for what is not there, ValueError for what cannot be read.
+    Reads the U-Net and the scheduler's settings, in folders unet/ and scheduler/ or together in one folder (as in google/ddpm-cifar10-32).
+    Weights are read only from safetensors files. The U-Net is in evaluation mode and frozen.
+    Raises FileNotFoundError for anything missing, ValueError for anything unreadable.
     """
     from diffusers import DDIMScheduler
 
@@ -136,16 +136,16 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
 
 
 def _load_unet(folder: Path) -> Any:
-    """The U-Net of a folder; every weight of it is in the file, and nothing else is. Raises ValueError, or what diffusers raises."""
+    """The U-Net of a folder; the file must hold exactly its weights. Raises ValueError, or an error of diffusers."""
     from diffusers import UNet2DModel
     from diffusers.utils import logging
 
     whole = folder / WEIGHTS
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would go on with weights that it makes up, and list hundreds of names
+    logging.set_verbosity_error()  # it would continue with random weights and list hundreds of names
     try:
         unet, about = UNet2DModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-        if about["missing_keys"] and whole.is_file():  # names with what torch.compile or a wrapper put before them
+        if about["missing_keys"] and whole.is_file():  # names with the prefix of torch.compile or a wrapper
             with TemporaryDirectory() as copy:
                 write_safetensors(Path(copy) / WEIGHTS, bare_names(read_safetensors(whole)[0]), {"format": "pt"})
                 shutil.copyfile(folder / "config.json", Path(copy) / "config.json")
@@ -160,16 +160,16 @@ def _load_unet(folder: Path) -> Any:
 
 
 def find_pipeline(folder_or_id: str | Path) -> Path:
-    """The folder itself, or where the pipeline of that name on the Hugging Face hub lies after its download.
+    """The folder itself, or the downloaded folder of the pipeline with that name on the Hugging Face hub.
 
-    Raises FileNotFoundError for what is neither.
+    Raises FileNotFoundError if it is neither.
     """
     folder = Path(folder_or_id)
     return folder if folder.is_dir() else _download(str(folder_or_id))
 
 
 def _class_of(config: Path, usual: str) -> str:
-    """What a configuration of diffusers says it is of, `usual` where it says nothing. Raises ValueError for a damaged file."""
+    """The class named in a diffusers configuration, or `usual` if it names none. Raises ValueError for a damaged file."""
     try:
         return str(json.loads(config.read_text(encoding="utf-8")).get("_class_name", usual))
     except (ValueError, AttributeError):
@@ -181,7 +181,7 @@ def _download(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # the hub's client has a dozen kinds: no such name, no network, no permission
+    except Exception as error:  # the hub's client raises many different exceptions: no such name, no network, no permission
         reason = " ".join(str(error).split())[:200]
         raise FileNotFoundError(
             f"{name} is neither a folder nor reachable on the hub ({reason}): check the name or the network"
@@ -189,9 +189,9 @@ def _download(name: str) -> Path:
 
 
 def schedule_of(scheduler: Any) -> NoiseSchedule:
-    """The NoiseSchedule of a diffusers scheduler that is fed noise predictions, for guidance in a loop of one's own.
+    """The NoiseSchedule of a diffusers scheduler that takes noise predictions, for guidance in your own loop.
 
-    Raises ValueError for schedulers without alphas_cumprod (flow matching), or that expect v or x_0, which guidance does not act on.
+    Raises ValueError for schedulers without alphas_cumprod (flow matching), or that expect v or x_0, to which guidance does not apply.
     """
     kind = getattr(scheduler, "config", {}).get("prediction_type", "epsilon")
     if kind != "epsilon":
@@ -209,11 +209,11 @@ KNOWN_SOLVERS = {
     f"{name}Scheduler"
     for name in ("DDIM", "DDPM", "PNDM", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep", "SASolver")
 } | {"DDIMParallelScheduler", "DDPMParallelScheduler"}
-"""Those that were tried here against exact classes; subclasses of theirs are taken too."""
+"""Schedulers that were tested here against exact classes; their subclasses are accepted too."""
 
 
 def _check_kind(scheduler: Any) -> None:
-    """ValueError for schedulers that run the other way, need another network, or were never tried."""
+    """Raise ValueError for schedulers that run in the other direction, need another network, or were never tested."""
     if not KNOWN_SOLVERS & {base.__name__ for base in type(scheduler).__mro__}:
         raise ValueError(
             f"{type(scheduler).__name__} is not known to sample from noise predictions: use DDIM, DDPM, DPMSolverMultistep, UniPC or DEIS"
@@ -226,22 +226,22 @@ def _check_scaling(scheduler: Any) -> None:
 
 
 def _prepared(scheduler: Any, steps: int) -> tuple[Any, list[int]]:
-    """A copy of the scheduler that is fed noise predictions, and the timesteps it visits. Raises ValueError where they repeat."""
+    """A copy of the scheduler that takes noise predictions, and the timesteps it visits. Raises ValueError if any is repeated."""
     if scheduler.config.get("use_beta_sigmas"):
         raise ValueError(
             f"{type(scheduler).__name__} with use_beta_sigmas goes from much noise to none in its last step, and shrinks what it makes: "
             "leave it out, or take use_karras_sigmas"
         )
-    fed_with = {"prediction_type": "epsilon"}  # what a noise prediction gives, whatever the model
+    fed_with = {"prediction_type": "epsilon"}  # a noise prediction returns epsilon, for any model
     if "variance_type" in scheduler.config and str(scheduler.config.variance_type).startswith("learned"):
-        fed_with["variance_type"] = "fixed_small"  # a noise prediction brings no variance
+        fed_with["variance_type"] = "fixed_small"  # a noise prediction has no variance output
     solver = type(scheduler).from_config(scheduler.config, **fed_with)
     solver.set_timesteps(steps)
-    timesteps = [int(t) for t in solver.timesteps]  # on the CPU: no step waits for a device to learn its own number
+    timesteps = [int(t) for t in solver.timesteps]  # on the CPU, so that no step waits for the device to read its own number
     _check_scaling(solver)
     _check_kind(solver)
     twice = next((t for t, after in itertools.pairwise(timesteps) if t == after), None)
-    if twice is not None and hasattr(solver, "sigmas"):  # one without, PNDM, evaluates some timesteps twice by design
+    if twice is not None and hasattr(solver, "sigmas"):  # without sigmas, PNDM evaluates some timesteps twice by design
         raise ValueError(
             f"{type(scheduler).__name__} visits timestep {twice} twice in {steps} steps: its noise levels lie closer together than the "
             "schedule's; leave out use_karras_sigmas, use_lu_lambdas and their like, or take fewer steps"
@@ -277,13 +277,13 @@ def diffusers_sample(
     clip: float | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Sample x_0 with a diffusers scheduler, guided: DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDIMScheduler and their like.
+    """Sample x_0 with a diffusers scheduler, guided: DPMSolverMultistepScheduler, UniPCMultistepScheduler, DDIMScheduler and similar.
 
     scheduler: any whose states are x_t = sqrt(a) x_0 + sqrt(1-a) noise (not Euler, Heun or LMS, which rescale them, nor flow matching); it
-    is not modified. Other arguments as in ddim_sample; schedulers draw their own noise, so SampleNoise can make x_T but not drive them.
+    is not modified. Other arguments as in ddim_sample. Schedulers draw their own noise, so SampleNoise can make x_T but not their noise.
     clip: bound on |x0_hat| at every step, as in ddim_sample (images: 1). The cosine schedule needs it: its last levels hold so little
-    signal that the error of a trained network fills the estimate.
-    Raises ValueError for a scheduler of another kind or settings that do not fit; FloatingPointError naming timestep and term for NaN.
+    signal that a trained network's error dominates the estimate.
+    Raises ValueError for an unsupported scheduler or settings that do not fit; FloatingPointError naming timestep and term for NaN.
     """
     if isinstance(generator, SampleNoise):
         raise ValueError("diffusers' schedulers draw noise themselves: pass a torch.Generator, or use ddim_sample with SampleNoise")

@@ -1,6 +1,6 @@
 """Embeddings for the contrastive losses: features of a classifier, a projection head on top, and the embeddings of real samples.
 
-Networks of a diffusion model take images in [-1, 1]; classifiers take [0, 1]. The helpers here convert, freeze and check.
+Diffusion models take images in [-1, 1], classifiers in [0, 1]. The helpers here convert, freeze and check.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from contrastive_dp.randomness import mixed_seed
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """A copy of `module` in evaluation mode whose parameters take no gradient; the original is left as it is."""
-    with torch.inference_mode(False):  # made within a caller's inference mode, the copy could not be differentiated later
+    """A copy of `module` in evaluation mode whose parameters need no gradient; the original is unchanged."""
+    with torch.inference_mode(False):  # a copy made in the caller's inference mode could not be differentiated later
         copied = copy.deepcopy(module).eval()
         for part in copied.modules():
             for name, parameter in part._parameters.items():
@@ -35,7 +35,7 @@ def frozen(module: nn.Module) -> nn.Module:
 
 
 class OnUnitRange(nn.Module):
-    """A frozen copy of a network that takes [0, 1], to be called with [-1, 1]: network((x + 1) / 2); uint8 images are mapped first."""
+    """A frozen copy of a network for [0, 1] that takes x in [-1, 1]: network((x + 1) / 2). uint8 images are mapped to [-1, 1] first."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -47,12 +47,12 @@ class OnUnitRange(nn.Module):
 
 
 class ClassifierFeatures(nn.Module):
-    """Penultimate features of a classifier, (n, ...) in [-1, 1] -> (n, k): what its last linear layer is fed.
+    """Penultimate features of a classifier, (n, ...) in [-1, 1] -> (n, k): the input of its last linear layer.
 
     classifier: takes images in [0, 1] (value_range=(0, 1), the field's convention) and ends in a linear layer; it is copied and frozen.
-    layer: name of that layer as in classifier.named_modules(); by default the last nn.Linear.
-    value_range: inputs that the classifier expects for x = -1 and x = 1; (-1, 1) passes x on as it is: use it for vectors.
-    uint8 images (0..255) are mapped to [-1, 1] first. Raises ValueError when there is no such layer, or its input is not (n, k).
+    layer: name of that layer in classifier.named_modules(); by default the last nn.Linear.
+    value_range: inputs that the classifier expects for x = -1 and x = 1; (-1, 1) passes x on unchanged: use it for vectors.
+    uint8 images (0..255) are mapped to [-1, 1] first. Raises ValueError if there is no such layer, or its input is not (n, k).
     """
 
     def __init__(self, classifier: nn.Module, layer: str | None = None, value_range: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -86,9 +86,9 @@ class ClassifierFeatures(nn.Module):
 
 
 def _in_range(x: Tensor) -> Tensor:
-    """What a wrapped classifier is shown: uint8 images mapped to [-1, 1]; ValueError for images in [0, 255] of another type.
+    """The input of a wrapped classifier: uint8 images are mapped to [-1, 1]; raises ValueError for other types of images in [0, 255].
 
-    Not looked at are the states that guidance differentiates: an estimate on the way may lie anywhere, and no step waits for a device.
+    States that guidance differentiates are not checked: intermediate estimates may have any value, and no step should wait for the device.
     """
     looked_at = x.dtype == torch.uint8 or not (x.requires_grad or x.is_cuda)
     return signed_images(x, "x") if looked_at else x
@@ -108,14 +108,14 @@ def _samples(x: Tensor) -> Tensor:
 def embed_anchors(embed: Embed, x: Tensor, batch_size: int = 512) -> Tensor:
     """Unit-norm embeddings (m, k) of real samples x (m, ...), for ClassAnchored.
 
-    x: images in [-1, 1], or uint8 images, which are mapped there. Raises ValueError for NaN, and for images in [0, 255] of another type.
+    x: images in [-1, 1], or uint8 images, which are mapped to it. Raises ValueError for NaN, and for other types of images in [0, 255].
     """
     pieces = (signed_images(piece, "x") for piece in _samples(x).split(count(batch_size, "batch_size")))
     return F.normalize(torch.cat([embed(piece).float() if piece.dtype.itemsize < 4 else embed(piece) for piece in pieces]), dim=1)
 
 
 class ProjectionHead(nn.Module):
-    """Linear-ReLU-Linear from k features to `dim` (Chen et al. 2020), as in the paper's code, but trained before sampling and saved."""
+    """Linear-ReLU-Linear from k features to `dim` (Chen et al. 2020), as in the paper's code, but trained before sampling, and saved."""
 
     def __init__(self, features: int, dim: int = 128, hidden: int | None = None) -> None:
         super().__init__()
@@ -127,12 +127,12 @@ class ProjectionHead(nn.Module):
         return out
 
     def save(self, path: str | Path) -> Path:
-        """Write weights and shape to a safetensors file, whole and then renamed."""
+        """Write weights and shape to a safetensors file, atomically."""
         return write_safetensors(path, self.state_dict(), {"projection_head": json.dumps(self.shape)})
 
     @classmethod
     def load(cls, path: str | Path) -> ProjectionHead:
-        """Read a file written by `save`, frozen. Raises ValueError for another kind of file or weights that do not fit."""
+        """Read a file written by `save`; the head is frozen. Raises ValueError for another kind of file or weights that do not fit."""
         tensors, metadata = read_safetensors(path)
         if "projection_head" not in metadata:
             raise ValueError(f"{path} holds no projection head: give a file written by ProjectionHead.save")

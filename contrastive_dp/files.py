@@ -1,4 +1,4 @@
-"""Files: written whole and then renamed, read without ever unpickling code."""
+"""Files: written atomically (written whole, then renamed), and read without ever unpickling code."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 TEMPORARY = ".contrastive-dp-unfinished-"
-"""How names of files begin that are being written; what a killed process left is known by it, and nothing else is ever removed."""
+"""Prefix of files that are still being written. It marks what a killed process left behind; nothing else is ever removed."""
 
 
 def temporary_name(name: str) -> str:
-    """A name of this process for a file or folder while it is written: the suffix is kept, and the length is bounded whatever the name."""
+    """Temporary name, unique to this process, for a file or folder being written. Keeps the suffix; its length is bounded for any name."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
     return f"{TEMPORARY}{os.getpid()}-{digest}{Path(name).suffix}"
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Call write(temporary path in the same folder), flush it to the disk and rename it to `path`."""
+    """Call write(temporary path in the same folder), flush the file to disk and rename it to `path`."""
     target = Path(path)
     temporary = target.with_name(temporary_name(target.name))
     try:
@@ -47,10 +47,10 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata:
 
 
 def write_checkpoint(path: str | Path, content: Mapping[str, object]) -> Path:
-    """Write what `read_checkpoint` reads: tensors, numbers, text, and lists and dictionaries of them. Raises OSError on a full disk."""
+    """Write a file for `read_checkpoint`: tensors, numbers, text, and lists and dictionaries of these. Raises OSError on a full disk."""
     try:
         return write_whole(path, lambda temporary: torch.save(dict(content), temporary))
-    except RuntimeError as error:  # torch's word for a disk that takes no more
+    except RuntimeError as error:  # torch's error for a full disk
         raise _unwritten(path, error) from None
 
 
@@ -76,11 +76,11 @@ PREFIXES = (
     *("module.0.", "module.", "ema_model.", "ema.", "model.", "net.", "network."),
     *("encoder.", "backbone.", "classifier."),
 )
-"""What wrappers of the field put before every name: DataParallel, an averaged model, a training script's own class."""
+"""Prefixes that common wrappers add to every name: DataParallel, an averaged model, a training script's own class."""
 
 
 def bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by the names that the network itself gives them: without those that torch.compile and wrappers add, in any order."""
+    """Weights under the network's own names, without the prefixes that torch.compile and wrappers add, in any order."""
     found = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items() if name.rpartition(".")[2] != "n_averaged"}
     while found and (prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in found)), None)):
         found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
@@ -88,7 +88,7 @@ def bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load weights that fit name by name and shape by shape. Raises ValueError naming what is missing, left over, or of another shape."""
+    """Load weights whose names and shapes all match. Raises ValueError naming what is missing, left over, or has another shape."""
     expected = network.state_dict()
     check_names([name for name in expected if name not in tensors], [name for name in tensors if name not in expected])
     for name, tensor in expected.items():
@@ -98,7 +98,7 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_names(missing: Collection[str], unknown: Collection[str]) -> None:
-    """Raises ValueError for weights that are missing, or that the network does not know, naming the first of them."""
+    """Raise ValueError for missing or unknown weights, naming the first of them."""
     problems = []
     for what, names in (("it lacks", sorted(missing)), ("the network does not know", sorted(unknown))):
         if names:
@@ -108,7 +108,7 @@ def check_names(missing: Collection[str], unknown: Collection[str]) -> None:
 
 
 def not_the_file(path: str | Path) -> str | None:
-    """What a file is in place of what its name promises, and the remedy, as a download leaves it that failed; None for anything else."""
+    """What a file from a failed download is instead of what its name says, and the remedy; None for anything else."""
     with Path(path).open("rb") as stream:
         start = stream.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
@@ -123,7 +123,7 @@ def not_the_file(path: str | Path) -> str | None:
 
 
 def is_safetensors(path: str | Path) -> bool:
-    """Whether a file of any name is one of safetensors: the length of a header, and JSON."""
+    """Whether a file, whatever its name, is in safetensors format: the length of a header, then JSON."""
     with Path(path).open("rb") as stream:
         start = stream.read(9)
     return len(start) == 9 and start[8:] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= Path(path).stat().st_size
@@ -137,7 +137,7 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
-    except Exception as error:  # torch raises many kinds for what is not a checkpoint
+    except Exception as error:  # torch raises many different exceptions for files that are not checkpoints
         raise ValueError(f"{path} is damaged or no checkpoint of ours ({type(error).__name__}): delete it to start again") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no checkpoint of ours: delete it to start again")

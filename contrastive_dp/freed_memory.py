@@ -1,4 +1,4 @@
-"""Memory of CPU tensors: kept by the process between steps, where the C library would give it back and fetch it anew."""
+"""Keeps the memory of CPU tensors between steps; by default the C library returns it to the system and requests it again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of glibc
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed blocks of up to 1 GiB: every step allocates the same tensors, and fresh pages cost up to a fifth of its time.
+    """Let glibc keep freed blocks of up to 1 GiB: every step allocates the same tensors, and fresh pages take up to a fifth of its time.
 
-    Returns whether that was possible; elsewhere nothing happens. Numbers do not change, and no more memory is held than was once in use.
+    Returns whether this was possible; elsewhere it does nothing. Results do not change, and memory never exceeds its earlier peak.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,8 +1,8 @@
 """The four contrastive losses, each a small frozen object: loss(z, previous=None, labels=None) -> scalar, summed over samples.
 
-z: (n, k) unit-norm embeddings of the current states; the gradient flows through z alone. previous: (n, k) unit-norm embeddings of the
+z: (n, k) unit-norm embeddings of the current states; the gradient flows only through z. previous: (n, k) unit-norm embeddings of the
 same trajectories' previous states, held constant. labels: (n,) integer classes. Everything is computed from logits z.z'/temperature in
-log space. A sum, not a mean: what one sample feels does not shrink with the batch.
+log space. A sum, not a mean, so that the gradient of a sample does not shrink as the batch grows.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from contrastive_dp._repr import Shown
 
 
 class ContrastiveLoss(Protocol):
-    """What ContrastiveGuidance asks of a loss; write your own as any object with these."""
+    """The interface of a loss for ContrastiveGuidance; any object with these members works."""
 
     needs_previous: ClassVar[bool]
-    """Whether `previous` is read: if so, a step without a known previous state is not guided."""
+    """Whether the loss uses `previous`: if so, a step without a known previous state is not guided."""
 
     def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """The loss summed over samples."""
@@ -89,7 +89,7 @@ class HardNegativeMining:
         if self.tau_plus == 0:
             return torch.maximum(log_sum, floor)
         ratio = math.log(self.tau_plus * negatives) + log_pos - log_sum  # log of subtrahend / minuend
-        left = ratio < -1e-12  # where nothing is left the floor holds, and the gradient of the other branch must stay finite
+        left = ratio < -1e-12  # if the difference is <= 0 the floor applies, but the gradient of the other branch must stay finite
         difference = log_sum + torch.log(-torch.expm1(torch.where(left, ratio, -1.0))) - math.log1p(-self.tau_plus)
         return torch.where(left & (difference > floor), difference, floor)
 
@@ -98,7 +98,7 @@ class HardNegativeMining:
 class SupervisedContrastive:
     """L = -sum_i 1/|P(i)| sum_{p in P(i)} log( e^{z_i.z_p/tau} / sum_{a != i} e^{z_i.z_a/tau} ) (Khosla et al. 2020, L_out).
 
-    P(i): the other samples of the batch with i's label; a sample without any contributes nothing but remains a negative of the others.
+    P(i): the other samples of the batch with i's label; a sample without any contributes nothing but remains a negative for the others.
     The gradient flows through both ends of each pair. temperature: tau > 0.
     Raises ValueError for temperature <= 0, labels missing or misshapen, fewer than two samples.
     """
@@ -123,11 +123,11 @@ class ClassAnchored(Shown):
     """L = -sum_i 1/|P(i)| sum_{p in P(i)} log( e^{z_i.a_p/tau} / sum_j e^{z_i.a_j/tau} ), a the embeddings of real samples.
 
     P(i): the anchors of i's class; the denominator runs over all anchors. The classes are tied to the real data, so guidance cannot
-    rotate them. The "conditional" loss of the paper, with the sum on the right axis.
+    rotate them. The "conditional" loss of the paper, with the sum over the correct axis.
 
     anchors: (m, k) unit-norm embeddings of real samples (`embed_anchors` makes them). anchor_labels: (m,) integers.
     Raises ValueError for temperature <= 0, anchors that do not fit their labels or z, NaN, labels missing, and a class of the batch
-    without anchors (checked once a run by ContrastiveGuidance, through `check_labels`).
+    without anchors (checked once per run by ContrastiveGuidance, through `check_labels`).
     """
 
     anchors: Tensor
@@ -149,7 +149,7 @@ class ClassAnchored(Shown):
             )
 
     def check_labels(self, labels: Tensor) -> None:
-        """Raise for a class without a real anchor. Reads labels on the host: once a run, not once a step."""
+        """Raise for a class without a real anchor. Copies labels to the host, so it runs once per run, not once per step."""
         missing = sorted(set(labels.unique().tolist()) - set(self.anchor_labels.unique().tolist()))
         if missing:
             raise ValueError(f"classes {missing} have no real anchors: add real samples of them or leave them out of labels")

@@ -1,28 +1,28 @@
-"""Finds the step and the term where a NaN came from without waiting for the device at every step."""
+"""Finds the step and the term in which a NaN arose, without waiting for the device at every step."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-REPORT_EVERY = 40  # notes between two looks on a device: ten guided steps
+REPORT_EVERY = 40  # notes between checks on a device: ten guided steps
 
 
 class Watch:
-    """watch(term, t, values) notes values that are not finite; on the CPU it raises at once, on a device every so often and at the end."""
+    """watch(term, t, values) records values that are not finite. It raises at once on the CPU, periodically and at the end on a device."""
 
     def __init__(self) -> None:
         self.noted: list[tuple[str, int, Tensor]] = []
 
     def __call__(self, term: str, t: int, values: Tensor) -> None:
-        # the sum is finite iff every value is, short of an overflow, which deserves the same message
+        # the sum is finite iff every value is, except after an overflow, which deserves the same message
         good = torch.isfinite(values.detach().sum(dtype=torch.float32 if values.dtype.itemsize < 4 else None))
         self.noted.append((term, t, good))
         if values.device.type == "cpu" or len(self.noted) >= REPORT_EVERY:
             self.report()
 
     def report(self) -> None:
-        """Raise FloatingPointError for the first term noted with NaN or infinity, else forget what was noted."""
+        """Raise FloatingPointError for the first term recorded with NaN or infinity, otherwise clear the record."""
         noted, self.noted = self.noted, []
         if noted and not torch.stack([good for _, _, good in noted]).all():
             term, t = next((term, t) for term, t, good in noted if not good)

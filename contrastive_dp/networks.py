@@ -1,4 +1,4 @@
-"""A small noise-prediction network for vectors; for images use a U-Net of diffusers (see adapters.py)."""
+"""A small noise-prediction network for vectors; for images use a U-Net from diffusers (see adapters.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contrastive_dp._checks import count
 class NoisePredictionMLP(nn.Module):
     """eps(x, t[, labels]) for vectors: a residual perceptron, its activations shifted and scaled by an embedding of t (and the label).
 
-    dim: d of x (n, d). classes: K, labels 0..K-1, and K for "no label", which a call without labels means (classifier-free guidance);
+    dim: d of x (n, d). classes: K, with labels 0..K-1, and K for "no label", as in a call without labels (classifier-free guidance);
     None: unconditional. width, depth: of the hidden layers. Time enters as sines and cosines of t at geometric frequencies
     (Vaswani et al. 2017), as in Ho et al. (2020).
     """

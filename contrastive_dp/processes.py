@@ -1,4 +1,4 @@
-"""Several processes that train one network: each takes its share of every batch, and the result is that of one process."""
+"""Several processes training one network: each takes its share of every batch, and the result is the same as with one process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ProcessLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class Processes:
-    """This process, number `rank` of `count`. The default is one alone, for which nothing is sent.
+    """This process, number `rank` of `count`. The default is a single process, which sends nothing.
 
-    For more, torch.distributed must have been initialised, by torchrun and accelerate.PartialState for example.
+    With more, torch.distributed must be initialised first, for example by torchrun and accelerate.PartialState.
     """
 
     rank: int = 0
@@ -36,9 +36,9 @@ class Processes:
         return self.rank == 0
 
     def share(self, n: int) -> slice:
-        """This process's rows of a batch of n, equal for all, so that the mean of the shares' means is the mean of the batch.
+        """This process's rows of a batch of n. All shares are equal, so the mean of their means is the mean of the batch.
 
-        Raises ValueError when the count does not divide n.
+        Raises ValueError if the count does not divide n.
         """
         if n % self.count:
             fitting = ", ".join(str(k) for k in range(1, min(n, 64) + 1) if n % k == 0)
@@ -49,7 +49,7 @@ class Processes:
         return slice(self.rank * size, (self.rank + 1) * size)
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its mean over the processes, in one message a type; the same bits everywhere."""
+        """Replace each tensor by its mean over the processes, with one message per dtype; bit-identical on all processes."""
         if self.count == 1:
             return
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # in the same order everywhere
@@ -61,7 +61,7 @@ class Processes:
             torch._foreach_copy_(group, [piece.view_as(tensor) for piece, tensor in zip(pieces, group, strict=True)])
 
     def told(self, value: Any) -> Any:
-        """What the first process passed, on all of them; they wait for it. For plain values."""
+        """The value that the first process passed, returned on all processes, which wait for it. For plain values."""
         if self.count == 1:
             return value
         held = [value]
@@ -69,7 +69,7 @@ class Processes:
         return held[0]
 
     def all_of(self, value: Any) -> list[Any]:
-        """What each process passed, in order; they wait for one another. For plain values."""
+        """The values that all processes passed, in order; the processes wait for each other. For plain values."""
         if self.count == 1:
             return [value]
         held: list[Any] = [None] * self.count
@@ -80,7 +80,7 @@ class Processes:
 def _call(operation: Any, *arguments: Any) -> None:
     try:
         operation(*arguments)
-    except RuntimeError as error:  # gloo and nccl say it each in its own words
+    except RuntimeError as error:  # gloo and nccl have different messages
         raise ProcessLostError(f"another process of this run is gone ({' '.join(str(error).split())[:120]})") from None
 
 
@@ -111,7 +111,7 @@ class _BatchNormAcross(nn.BatchNorm2d):
 
 
 def normalise_across(network: nn.Module, processes: Processes) -> nn.Module:
-    """`network` with its BatchNorm2d layers taking statistics over all processes, in place; names of parameters stay."""
+    """`network` with its BatchNorm2d layers taking statistics over all processes, in place; parameter names do not change."""
     if processes.count == 1:
         return network
     if next(network.parameters()).device.type == "cuda":

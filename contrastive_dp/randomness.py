@@ -1,4 +1,4 @@
-"""Random numbers that belong to a sample, not to a batch: item i depends on (seed, i) alone, whatever the split."""
+"""Random numbers per sample, not per batch: item i depends only on (seed, i), however the samples are split into batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contrastive_dp._checks import count
 class SampleNoise:
     """Standard normal draws for samples first, first + 1, ...: pass it wherever a sampler takes a generator.
 
-    Draw j of sample i comes from one fixed place of a counter-based stream (Philox, key (seed, j)), turned into a normal by the inverse
+    Draw j of sample i comes from a fixed position in a counter-based stream (Philox, key (seed, j)), made normal by the inverse
     distribution function. So batches of any size, on any number of processes and in any order give the same samples.
 
     seed: whole number in 0 .. 2^64 - 1. first: index of the first sample of this batch.
@@ -32,12 +32,12 @@ class SampleNoise:
     ) -> Tensor:
         """The next draw: standard normals of the given shape (n, ...), for example x_T."""
         width = int(np.prod(shape[1:], dtype=np.int64))
-        blocks = -(-width // 4)  # Philox makes four numbers a counter value; each sample gets whole blocks of its own
+        blocks = -(-width // 4)  # Philox makes four numbers per counter value; each sample gets its own whole blocks
         stream = np.random.Philox(key=np.array([self.seed, self.draws], dtype=np.uint64))
         stream.advance(self.first * blocks)
         uniform = np.random.Generator(stream).random((shape[0], blocks * 4))[:, :width]
         self.draws += 1
-        # random() is a multiple of 2^-53 in [0, 1): half a step up, so that 0 is no infinity, and 1 neither
+        # random() is a multiple of 2^-53 in [0, 1): shift it up by half a step, and cap it, so that the result is finite
         normal = torch.special.ndtri(torch.from_numpy(np.minimum(uniform + 2.0**-54, 1 - 2.0**-53)))
         return normal.reshape(shape).to(device=device, dtype=dtype)
 
@@ -50,5 +50,5 @@ def standard_normal(like: Tensor, generator: torch.Generator | SampleNoise) -> T
 
 
 def mixed_seed(seed: int, step: int) -> int:
-    """A seed for one step; torch's CPU generator reads only 32 bits, so that seed and step must be mixed well."""
+    """A seed for one step; torch's CPU generator uses only 32 bits, so seed and step must be mixed well."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""What every training loop of the project keeps: network, averaged network, optimiser and step, exact after any interruption."""
+"""The state of every training loop in the project: network, averaged network, optimiser and step. Resuming is exact."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PARTS = {"step", "settings", "data", "network", "average", "optimiser", "extra"}
 
 
 class ResumableTraining:
-    """A network in training with its exponential moving average; saved and restored as one file, whole and bit-identical.
+    """A network in training with its exponential moving average; saved to and restored from one file, atomically and bit-identically.
 
     average = decay average + (1 - decay) network after each step, decay = min(ema, (1 + step) / (10 + step)), so that short runs are
-    averaged too; buffers (batch statistics) are averaged alike, counters copied.
+    averaged too. Buffers (batch statistics) are averaged in the same way; counters are copied.
 
-    network: trained in place. optimiser: of its parameters. settings: everything that decides the result, compared on restoring ("steps",
-    the length of the run, may change). fingerprint: of the data, see `fingerprint`. extra: whatever else the loop must remember (tensors,
-    numbers, lists, dictionaries).
+    network: trained in place. optimiser: for its parameters. settings: everything that determines the result, compared when restoring
+    ("steps", the length of the run, may change). fingerprint: of the data, see `fingerprint`. extra: anything else the loop must remember
+    (tensors, numbers, lists, dictionaries).
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class ResumableTraining:
         return module
 
     def stepped(self) -> None:
-        """Count a step of the optimiser and average."""
+        """Count an optimiser step and update the average."""
         self.step += 1
         self.average.update_parameters(self.network)
 
     def check_same_step(self, processes: Processes) -> None:
-        """Raises ValueError where processes would go on from different checkpoints."""
+        """Raise ValueError if the processes would resume from different checkpoints."""
         steps = processes.all_of(self.step)
         if len(set(steps)) > 1:
             raise ValueError(f"the processes found checkpoints of steps {steps}: give them one output folder that all of them see")
@@ -81,7 +81,7 @@ class ResumableTraining:
         write_checkpoint(path, content)
 
     def restore(self, path: Path) -> None:
-        """Go on from a file written by `save`. Raises ValueError when settings, data or network differ, or the file is damaged."""
+        """Resume from a file written by `save`. Raises ValueError if settings, data or network differ, or the file is damaged."""
         content: dict[str, Any] = read_checkpoint(path)
         missing = PARTS - set(content)
         if missing:
@@ -107,9 +107,9 @@ class ResumableTraining:
 
 
 class Stoppable:
-    """Within it Ctrl-C and SIGTERM wait for the end of a step: `check()` then raises KeyboardInterrupt. A second Ctrl-C does at once.
+    """Context in which Ctrl-C and SIGTERM wait for the end of a step: `check()` then raises KeyboardInterrupt. A second one acts at once.
 
-    A signal that the program ignores or leaves to the system stays so, and outside the main thread nothing changes.
+    A signal that the program ignores or leaves to the system is not changed, and outside the main thread nothing is.
     """
 
     def __init__(self) -> None:
@@ -133,14 +133,14 @@ class Stoppable:
         self.asked = True
 
     def check(self) -> None:
-        """Call it between two steps. Raises KeyboardInterrupt where one was asked for."""
+        """Call this between steps. Raises KeyboardInterrupt if an interrupt was requested."""
         if self.asked:
             raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where a training is saved, and every how many steps. path: None: nowhere."""
+    """Where and how often a training is saved. path: None if it is not saved."""
 
     path: Path | None = None
     every: int = 1000
@@ -159,10 +159,10 @@ def advance_to(
     on_step: Callable[[int, Tensor], None] | None = None,
     first: bool = True,
 ) -> None:
-    """Take steps until run.step == steps. advance: one step -> its loss, on the device; it counts itself by run.stepped().
+    """Take steps until run.step == steps. advance: takes one step, calls run.stepped(), and returns the loss on the device.
 
-    Losses are looked at every CHECK_LOSSES_EVERY steps, before a checkpoint and at the end. first: whether this process writes files.
-    Ctrl-C and SIGTERM end the step under way, save, and raise KeyboardInterrupt. Raises FloatingPointError naming the step of a NaN loss.
+    Losses are checked every CHECK_LOSSES_EVERY steps, before each checkpoint and at the end. first: whether this process writes files.
+    On Ctrl-C or SIGTERM, finish the step, save and raise KeyboardInterrupt. Raises FloatingPointError naming the step of a NaN loss.
     """
     path = checkpoints.path if first else None
     losses: list[Tensor] = []
@@ -183,7 +183,7 @@ def advance_to(
                     run.save(path)
                 stop.check()
         except KeyboardInterrupt:
-            # within a step weights or buffers have moved already: then the last checkpoint holds
+            # in the middle of a step, weights or buffers have already changed: keep the last checkpoint
             if path is not None and not within_step and run.step < steps:
                 check_losses(losses, run.step)
                 run.save(path)
@@ -191,7 +191,7 @@ def advance_to(
 
 
 def fingerprint(*tensors: Tensor | None) -> str:
-    """Shapes, types and checksums of what is trained on."""
+    """Shapes, types and checksums of the training data."""
     parts = []
     for tensor in tensors:
         if tensor is not None:
@@ -201,7 +201,7 @@ def fingerprint(*tensors: Tensor | None) -> str:
 
 
 def check_losses(losses: list[Tensor], step: int) -> None:
-    """Look at the losses since the last look, in one copy to the host. Raises FloatingPointError naming the step of a NaN or infinity."""
+    """Check the losses since the last check, in one copy to the host. Raises FloatingPointError naming the step of a NaN or infinity."""
     if not losses:
         return
     values = torch.stack(losses)

@@ -1,4 +1,4 @@
-"""DDIM and DDPM samplers. A sampler sees only a function of (x, t[, labels]); networks, diffusers models and exact scores come in by it."""
+"""DDIM and DDPM samplers. A sampler only needs a function of (x, t[, labels]): a network, a diffusers model or an exact score."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def ddim_sample(
     x0_hat = (x - sqrt(1-a) eps) / sqrt(a);   s = eta sqrt((1-a')/(1-a)) sqrt(1 - a/a');
     x' = sqrt(a') x0_hat + sqrt(1 - a' - s^2) eps + s noise.   The last step goes to a' = 1.
 
-    noise_prediction: function of (x, t), with labels of (x, t, labels); t and labels are (n,) int64 tensors. Where labels are for the
-    guidance alone, wrap an unconditional network: lambda x, t, labels: network(x, t).
-    x_T: (n, ...) standard normal. steps: how many (timesteps linspace(T-1, 0) rounded down), or the timesteps themselves. labels: (n,) int.
-    eta: 0 deterministic, 1 ancestral. generator: torch.Generator or SampleNoise, needed where eta > 0. clip: bound on |x0_hat| (images: 1).
+    noise_prediction: function of (x, t), or with labels of (x, t, labels); t and labels are (n,) int64 tensors. If only the guidance needs
+    labels, wrap an unconditional network: lambda x, t, labels: network(x, t).
+    x_T: (n, ...) standard normal. steps: number (timesteps linspace(T-1, 0) rounded down), or the timesteps themselves. labels: (n,) int.
+    eta: 0 deterministic, 1 ancestral. generator: torch.Generator or SampleNoise, needed if eta > 0. clip: bound on |x0_hat| (images: 1).
     on_step: called with (t, x') after each step. Guidance acts on eps before the step (see guidance/base.py).
 
-    Raises ValueError for settings that do not fit; FloatingPointError naming the timestep and the term when something turns NaN.
+    Raises ValueError for settings that do not fit; FloatingPointError naming the timestep and the term that became NaN.
     """
     _check_batch(x_T, labels, schedule, guidance)
     if non_negative(eta, "eta") > 1:
@@ -88,7 +88,7 @@ def ddpm_sample(
 
 @dataclass(frozen=True)
 class _Fresh:
-    """Fresh noise at each step: eta, whether its variance is beta in place of the posterior's, and where it comes from."""
+    """Fresh noise at each step: eta, whether its variance is beta instead of the posterior's, and its generator."""
 
     eta: float
     wide: bool
@@ -105,7 +105,7 @@ def _walk(
     clip: float | None,
     on_step: OnStep | None,
 ) -> Tensor:
-    """From x at the first timestep to x_0."""
+    """Sample from x at the first timestep down to x_0."""
     eta, generator = fresh.eta, fresh.generator
     if eta > 0 and generator is None:
         raise ValueError("this sampler draws noise: pass generator=torch.Generator().manual_seed(0) or SampleNoise(seed)")
@@ -113,13 +113,13 @@ def _walk(
     watch = guide.watch if guide is not None else Watch()
     for t, t_next in zip(timesteps, [*timesteps[1:], -1], strict=True):
         a, a_next = schedule[t], schedule[t_next]
-        # noise prediction, and what guidance adds to it
+        # noise prediction plus guidance
         eps = predict_at(x, t)
         watch("noise prediction", t, eps)
         if guide is not None:
             eps = guide(x, t, eps)
         x_0, eps = denoised(x, eps, a, bound)
-        # to the next level: signal, the rest of the old noise, fresh noise
+        # step to the next level: signal, the rest of the old noise, fresh noise
         s = eta * math.sqrt((1 - a_next) / (1 - a)) * math.sqrt(1 - a / a_next)
         x = math.sqrt(a_next) * x_0 + math.sqrt(max(1 - a_next - s * s, 0.0)) * eps
         if s > 0 and generator is not None:
@@ -132,7 +132,7 @@ def _walk(
 
 
 def predict(noise_prediction: NoisePrediction, x: Tensor, t: int, labels: Tensor | None) -> Tensor:
-    """noise_prediction at one timestep for the whole batch, its shape checked."""
+    """noise_prediction at one timestep for the whole batch, with its shape checked."""
     times = torch.full((len(x),), t, device=x.device)
     eps = noise_prediction(x, times) if labels is None else noise_prediction(x, times, labels)
     if not isinstance(eps, Tensor):
@@ -145,9 +145,9 @@ def predict(noise_prediction: NoisePrediction, x: Tensor, t: int, labels: Tensor
 
 
 def denoised(x: Tensor, eps: Tensor, a: float, bound: float | None) -> tuple[Tensor, Tensor]:
-    """The denoised estimate x0_hat = (x - sqrt(1-a) eps) / sqrt(a), cut to [-bound, bound] if there is a bound, and the eps to match.
+    """The denoised estimate x0_hat = (x - sqrt(1-a) eps) / sqrt(a), clipped to [-bound, bound] if a bound is given, and the matching eps.
 
-    Without the cut a small error of eps is divided by sqrt(a), which at the noisiest level of the cosine schedule is 5e-5.
+    Without clipping, a small error of eps is divided by sqrt(a), which at the noisiest level of the cosine schedule is 5e-5.
     """
     x_0 = (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
     if bound is None:
@@ -157,7 +157,7 @@ def denoised(x: Tensor, eps: Tensor, a: float, bound: float | None) -> tuple[Ten
 
 
 def in_pieces(noise_prediction: NoisePrediction, batch_size: int) -> NoisePrediction:
-    """The same noise prediction evaluated at most batch_size samples at a time: bounds memory without changing how samples interact."""
+    """The same noise prediction, evaluated on at most batch_size samples at a time: bounds memory without changing how samples interact."""
 
     def split(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         rest = () if labels is None else (labels.split(batch_size),)

@@ -1,4 +1,4 @@
-"""Noise schedules: how much signal is left at each of the T noise levels, and which of them a sampler visits."""
+"""Noise schedules: how much signal is left at each of the T noise levels, and which levels a sampler visits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NoiseSchedule:
 
     alpha_bar: Tensor
     levels: list[float] = field(init=False, repr=False)
-    """alpha_bar as Python floats: what samplers read, without a copy from a device."""
+    """alpha_bar as Python floats, so that samplers read it without a copy from a device."""
 
     def __post_init__(self) -> None:
         values = torch.as_tensor(self.alpha_bar, dtype=torch.float64, device="cpu").clone()
@@ -38,7 +38,7 @@ class NoiseSchedule:
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
         """alpha_bar_t = prod_{s<=t} (1 - beta_s), beta from beta_start to beta_end in equal steps (Ho, Jain, Abbeel 2020).
 
-        The published betas belong to steps=1000; with fewer steps scale them up, or the last level is not noise.
+        The published betas are for steps=1000; with fewer steps, scale them up, otherwise the last level is not pure noise.
         """
         betas = torch.linspace(
             positive(beta_start, "beta_start"), positive(beta_end, "beta_end"), count(steps, "steps"), dtype=torch.float64

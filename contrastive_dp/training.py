@@ -1,4 +1,4 @@
-"""Training of noise-prediction networks: one loop for a 2D perceptron and an image U-Net, exact after any interruption."""
+"""Training of noise-prediction networks: one loop for a 2D perceptron and an image U-Net. Resuming is exact."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 class TrainingSettings:
     """Settings of train_noise_prediction; the defaults are those published for CIFAR-10 (Ho, Jain, Abbeel 2020).
 
-    steps: optimiser steps in all. batch_size. learning_rate of Adam, reached after `warmup` steps. ema: decay of the averaged weights,
-    min(ema, (1 + step) / (10 + step)) so that short runs are averaged too. clip: largest gradient norm (0: none).
-    label_dropout: share of labels replaced by "no label" (null_label), for classifier-free guidance. seed: of every random number.
+    steps: total optimiser steps. batch_size. learning_rate of Adam, reached after `warmup` steps. ema: decay of the averaged weights,
+    min(ema, (1 + step) / (10 + step)) so that short runs are averaged too. clip: largest gradient norm (0: no clipping).
+    label_dropout: fraction of labels replaced by "no label" (null_label), for classifier-free guidance. seed: for all random numbers.
     loss: "noise", the squared error of the noise prediction; or "v", the same over alpha_bar_t, which is the squared error of
-    v = sqrt(a) eps - sqrt(1-a) x_0 and weighs what images are made of at high noise, such as their mean colour (Salimans, Ho 2022).
-    "v" is for networks that give v, as DiffusersNoisePrediction(..., "v_prediction") does: for others its weights are too large.
-    null_label: what label_dropout puts in place of a label. precision: "bfloat16" trains in mixed precision.
-    augment: (x, generator) -> x on each batch. checkpoint_every: steps between two checkpoints.
+    v = sqrt(a) eps - sqrt(1-a) x_0 and gives weight to what is decided at high noise, such as mean colour (Salimans, Ho 2022).
+    "v" is for networks that predict v, as DiffusersNoisePrediction(..., "v_prediction") does: for others its weights are too large.
+    null_label: replaces the labels that label_dropout drops. precision: "bfloat16" trains in mixed precision.
+    augment: (x, generator) -> x, applied to each batch. checkpoint_every: steps between checkpoints.
     """
 
     steps: int = 100_000
@@ -76,14 +76,14 @@ def train_noise_prediction(
 
     network: trained in place, on its own device; network(x, t) or, with labels, network(x, t, labels). data: (n, ...), uint8 images are
     mapped to [-1, 1]. labels: (n,) int.
-    checkpoint: file for weights, averages, optimiser and step; if it exists, training goes on from it. Batch, noise and dropout of step i
-    depend on (seed, i) alone, so an interrupted run ends bit-identical to an uninterrupted one (on a CPU). Ctrl-C and SIGTERM (where the
-    program turns it into a KeyboardInterrupt) end the step under way, save, and raise KeyboardInterrupt.
+    checkpoint: file for weights, averages, optimiser and step; if it exists, training resumes from it. Batch, noise and dropout of step i
+    depend only on (seed, i), so an interrupted run ends bit-identical to an uninterrupted one (on a CPU). On Ctrl-C or SIGTERM (if the
+    program turns it into a KeyboardInterrupt), training finishes the step, saves and raises KeyboardInterrupt.
     on_step(step, loss): called after each step; the loss stays on the device.
-    processes: each takes its share of every batch and all end with the network of one process, up to rounding (dropout masks apart); the
-    first writes the checkpoint, which all must see.
+    processes: each takes its share of every batch, and all end with the same network as one process would, up to rounding (except for
+    dropout masks). The first writes the checkpoint, which all must be able to read.
 
-    Raises ValueError for data, labels or a checkpoint that do not fit; FloatingPointError naming the step when the loss turns NaN.
+    Raises ValueError for data, labels or a checkpoint that do not fit; FloatingPointError naming the step at which the loss became NaN.
     """
     device = next(network.parameters()).device
     x, y = _check_data(data, labels, settings)
@@ -134,7 +134,7 @@ def _update(run: ResumableTraining, loss: Tensor, settings: TrainingSettings, pr
 
 
 def _streams(seed: int, step: int, device: torch.device, rank: int) -> torch.Generator:
-    """The generator of a step, the same for all processes; also seeds torch's own stream, which dropout layers draw from."""
+    """The generator of a step, the same for all processes; also seeds torch's own stream, which dropout layers use."""
     torch.manual_seed(mixed_seed(mixed_seed(seed, rank) if rank else seed, 2 * step))
     return torch.Generator(device).manual_seed(mixed_seed(seed, 2 * step + 1))
 

@@ -4,7 +4,7 @@
     result = run(preset("smoke", eps=8 / 255))
     result.metrics          # a pandas DataFrame
 
-Commands of the same: run_cifar.py, run_sweep.py. Names are loaded when they are asked for.
+The same as commands: run_cifar.py, run_sweep.py. Names are imported on first use.
 """
 
 from importlib import import_module

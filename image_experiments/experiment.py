@@ -42,7 +42,7 @@ from image_experiments.models.classifiers import Normalised
 from image_experiments.output import tables, tensorboard
 
 FOLDERS = ("stages", "unfinished", "shards", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes", "mosaics")
-"""What a run makes in its folder."""
+"""The folders that a run makes in OUT."""
 FREE = (
     *(
         "preset",
@@ -61,17 +61,17 @@ FREE = (
     ),
     *("seed", "seeds", "data_dir", "encoder_from", "diffusion.load"),
 )
-"""Settings that make no other experiment; of files from outside the content counts, not where they lie."""
+"""Settings that do not make it a different experiment; for outside files the content counts, not the location."""
 GROWING = ("methods", "all seeds")
 """Settings to which an experiment may add entries."""
 
 
 class Result(ResultOfRun):
-    """What a run has made, read from its folder when it is asked for.
+    """The results of a run, read from its folder on access.
 
-    out: the folder. settings: {"classifier.steps": 800, ...}. warnings: about data, trainings and evaluations. Tables are pandas
-    DataFrames, the csv files of the same names: metrics (a row a method, seed and attack), details (the same with counts and standard
-    errors), description (of the synthetic images), differences (gains with intervals).
+    out: the folder. settings: {"classifier.steps": 800, ...}. warnings: about data, training and evaluation. Tables are pandas DataFrames
+    with the content of the csv files of the same names: metrics (one row per method, seed and attack), details (the same with counts and
+    standard errors), description (of the synthetic images), differences (gains with intervals).
     """
 
     def __init__(self, out: str | Path) -> None:
@@ -106,14 +106,14 @@ class Result(ResultOfRun):
         return self.table("differences")
 
     def synthetic(self, method: str, seed: int = 0) -> tuple[Array, Array]:
-        """Images uint8 (n, H, W, C) and labels (n,) of a method as tables name it, for example "infonce-0.3". Raises UserError."""
+        """Images uint8 (n, H, W, C) and labels (n,) of a method, named as in the tables, for example "infonce-0.3". Raises UserError."""
         path = self._file("synthetic images", self.out / "synthetic" / method / f"seed{seed}.npz", method, seed)
         channels, height, width = self.shape
         file = ImageFile(path, len(self.classes), (height, width, channels))
         return file.images, file.labels
 
     def classifier(self, method: str, seed: int = 0) -> Normalised:
-        """The classifier that was trained with a method's images: frozen, from [0, 1] images (n, C, H, W) to logits. Raises UserError."""
+        """The classifier trained with a method's images, frozen: maps [0, 1] images (n, C, H, W) to logits. Raises UserError."""
         path = self._file("classifier", self.out / "checkpoints" / f"{method}-seed{seed}.safetensors", method, seed)
         return load_classifier(path, len(self.classes), self.shape)
 
@@ -126,10 +126,10 @@ class Result(ResultOfRun):
 
 
 def run(settings: Settings, talk: Talk = QUIET) -> Result:
-    """Run an experiment, or go on with it: what has not changed is not made again. Blocks; a progress bar goes to standard error.
+    """Run an experiment, or continue it: only what has changed is made again. Blocks; a progress bar goes to standard error.
 
-    settings: of `preset`, for example; `until` and `part` stop early and belong to the command line, as do `processes` and `dry_run`.
-    Raises UserError, one line that names value, cause and remedy.
+    settings: from `preset`, for example. `until`, `part`, `processes` and `dry_run` are for the command line only.
+    Raises UserError: one line that names value, cause and remedy.
     """
     for name, usual in (("dry_run", False), ("part", None), ("until", None), ("processes", 1)):
         if getattr(settings, name) != usual:
@@ -143,12 +143,12 @@ def run(settings: Settings, talk: Talk = QUIET) -> Result:
 
 
 def prepared(settings: Settings) -> Settings:
-    """The settings resolved, with every path as it is needed. Raises UserError."""
+    """The resolved settings, with every path in its final form. Raises UserError."""
     return found_on_hub(on_absolute_paths(resolve(settings)))
 
 
 def checked_stages(settings: Settings) -> list[Stage]:
-    """The stages of a run, checked as far as that needs no data. Raises UserError."""
+    """The stages of a run, checked as far as possible without the data. Raises UserError."""
     stages = chosen_stages(settings, plan(settings))
     check_names(stages)
     check_reuse(settings.reuse)
@@ -156,7 +156,7 @@ def checked_stages(settings: Settings) -> list[Stage]:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises UserError where a run would be refused, as far as that is known without reading the data."""
+    """Raise UserError if a run would be refused, as far as this is known without reading the data."""
     settings = prepared(settings)
     checked_stages(settings)
     facts = facts_without_reading(settings)
@@ -165,7 +165,7 @@ def check_settings(settings: Settings) -> None:
 
 
 def place_of(settings: Settings, device: str = "") -> tuple[Place, int]:
-    """Where a run is made, and by how many processes. device: that was chosen already."""
+    """Where the run takes place, and in how many processes. device: if it was already chosen."""
     import torch
 
     chosen, workers = choose_device(settings)
@@ -176,7 +176,7 @@ def place_of(settings: Settings, device: str = "") -> tuple[Place, int]:
 
 
 def choose_device(settings: Settings) -> tuple[str, int]:
-    """The device, and how many processes. Raises UserError for a device that is not there."""
+    """The device, and the number of processes. Raises UserError for a device that does not exist."""
     import torch
 
     device = settings.device
@@ -219,7 +219,7 @@ def conduct(
 
 
 def chosen_stages(settings: Settings, stages: list[Stage]) -> list[Stage]:
-    """Those that --part or --until leave. Raises UserError where that is none."""
+    """The stages that --part or --until select. Raises UserError if there are none."""
     if settings.part is not None:
         return needed_for(("generate",), stages)
     if settings.until is None:
@@ -232,13 +232,13 @@ def chosen_stages(settings: Settings, stages: list[Stage]) -> list[Stage]:
 
 
 def told_of_step(settings: Settings, out: Path, count: int) -> str:
-    """What --until has done, and what comes next."""
+    """Message about what --until has done, and what comes next."""
     told = f"{count} stages, up to {settings.until}, are done; the same command with a later --until, or without, goes on"
     return f"{told} (the tables in {out} are those of an earlier run)" if (out / "summary.json").is_file() else told
 
 
 def told_of_part(settings: Settings, out: Path) -> str:
-    """What --part has made, and what comes next."""
+    """Message about what --part has made, and what comes next."""
     left = len(list((out / "shards").glob("*/shard-*.npz")))
     if not left:
         return f"part {settings.part} was the last: the images are in {out}/synthetic, or {out}/generated where some are to be selected"
@@ -249,7 +249,7 @@ def told_of_part(settings: Settings, out: Path) -> str:
 
 
 def on_absolute_paths(settings: Settings) -> Settings:
-    """On a cluster, whose workers run elsewhere, every path as seen from everywhere; else the settings as they are."""
+    """On a cluster, whose workers run elsewhere, the settings with absolute paths; otherwise the settings unchanged."""
     if settings.cluster is None:
         return settings
 
@@ -269,9 +269,9 @@ def on_absolute_paths(settings: Settings) -> Settings:
 
 
 def found_on_hub(settings: Settings) -> Settings:
-    """The settings with the folder of the diffusion model they name, downloaded where it is a name on the hub: before anything is trained.
+    """The settings with the folder of the diffusion model; a name on the hub is downloaded first, before anything is trained.
 
-    Raises UserError for what is neither.
+    Raises UserError if it is neither a folder nor a name on the hub.
     """
     if settings.diffusion.load is None or settings.diffusion.load.is_dir():
         return settings
@@ -284,7 +284,7 @@ def found_on_hub(settings: Settings) -> Settings:
 
 
 def identity(settings: Settings) -> dict[str, Any]:
-    """The settings that say which experiment a folder holds."""
+    """The settings that identify the experiment in a folder."""
     found = flat(settings) | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
     methods = settings.parsed_methods()
     found["methods"] = [m.text if m.file is None else f"npz:{m.file.name} {source_digest(m.file)[:12]}" for m in methods]
@@ -293,14 +293,14 @@ def identity(settings: Settings) -> dict[str, Any]:
 
 
 def check_folder(settings: Settings, out: Path) -> None:
-    """UserError where the folder holds another experiment that has trained something: its files would be overwritten."""
+    """Raise UserError if the folder holds another experiment with trained models: its files would be overwritten."""
     trained = ("diffusion", "encoder", "judge", "classifier", "generate")
     if (out / "summary.json").is_file() or any(any((out / "stages" / kind).rglob("*.json")) for kind in trained):
         check_claim(out, identity(settings), FREE, GROWING, settings.force)
 
 
 def look_at_data(settings: Settings, stages: list[Stage], place: Place, processes: Processes, talk: Talk) -> set[str]:
-    """Read the data and an encoder that is not trained, say what they are, and check what they decide; returns the stages that did it.
+    """Read the data and, if it is not trained here, the encoder; describe and check them; returns the stages that did it.
 
     Raises UserError before anything is trained.
     """
@@ -311,7 +311,7 @@ def look_at_data(settings: Settings, stages: list[Stage], place: Place, processe
     for kind in ("data", "split", *(["encoder"] if settings.encoder_from is not None else [])):
         some = needed_for((kind,), stages)
         if not any(stage.name.partition("/")[0] == kind for stage in some):
-            continue  # no method needs it, or --until stops before
+            continue  # no method needs it, or --until stops before it
         run_stages(settings, some, place, processes, 1, made, Bar(some, shown=False, lines=talk is not QUIET and processes.first))
         made |= {stage.name for stage in some}
         if processes.first:
@@ -322,7 +322,7 @@ def look_at_data(settings: Settings, stages: list[Stage], place: Place, processe
 
 
 def once(processes: Processes, check: Callable[[], None]) -> None:
-    """Let the first process check something. Where it raises UserError all do, and the first alone says why."""
+    """Let the first process check something. If it raises UserError, all processes do, and only the first says why."""
     problem = None
     if processes.first:
         try:
@@ -335,7 +335,7 @@ def once(processes: Processes, check: Callable[[], None]) -> None:
 
 
 def tell(talk: Talk, lines: Sequence[str], doubts: Sequence[str] = ()) -> None:
-    """Say what was read, and what is doubtful about it."""
+    """Print what was read, and what is doubtful about it."""
     for line in lines:
         talk.say(line)
     for doubt in doubts:
@@ -343,7 +343,7 @@ def tell(talk: Talk, lines: Sequence[str], doubts: Sequence[str] = ()) -> None:
 
 
 def lines_of(kind: str, settings: Settings, stages: list[Stage], out: Path) -> tuple[list[str], list[str]]:
-    """(lines, doubts): what to say of the data, of the splits, or of encoders that were read."""
+    """(lines, doubts): what to print about the data, the splits, or encoders that were read."""
     if kind == "data":
         about = tables.results(out, "data")["about"]
         return about["read"], about["doubts"]
@@ -366,7 +366,7 @@ def run_stages(
     made: Collection[str] = (),
     bar: Bar | None = None,
 ) -> None:
-    """In this process, on workers, on a cluster, or together with other processes. made: stages that were run just before."""
+    """Run stages in this process, on workers, on a cluster, or together with other processes. made: stages that have just run."""
     on_finished = (lambda stage: tensorboard.log_stage(stage, place.out)) if settings.tensorboard else (lambda _stage: None)
     if processes.count > 1:
         run_together(stages, place, processes, on_finished, made, bar)
@@ -375,14 +375,14 @@ def run_stages(
 
 
 def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, talk: Talk) -> None:
-    """Write tables, summary and pictures; say what they show."""
+    """Write tables, summary and pictures; print what they show."""
     from image_experiments.output.pictures import draw_all
 
     results = tables.results(out, "data")
     data = {name: value for name, value in results.items() if name != "about"} | results["about"]
     rows = tables.metric_rows(settings, out, settings.dataset)
     described = tables.description_rows(settings, out)
-    fixed = settings.evaluation.split == "test"  # every seed has the same test images, and validation images of its own
+    fixed = settings.evaluation.split == "test"  # all seeds share the test images, but each has its own validation images
     gains = tables.differences(rows, outcomes=lambda row: tables.outcomes_of(out, row) if fixed else None)
     warnings = [*data["doubts"], *tables.warnings_of(settings, out)]
     tables.write_tables(out, rows, described, gains)
@@ -411,9 +411,9 @@ def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, t
 
 @contextmanager
 def only_run_in(out: Path, first: bool = True) -> Iterator[None]:
-    """Hold a lock on the folder. Raises UserError when another run holds it. The system frees it with the process, however it ends.
+    """Hold a lock on the folder. Raises UserError if another run holds it. The system releases it when the process ends, however it ends.
 
-    first: of several processes of one run the first alone holds it.
+    first: of several processes of one run, only the first holds it.
     """
     if not first:
         yield
@@ -429,7 +429,7 @@ def only_run_in(out: Path, first: bool = True) -> Iterator[None]:
             raise UserError(f"--out {out}: another run is writing there; wait for it or choose another folder")
         unfinished = [path for folder in FOLDERS for path in (out / folder).rglob(f"{TEMPORARY}*")]
         for path in [*out.glob(f"{TEMPORARY}*"), *unfinished]:
-            if path.is_dir():  # left by a process that was killed while it wrote
+            if path.is_dir():  # left by a process that was killed while writing
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)

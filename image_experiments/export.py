@@ -1,9 +1,9 @@
-"""Classifiers of a finished run as others take them: `python image_experiments/export.py OUT [--to FOLDER]`.
+"""Exports the classifiers of a finished run in common formats: `python image_experiments/export.py OUT [--to FOLDER]`.
 
-For each method and seed a folder with NAME.pt (a bare state_dict: logits on [0, 1], strict), NAME.json (RobustBench's model card, with this
-run's numbers) and model.py with architectures.py, which build the network from torch alone. RobustBench's loader takes the three as a
-model-zoo entry: {"model": model.model} and the weights. Diffusion models need no export: OUT/checkpoints/diffusion-seedN is a pipeline of
-diffusers, and OUT/synthetic/METHOD/seedN.npz is what Gowal's, Rebuffi's and Wang's code reads.
+Writes one folder per method and seed with NAME.pt (a plain state_dict of a network from [0, 1] images to logits, to load with strict=True),
+NAME.json (RobustBench's model card with this run's numbers) and model.py with architectures.py, which build the network with torch only.
+RobustBench's loader accepts them as a model-zoo entry: {"model": model.model} and the weights. Diffusion models need no export:
+OUT/checkpoints/diffusion-seedN is a diffusers pipeline, and the code of Gowal, Rebuffi and Wang reads OUT/synthetic/METHOD/seedN.npz.
 Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import tyro
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
 from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, file_digest, prepare_folder, write_json, write_whole
@@ -45,11 +45,11 @@ class Settings:
     to: Path | None = None
     """Folder to write (default: RUN/export)."""
     methods: tuple[str, ...] = ()
-    """Methods, as their folders are named (default: all)."""
+    """Methods to export, by the names of their folders (default: all)."""
 
 
 def run(settings: Settings) -> int:
-    """Export; returns the exit status."""
+    """Export the classifiers; returns the exit status."""
     print(settings_line(settings))
     summary = read_summary(settings.run)
     if summary["settings"].get("evaluation.split", "test") != "test":
@@ -73,7 +73,7 @@ def run(settings: Settings) -> int:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """summary.json of a finished run. Raises UserError where there is none."""
+    """summary.json of a finished run. Raises UserError if there is none."""
     path = folder / "summary.json"
     if not path.is_file():
         raise UserError(f"{folder}: has no summary.json; give the folder of a finished run of run_cifar.py")
@@ -87,7 +87,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def check_unchanged(folder: Path, name: str, evaluated: dict[str, Any]) -> None:
-    """UserError where the weights are not those that were evaluated."""
+    """Raise UserError if the weights are not those that were evaluated."""
     weights = folder / "checkpoints" / f"{name}.safetensors"
     if not weights.is_file() or file_digest(weights) != evaluated.get("weights_sha256"):
         raise UserError(f"{weights}: missing, or not what was evaluated; run the command again that made {folder}")
@@ -112,8 +112,8 @@ def export_classifier(folder: Path, to: Path, name: str, summary: dict[str, Any]
 
 
 def model_card(name: str, network: str, summary: dict[str, Any]) -> dict[str, Any]:
-    """RobustBench's model_info of METHOD/seedN: accuracies in percent, AutoAttack's only where it attacked all test images; what a run does
-    not know is left for the author."""
+    """RobustBench's model_info of METHOD/seedN: accuracies in percent, AutoAttack's only if it attacked all test images. Fields that the
+    run does not know are left for the author."""
     rows, trained = summary["results"][f"evaluate/{name}"]["rows"], summary["results"][f"classifier/{name}"]
     threat = (rows[0]["norm"], rows[0]["eps"])
     whole = max((row for row in rows if (row["norm"], row["eps"]) == threat), key=lambda row: row["images"])
@@ -142,7 +142,7 @@ def model_card(name: str, network: str, summary: dict[str, Any]) -> dict[str, An
 
 
 def as_fraction(eps: float) -> str:
-    """8/255 for 0.03137..., else the number as it is."""
+    """8/255 for 0.03137..., otherwise the number itself."""
     steps = round(eps * 255)
     return f"{steps}/255" if 0 < steps < 255 and abs(steps / 255 - eps) < 1e-9 else f"{eps:g}"
 

@@ -1,7 +1,7 @@
-"""Shards of generated images to one file: `python image_experiments/merge_shards.py FOLDER... --to FILE.npz`.
+"""Merges shards of generated images into one file: `python image_experiments/merge_shards.py FOLDER... --to FILE.npz`.
 
-Shards are made by `run_cifar.py --part K/N` on any number of machines. They are verified (one set, none missing, none altered) and put
-together in order, in constant memory; the file is that of one process, bit by bit. FILE.json lists the shards with their checksums.
+Shards are made by `run_cifar.py --part K/N` on any number of machines. They are verified (one set, none missing, none altered) and merged
+in order, in constant memory. The file is bit-identical to that of a single process. FILE.json lists the shards with their checksums.
 Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
 from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, prepare_folder
@@ -28,7 +28,7 @@ class Settings:
     """What to merge."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders with shards (shard-NUMBER.npz with its .json), in any order; folders below them count too."""
+    """Folders with shards (shard-NUMBER.npz with its .json), in any order; subfolders are searched too."""
     to: Path = Path("merged.npz")
     """File to write."""
 

@@ -1,15 +1,15 @@
-"""CIFAR-sized images, end to end: `python image_experiments/run_cifar.py`.
+"""End-to-end experiment on CIFAR-sized images: `python image_experiments/run_cifar.py`.
 
-Trains an encoder and a diffusion model on real images, generates synthetic ones without and with guidance, selects, trains classifiers
-adversarially on real and synthetic images, attacks them, and prints robust accuracy by method with its spread over seeds.
+Trains an encoder and a diffusion model on real images, generates and selects synthetic images with and without guidance, adversarially
+trains classifiers on real and synthetic images, attacks them, and prints robust accuracy by method with its spread over seeds.
 
     python image_experiments/run_cifar.py                                       # every stage once, on handwritten digits
-    python image_experiments/run_cifar.py --preset cpu                          # real numbers with 3 seeds
+    python image_experiments/run_cifar.py --preset cpu                          # meaningful numbers, 3 seeds
     python image_experiments/run_cifar.py --preset paper                        # CIFAR-10 as published (GPU)
     python image_experiments/run_cifar.py --dataset images --data-dir FOLDER --methods real unguided supervised:0.1
-    python image_experiments/run_cifar.py --preset cpu --until generation       # a step at a time: the whole command goes on from there
+    python image_experiments/run_cifar.py --preset cpu --until generation       # step by step: the full command continues from there
 
-The same command goes on where it was interrupted and skips what has not changed. Writes OUT/metrics.csv, details.csv, description.csv,
+The same command resumes after an interruption and skips what has not changed. Writes OUT/metrics.csv, details.csv, description.csv,
 differences.csv, summary.json, samples.png and more pictures, synthetic/METHOD/*.npz, checkpoints/, curves/.
 Exit status: 0 fine; 1 bad input or a stage that failed; 2 unknown flag; 130 interrupted.
 """
@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
 try:
     from command_line.command import Help, run_command
@@ -51,7 +51,7 @@ HELP = Help(
 
 
 def run(settings: Settings, arguments: Sequence[str]) -> int:
-    """Run all stages that are not current and write the tables; returns the exit status. arguments: that made the settings."""
+    """Run all stages that are not current and write the tables; returns the exit status. arguments: those that gave the settings."""
     settings = prepared(settings)
     stages = checked_stages(settings)
     place, workers = place_of(settings)
@@ -79,7 +79,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
 
 
 def check_alone(settings: Settings) -> None:
-    """UserError for options that a process started by torchrun would not read."""
+    """Raise UserError for options that have no effect in a process started by torchrun."""
     for name, value in (("workers", settings.workers), ("cluster", settings.cluster)):
         if value:
             raise UserError(f"--{name} {value}: torchrun has started processes that share the work; leave it out")
@@ -90,7 +90,7 @@ def check_alone(settings: Settings) -> None:
 
 
 def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -> int:
-    """Print which stages would run, and what they would cost; one that reads what another would make anew runs too."""
+    """Print which stages would run and what they would cost; a stage whose inputs would be made anew also runs."""
     from image_experiments.data.dataset import described
     from image_experiments.data.splitting import split
     from image_experiments.engine.checks import check_beforehand, known_facts
@@ -130,7 +130,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
 
 
 def grouped(names: Sequence[str]) -> list[str]:
-    """A line a kind of stage: those of the same method and many seeds together."""
+    """One line per kind of stage; the seeds of one method are grouped together."""
     kinds: dict[str, dict[str, list[int]]] = {}
     for name in names:
         kind, _, rest = name.partition("/")
@@ -154,7 +154,7 @@ def _ranged(seeds: Sequence[int]) -> str:
 
 
 def beginning(settings: Settings) -> str:
-    """What is run, and the settings that are not its preset's; summary.json has all."""
+    """What runs, and the settings that differ from the preset; summary.json has all settings."""
     usual = replace(PRESETS[settings.preset](), dataset=settings.dataset, norm=settings.norm, out=settings.out)
     known = flat(resolve(usual))
     named = ("methods", "seed", "seeds", "preset", "dataset", "norm", "eps", "out", "dry_run")
@@ -171,7 +171,7 @@ def beginning(settings: Settings) -> str:
 
 
 def everything(settings: Settings) -> str:
-    """All settings, a paragraph for each part."""
+    """All settings, one paragraph per part."""
     parts: dict[str, list[str]] = {"": []}
     for name, value in flat(settings).items():
         part, _, setting = name.rpartition(".")
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Settings, lambda settings: run(settings, given), HELP, arguments, lambda: preset_named(given), interrupted=interrupted
     )
     if arguments is None and "TORCHELASTIC_RUN_ID" in os.environ:
-        # one of several: their connections may not outlive a failure in peace
+        # one of several processes: closing their connections normally may hang or fail
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -4,14 +4,14 @@
     python image_experiments/run_sweep.py --design MINE.toml --out results/mine
     python image_experiments/run_sweep.py --design image_experiments/designs/gtsrb-report.toml --data-dir FOLDER_OR_ARCHIVE
 
-A design is a TOML file: `base`, arguments of run_cifar.py that all runs share; `seed` and `seeds`; for each run a table [run.NAME] with
-`methods` and `arguments`; `compare`, pairs ["RUN/METHOD", "RUN/METHOD"] whose differences are wanted; and `attacks`, the
-attacks under which (default: all). A run takes what earlier ones have made from the same settings (links, no copies), so only what it
-changes is made anew. The same command goes on where it was interrupted.
+A design is a TOML file: `base`, arguments of run_cifar.py that all runs share; `seed` and `seeds`; one table [run.NAME] per run with
+`methods` and `arguments`; `compare`, pairs ["RUN/METHOD", "RUN/METHOD"] to compare; and `attacks`, the attacks under which to compare them
+(default: all). A run reuses what earlier runs made from the same settings (by links, not copies), so only what differs is made anew. The
+same command resumes after an interruption.
 
-Writes OUT/sweep.csv (a row a run, method, seed and attack: settings, accuracies, description of the synthetic images), OUT/comparisons.csv
-(differences paired by seed, with intervals that hold for all of them together), OUT/summary.json, and in OUT/runs/NAME what run_cifar.py
-writes.
+Writes OUT/sweep.csv (one row per run, method, seed and attack: settings, accuracies, description of the synthetic images),
+OUT/comparisons.csv (differences paired by seed, with simultaneous intervals), OUT/summary.json, and the output of each run_cifar.py in
+OUT/runs/NAME.
 Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 interrupted.
 """
 
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
 from command_line.command import Help, run_command, settings_line
 from command_line.messages import TERMINAL
@@ -32,7 +32,7 @@ HELP = Help("Runs of run_cifar.py from a design file, gathered in one table.")
 
 
 def run(settings: SweepSettings) -> int:
-    """Run what the design lists and gather it; returns the exit status."""
+    """Run everything in the design and collect the results; returns the exit status."""
     design = read_design(settings.design)
     settings, runs = resolved(settings, design)
     print(settings_line(settings))

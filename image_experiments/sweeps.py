@@ -1,4 +1,4 @@
-"""Many runs from one design, from Python as run_sweep.py makes them: `result = sweep({"run": {"main": {"methods": ["real"]}}})`."""
+"""Many runs from one design, from Python, like run_sweep.py: `result = sweep({"run": {"main": {"methods": ["real"]}}})`."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ PIECES = ("--part", "--until")
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """Everything that decides the result, but for workers."""
+    """Everything that determines the result (workers does not)."""
 
     design: Path = DESIGNS / "digits-ablations.toml"
     """The design file."""
     seeds: int | None = None
-    """Independent repetitions of every run (default: those of the design, or 3)."""
+    """Independent repetitions of every run (default: as in the design, or 3)."""
     seed: int | None = None
-    """First seed (default: that of the design, or 0)."""
+    """First seed (default: as in the design, or 0)."""
     quick: bool = False
-    """One seed, the first three methods of the first run and two more runs: does the design work?"""
+    """Try out the design: one seed, the first three methods of the first run, and two more runs."""
     reuse: tuple[Path, ...] = ()
-    """Folders of other runs on images (OUT/runs/NAME of another sweep) from which to take what is the same."""
+    """Folders of other image runs (such as OUT/runs/NAME of another sweep) whose identical stages are reused."""
     data_dir: Path | None = None
-    """Files of the data set, handed on to run_cifar.py: a design says which set, not where it lies."""
+    """Files of the data set, passed on to run_cifar.py: a design names the data set, not its location."""
     until: Literal["description"] | None = None
-    """description: make and describe the synthetic images of every run, train and attack no classifiers; writes description.csv alone."""
+    """description: only make and describe the synthetic images, without training or attacking classifiers; writes only description.csv."""
     workers: int = 0
-    """Processes (0: one a core); does not change the results."""
+    """Number of processes (0: one per core). Does not change the results."""
     out: Path | None = None
     """Folder for the results (default: results/DESIGN)."""
     force: bool = False
-    """Go on in a folder that holds another sweep or runs with other settings: its tables are overwritten."""
+    """Continue in a folder that holds another sweep, or runs with other settings. Its tables are overwritten."""
     dry_run: bool = False
-    """Print the resolved settings and what would be run, then stop."""
+    """Print the resolved settings and what would run, then stop."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Design:
-    """What a design file says. compare: pairs of (run, method). attacks: names of those under which they are compared; none: all."""
+    """The content of a design file. compare: pairs of (run, method). attacks: names of the attacks to compare under; empty: all."""
 
     base: tuple[str, ...]
     runs: list[Run]
@@ -77,7 +77,7 @@ class Design:
 
 
 def read_design(path: Path) -> Design:
-    """The design in a file. Raises UserError naming what is wrong with it."""
+    """Read a design file. Raises UserError naming what is wrong with it."""
     where = f"--design {path}"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -89,9 +89,9 @@ def read_design(path: Path) -> Design:
 
 
 def design_of(design: Mapping[str, Any], where: str = "design") -> Design:
-    """A design from a dictionary like the content of a file: {"base", "run": {NAME: {"methods", "arguments"}}, "compare", ...}.
+    """A design from a dictionary with the structure of a design file: {"base", "run": {NAME: {"methods", "arguments"}}, "compare", ...}.
 
-    base and arguments: a command line, ["--train", "100"], or settings by name, {"train": 100, "classifier.steps": 50}.
+    base, arguments: a command line, ["--train", "100"], or settings by name, {"train": 100, "classifier.steps": 50}.
     Raises UserError naming what is wrong with it.
     """
     _check_names(where, "the design", design, ("base", "run", "compare", "attacks", "seed", "seeds"))
@@ -142,7 +142,7 @@ def _whole(where: str, design: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _pairs(where: str, value: Any, runs: list[Run]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Both sides of every comparison as (run, method), each in the design."""
+    """Both sides of every comparison as (run, method), checked to be in the design."""
     from image_experiments.synthesis.methods import parse_method
 
     known = {(one.name, parse_method(method).label) for one in runs for method in one.methods}
@@ -175,10 +175,10 @@ def _texts(where: str, place: str, value: Any) -> tuple[str, ...]:
 
 
 class SweepResult:
-    """What a sweep has made, read from its folder when it is asked for.
+    """The results of a sweep, read from its folder on access.
 
-    out: the folder. runs: {name: Result}. Tables are pandas DataFrames: table (sweep.csv: a row a run, method, seed and attack),
-    comparisons (those that the design asks for), description (with until="description" in place of both).
+    out: the folder. runs: {name: Result}. Tables are pandas DataFrames: table (sweep.csv: one row per run, method, seed and attack),
+    comparisons (those in the design), description (with until="description", instead of both).
     """
 
     def __init__(self, out: str | Path) -> None:
@@ -211,9 +211,9 @@ class SweepResult:
 
 
 def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes: Any) -> SweepResult:
-    """Run what a design lists, a file or a dictionary (see design_of), and gather it; goes on where it stopped.
+    """Run a design, a file or a dictionary (see design_of), and collect the results; continues where it stopped.
 
-    changes: of SweepSettings, for example seeds=2, out="results/mine". Raises UserError, one line.
+    changes: to SweepSettings, for example seeds=2, out="results/mine". Raises UserError: one line.
     """
     if isinstance(design, Mapping):
         parsed, changes = design_of(design), {"design": Path("sweep"), **changes}
@@ -237,7 +237,7 @@ def run_one(arguments: Sequence[str], talk: Talk) -> int:
 
 
 def checked_calls(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> list[tuple[Run, list[str]]]:
-    """Every run with its command line. Raises UserError for one that would be refused."""
+    """Every run with its command line. Raises UserError if one would be refused."""
     assert settings.out is not None
     calls = [(one, arguments_of(settings, design, one, settings.out / "runs" / one.name)) for one in runs]
     _check_calls(settings, calls)
@@ -251,7 +251,7 @@ def conduct_sweep(
     talk: Talk,
     make: Callable[[list[str]], int],
 ) -> int:
-    """All runs, one after the other, each taking from those before it what is the same; then the tables. make: arguments -> status."""
+    """Make all runs, one after the other, each reusing what earlier ones share with it; then the tables. make: arguments -> status."""
     begin, out, runs = time.perf_counter(), settings.out, [one for one, _ in calls]
     assert out is not None
     growing = ("all seeds", "runs", "compare", *(f"methods of {one.name}" for one in runs))
@@ -269,7 +269,7 @@ def conduct_sweep(
 
 
 def resolved(settings: SweepSettings, design: Design) -> tuple[SweepSettings, list[Run]]:
-    """The settings with what the design says, and its runs, or with --quick some. Raises UserError."""
+    """The settings completed from the design, and its runs (with --quick only some). Raises UserError."""
     seeds = design.seeds if settings.seeds is None else settings.seeds
     settings = replace(settings, seed=design.seed if settings.seed is None else settings.seed, seeds=seeds)
     for name, least in (("seeds", 1), ("seed", 0), ("workers", 0)):
@@ -278,7 +278,7 @@ def resolved(settings: SweepSettings, design: Design) -> tuple[SweepSettings, li
     _check_data_dir(settings, design)
     settings, runs = replace(settings, out=settings.out or Path("results") / settings.design.stem), design.runs
     if settings.until:
-        runs = [one for one in runs if set(one.methods) != {"real"}]  # of real images alone there is nothing to describe
+        runs = [one for one in runs if set(one.methods) != {"real"}]  # with real images only, there is nothing to describe
     if not settings.quick:
         return settings, runs
     return replace(settings, seeds=1), [replace(runs[0], methods=runs[0].methods[:3]), *runs[1:3]]
@@ -292,12 +292,12 @@ def arguments_of(settings: SweepSettings, design: Design, one: Run, folder: Path
 
 
 def _check_calls(settings: SweepSettings, calls: Sequence[tuple[Run, list[str]]]) -> None:
-    """UserError for a run that would be refused: before the first begins, not hours later."""
+    """Raise UserError for a run that would be refused, before the first one starts rather than hours later."""
     assert settings.out is not None
     for one, arguments in calls:
         files = [Path(method.removeprefix("npz:")) for method in one.methods if method.startswith("npz:")]
         if any(not file.exists() and file.absolute().is_relative_to(settings.out.absolute()) for file in files):
-            continue  # an earlier run makes it
+            continue  # an earlier run will make it
         try:
             check_settings(settings_from(arguments))
         except UserError as error:
@@ -305,7 +305,7 @@ def _check_calls(settings: SweepSettings, calls: Sequence[tuple[Run, list[str]]]
 
 
 def write_results(settings: SweepSettings, design: Design, runs: list[Run], begin: float, talk: Talk) -> None:
-    """Tables and summary; says what the comparisons show."""
+    """Write tables and summary; print what the comparisons show."""
     out = settings.out
     assert out is not None
     folders = [(one.name, out / "runs" / one.name) for one in runs]
@@ -325,7 +325,7 @@ def write_results(settings: SweepSettings, design: Design, runs: list[Run], begi
 
 
 def identity(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> dict[str, Any]:
-    """What says which sweep a folder holds: the base, the data, and of each run its arguments and methods."""
+    """What identifies the sweep in a folder: the base, the data, and the arguments and methods of each run."""
     assert settings.seed is not None
     assert settings.seeds is not None
     found: dict[str, Any] = {"base": list(design.base), "data_dir": settings.data_dir, "runs": [one.name for one in runs]}
@@ -350,9 +350,9 @@ def _data(settings: SweepSettings) -> tuple[str, ...]:
 
 
 def write_summary(settings: SweepSettings, base: Sequence[str], runs: list[Run], out: Path, seconds: float) -> None:
-    """What was run, with what, in how many seconds."""
+    """Write what was run, with which settings, and in how many seconds."""
     data = None if settings.data_dir is None else Path(settings.data_dir.name)
-    design = Path(settings.design.name)  # names alone: the same file whatever folder it was called from
+    design = Path(settings.design.name)  # names only, so that the file does not depend on the working folder
     settings = replace(settings, design=design, data_dir=data)
     summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
     write_json(out / "summary.json", summary | {"runs": {one.name: asdict(one) for one in runs}, "seconds": {"this call": seconds}})

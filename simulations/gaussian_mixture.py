@@ -1,9 +1,9 @@
 """The main job: `python simulations/gaussian_mixture.py`.
 
-1. Theory against simulation: every closed form T1-T15 beside Monte Carlo that samples data, fits learners and attacks them exactly.
-2. Real data: what the theory predicts for a table with two labels, and what fitted classifiers measure.
+1. Theory against simulation: compares every closed form T1-T15 with Monte Carlo that samples data, fits learners and attacks them exactly.
+2. Real data: compares the theory's predictions for a table with two labels with measurements on fitted classifiers.
 
-Writes OUT/theory_vs_simulation.csv (quantity,setting,theory,simulation,standard_error,z), curves and real-data tables as csv, a PNG for
+Writes OUT/theory_vs_simulation.csv (quantity,setting,theory,simulation,standard_error,z), curves and real-data tables as csv, a PNG of
 each, and OUT/summary.json. Exit status: 0 fine; 1 some |z| > 5 or bad input; 2 unknown flag; 130 interrupted.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
 import numpy as np
 
@@ -37,7 +37,7 @@ HELP = Help("Closed-form theory of robust classification against simulation, and
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the result."""
+    """Everything that determines the result."""
 
     data: str = "breast-cancer"
     """Table: breast-cancer, digits:A,B, or FILE.npz / FILE.csv with features and two labels."""
@@ -48,31 +48,31 @@ class Settings:
     norms: tuple[Literal["1", "2", "inf"], ...] = ("2", "inf")
     """Norms p of the attack on the real data."""
     accuracy: float = 0.8
-    """Wished robust accuracy on the real data: how many samples would the averaging learner need?"""
+    """Target robust accuracy on the real data: how many samples does the averaging learner need to reach it?"""
     confidence: float = 0.95
-    """With what probability should the wish be met?"""
+    """Probability with which the target accuracy must be reached."""
     radius: tuple[float, ...] = ()
     """Wasserstein-2 budgets for the frontier on the real data (default: fractions of the total standard deviation)."""
     part: Part = "all"
-    """Run both parts, only theory against simulation, or only the real data."""
+    """Which part to run: all, only theory against simulation, or only the real data."""
     quick: bool = False
     """Fewer repetitions: about 12 s instead of about 40 s on 2 cores."""
     seed: int = 0
-    """Seed of every random stream; the same seed gives the same files on any number of workers."""
+    """Seed of all random streams. The same seed gives the same files for any number of workers."""
     cluster: str | None = None
-    """Address host:port of a Dask scheduler to run on, in place of processes of this machine; the same files come out."""
+    """Address host:port of a Dask scheduler to run on, instead of processes on this machine. The files are the same."""
     workers: int = 0
-    """Processes (0: one a core)."""
+    """Number of processes (0: one per core)."""
     out: Path | None = None
-    """Folder for the results (default: results/gaussian_mixture; other tables and single parts get folders of their own)."""
+    """Folder for the results (default: results/gaussian_mixture; other tables and single parts have their own folders)."""
     force: bool = False
-    """Write into a folder that holds another experiment, with other settings: its tables are overwritten."""
+    """Write into a folder that holds an experiment with other settings. Its tables are overwritten."""
     dry_run: bool = False
-    """Print the resolved settings and what would be run, then stop."""
+    """Print the resolved settings and what would run, then stop."""
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise UserError for values that no part could use."""
+    """Raise UserError for values that no part can use."""
     for name, values in (("eps", settings.eps), ("radius", settings.radius)):
         for value in values:
             if not (np.isfinite(value) and value >= 0):
@@ -92,7 +92,7 @@ def check_settings(settings: Settings) -> None:
 def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) -> Result:
     """Run both parts, or the chosen one, from Python: result.table("theory_vs_simulation"), result.summary, result.out.
 
-    changes: of the settings, for example run(quick=True, seed=1). Raises UserError, one line that names value, cause and remedy.
+    changes: to the settings, for example run(quick=True, seed=1). Raises UserError: one line that names value, cause and remedy.
     """
     chosen = prepared(changed(settings or Settings(), **changes))
     if chosen.dry_run:
@@ -102,13 +102,13 @@ def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) ->
 
 
 def prepared(settings: Settings) -> Settings:
-    """The settings checked, with their folder."""
+    """The checked settings, with their folder."""
     check_settings(settings)
     return replace(settings, out=settings.out or default_folder(settings))
 
 
 def command(settings: Settings) -> int:
-    """What the command does; returns the exit status."""
+    """Run as a command; returns the exit status."""
     settings = prepared(settings)
     print(settings_line(settings))
     table = read_data(settings, TERMINAL)
@@ -124,7 +124,7 @@ def command(settings: Settings) -> int:
 
 
 def read_data(settings: Settings, talk: Talk) -> Table | None:
-    """The table of the second part, read before anything is computed: bad input is said first."""
+    """The table of the second part, read before anything is computed, so that bad input is reported first."""
     if settings.part == "simulation":
         return None
     from simulations.mixtures.tables import load_table
@@ -161,7 +161,7 @@ def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
 
 
 def compare_with_simulation(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
-    """Part 1: run all checks, write them and the exact curves, print one line a quantity."""
+    """Part 1: run all checks, write them and the exact curves, print one line per quantity."""
     from scipy.stats import kstest
 
     from simulations.mixtures.curves import CURVES
@@ -202,7 +202,7 @@ def compare_with_simulation(settings: Settings, out: Path, talk: Talk) -> dict[s
 
 
 def analyse_real_data(settings: Settings, table: Table, out: Path, talk: Talk) -> dict[str, Any]:
-    """Part 2: predict and measure, then write and print; nothing is written unless all of it succeeded."""
+    """Part 2: predict and measure, then write and print; nothing is written unless everything succeeds."""
     from simulations.mixtures.real_data import analyse
     from simulations.mixtures.real_data_report import describe_analysis, summarise, write_analysis
 
@@ -219,7 +219,7 @@ def analyse_real_data(settings: Settings, table: Table, out: Path, talk: Talk) -
 
 
 def default_folder(settings: Settings) -> Path:
-    """results/gaussian_mixture for both parts on the default table; other combinations, and --quick, get folders of their own."""
+    """results/gaussian_mixture for both parts on the default table; other combinations, and --quick, have their own folders."""
     stem = Path(settings.data).stem.replace(":", "-").replace(",", "-")
     if settings.part == "all":
         name = "gaussian_mixture" if settings.data == Settings.data else f"gaussian_mixture-{stem}"

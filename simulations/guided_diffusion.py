@@ -1,13 +1,13 @@
 """Guided diffusion on Gaussian mixtures, where everything is known: `python simulations/guided_diffusion.py`.
 
-Guidance x scale x window x steps x solver x seeds, exact scores and trained networks; measured class SNR, alignment, Wasserstein-2
-distance and robust accuracy of learners beside what theory predicts from the guidance setting alone.
+Runs guidance x scale x window x steps x solver x seeds, with exact scores and trained networks. Compares measured class SNR, alignment,
+Wasserstein-2 distance and robust accuracy of learners with what theory predicts from the guidance setting alone.
 
     python simulations/guided_diffusion.py --quick                                   # everything, small
     python simulations/guided_diffusion.py --guidance anchored --scale 0.3           # one setting against no guidance
     python simulations/guided_diffusion.py --guidance supervised --high 400 --at x0 --target-snr 2
 
-Writes OUT/guidance.csv (a row a run), prediction.csv, accuracy.csv, learners.csv, timing.csv and more, OUT/summary.json, OUT/*.png.
+Writes OUT/guidance.csv (one row per run), prediction.csv, accuracy.csv, learners.csv, timing.csv and more, OUT/summary.json, OUT/*.png.
 Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 interrupted.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
 import math
 
@@ -54,7 +54,7 @@ HELP = Help("Contrastive-guided diffusion on Gaussian mixtures: theory's predict
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the result. With --guidance one setting is run against no guidance; without, the parts of the study."""
+    """Everything that determines the result. With --guidance, runs one setting against no guidance; without, the parts of the study."""
 
     parts: tuple[Part, ...] = ALL_PARTS
     """Parts of the study to run."""
@@ -65,53 +65,53 @@ class Settings:
     problem: Literal["two", "d10", "d100", "anisotropic", "unbalanced", "ring"] = "two"
     """Mixture of a single run."""
     scale: float = 0.3
-    """lambda of a single run."""
+    """Guidance scale lambda of a single run."""
     low: int = 0
-    """Guided at timesteps low <= t < high."""
+    """Guide at timesteps low <= t < high."""
     high: int = 1000
-    """Guided at timesteps low <= t < high."""
+    """Guide at timesteps low <= t < high."""
     at: Literal["xt", "x0"] = "xt"
     """What the loss of a single run sees: the noisy state or the denoised estimate."""
     relative: bool = False
-    """Scale as a fraction of the noise prediction's norm."""
+    """Take the scale as a fraction of the noise prediction's norm."""
     reverse: bool = False
     """Ascend the loss instead of descending it."""
     every: int = 1
     """Guide every k-th step."""
     temperature: float = 0.0
-    """Temperature of the loss (0: its default)."""
+    """Temperature of the loss (0: the loss's own default)."""
     solver: Literal["ddim", "ddpm", "dpm-solver++", "unipc"] = "ddim"
     """Sampler of a single run."""
     steps: int = 50
     """Steps of a single run."""
     train_on: int = 0
-    """Train the noise prediction on that many real samples (0: exact)."""
+    """Train the noise prediction on this many real samples (0: use the exact one)."""
     target_w2: float | None = None
-    """Choose the scale that spends this Wasserstein-2 distance, by theory."""
+    """Choose the scale at which theory predicts this Wasserstein-2 distance."""
     target_snr: float | None = None
-    """Choose the scale that reaches this class SNR, by theory."""
+    """Choose the scale at which theory predicts this class SNR."""
     seeds: int = 0
     """Independent repetitions (0: 20, with --quick 4)."""
     samples: int = 0
-    """Samples a run (0: 5120, with --quick 1024)."""
+    """Samples per run (0: 5120, with --quick 1024)."""
     quick: bool = False
     """Fewer seeds, samples and fits: about 2 minutes instead of 44 on 2 busy cores."""
     seed: int = 0
-    """First seed; the same seed gives the same files on any number of workers (timing.csv apart)."""
+    """First seed. The same seed gives the same files for any number of workers (except timing.csv)."""
     cluster: str | None = None
-    """Address host:port of a Dask scheduler to run on, in place of processes of this machine; the same files come out."""
+    """Address host:port of a Dask scheduler to run on, instead of processes on this machine. The files are the same."""
     workers: int = 0
-    """Processes (0: one a core)."""
+    """Number of processes (0: one per core)."""
     out: Path | None = None
-    """Folder for the results (default: results/guided_diffusion, single runs in results/guided_diffusion-GUIDANCE)."""
+    """Folder for the results (default: results/guided_diffusion; for single runs results/guided_diffusion-GUIDANCE)."""
     force: bool = False
-    """Write into a folder that holds another experiment, with other settings: its tables are overwritten."""
+    """Write into a folder that holds an experiment with other settings. Its tables are overwritten."""
     dry_run: bool = False
-    """Print the resolved settings and what would be run, then stop."""
+    """Print the resolved settings and what would run, then stop."""
 
 
 def check_scale(settings: Settings) -> None:
-    """UserError for a scale, temperature or target that nothing could use."""
+    """Raise UserError for an invalid scale, temperature or target."""
     for name in ("scale", "temperature"):
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):
@@ -131,7 +131,7 @@ def check_scale(settings: Settings) -> None:
 
 
 def check_numbers(settings: Settings) -> None:
-    """UserError for windows, counts and parts that nothing could use."""
+    """Raise UserError for invalid windows, counts and parts."""
     if not 0 <= settings.low < settings.high <= 1000:
         raise UserError(f"--low {settings.low} --high {settings.high}: the window must satisfy 0 <= low < high <= 1000 timesteps")
     for name, least, most in (
@@ -163,7 +163,7 @@ def check_numbers(settings: Settings) -> None:
 
 
 def check_combination(settings: Settings) -> None:
-    """UserError for options of a single run without one, and of the study with one: nothing is ignored."""
+    """Raise UserError for options of a single run in the study, and vice versa, so that no option is silently ignored."""
     default = Settings()
     if settings.guidance is None:
         for name in SINGLE_RUN_OPTIONS:
@@ -202,7 +202,7 @@ def resolve(settings: Settings) -> Settings:
 def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) -> Result:
     """Run the study, or one setting, from Python: result.table("guidance"), result.summary, result.out.
 
-    changes: of the settings, for example run(guidance="infonce", scale=1.0). Raises UserError, one line that names value, cause, remedy.
+    changes: to the settings, for example run(guidance="infonce", scale=1.0). Raises UserError: one line that names value, cause, remedy.
     """
     chosen = resolve(changed(settings or Settings(), **changes))
     if chosen.dry_run:
@@ -212,7 +212,7 @@ def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) ->
 
 
 def command(settings: Settings) -> int:
-    """What the command does; returns the exit status."""
+    """Run as a command; returns the exit status."""
     settings = resolve(settings)
     print(settings_line(settings))
     cells = cells_of(settings, TERMINAL)
@@ -225,12 +225,12 @@ def command(settings: Settings) -> int:
 
 
 def parts_of(settings: Settings) -> tuple[Part, ...]:
-    """Parts of the study; none where a single setting is run."""
+    """Parts of the study; empty for a single setting."""
     return () if settings.guidance is not None else settings.parts
 
 
 def cells_of(settings: Settings, talk: Talk) -> list[Any]:
-    """The settings of the sampler that are run."""
+    """The sampler settings to run."""
     from contrastive_dp import NoiseSchedule
     from simulations.guided.designs import settings_of
 
@@ -241,7 +241,7 @@ def cells_of(settings: Settings, talk: Talk) -> list[Any]:
 
 
 def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
-    """Run all of it and write the files."""
+    """Run everything and write the files."""
     from contrastive_dp import NoiseSchedule
 
     start, schedule, parts, out = time.perf_counter(), NoiseSchedule.linear(), parts_of(settings), settings.out
@@ -270,7 +270,7 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
 
 
 def single(settings: Settings, schedule: Any, talk: Talk) -> list[Any]:
-    """The unguided setting and the one that was asked for, its scale chosen by theory where a target is given."""
+    """The unguided setting and the requested one, whose scale theory chooses if a target is given."""
     from simulations.guided.models import Setting
     from simulations.guided.report import baseline_of
     from simulations.guided.theory import scale_for
@@ -287,13 +287,13 @@ def single(settings: Settings, schedule: Any, talk: Talk) -> list[Any]:
 
 
 def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path, talk: Talk) -> dict[str, Any]:
-    """Every setting with every seed, on all cores; writes the tables, says prediction beside measurement."""
+    """Run every setting with every seed, on all cores; write the tables, print prediction and measurement."""
     from simulations.guided.designs import settings_of
     from simulations.guided.report import PRINTED_HEADER, grouped, printed_rows, write_tables
     from simulations.guided.runs import LEARNERS
 
     effort = effort_of(settings)
-    # every learner where guidances and mixtures are compared, the averaging learner where solvers, windows or networks are
+    # all learners to compare guidances and mixtures, only the averaging learner to compare solvers, windows or networks
     every_learner = set(cells) if settings.guidance is not None else set(settings_of(("guidance", "mixtures")))
     jobs = []
     for together in sharing_a_network(cells):
@@ -309,7 +309,7 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path,
 
 
 def headline(groups: Any, predictions: list[tuple[Any, ...]], talk: Talk) -> dict[str, Any]:
-    """Say and return what the study claims, with intervals."""
+    """Print and return the claims of the study, with intervals."""
     from simulations.guided.designs import ANCHORED
     from simulations.guided.models import Setting
     from simulations.guided.report import MULTIPLIER_SIZE, PREDICTION_HEADER, SETTING_COLUMNS, fewer_samples
@@ -348,7 +348,7 @@ def headline(groups: Any, predictions: list[tuple[Any, ...]], talk: Talk) -> dic
 
 
 def run_learners(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
-    """Learners on guided samples of every class SNR beside T10 and T11."""
+    """Compare learners on guided samples of every class SNR with T10 and T11."""
     from simulations.guided.learners import FITS, HEADER, SAMPLES, TRAINING_EPS, optimum_interval, tabulate
 
     samples, fits = (SAMPLES // 4, FITS) if settings.quick else (SAMPLES, FITS)
@@ -384,7 +384,7 @@ def effort_of(settings: Settings) -> Any:
 
 
 def sharing_a_network(cells: list[Any]) -> list[tuple[Any, ...]]:
-    """Settings that are run one after the other in one process: those that share a trained network, else each alone."""
+    """Settings that run one after another in the same process: those that share a trained network together, all others alone."""
     groups: dict[Any, list[Any]] = {}
     for cell in cells:
         groups.setdefault(cell if cell.score == "exact" else (cell.problem, cell.score), []).append(cell)

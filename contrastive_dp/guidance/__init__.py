@@ -1,4 +1,4 @@
-"""Guidance, one file a method: what is added to the noise prediction at a step of a sampler."""
+"""Guidance, one file per method: what is added to the noise prediction in each sampler step."""
 
 from contrastive_dp.guidance.base import LEAST_CHANGE, At, Guidance, GuidedRun
 from contrastive_dp.guidance.classifier import ClassifierGuidance

@@ -3,7 +3,7 @@
     eps_hat = eps + lambda_t sqrt(1 - a_t) grad_x L,    a = alpha_bar,    L summed over samples (so lambda does not depend on the batch).
 
 A guidance is a frozen description; `guidance.start(schedule, labels)` begins one trajectory batch and returns a function of (x, t, eps)
-that any sampler can call, ours or another:
+that any sampler can call, ours or any other:
 
     guide = ContrastiveGuidance(embed, InfoNCE(), scale=0.3, relative=True).start(schedule, labels)
     for t in timesteps:
@@ -32,16 +32,16 @@ At = Literal["x0", "xt"]
 
 
 class Guidance(Shown, ABC):
-    """Base of every guidance: a subclass says `gradient`; strength, window and the rest are handled here.
+    """Base class of every guidance: a subclass defines `gradient`; strength, window and the rest are handled here.
 
     Fields of every subclass:
-    scale: lambda >= 0, one number or (T,) numbers, one for each timestep.
+    scale: lambda >= 0, one number, or (T,) numbers, one per timestep.
     window: (low, high), guided at timesteps low <= t < high; None: at every timestep.
     at: what the loss sees, "x0" or "xt".
-    relative: lambda is the norm of the push as a fraction of the noise prediction's norm, sample by sample; less where the loss is as good
-        as flat (see LEAST_CHANGE), as where a classifier is certain: the direction of such a gradient is rounding error.
-    every: guide only the first of every k visited steps of the window, k times as strongly (the whole push is lambda's if k divides their
-        number).
+    relative: lambda is the norm of the push as a fraction of the noise prediction's norm, per sample. It is smaller where the loss is
+        almost flat (see LEAST_CHANGE), for example if a classifier is certain, because such a gradient's direction is rounding error.
+    every: guide only the first of every k visited steps in the window, k times as strongly (the total push is that of lambda if k divides
+        their number).
     reverse: ascend the loss instead.
     """
 
@@ -64,7 +64,7 @@ class Guidance(Shown, ABC):
                 raise ValueError(f"window={window}: give whole timesteps (low, high) with 0 <= low < high")
 
     def strengths(self, total: int | None) -> list[float]:
-        """lambda at timesteps 0..total-1 (a single number when total is None). Raises for NaN, negative values, a wrong length."""
+        """lambda at timesteps 0..total-1 (a single number if total is None). Raises for NaN, negative values or a wrong length."""
         values = self.scale.tolist() if isinstance(self.scale, Tensor) else self.scale
         if isinstance(values, Sequence):
             checked = [non_negative(value, f"scale[{t}]", NEGATIVE) for t, value in enumerate(values)]
@@ -74,7 +74,7 @@ class Guidance(Shown, ABC):
         return [non_negative(values, "scale", NEGATIVE)] * (total or 1)
 
     def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
-        """Begin one batch of trajectories. Raises ValueError for a window or scale that does not fit the schedule, labels missing."""
+        """Begin one batch of trajectories. Raises ValueError for missing labels, or a window or scale that does not fit the schedule."""
         total = len(schedule)
         if self.window is not None and self.window[1] > total:
             raise ValueError(f"window={self.window} lies outside the schedule's {total} timesteps: use 0 <= low < high <= {total}")
@@ -91,13 +91,13 @@ class Guidance(Shown, ABC):
 
 NEGATIVE = "; to ascend the loss use reverse=True"
 LEAST_CHANGE = 1e-3
-"""Nats by which a push as long as the noise prediction must change the loss to have its full relative strength."""
+"""A push has full relative strength only if, at the length of the noise prediction, it would change the loss by this many nats."""
 
 
 class GuidedRun:
-    """One batch of trajectories under guidance: guide(x, t, eps) -> eps_hat. Holds what guidance remembers between steps: O(batch).
+    """One batch of guided trajectories: guide(x, t, eps) -> eps_hat. Holds the state of the guidance between steps, O(batch).
 
-    NaN raise FloatingPointError at once on a CPU; on a device they are looked for every ten guided steps, and by `guide.watch.report()`.
+    A NaN raises FloatingPointError, at once on a CPU; on a device, NaNs are checked every ten guided steps and by `guide.watch.report()`.
     """
 
     def __init__(self, guidance: Guidance, schedule: NoiseSchedule, labels: Tensor | None, strengths: list[float]) -> None:
@@ -105,15 +105,15 @@ class GuidedRun:
         self.embedding: Tensor | None = None
         """Embeddings of the last encoded state."""
         self.last: tuple[Tensor, Tensor, float] | None = None
-        """(x, eps, alpha_bar) of the step before, while it is not encoded."""
+        """(x, eps, alpha_bar) of the previous step, until it is encoded."""
         self.visits = 0
         self.watch = Watch()
 
-    @torch.inference_mode(False)  # within a caller's inference mode, gradients could not be taken
+    @torch.inference_mode(False)  # in the caller's inference mode, gradients could not be computed
     @torch.no_grad()
     def __call__(self, x: Tensor, t: int, eps: Tensor) -> Tensor:
-        """Return eps with the guidance of timestep t added. x, eps: (n, ...)."""
-        t = int(t)  # diffusers' loops hand over tensors
+        """Return eps plus the guidance of timestep t. x, eps: (n, ...)."""
+        t = int(t)  # loops of diffusers pass tensors
         guidance, a, strength = self.guidance, self.schedule[t], self.strengths[t]
         low, high = guidance.window or (0, len(self.schedule))
         if strength == 0 or not low <= t < high:
@@ -143,10 +143,10 @@ class GuidedRun:
             return gradient * noise_level
         axes = tuple(range(1, eps.ndim))
         norm, size = (torch.linalg.vector_norm(of, dim=axes, keepdim=True) for of in (gradient, eps))
-        # |gradient| |eps| is what the loss would change by along a push as long as eps; below LEAST_CHANGE the push shrinks with it
+        # |gradient| |eps| is by how much a push as long as eps would change the loss; below LEAST_CHANGE the push shrinks with it
         return gradient * (size * size / (norm * size).clamp(min=LEAST_CHANGE))
 
 
 def leaf_of(x: Tensor) -> Tensor:
-    """A tensor to differentiate by: detached, and a normal one even where the caller is in inference mode."""
+    """A leaf tensor to differentiate with respect to: detached, and a normal tensor even if the caller is in inference mode."""
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()

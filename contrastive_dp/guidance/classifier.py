@@ -18,7 +18,7 @@ from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
 class ClassifierGuidance(Guidance):
     """Descend L = -sum_i log p(y_i | what the classifier sees of x_i) (Dhariwal, Nichol 2021): a baseline.
 
-    classifier: function or module (n, ...) -> (n, K) logits, on the sampler's inputs (for images wrap it: OnUnitRange).
+    classifier: function or module (n, ...) -> (n, K) logits, on the sampler's inputs (for images, wrap it in OnUnitRange).
     Needs labels. Other fields: see Guidance.
     """
 
@@ -46,7 +46,7 @@ class ClassifierGuidance(Guidance):
                     f"classifier returned {found} for {len(seen)} samples: it must return a tensor (n, classes); wrap a model that returns "
                     "more, for example lambda x: model(x).logits"
                 )
-            if run.visits == 1 and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:  # looked at once a run
+            if run.visits == 1 and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:  # checked once per run
                 raise ValueError(
                     f"labels reach from {int(labels.min())} to {int(labels.max())}, the classifier has classes 0..{logits.shape[1] - 1}"
                 )

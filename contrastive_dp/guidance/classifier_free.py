@@ -1,4 +1,4 @@
-"""Classifier-free guidance: away from the unconditional prediction (Ho, Salimans 2022)."""
+"""Classifier-free guidance: pushes away from the unconditional prediction (Ho, Salimans 2022)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from contrastive_dp._checks import non_negative
 def classifier_free(noise_prediction: Callable[..., Tensor], scale: float, null_label: int | None = None) -> Callable[..., Tensor]:
     """Classifier-free guidance (Ho, Salimans 2022) as a noise prediction: eps_u + (1 + scale) (eps_c - eps_u), so scale 0 is unguided.
 
-    noise_prediction: a function of (x, t) and (x, t, labels). Unconditional predictions come from null_label, the label that stood for
-    "no label" in training, or from a call without labels. Both are evaluated in one batch with null_label, else one after the other.
+    noise_prediction: a function of (x, t) and (x, t, labels). Unconditional predictions come from null_label, the label that meant
+    "no label" in training, or from a call without labels. With null_label, both are evaluated in one batch, otherwise one after the other.
     Raises ValueError for a negative or NaN scale, or labels missing.
     """
     strength = non_negative(scale, "scale")

@@ -24,10 +24,10 @@ class ContrastiveGuidance(Guidance):
     eps_hat = eps + scale_t sqrt(1 - alpha_bar_t) grad_x L, L summed over samples, of x_t or of x0_hat with eps held constant.
 
     embed: any function or module (n, ...) -> (n, k); its output is normalised to unit length here. loss: InfoNCE, HardNegativeMining,
-    SupervisedContrastive, ClassAnchored or your own (see ContrastiveLoss). batch_size: encode at most this many samples at once; the
-    result is the same, memory is bounded, and one more forward pass is spent. The previous state's embedding is kept, not computed again.
+    SupervisedContrastive, ClassAnchored or your own (see ContrastiveLoss). batch_size: encode at most this many samples at once; this
+    bounds memory and gives the same result, for one more forward pass. The previous state's embedding is stored, not recomputed.
     A loss that needs the previous state starts at the second visited step. Other fields: see Guidance.
-    Raises ValueError for bad settings, and when the embedding has a wrong shape; FloatingPointError naming the step when it has NaN.
+    Raises ValueError for bad settings or an embedding of the wrong shape; FloatingPointError naming the step if it has NaN.
     """
 
     embed: Embed
@@ -68,7 +68,7 @@ class ContrastiveGuidance(Guidance):
                 (gradient,) = torch.autograd.grad(loss, leaf)
             run.embedding = z.detach()
             return gradient
-        # in pieces: embeddings of all, gradient of the loss with respect to them, then back through the encoder piece by piece
+        # in pieces: all embeddings, then the gradient of the loss with respect to them, then back through the encoder piece by piece
         z = leaf_of(torch.cat([self._encode(piece, run, t) for piece in pieces]))
         with torch.enable_grad():
             (down,) = torch.autograd.grad(self.loss(z, previous, run.labels), z)

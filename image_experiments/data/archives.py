@@ -1,4 +1,4 @@
-"""Files of data sets: downloaded with a checksum, read from folders, tar and zip archives without unpacking them to the disk."""
+"""Files of data sets: downloads them with a checksum, and reads them from folders, tar or zip archives without unpacking to disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from command_line.output import UserError
 from contrastive_dp.files import not_the_file
 
 LARGEST_MEMBER = 64 * 2**20
-"""Bytes of the largest member that is read: more is no small image."""
+"""Largest archive member that is read, in bytes: anything larger is not a small image."""
 IMAGE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".bmp", ".dib"),
     *(".webp", ".tif", ".tiff", ".gif", ".tga", ".avif"),
@@ -46,7 +46,7 @@ UNREAD_SUFFIXES = (
     ),
     *(".exr", ".hdr", ".jxl", ".npy", ".npz", ".mat", ".dcm", ".mp4", ".mov", ".avi"),
 )
-"""Kinds of files that hold images and are not read: to leave them out would be to lose images."""
+"""File types that hold images but cannot be read. Ignoring them would silently lose images."""
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -61,7 +61,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A file by its name within the folder or archive ("train/cat/1.png"), and its content."""
+    """A file: its name within the folder or archive ("train/cat/1.png"), and its content."""
 
     name: str
     content: bytes
@@ -69,20 +69,20 @@ class Entry:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is one that file managers, notebooks and systems put there, not a person."""
+    """Whether a file or folder with this name was put there by a file manager, notebook or system, not by a person."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P4", b"P5", b"P6")
-"""How files of common kinds of images begin."""
+"""First bytes of common image formats."""
 
 
 @dataclass
 class Rest:
     """What else a folder or archive holds, by name. hidden: files and folders whose names begin with a dot, or that systems add. others:
-    files that are no images. unread: images of kinds, or under names, that are not read. replaced: members of an archive that a later one
-    of the same name replaces. folders: all folders, empty ones too."""
+    files that are not images. unread: images with a format or name that is not read. replaced: archive members replaced by a later one of
+    the same name. folders: all folders, including empty ones."""
 
     hidden: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Rest:
     folders: set[str] = field(default_factory=set)
 
     def sorted_out(self, name: str, start: Callable[[], bytes]) -> bool:
-        """Whether a file is none that is read; then it is noted here. start(): its first bytes."""
+        """Whether a file is one that is not read; if so, it is recorded here. start(): its first bytes."""
         if any(map(is_hidden, name.split("/"))):
             self.hidden.append(name)
         elif name.lower().endswith(UNREAD_SUFFIXES):
@@ -104,10 +104,10 @@ class Rest:
 
 
 def fetched(dataset: str, data_dir: Path | None, url: str, files: dict[str, str]) -> list[Path]:
-    """Paths of a data set's files, which lie in data_dir or are downloaded, and whose checksums ("md5:...") are right.
+    """Paths of a data set's files, in data_dir or downloaded, with verified checksums ("md5:...").
 
-    data_dir: the folder, or the file itself where there is one alone; None: the user's cache, filled by downloading.
-    Raises UserError for a file that is missing, damaged, or cannot be downloaded.
+    data_dir: the folder, or the file itself if there is only one; None: the user's cache, filled by downloading.
+    Raises UserError for a file that is missing or damaged, or cannot be downloaded.
     """
     import pooch
 
@@ -132,24 +132,22 @@ def _download(url: str, checksum: str, folder: Path, name: str) -> Path:
 
     try:
         return Path(pooch.retrieve(url, checksum, fname=name, path=folder, progressbar=False))
-    except Exception as error:  # pooch passes on what requests and the disk raise
+    except Exception as error:  # pooch passes on errors of requests and of the disk
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"cannot download {url} ({reason}); get it by other means and give its folder with --data-dir") from None
 
 
 def folder_entries(folder: Path, rest: Rest) -> list[Entry]:
-    """Images and csv files in a folder, links to files and folders followed, in the order of their names; the others go to `rest`.
+    """Images and csv files in a folder, sorted by name, following links to files and folders; all other files go to `rest`.
 
-    Raises UserError for a link that leads nowhere or back to a folder that it lies in, and for what cannot be read.
+    Raises UserError for a broken link, a link to a folder that contains it, and for anything that cannot be read.
     """
 
     def unreadable(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions, or remove it")
 
     found = []
-    above: dict[str, tuple[Path, ...]] = {
-        str(folder): (folder.resolve(),)
-    }  # where each folder really lies, and those that it lies in
+    above: dict[str, tuple[Path, ...]] = {str(folder): (folder.resolve(),)}  # the real path of each folder and of its parents
     for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         here = Path(place)
         for name in list(folders):
@@ -181,10 +179,10 @@ def _start_of(path: Path) -> bytes:
 
 
 def archive_entries(path: Path, rest: Rest | None = None) -> list[Entry]:
-    """Images and csv files in a tar (plain, gz, bz2, xz) or zip, in the order of their names; what else there is goes to `rest`.
+    """Images and csv files in a tar (plain, gz, bz2, xz) or zip, sorted by name; all other members go to `rest`.
 
     Raises UserError for a missing, truncated or damaged archive, and for one with a member that points outside (an absolute path, "..",
-    a link): such an archive was made to harm, and nothing of it is used.
+    a link): such an archive is malicious, and none of it is used.
     """
     if not path.is_file():
         raise UserError(f"--data-dir {path}: no such file or folder; check the path")
@@ -196,9 +194,9 @@ def archive_entries(path: Path, rest: Rest | None = None) -> list[Entry]:
     except DAMAGE as error:
         reason = (
             " ".join(str(error).split(":\n")[0].split())[:120] or type(error).__name__
-        )  # not why it is of none of five kinds of tar
+        )  # leave out why it is none of five kinds of tar
         raise UserError(f"{path}: truncated, damaged or no tar or zip archive ({reason}); get it again") from None
-    last = {entry.name: entry for entry in entries}  # as unpacking leaves it
+    last = {entry.name: entry for entry in entries}  # as after unpacking
     rest.replaced += [name for name, times in Counter(entry.name for entry in entries).items() if times > 1]
     return sorted(last.values(), key=lambda entry: entry.name)
 
@@ -207,7 +205,7 @@ def _tar_entries(path: Path, rest: Rest) -> Iterator[Entry]:
     with tarfile.open(path) as archive:
         for member in archive:
             _check_member(path, member.name, member.size, link=member.islnk() or member.issym())
-            name = PurePosixPath(member.name).as_posix()  # without steps that lead nowhere
+            name = PurePosixPath(member.name).as_posix()  # without redundant parts such as "./"
             if member.isdir() and name not in ("", "."):
                 rest.folders.add(name)
             stream = archive.extractfile(member) if member.isfile() else None
@@ -219,7 +217,7 @@ def _tar_entries(path: Path, rest: Rest) -> Iterator[Entry]:
             yield Entry(name, content, str(path))
         while archive.fileobj is not None and archive.fileobj.read(
             2**20
-        ):  # to the end, where a compressed file shows that it is whole
+        ):  # to the end, because only there a compressed file proves to be complete
             pass
 
 
@@ -235,7 +233,7 @@ def _zip_entries(path: Path, rest: Rest) -> Iterator[Entry]:
 
 
 def _peek(stream: IO[bytes]) -> bytes:
-    """The first bytes; the stream stays at its beginning."""
+    """The first bytes, without moving the position of the stream."""
     start = stream.read(8)
     stream.seek(0)
     return start
@@ -252,7 +250,7 @@ def _check_member(path: Path, name: str, size: int, link: bool) -> None:
 
 
 def read_tar_member(path: Path, name: str) -> bytes:
-    """Content of one member. Raises UserError when the archive is damaged or lacks it."""
+    """Content of one member. Raises UserError if the archive is damaged or does not have it."""
     try:
         with tarfile.open(path) as archive:
             stream = archive.extractfile(name)
@@ -264,7 +262,7 @@ def read_tar_member(path: Path, name: str) -> bytes:
 
 
 def read_gzip(path: Path) -> bytes:
-    """Unpacked content of a gzip file."""
+    """Decompressed content of a gzip file."""
     try:
         with gzip.open(io.BytesIO(path.read_bytes())) as stream:
             return stream.read()

@@ -1,4 +1,4 @@
-"""Choices in which classes are as equal in number as they come."""
+"""Random choices with the classes as balanced as possible."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from image_experiments.data.dataset import Array
 
 
 def balanced_order(labels: Array, rng: np.random.Generator) -> Array:
-    """A random order of all items whose every beginning has the classes as equal in number as their sizes allow."""
+    """A random order of all items such that the first n, for every n, have the classes as balanced as their sizes allow."""
     order = rng.permutation(len(labels))
-    rank = np.empty(len(labels), dtype=np.int64)  # the how-manieth of its class
+    rank = np.empty(len(labels), dtype=np.int64)  # rank within its class
     for label in np.unique(labels):
         members = order[labels[order] == label]
         rank[members] = np.arange(len(members))
@@ -18,5 +18,5 @@ def balanced_order(labels: Array, rng: np.random.Generator) -> Array:
 
 
 def balanced_choice(labels: Array, count: int, rng: np.random.Generator) -> Array:
-    """Sorted places of `count` items, the classes as equal in number as their sizes allow."""
+    """Sorted indices of `count` items, with the classes as balanced as their sizes allow."""
     return np.sort(balanced_order(labels, rng)[:count])

@@ -1,4 +1,4 @@
-"""Which of the files in a folder or archive are images of which class: ROOT/train/CLASS/FILE and ROOT/test/CLASS/FILE, and nothing else."""
+"""Assigns the files of a folder or archive to classes: only ROOT/train/CLASS/FILE and ROOT/test/CLASS/FILE are images of CLASS."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Arranged = dict[str, list[tuple[str, Entry]]]
 
 
 def arranged(entries: Sequence[Entry], rest: Rest, source: Path) -> tuple[Arranged, list[str]]:
-    """Training and test files with their classes, and lines that say what was left out.
+    """Training and test files with their classes, and messages about what was left out.
 
-    ROOT is the folder or archive itself, or one folder within it. Names of classes are compared as they look, however their accents are
-    written (Unicode NFC). Raises UserError where a file's class is in doubt: beside the class folders, a folder deeper, in two ROOTs; and
-    for a class of which nothing can be read.
+    ROOT is the folder or archive itself, or one folder within it. Class names are compared in Unicode NFC, so the encoding of accents does
+    not matter. Raises UserError if a file's class is unclear (outside the class folders, one folder deeper, in two ROOTs), and for a class
+    without a readable file.
     """
     images = [entry for entry in entries if not entry.name.lower().endswith(".csv")]
     rest.others += [entry.name for entry in entries if entry.name.lower().endswith(".csv")]
@@ -64,16 +64,16 @@ def arranged(entries: Sequence[Entry], rest: Rest, source: Path) -> tuple[Arrang
 
 
 def _place(name: str) -> tuple[str, str, list[str]] | None:
-    """(root, part, the steps below) of a file, by the first folder that is called train or test; None where there is none."""
+    """(root, part, path components below) of a file, by the first folder named train or test; None if there is no such folder."""
     steps = name.split("/")
     at = next((i for i, step in enumerate(steps[:-1]) if step in PARTS), None)
     return None if at is None else ("/".join(steps[:at]), steps[at], steps[at + 1 :])
 
 
 def _root(found: set[tuple[str, str]], source: Path) -> str:
-    """The folder that holds train/ and test/: the outermost. Raises UserError where two lie equally deep, or none holds both.
+    """The outermost folder that holds train/ and test/. Raises UserError if there are two at the same depth, or none.
 
-    found: (folder, train or test) wherever there are images.
+    found: (folder, train or test) for all places with images.
     """
     roots = sorted({root for root, _ in found})
     whole = [root for root in roots if all((root, part) in found for part in PARTS)]
@@ -88,7 +88,7 @@ def _root(found: set[tuple[str, str]], source: Path) -> str:
 
 
 def _check_empty_classes(found: Arranged, rest: Rest, root: str, source: Path) -> None:
-    """UserError for a class folder of which no file is read, or an image of a kind that is not."""
+    """Raise UserError for a class folder without any readable file, or for an image in a format that is not read."""
     below = f"{root}/" if root else ""
     for part in PARTS:
         folder = f"{below}{part}/"
@@ -108,7 +108,7 @@ def _check_empty_classes(found: Arranged, rest: Rest, root: str, source: Path) -
 
 
 def _left_out(beside: list[str], rest: Rest) -> list[str]:
-    """One line for each kind of file that was left out."""
+    """One message for each kind of file that was left out."""
     kinds = {
         "outside train/ and test/": beside,
         "hidden": rest.hidden,
@@ -129,11 +129,11 @@ TRACK_AND_FRAME = r"(\d{5})_\d{5}"  # GTSRB: frames of one track are near-identi
 
 
 def read_class_folders(path: Path, image_size: int, group_pattern: str | None) -> Dataset:
-    """A folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one; classes are numbered in the order of their names.
+    """Read a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one; classes are numbered in the order of their names.
 
-    group_pattern: regular expression matched to the stem of a training file's name; images of one class with equal first group belong
-    together, and are never divided between training and validation. None: GTSRB's names, TRACK_FRAME of five digits each, are recognised
-    where every name has that form.
+    group_pattern: regular expression matched against the stem of a training file's name. Images of one class with the same first group
+    belong together and are never split between training and validation. None: GTSRB's names, TRACK_FRAME with five digits each, are
+    recognised if every name has that form.
     """
     rest = Rest()
     entries = folder_entries(path, rest) if path.is_dir() else archive_entries(path, rest)
@@ -156,12 +156,12 @@ def read_class_folders(path: Path, image_size: int, group_pattern: str | None) -
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which class 10 follows class 9."""
+    """Sort key that puts class 10 after class 9."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def group_numbers(files: list[tuple[str, str]], pattern: str | None) -> Array:
-    """Group of each training file (class, name); every file its own where nothing else is known. Raises UserError for a bad pattern."""
+    """Group of each training file (class, name); by default each file is its own group. Raises UserError for a bad pattern."""
     stems = [Path(name).stem for _, name in files]
     try:
         expression = re.compile(TRACK_AND_FRAME if pattern is None else pattern)

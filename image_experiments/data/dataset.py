@@ -1,4 +1,4 @@
-"""A data set as arrays: a training pool and test images, with labels, groups and names of classes."""
+"""A data set as arrays: a training pool and test images, with labels, groups and class names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """images: uint8 (n, H, W, C), labels: int64 (n,), of the training pool and of the test set; groups: int64 (n,), training images of
-    one group (frames of a video, exact copies) never part; classes: their names; source: what was read, with its checksum; notes: lines
-    that say what was left out or put together; doubts: lines that say what may spoil an experiment."""
+    """images: uint8 (n, H, W, C), labels: int64 (n,), of the training pool and of the test set. groups: int64 (n,); training images of one
+    group (frames of a video, exact copies) are never split. classes: their names. source: what was read, with its checksum. notes: messages
+    about what was left out or put together. doubts: warnings about problems that may make an experiment misleading."""
 
     images: Array
     labels: Array
@@ -61,7 +61,7 @@ class Dataset:
 
 
 def described(data: Dataset) -> list[str]:
-    """What was read, a line each: images and their shape, classes, groups, what was left out or put together."""
+    """What was read, one message each: images and their shape, classes, groups, what was left out or put together."""
     height, width, channels = data.images.shape[1:]
     counts = [np.bincount(labels, minlength=len(data.classes)) for labels in (data.labels, data.test_labels)]
     each = [f"{name} {train}+{test}" for name, train, test in zip(data.classes, *counts, strict=True)]
@@ -81,11 +81,11 @@ def described(data: Dataset) -> list[str]:
 
 
 SHOWN = 50
-"""Classes that are listed by name."""
+"""List at most this many classes by name."""
 
 
 def only(data: Dataset, classes: Sequence[str]) -> Dataset:
-    """The images of these classes, numbered in the order of the data set. Raises UserError for one that it does not have."""
+    """The images of these classes, numbered in the order of the data set. Raises UserError for an unknown class."""
     check_classes(classes, data.classes, data.source)
     kept = [i for i, name in enumerate(data.classes) if name in classes]
     train, test = (np.isin(labels, kept) for labels in (data.labels, data.test_labels))
@@ -103,7 +103,7 @@ def only(data: Dataset, classes: Sequence[str]) -> Dataset:
 
 
 def check_classes(names: Sequence[str], known: Sequence[str], source: str) -> None:
-    """Raises UserError for a class that the data set does not have."""
+    """Raise UserError for a class that the data set does not have."""
     for name in names:
         if name not in known:
             raise UserError(

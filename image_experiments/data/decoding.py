@@ -1,4 +1,4 @@
-"""Image files to arrays."""
+"""Decodes image files into arrays."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from image_experiments.data.archives import Entry
 from image_experiments.data.dataset import Array
 
 GROUND = (255, 255, 255)
-"""What transparent images are laid over: the white of paper, on which most drawings with an alpha channel are made."""
+"""Background for transparent images: paper white, for which most drawings with an alpha channel are made."""
 
 
 @dataclass
 class Met:
-    """What the images of a set were like: sizes (H, W, C) with the first file of each, how many were laid over the ground or turned."""
+    """What was found in a set of images: sizes (H, W, C) with the first file of each, how many were put on the background or rotated."""
 
     sizes: dict[tuple[int, ...], str] = field(default_factory=dict)
     transparent: list[str] = field(default_factory=list)
     turned: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """What to say of it."""
+        """Messages about it."""
         told = []
         if self.transparent:
             told.append(f"transparency: {len(self.transparent)} images laid over white, the first {self.transparent[0]}")
@@ -37,9 +37,9 @@ class Met:
 
 
 def decode_all(entries: Sequence[Entry], image_size: int, met: Met | None = None) -> Array:
-    """uint8 (n, H, W, 3), or (n, H, W, 1) where every image is grey. image_size: resized to that many pixels a side (0: as they are).
+    """uint8 (n, H, W, 3), or (n, H, W, 1) where every image is grey. image_size: resize to this many pixels per side (0: keep their size).
 
-    met: remembers what was met, so that several calls agree. Raises UserError for an image that does not decode, and for two sizes.
+    met: remembers what was found, so that several calls agree. Raises UserError for an image that does not decode, and for different sizes.
     """
     met = Met() if met is None else met
     decoded = []
@@ -53,15 +53,15 @@ def decode_all(entries: Sequence[Entry], image_size: int, met: Met | None = None
                 "give images of one size, or --image-size to resize them"
             )
         decoded.append(image)
-    if len({image.shape[2] for image in decoded} | {shape[2] for shape in met.sizes}) > 1:  # grey among colour
+    if len({image.shape[2] for image in decoded} | {shape[2] for shape in met.sizes}) > 1:  # grey and colour mixed
         decoded = [np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image for image in decoded]
     return np.stack(decoded)
 
 
 def decode(entry: Entry, image_size: int, met: Met | None = None) -> Array:
-    """One image, uint8 (H, W, C); C is 1 for grey, else 3. Turned as its EXIF data say; where it is transparent, laid over white.
+    """One image, uint8 (H, W, C); C is 1 for grey, otherwise 3. Rotated according to its EXIF data; transparent parts become white.
 
-    Raises UserError for one that does not decode, has several frames or more than 8 bits a channel, or of which nothing is left on white.
+    Raises UserError if it does not decode, has several frames or more than 8 bits per channel, or is invisible on white.
     """
     from PIL import Image
 
@@ -72,13 +72,13 @@ def decode(entry: Entry, image_size: int, met: Met | None = None) -> Array:
             with Image.open(io.BytesIO(entry.content)) as opened:
                 if opened.mode.startswith(("I", "F")):
                     raise ValueError(f"{opened.mode} has more than 8 bits a channel, save it with 8")
-                frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # a photograph with a preview behind it
+                frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # a photograph followed by a preview
                 if frames > 1:
                     raise ValueError(f"it has {frames} frames, save one of them")
                 image = _on_ground(_upright(opened, entry.name, met), entry.name, met)
         if image_size and image.size != (image_size, image_size):
             image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    except Exception as error:  # Pillow raises a dozen kinds for what is no image
+    except Exception as error:  # Pillow raises many different exceptions for files that are not images
         reason = " ".join(str(error).split())[:120].replace(repr(entry.content)[:20], "")
         raise UserError(f"{entry.source}: {entry.name} cannot be decoded ({reason}); replace or remove it") from None
     values = np.asarray(image, dtype=np.uint8)
@@ -86,7 +86,7 @@ def decode(entry: Entry, image_size: int, met: Met | None = None) -> Array:
 
 
 def _upright(image: Any, name: str, met: Met) -> Any:
-    """The image as a viewer shows it: cameras store the sensor's rows and note how the camera was held."""
+    """The image as a viewer shows it: cameras store the sensor's rows and record the orientation of the camera."""
     from PIL import ExifTags, ImageOps
 
     if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
@@ -96,7 +96,7 @@ def _upright(image: Any, name: str, met: Met) -> Any:
 
 
 def _on_ground(image: Any, name: str, met: Met) -> Any:
-    """Grey or RGB; transparent parts show the ground. Raises ValueError where the drawing vanishes on it."""
+    """Convert to grey or RGB, on the background where transparent. Raises ValueError if nothing is visible on the background."""
     from PIL import Image
 
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"

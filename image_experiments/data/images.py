@@ -16,7 +16,7 @@ from image_experiments.data.npz_files import ImageFile
 class Images:
     """Images (n, C, H, W), uint8 as files hold them, with labels (n,).
 
-    file: where x and y are only mapped, 10^8 images perhaps; `rows` reads what it is asked for and keeps nothing.
+    file: set if x and y are only memory-mapped (possibly 10^8 images); `rows` reads only the requested rows and caches nothing.
     """
 
     x: Tensor
@@ -25,7 +25,7 @@ class Images:
 
     @classmethod
     def mapped(cls, file: ImageFile) -> Images:
-        """The images of a file, not read."""
+        """The images of a file, mapped but not read."""
         return cls(torch.from_numpy(file.images).permute(0, 3, 1, 2), torch.from_numpy(file.labels), file)
 
     def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ class Images:
         return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
     def identity(self) -> tuple[Tensor, ...]:
-        """What a fingerprint is taken of: all of it, or of a file the number of images and a thousand of them."""
+        """The tensors to fingerprint: everything, or for a mapped file the number of images and a thousand of them."""
         if self.file is None:
             return self.x, self.y
         some = torch.linspace(0, len(self) - 1, min(1000, len(self)), dtype=torch.float64).long()
@@ -46,7 +46,7 @@ class Images:
         return len(self.y)
 
     def some(self, count: int, seed: int = 0) -> Images:
-        """At most `count` of them, classes as equal in number as they come, in their order."""
+        """At most `count` of the images, in their order, with the classes as balanced as possible."""
         if count >= len(self):
             return self
         kept = torch.from_numpy(balanced_choice(self.y.cpu().numpy(), count, np.random.default_rng(seed))).to(self.y.device)

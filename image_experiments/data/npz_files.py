@@ -1,6 +1,6 @@
-"""Generated images as npz files in the field's format: `image` uint8 (N, H, W, C) and `label` (N,), of any size in constant memory.
+"""Generated images as npz files in the field's format: `image` uint8 (N, H, W, C) and `label` (N,). Any size, in constant memory.
 
-Why our own: numpy neither maps the members of an npz nor writes one piece by piece.
+Why our own code: numpy can neither memory-map the members of an npz file nor write one piece by piece.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from command_line.output import UserError, write_whole
 from image_experiments.data.dataset import Array
 
 KEYS = (("image", "label"), ("arr_0", "arr_1"))
-"""The names met in the field: Gowal et al. (2021), Rebuffi et al. (2021), Wang et al. (2023); np.savez without names."""
-PIECE = 2_000  # images that are looked at together; of labels a hundred times as many
+"""Names in common use: those of Gowal et al. (2021), Rebuffi et al. (2021) and Wang et al. (2023), and those of np.savez by default."""
+PIECE = 2_000  # images that are processed together; a hundred times as many labels
 DAMAGE = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError, SyntaxError, tokenize.TokenError)
 """What zipfile and numpy raise for damaged files."""
 LOCAL_HEADER = 30  # bytes of a zip member's own header before its name
@@ -36,8 +36,8 @@ def write_images(path: Path, images: Array, labels: Array) -> Path:
 
 
 def stream_images(path: Path, count: int, shape: tuple[int, ...], pieces: Iterable[tuple[Array, Array]]) -> Path:
-    """Write `count` images of `shape` (H, W, C) that come in pieces (images, labels), holding one piece at a time; the same bytes however
-    they are cut. Raises ValueError when another number comes, and then writes nothing."""
+    """Write `count` images of `shape` (H, W, C) that come in pieces (images, labels), holding one piece at a time. The bytes written do not
+    depend on how the pieces are cut. Raises ValueError if the number of images differs, and then writes nothing."""
 
     def write(temporary: Path) -> None:
         with (
@@ -66,11 +66,11 @@ def _write_header(stream: IO[bytes], descr: str, shape: tuple[int, ...]) -> None
 
 
 class ImageFile:
-    """Images and labels of an npz file with either pair of keys: mapped, not read, where they are stored uncompressed.
+    """Images and labels of an npz file with either pair of keys: memory-mapped, not read, if they are stored uncompressed.
 
-    images: uint8 (N, H, W, C). labels: int64 (N,). Copies on writing: the file never changes.
-    Raises UserError for a file that is missing, damaged, holds Python objects (which could run code), another shape than `shape` (H, W, C)
-    or labels outside 0..classes-1.
+    images: uint8 (N, H, W, C). labels: int64 (N,). Both are copy-on-write: the file never changes.
+    Raises UserError for a file that is missing or damaged, or that holds Python objects (which could run code), a shape other than `shape`
+    (H, W, C), or labels outside 0..classes-1.
     """
 
     def __init__(self, path: Path, classes: int, shape: tuple[int, int, int]) -> None:
@@ -80,7 +80,7 @@ class ImageFile:
             raise UserError(f"{path}: no such file; check the path")
         try:
             self.images, self.labels = _checked(path, *self._open(path), shape)
-        except ValueError as error:  # numpy's word for an object array
+        except ValueError as error:  # numpy's error for an object array
             if "allow_pickle" in str(error) or "pickled" in str(error):
                 raise UserError(f"{path}: holds Python objects, which could run code; save plain arrays of numbers") from None
             raise UserError(f"{path}: damaged ({error}); make it again") from None
@@ -108,7 +108,7 @@ class ImageFile:
             self.descriptor = os.dup(stream.fileno())
             weakref.finalize(self, os.close, self.descriptor)
             self.map = mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-            self.map.madvise(mmap.MADV_RANDOM)  # rows are asked for in any order: reading ahead would read the file many times over
+            self.map.madvise(mmap.MADV_RANDOM)  # rows are read in any order; read-ahead would read the file many times over
             self.address = np.frombuffer(self.map, dtype=np.uint8).__array_interface__["data"][0]
             images, labels = (_mapped(self.map, stream, info) for info in chosen)
             return images, labels
@@ -123,7 +123,7 @@ class ImageFile:
         return min(lowest), max(highest)
 
     def class_counts(self, classes: int) -> Array:
-        """Images of each class."""
+        """Number of images per class."""
         found = np.zeros(classes, dtype=np.int64)
         for first in range(0, len(self.labels), 100 * PIECE):
             found += np.bincount(self.labels[first : first + 100 * PIECE], minlength=classes)
@@ -131,7 +131,7 @@ class ImageFile:
         return found
 
     def pieces(self, chosen: Array | None = None, labels: Array | None = None) -> Iterator[tuple[Array, Array]]:
-        """Images and labels, all or those at the places `chosen`, some at a time. labels: of the chosen, in place of the file's own."""
+        """Images and labels in pieces, all or those with the indices `chosen`. labels: for the chosen, instead of the file's own."""
         count = len(self) if chosen is None else len(chosen)
         for first in range(0, count, PIECE):
             rows = slice(first, first + PIECE)
@@ -140,7 +140,7 @@ class ImageFile:
             self.forget()
 
     def rows(self, places: Array) -> tuple[Array, Array]:
-        """Copies of some images and labels, in any order. Read, not mapped: the system would keep 64 KiB around each row in memory."""
+        """Copies of some images and labels, in any order. Not mapped: the system would keep 64 KiB around each row in memory."""
         return self._rows(self.images, places), self._rows(self.labels, places)
 
     def _rows(self, of: Array, places: Array) -> Array:
@@ -156,7 +156,7 @@ class ImageFile:
         return found
 
     def forget(self) -> None:
-        """Give back the memory of all rows read so far; they are read again when asked for."""
+        """Free the memory of all rows read so far; they are read again when needed."""
         if self.map is not None:
             self.map.madvise(mmap.MADV_DONTNEED)
 
@@ -175,7 +175,7 @@ def read_images(path: Path, classes: int, shape: tuple[int, int, int]) -> tuple[
 
 
 def check_content(path: Path) -> None:
-    """Read an npz file once, in constant memory. Raises UserError when it is not what was written."""
+    """Read an npz file once, in constant memory, to verify its checksums. Raises UserError if it is damaged."""
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             bad = archive.testzip()
@@ -186,8 +186,8 @@ def check_content(path: Path) -> None:
 
 
 def check_given(path: Path, classes: int, shape: tuple[int, int, int], count: int) -> ImageFile:
-    """Someone's file of generated images, of which `count` are wanted. Raises UserError where it does not fit, is damaged, holds too few,
-    or images that are on no scale of 0..255 (some of them are looked at)."""
+    """The user's file of generated images, of which `count` are needed. Raises UserError if it does not fit, is damaged, holds too few, or
+    holds images that are not on the scale 0..255 (checked on some of them)."""
     from image_experiments.data.sanity_checks import check_range
 
     given = ImageFile(path, classes, shape)
@@ -201,7 +201,7 @@ def check_given(path: Path, classes: int, shape: tuple[int, int, int], count: in
 
 
 def _mapped(memory: mmap.mmap, stream: IO[bytes], info: zipfile.ZipInfo) -> Array:
-    """The array of a stored member, within the mapping of the file. Raises ValueError for Python objects or a size that does not fit."""
+    """The array of an uncompressed member, as a view of the mapped file. Raises ValueError for Python objects or a wrong size."""
     stream.seek(info.header_offset)
     header = stream.read(LOCAL_HEADER)
     name, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")

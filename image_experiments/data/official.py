@@ -16,14 +16,14 @@ from image_experiments.data.decoding import decode_all
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-GTSRB_CLASSES = tuple(f"{number:05d}" for number in range(43))  # as its folders are named
+GTSRB_CLASSES = tuple(f"{number:05d}" for number in range(43))  # the names of its folders
 
 
 DIGITS = tuple(map(str, range(10)))
 
 
 CLASSES = {"cifar10": CIFAR10_CLASSES, "gtsrb": GTSRB_CLASSES, "digits": DIGITS, "mnist": DIGITS, "mnist-t10k": DIGITS}
-"""Of official files, known before they are read."""
+"""Classes of the official files, known before reading."""
 
 
 CIFAR10_ARCHIVE = ("https://www.cs.toronto.edu/~kriz/", {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d13530"})
@@ -55,7 +55,7 @@ OTHER_FORMS = {
     "cifar-10-matlab.tar.gz": "cifar-10-binary.tar.gz",
     "cifar-10-batches-py": "cifar-10-binary.tar.gz",
 }
-"""Official files in forms that are not read (pickles run code), and those to take instead."""
+"""Official files in formats that are not read (pickles can run code), and the files to use instead."""
 
 
 OFFICIAL = {*CIFAR10_ARCHIVE[1], *GTSRB_FILES[1]}
@@ -71,7 +71,7 @@ def read_digits() -> Dataset:
     digits = load_digits()
     images = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)
     labels = digits.target.astype(np.int64)
-    test = balanced_choice(labels, DIGITS_TEST, np.random.default_rng(0))  # the same test images whatever the seed
+    test = balanced_choice(labels, DIGITS_TEST, np.random.default_rng(0))  # the same test images for every seed
     pool = np.setdiff1d(np.arange(len(labels)), test)
     return Dataset(
         images[pool],
@@ -85,7 +85,7 @@ def read_digits() -> Dataset:
 
 
 def check_official(name: str, data_dir: Path | None) -> None:
-    """UserError where a folder or file is not what holds the official files of a data set, as far as names tell."""
+    """Raise UserError if, judging by names, a folder or file does not hold the official files of a data set."""
     if data_dir is None or name == "digits":
         return
     for other, instead in OTHER_FORMS.items():
@@ -102,7 +102,7 @@ def check_official(name: str, data_dir: Path | None) -> None:
 def read_cifar10(data_dir: Path | None, image_size: int = 0) -> Dataset:
     """CIFAR-10 (Krizhevsky 2009), the binary version: records of a label byte and 3 x 32 x 32 pixels, averaged down to image_size.
 
-    Copies that are folders of images are resized by Pillow's bilinear filter instead, as all such folders are.
+    Copies in the form of image folders are resized with Pillow's bilinear filter instead, like all image folders.
     """
     check_official("cifar10", data_dir)
     (archive,) = fetched("cifar10", data_dir, *CIFAR10_ARCHIVE)
@@ -125,7 +125,7 @@ def read_cifar10(data_dir: Path | None, image_size: int = 0) -> Dataset:
 def read_mnist(data_dir: Path | None, image_size: int = 0, test_file_alone: bool = False) -> Dataset:
     """MNIST (LeCun et al. 1998), 28 x 28, padded to 32 x 32, or averaged down to image_size (14: means of 2 x 2 pixels).
 
-    test_file_alone: only the 10,000 images of the test file, split in halves.
+    test_file_alone: use only the 10,000 images of the test file, split into halves.
     """
     url, files = MNIST_FILES
     wanted = {name: md5 for name, md5 in files.items() if name.startswith("t10k") or not test_file_alone}
@@ -142,7 +142,7 @@ def read_mnist(data_dir: Path | None, image_size: int = 0, test_file_alone: bool
 
 
 def averaged(images: Array, size: int) -> Array:
-    """uint8 images (n, H, W) or (n, H, W, 3), each resized to (size, size) by the means of what a pixel covers."""
+    """uint8 images (n, H, W) or (n, H, W, 3), each resized to (size, size) by averaging over the area of each new pixel."""
     from PIL import Image
 
     return np.stack([np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX)) for image in images])
@@ -189,7 +189,7 @@ def read_gtsrb(data_dir: Path | None, image_size: int) -> Dataset:
 
 
 def is_a_copy(path: Path | None) -> bool:
-    """Whether this is a folder with train/CLASS/*, or an archive, rather than an official file, by its name, or a folder of them."""
+    """Whether this is a folder with train/CLASS/* or an archive, rather than an official file (by its name) or a folder of such files."""
     if path is None or path.name in OFFICIAL or path.name in OTHER_FORMS:
         return False
     return path.is_file() or (path / "train").is_dir()

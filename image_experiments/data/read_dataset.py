@@ -1,6 +1,6 @@
-"""Data sets: digits, CIFAR-10, GTSRB, MNIST and folders of images, read into memory as uint8, their test images kept apart.
+"""Reads data sets into memory as uint8, with separate test images: digits, CIFAR-10, GTSRB, MNIST and folders of images.
 
-Reading is one function a data set; `split` then takes training and validation images from what is not test.
+There is one reader per data set; `split` then takes training and validation images from the rest.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ DatasetName = Literal["digits", "cifar10", "gtsrb", "mnist", "mnist-t10k", "imag
 def read_dataset(
     name: DatasetName, data_dir: Path | None, image_size: int, group_pattern: str | None, classes: Sequence[str] = ()
 ) -> Dataset:
-    """Read a data set. data_dir: where its files lie (downloaded if they don't); for "images" a folder or archive, required.
+    """Read a data set. data_dir: where its files are (None: download them); for "images" a folder or archive, required.
 
-    image_size: images are resized to this many pixels a side (0: as they are). group_pattern: see `read_class_folders`. classes: only
-    these, by name (none: all). Raises UserError for whatever cannot be read.
+    image_size: resize images to this many pixels per side (0: keep their size). group_pattern: see `read_class_folders`. classes: only
+    these, by name (empty: all). Raises UserError for anything that cannot be read.
     """
     data = _read(name, data_dir, image_size, group_pattern)
     data = only(data, classes) if classes else data

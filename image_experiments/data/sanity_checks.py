@@ -1,4 +1,4 @@
-"""Whether data are what they seem: the scale of their pixels, exact copies, classes without images."""
+"""Sanity checks of data: the scale of their pixels, exact copies, classes without images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from image_experiments.data.dataset import Array, Dataset
 
 
 def check_range(images: Array, what: str) -> None:
-    """UserError where uint8 images cannot be on the scale 0..255: all of one value, or so dark that they were cast from another scale."""
+    """Raise UserError if uint8 images cannot be on the scale 0..255: all one value, or so dark that they were cast from another scale."""
     distinct = np.flatnonzero(np.bincount(images.reshape(-1)[:: max(1, images.size // 10**7)], minlength=256))
     if len(distinct) == 1:
         raise UserError(f"{what} hold the value {distinct[0]} alone: nothing can be seen in them; make the file again")
@@ -25,11 +25,11 @@ def check_range(images: Array, what: str) -> None:
 
 
 DARKEST = 16
-"""No set of images on the scale 0..255 stays below this: scikit-learn's digits, for one, have 0..16 before they are scaled."""
+"""Any set of images on the scale 0..255 has brighter pixels than this; scikit-learn's digits have 0..16 before they are scaled."""
 
 
 def with_copies_together(data: Dataset) -> Dataset:
-    """The data with exact copies among the training images in one group, and lines that say how many there are and where."""
+    """The data, with exact copies among the training images put in one group, and messages about how many there are and where."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 

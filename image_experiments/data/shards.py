@@ -1,8 +1,8 @@
-"""Generated images in shards: each depends on its recipe and its number alone, so any machine can make any of them, in any order.
+"""Generated images in shards: each depends only on its recipe and its number, so any machine can make any of them, in any order.
 
-Why our own: the field's codes read npz; libraries of shards (webdataset, datasets) write other formats, and none checks recipes.
+Why our own code: the field's programs read npz; shard libraries (webdataset, datasets) write other formats, and none checks recipes.
 
-A shard is an npz file with a note beside it (JSON: recipe, number, images, checksum), written last: without one there is no shard.
+A shard is an npz file plus a note (JSON: recipe, number, images, checksum). The note is written last; without it the shard does not count.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from command_line.output import UserError, file_digest, write_json
 from image_experiments.data.dataset import Array
 from image_experiments.data.npz_files import ImageFile, stream_images
 
-MOST = 1000  # shards of a set: a shard is what an interruption can cost, and a folder of 10^5 files helps nobody
+MOST = 1000  # shards per set: an interruption loses at most one shard, and 10^5 files in a folder would be unwieldy
 NOTE = {"recipe", "about", "number", "shards", "count", "classes", "shape", "images", "sha256"}
 
 
 @dataclass(frozen=True, eq=False)
 class ShardPlan:
-    """How a set of images is cut.
+    """How a set of images is divided into shards.
 
-    recipe: fingerprint of everything that decides the images. about: the same in words, for messages. count: images in all. batch_size:
-    images sampled together. classes, shape (H, W, C): what they are.
+    recipe: fingerprint of everything that determines the images. about: the same in words, for messages. count: total number of images.
+    batch_size: images sampled together. classes: their number. shape: (H, W, C).
     """
 
     recipe: str
@@ -38,17 +38,17 @@ class ShardPlan:
 
     @property
     def batches(self) -> int:
-        """Batches in all; the last one is cut."""
+        """Total number of batches; the last one is cut."""
         return -(-self.count // self.batch_size)
 
     @property
     def batches_of_a_shard(self) -> int:
-        """Batches a shard, so that there are at most MOST shards."""
+        """Batches per shard, such that there are at most MOST shards."""
         return -(-self.batches // MOST)
 
     @property
     def shards(self) -> int:
-        """Shards in all."""
+        """Total number of shards."""
         return -(-self.batches // self.batches_of_a_shard)
 
     def batches_of(self, number: int) -> range:
@@ -56,7 +56,7 @@ class ShardPlan:
         return range(number * self.batches_of_a_shard, min((number + 1) * self.batches_of_a_shard, self.batches))
 
     def size(self, batches: range) -> int:
-        """Images of some batches."""
+        """Number of images in these batches."""
         return min(batches.stop * self.batch_size, self.count) - batches.start * self.batch_size
 
 
@@ -71,9 +71,9 @@ def make_shards(
     make: Callable[[int], tuple[Array, Array]],
     on_batch: Callable[[int], None],
 ) -> None:
-    """Make those of the shards `numbers` that are not there; make(batch) -> images (n, H, W, C) and labels of a full batch.
+    """Make the missing ones of the shards `numbers`; make(batch) -> images (n, H, W, C) and labels of a full batch.
 
-    on_batch(batches done in all). Raises UserError for a shard of another recipe in the folder.
+    on_batch(total number of batches done). Raises UserError if the folder has a shard of another recipe.
     """
     for number in numbers:
         batches = plan.batches_of(number)
@@ -81,7 +81,7 @@ def make_shards(
         note = read_note(path)
         if note is not None and path.is_file():
             _check_recipe(note, plan, path)
-            if file_digest(path) == note["sha256"]:  # else it is damaged: made again
+            if file_digest(path) == note["sha256"]:  # otherwise it is damaged and made again
                 continue
 
         def pieces(batches: range = batches) -> Iterator[tuple[Array, Array]]:
@@ -98,7 +98,7 @@ def make_shards(
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """The note of a shard, None where there is none. Raises UserError for a damaged one."""
+    """The note of a shard, or None if there is none. Raises UserError for a damaged one."""
     note = path.with_suffix(".json")
     if not note.is_file():
         return None
@@ -112,7 +112,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def find_shards(folders: Sequence[Path]) -> list[Path]:
-    """All shards in these folders and in folders below them. Raises UserError where there are none."""
+    """All shards in these folders and their subfolders. Raises UserError if there are none."""
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
@@ -125,10 +125,10 @@ def find_shards(folders: Sequence[Path]) -> list[Path]:
 
 
 def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[int], None] = lambda _n: None) -> dict[str, Any]:
-    """Put the shards of one set, given in any order, together in one npz file, and list their checksums in the manifest.
+    """Merge the shards of one set, given in any order, into one npz file, and list their checksums in the manifest.
 
-    The file depends on the set alone. Constant memory. Raises UserError naming the shard for one that is missing, altered, there twice
-    with different content, or of another set; then nothing is written.
+    The file depends only on the set. Constant memory. If a shard is missing, altered, present twice with different content, or of another
+    set, raises UserError naming it and writes nothing.
     """
     notes: dict[int, tuple[Path, dict[str, Any]]] = {}
     for path in paths:
@@ -171,7 +171,7 @@ def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[
 
 
 def _check_recipe(note: dict[str, Any], plan: ShardPlan, path: Path) -> None:
-    """UserError for a shard that other settings made."""
+    """Raise UserError for a shard that was made with other settings."""
     if note["recipe"] != plan.recipe:
         raise UserError(f"{path}: made with {_difference(note['about'], plan.about)}; delete it or use another folder")
 

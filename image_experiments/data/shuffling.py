@@ -1,6 +1,6 @@
-"""Shuffling without a list: permutations of 10^8 images, evaluated where they are asked, in constant memory.
+"""Shuffling without a list: permutations of 10^8 images, evaluated on demand, in constant memory.
 
-Why our own: torch's and numpy's permutations are lists, 80 MB an epoch at 10^7 images, and cannot begin at step i without those before.
+Why our own code: permutations of torch and numpy are lists, 80 MB per epoch at 10^7 images, and cannot start at step i directly.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from torch import Tensor
 from image_experiments.data.dataset import Array
 
 ROUNDS = 8
-LEAST_BITS = 6  # of a domain that the rounds can mix well; numbers beyond n - 1 are walked past
+LEAST_BITS = 6  # of the smallest domain that the rounds mix well; numbers beyond n - 1 are skipped
 
 
 class Permutation:
-    """A pseudo-random permutation of 0..n-1, keyed by (seed, epoch): pi(i) for any i at a cost that does not depend on n.
+    """A pseudo-random permutation of 0..n-1, keyed by (seed, epoch): computes pi(i) for any i at a cost independent of n.
 
     A Feistel network (Luby, Rackoff 1988) on the smallest 2^b >= n: the halves (l, r) of a number become (r, l xor f_k(r)), round by
-    round, f_k the SplitMix64 mixer (Steele, Lea, Flood 2014) keyed for the round. Numbers >= n are sent on until they fall below n
-    ("cycle walking", Black, Rogaway 2002), which keeps it one-to-one.
+    round, where f_k is the SplitMix64 mixer (Steele, Lea, Flood 2014) keyed for the round. Numbers >= n are mapped again until they are < n
+    ("cycle walking", Black, Rogaway 2002), which keeps the map one-to-one.
     """
 
     def __init__(self, n: int, seed: int, epoch: int) -> None:
@@ -53,7 +53,7 @@ def _mixed(x: Array) -> Array:
 
 
 def batch_indices(n: int, batch: int, step: int, seed: int) -> Tensor:
-    """Places step*batch ... (step+1)*batch - 1 of an endless row of permutations of 0..n-1, permutation e of which is keyed (seed, e)."""
+    """Entries step*batch ... (step+1)*batch - 1 of an endless sequence of permutations of 0..n-1; permutation e is keyed by (seed, e)."""
     places = np.arange(step * batch, (step + 1) * batch)
     epochs = places // n
     found = np.empty(batch, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A training pool divided into training and validation images, class-balanced, groups kept together."""
+"""Splits a training pool into training and validation images, class-balanced, keeping groups together."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from image_experiments.data.dataset import Array, Dataset
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Places in the pool of Dataset."""
+    """Indices into the pool of a Dataset."""
 
     train: Array
     validation: Array
 
 
 def split(data: Dataset, train: int, validation: int, seed: int) -> Split:
-    """Class-balanced validation and training images from the pool, without a group in both.
+    """Class-balanced validation and training images from the pool, with no group in both.
 
-    validation: how many in all, as equal a number of each class as there is. train: how many of the rest, likewise (0: all of them).
-    Raises UserError when there are too few.
+    validation: total number, with the classes as balanced as possible. train: number out of the rest, likewise (0: all of the rest).
+    Raises UserError if there are too few.
     """
     rng = np.random.default_rng([seed, 1])
     wanted = np.full(len(data.classes), validation // len(data.classes))
@@ -34,7 +34,7 @@ def split(data: Dataset, train: int, validation: int, seed: int) -> Split:
         members = np.flatnonzero(data.labels == label)
         groups = rng.permutation(np.unique(data.groups[members]))
         found: list[int] = []
-        for group in groups[:-1]:  # one group at least stays for training
+        for group in groups[:-1]:  # keep at least one group for training
             if len(found) >= count:
                 break
             found += members[data.groups[members] == group].tolist()

@@ -1,4 +1,4 @@
-"""Real images as stages hand them on: one npz for the data set, one for each seed's split."""
+"""Real images as stages pass them on: one npz file for the data set, and one for each seed's split."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from image_experiments.data.npz_files import ImageFile
 from image_experiments.data.splitting import Split
 
 ARRAYS = ("image", "label", "group", "test_image", "test_label")
-TEST_ORDER = 2  # seed of the order of the test images, the same for every run
+TEST_ORDER = 2  # seed for the order of the test images, the same in every run
 
 
 @dataclass(frozen=True, eq=False)
 class SplitDataset:
-    """uint8 tensors (n, C, H, W) of each part. classes: names. test: in an order whose beginnings are class-balanced."""
+    """uint8 tensors (n, C, H, W) of each part. classes: names. test: ordered such that the first n are class-balanced for every n."""
 
     train: Images
     validation: Images
@@ -56,7 +56,7 @@ def save_dataset(path: Path, data: Dataset, test: int) -> Path:
 
 
 def save_split(path: Path, chosen: Split) -> Path:
-    """Write places of training and validation images."""
+    """Write the indices of training and validation images."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
@@ -66,7 +66,7 @@ def save_split(path: Path, chosen: Split) -> Path:
 
 
 def load_dataset(path: Path) -> Dataset:
-    """What `save_dataset` wrote."""
+    """Load what `save_dataset` wrote."""
     with np.load(path, allow_pickle=False) as content:
         classes = tuple(json.loads(content["classes"].tobytes()))
         image, label, group, test_image, test_label = (content[name] for name in ARRAYS)
@@ -74,7 +74,7 @@ def load_dataset(path: Path) -> Dataset:
 
 
 def load_split(data: Path, chosen: Path) -> SplitDataset:
-    """Training, validation and test images of one seed."""
+    """Load the training, validation and test images of one seed."""
     pool = load_dataset(data)
     with np.load(chosen, allow_pickle=False) as content:
         parts = [_images(pool.images[content[name]], pool.labels[content[name]]) for name in ("train", "validation")]
@@ -82,7 +82,7 @@ def load_split(data: Path, chosen: Path) -> SplitDataset:
 
 
 def open_synthetic(path: Path, real: SplitDataset) -> Images:
-    """Generated images that fit the real ones, mapped and not read. Raises UserError where they do not fit."""
+    """Generated images that fit the real ones, mapped and not read. Raises UserError if they do not fit."""
     channels, height, width = real.shape
     return Images.mapped(ImageFile(path, len(real.classes), (height, width, channels)))
 

@@ -1,4 +1,4 @@
-"""What a step, an image and an attack take on this device: seconds of the real loops on random images, a few steps of each."""
+"""How long a step, an image and an attack take on this device: times a few steps of the real loops on random images."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from image_experiments.training.diffusion_training import DiffusionSettings, tra
 
 Shape = tuple[int, int, int]
 COMPILING = 60.0
-"""Seconds that compiling a sampler takes, about."""
+"""Approximate seconds to compile a sampler."""
 SHORT = 2
-"""Steps of a sampler, and iterations of an attack, that stand for all."""
+"""Sampler steps, and attack iterations, that are timed to extrapolate to all."""
 GROWTH = 4
 ITERATIONS = {"square": (5000, 50)}
-"""Of a part of AutoAttack: in all, and those that stand for them; of the others 100 and SHORT."""
+"""Iterations of a part of AutoAttack: total, and how many are timed. For the other parts: 100 and SHORT."""
 PASSES = {"apgd-ce": 100.0, "apgd-t": 100.0, "fab": 900.0, "fab-t": 160.0, "square": 1700.0}
-"""Seconds of each part in passes of PGD, for each target; measured, for networks too slow to run a few iterations of it."""
+"""Measured cost of each part in PGD passes, per target; used for networks too slow to run a few iterations of it."""
 WITH_WEIGHTS = 1.5
-"""Passes of PGD that a forward and backward pass with gradients of the weights takes."""
+"""Cost, in PGD passes, of a forward and backward pass with gradients of the weights."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to compute, and what it takes: seconds before the first step, and per step."""
+    """One way to compute, and its cost: seconds before the first step, and seconds per step."""
 
     precision: Precision
     compile: Compile
@@ -50,16 +50,16 @@ class Choice:
     step: float
 
     def total(self, steps: int) -> float:
-        """Seconds of so many steps."""
+        """Seconds for this many steps."""
         return self.start + steps * self.step
 
 
 class _EnoughError(Exception):
-    """Ends a training that was begun to be timed."""
+    """Ends a training that was only started to be timed."""
 
 
 class Probe:
-    """Measurements for images of one shape on one device. budget: seconds that one measurement may take, compiling apart."""
+    """Measurements for images of one shape on one device. budget: seconds that one measurement may take, not counting compilation."""
 
     def __init__(self, shape: Shape, classes: int, threat: Threat, device: torch.device, budget: float) -> None:
         self.shape, self.classes, self.threat, self.device, self.budget = shape, classes, threat, device, budget
@@ -72,12 +72,12 @@ class Probe:
         return Images(x, torch.arange(n) % self.classes)
 
     def classifier(self, network: str) -> Normalised:
-        """One with fresh weights."""
+        """A classifier with fresh weights."""
         mean, std = [0.5] * self.shape[0], [0.25] * self.shape[0]
         return prepared(make_classifier(network, self.classes, self.shape, mean, std).to(self.device), "no")
 
     def _largest(self, most: int, least: int, measure: Callable[[int], float]) -> int:
-        """Measure with more and more images, up to `most`, while the next is within the budget; returns how many the last had."""
+        """Measure with more and more images, up to `most`, while the next size fits the budget; returns the last size."""
         n, took = 0, 0.0
         while n < most and took * GROWTH < self.budget:
             n = min(most, max(n * GROWTH, least))
@@ -85,9 +85,9 @@ class Probe:
         return n
 
     def step(self, settings: Any) -> Choice:
-        """A step of training, of a classifier or of the diffusion model by the type of the settings.
+        """A training step of a classifier or of the diffusion model, depending on the type of the settings.
 
-        Of a smaller batch, scaled up, where the whole takes too long; put together from single passes where even that does.
+        If the whole batch takes too long, a smaller one is timed and scaled up; if that does too, single passes are added up.
         """
         if isinstance(settings, ClassifierSettings):
             attacked, twice = settings.adversary != "none", settings.adversary == "trades"
@@ -103,7 +103,7 @@ class Probe:
             return 2 * times[1]
 
         batch = settings.batch_size
-        if settings.compile == "yes":  # for one size of batch, the right one, or compiling would be timed more than once
+        if settings.compile == "yes":  # compile only for the final batch size, or compilation would be timed more than once
             torch.compiler.reset()
             measure(n := batch)
         else:
@@ -111,7 +111,7 @@ class Probe:
         return Choice(settings.precision, settings.compile, max(times[0] - times[1], 0.0), times[1] * batch / n)
 
     def _step_times(self, settings: Any, batch: int) -> tuple[float, float]:
-        """Seconds of the first step and the median of the others, of which there are as many as the budget allows."""
+        """Seconds of the first step, and the median over the later ones, as many as the budget allows."""
         times = [time.perf_counter()]
 
         def on_step(step: int, _loss: Tensor) -> None:
@@ -135,12 +135,12 @@ class Probe:
     def sampling(
         self, diffusion: DiffusionSettings, settings: GenerationSettings, methods: list[Method], encoder: str
     ) -> dict[str, tuple[float, float]]:
-        """{method: (seconds per image beyond its steps, seconds per image and guided step)}; an unguided step is under "unguided"."""
+        """{method: (seconds per image besides its steps, seconds per image and guided step)}; an unguided step is under "unguided"."""
         network: Any = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
         if network.null_label is None and any(method.kind == "classifier-free" for method in methods):
             raise ValueError("--methods classifier-free: this model has no label that stands for none; use one with label dropout")
         plain, schedule = replace(settings, window=None, every=1, head=0), diffusion.noise_schedule()
-        real = self.images(self.classes)  # as anchors; how many there are costs little beside the network
+        real = self.images(self.classes)  # as anchors; their number costs little compared with the network
         x, found = real.x.to(self.device).float() / 127.5 - 1, dict[str, tuple[float, float]]()
         for method in [Method("unguided", "unguided"), *(m for m in methods if m.kind != "unguided")]:
             guidance = make_guidance(method, plain, self.classifier(encoder), x, real.y.to(self.device), 0)
@@ -178,7 +178,7 @@ class Probe:
         return self.passes[network, batch]
 
     def autoattack_parts(self, network: str, batch: int, chosen: Parts = "all") -> dict[str, float]:
-        """{part: seconds per image that withstands it}; a few iterations stand for all, with a radius that fools nobody."""
+        """{part: seconds per image that withstands it}; extrapolated from a few iterations, with a radius too small to fool anything."""
         classifier, found = self.classifier(network).eval().requires_grad_(False), dict[str, float]()
         for part in parts_for(self.classes, chosen):
             targets = min(9, self.classes - 1) if part.endswith("-t") else 1
@@ -215,7 +215,7 @@ class Probe:
 
 
 def sampler_network(diffusion: DiffusionSettings, shape: Shape, classes: int, device: torch.device, compiled: str) -> nn.Module:
-    """A noise prediction with fresh weights, or the one that is to be loaded."""
+    """A noise prediction with fresh weights, or the one to be loaded."""
     if diffusion.load is not None:
         labels = diffusion.class_labels or tuple(range(classes))  # the time is the same whichever they are
         network: Any = read_diffusion(replace(diffusion, class_labels=labels), None, classes, shape)[0]
@@ -227,10 +227,10 @@ def sampler_network(diffusion: DiffusionSettings, shape: Shape, classes: int, de
 def choose(
     probe: Probe, name: str, part: Any, diffusion: DiffusionSettings, encoder: str, synthetic: int, file: Path
 ) -> dict[str, str]:
-    """{"precision", "compile"} with which a part of the run ends first, by measurement; writes what was tried to a csv file.
+    """The {"precision", "compile"} with which a part of the run finishes first, by measurement; writes what was tried to a csv file.
 
     name: "encoder", "classifier", "diffusion" or "generation"; part: its settings, with "auto" where there is a choice. encoder: its
-    network. synthetic: images a method.
+    network. synthetic: images per method.
     """
     found: list[Choice] = []
     precisions = ("float32", "bfloat16") if part.precision == "auto" else (part.precision,)
@@ -251,7 +251,7 @@ def choose(
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Wall-clock seconds of a call, kernels on the device included."""
+    """Wall-clock seconds of a call, including kernels on the device."""
     wait()
     begin = time.perf_counter()
     call()
@@ -260,6 +260,6 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def wait() -> None:
-    """Until the device has done all it was given."""
+    """Wait until the device has finished all its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""What can be known before anything is trained: whether files, networks and sizes fit the data. Raises UserError, one line each."""
+"""Checks before anything is trained: whether files, networks and sizes fit the data. Raises UserError, one line each."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.methods import UNCONDITIONAL
 
 LONGEST_NAME = 200
-"""Bytes of a file's name that leave room for what is added to it; file systems take 255."""
+"""Longest file name in bytes that leaves room for suffixes; file systems allow 255."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the checks need of the data. shape: (C, H, W); classes: names; pool, test: images there are to train on and for testing."""
+    """What the checks need to know about the data. shape: (C, H, W); classes: names; pool, test: number of images to train and test on."""
 
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
@@ -38,7 +38,7 @@ class Facts:
 
 
 def facts_of(data: dict[str, Any]) -> Facts:
-    """Those of data that were read: what the data stage returned."""
+    """The facts about data that were read, from the results of the data stage."""
     height, width, channels = data["shape"]
     return Facts((channels, height, width), tuple(data["classes"]), data["pool"], data["test"])
 
@@ -50,11 +50,11 @@ KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
     "mnist": ((1, 32, 32), 10, 60_000, 10_000),
     "mnist-t10k": ((1, 32, 32), 10, 5_000, 5_000),
 }
-"""Shape, classes, training images and test images of data sets that need not be read to know."""
+"""Shape, classes, training images and test images of data sets for which these are known without reading."""
 
 
 def facts_without_reading(settings: Settings) -> Facts | None:
-    """What the checks need of a data set whose sizes are known; None for others."""
+    """The facts about a data set whose sizes are known in advance; None for others."""
     if settings.dataset in KNOWN and not is_a_copy(settings.data_dir):
         shape, classes, pool, test = KNOWN[settings.dataset]
         if settings.image_size:
@@ -65,7 +65,7 @@ def facts_without_reading(settings: Settings) -> Facts | None:
 
 
 def known_facts(settings: Settings) -> tuple[Dataset | None, Facts]:
-    """The data, read where their sizes are not known without, and what the checks need of them."""
+    """The data, read only if their sizes are not known in advance, and the facts about them."""
     facts = facts_without_reading(settings)
     if facts is not None:
         return None, facts
@@ -75,7 +75,7 @@ def known_facts(settings: Settings) -> tuple[Dataset | None, Facts]:
 
 
 def check_beforehand(settings: Settings, facts: Facts) -> list[str]:
-    """Everything that the data decide; returns what is doubtful and not wrong."""
+    """Check everything that depends on the data; returns what is doubtful but not wrong."""
     if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):
         check_official(settings.dataset, settings.data_dir)
     if settings.test > facts.test:
@@ -97,7 +97,7 @@ def check_beforehand(settings: Settings, facts: Facts) -> list[str]:
 
 
 def check_names(stages: Sequence[Stage]) -> None:
-    """UserError for a stage whose files could not be written under its name."""
+    """Raise UserError for a stage whose files could not be written under its name."""
     for stage in stages:
         parts = [flat_name(stage.name), *(step for path in stage.outputs.values() for step in path.split("/"))]
         longest = max(parts, key=lambda part: len(part.encode()))
@@ -141,7 +141,7 @@ def _check_counts(settings: Settings, facts: Facts) -> None:
 def _check_threats(settings: Settings, facts: Facts) -> None:
     channels, height, width = facts.shape
     threats = [settings.threat(), *settings.evaluation.further()]
-    across = math.sqrt(channels * height * width)  # the longest way from one image to another
+    across = math.sqrt(channels * height * width)  # the largest distance between two images
     for threat in threats:
         if threat.norm == "l2" and threat.eps >= across:
             raise UserError(
@@ -199,7 +199,7 @@ def _check_diffusion(settings: Settings, facts: Facts) -> None:
 
 
 def encoder_line(settings: Settings, stage: str, results: dict[str, Any]) -> str:
-    """What to print of an encoder that was read: its accuracy shows whether it takes images as these are."""
+    """What to print about an encoder that was read: its accuracy shows whether it expects images in this form."""
     found = f"{results['last_clean_accuracy']:.3f} of the {results['tried_on']} images right"
     return f"{stage}, {Path(settings.encoder_from or '').name}: {found}"
 

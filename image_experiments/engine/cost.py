@@ -1,4 +1,4 @@
-"""What a run will cost, before it runs: seconds, memory, disk and network evaluations, from a calibration of half a minute."""
+"""Estimates the cost of a run in advance: seconds, memory, disk and network evaluations, from half a minute of calibration."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.diffusion_training import DiffusionSettings
 
 CLEAN, ROBUST = 0.9, 0.6
-"""Shares of the test images assumed to be classified right and to withstand an attack: what AutoAttack's later parts must still attack."""
-BUDGET = 0.8  # seconds a measurement
-DESCRIPTION_SECONDS = 0.5  # of measures that do not go through a network
+"""Assumed shares of test images that are classified correctly and that withstand an attack: AutoAttack's later parts attack only these."""
+BUDGET = 0.8  # seconds per measurement
+DESCRIPTION_SECONDS = 0.5  # for measures that do not go through a network
 PICTURE_SECONDS = 3.0
 
 
 Rates = dict[str, float]
 """Measured seconds: "start KEY" and "step KEY" of a training (see key), "beyond METHOD" and "step METHOD" per image of a sampler, "attack
-NETWORK" per image and step of PGD, "part PART" of AutoAttack per image, "imports". Also "peak", bytes, and "share", of the time that this
-process had a processor while it measured, 1 where nothing else wanted it."""
+NETWORK" per image and step of PGD, "part PART" of AutoAttack per image, "imports". Also "peak", bytes, and "share": the fraction
+of the time in which this process had a processor, 1 if nothing else used it."""
 
 
 def key(settings: Any) -> str:
-    """What decides the time of a training step."""
+    """What determines the time of a training step."""
     if isinstance(settings, DiffusionSettings):
         return "diffusion"
     names = ("network", "adversary", "attack_steps", "batch_size", "precision", "compile", "cutmix")
@@ -47,7 +47,7 @@ def key(settings: Any) -> str:
 
 
 def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str) -> Rates:
-    """Measure everything that these stages do, once, in this process."""
+    """Time everything that these stages do, once, in this process."""
     rates = {"imports": _import_all()}
     wall, processor = time.perf_counter(), time.process_time()
     probe = Probe(facts.shape, len(facts.classes), settings.threat(), torch.device(device), BUDGET)
@@ -75,7 +75,7 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
 
 
 def _import_all() -> float:
-    """Seconds to load what stages load."""
+    """Seconds to import what the stages import."""
     begin = time.perf_counter()
     import diffusers  # noqa: F401
     import pyautoattack  # noqa: F401
@@ -86,20 +86,20 @@ def _import_all() -> float:
 
 
 def _explicit(settings: Any) -> list[Any]:
-    """The settings for every precision that is left open; compilation is left to the run itself."""
+    """The settings for each precision that is still open; compilation is left to the run itself."""
     precisions = ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
     compiled = "no" if settings.compile == "auto" else settings.compile
     return [replace(settings, precision=precision, compile=compiled) for precision in precisions]
 
 
 def mean_of(measured: list[Rates]) -> Rates:
-    """The mean of measurements that were made side by side, peak memory added up."""
+    """The mean of measurements that were made in parallel; peak memory is added up."""
     mean = {name: sum(rates[name] for rates in measured) / len(measured) for name in measured[0]}
     return mean | {"peak": sum(rates["peak"] for rates in measured)}
 
 
 def guided_steps(settings: GenerationSettings, timesteps: int, window: tuple[int, int] | None = None) -> int:
-    """Steps of the sampler within the window, or within `window`, every k-th of them."""
+    """Number of guided sampler steps: every k-th step within the settings' window, or within `window`."""
     low, high = window or settings.window or (0, timesteps)
     visited = [round(t) for t in torch.linspace(timesteps - 1, 0, settings.steps).tolist()]
     return math.ceil(sum(low <= t < high for t in visited) / settings.every)
@@ -131,7 +131,7 @@ def stage_seconds(stage: Stage, settings: Settings, facts: Facts, rates: Rates, 
 
 
 def _generation_seconds(method: Method, count: int, settings: Settings, rates: Rates) -> float:
-    """Whole batches are made, and the last one cut."""
+    """Seconds to generate the images of a method: whole batches, of which the last is cut."""
     chosen = settings.generation
     batch = min(chosen.batch_size, count)
     widest = max(chosen.windows, key=lambda ends: ends[1] - ends[0]) if method.automatic else None
@@ -141,8 +141,8 @@ def _generation_seconds(method: Method, count: int, settings: Settings, rates: R
 
 
 def makespan(stages: list[Stage], seconds: dict[str, float], workers: int, imports: float) -> float:
-    """Seconds until all stages are done by so many workers, each beginning with its imports, in the order in which they are started."""
-    names = {stage.name for stage in stages}  # others are done already
+    """Seconds until this many workers, each of which first imports, have done all stages, in the order in which they are started."""
+    names = {stage.name for stage in stages}  # all others are already done
     free = [imports] * workers
     heapq.heapify(free)
     done: dict[str, float] = {}
@@ -162,7 +162,7 @@ def makespan(stages: list[Stage], seconds: dict[str, float], workers: int, impor
 
 
 def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
-    """Evaluations of the diffusion network, image by image: forward alone, and forward and backward."""
+    """Evaluations of the diffusion network, counted per image: forward only, and forward plus backward."""
     forward = backward = 0.0
     for stage in stages:
         if isinstance(stage.arguments.get("settings"), DiffusionSettings):
@@ -175,7 +175,7 @@ def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
 
 
 def disk_bytes(stages: list[Stage], settings: Settings, facts: Facts) -> float:
-    """Bytes of what these stages leave, and of the largest set of shards beside its merged file."""
+    """Bytes that these stages leave on disk, plus the largest set of shards, which exists beside its merged file."""
     image = math.prod(facts.shape) + 8
     sets = [stage.arguments["count"] * image for stage in stages if stage.name.startswith("generate/")]
     copies = sum(stage.name.startswith(("noise/", "select/", "read/")) for stage in stages) * settings.synthetic * image
@@ -234,7 +234,7 @@ def estimate(settings: Settings, stages: list[Stage], measured: list[Rates], fac
 
 
 BUSY = 0.85
-"""Share of a processor below which other programs must have had the rest."""
+"""If the share of a processor is below this, other programs must have used the rest."""
 BUSY_LINE = (
     "      (this machine is busy: while it was measured, the measurement had a processor for {:.0%} of the time. The first is on an idle "
     "machine, the second as busy as now)"

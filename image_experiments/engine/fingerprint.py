@@ -1,4 +1,4 @@
-"""When a stage must run again: the checksum of everything that decides what it makes."""
+"""The checksum of everything that determines a stage's output: when it changes, the stage runs again."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ DECIDING = {
     "pyautoattack": "pyautoattack",
     "torchmetrics": "torchmetrics",
 }
-"""Packages whose versions decide numbers, as imported and as installed."""
+"""Packages whose versions affect numbers, by import name and by name of the distribution."""
 
 
 def fingerprint(stage: Stage, out: Path, where: str) -> str | None:
-    """Checksum of everything that decides what a stage makes; None while an input is not made.
+    """Checksum of everything that determines what a stage makes; None while an input is missing.
 
-    The code that its function uses (command_line/used_code.py), its arguments, the contents of its inputs and of files from outside, the
-    versions of the packages that it uses, and where they matter device and threads (`where`). Where files lie, and what results say "about"
-    themselves, decides nothing.
+    It covers the code that the function uses (command_line/used_code.py), its arguments, the contents of its inputs and of outside files,
+    the versions of the packages it uses and, where they matter, device and threads (`where`). File locations and the "about" part of
+    results do not count.
     """
     made: dict[str, Any] = {}
     for role, needed in stage.inputs.items():
@@ -59,7 +59,7 @@ def fingerprint(stage: Stage, out: Path, where: str) -> str | None:
 
 
 def _types_in(value: Any) -> set[type]:
-    """Types of all dataclasses in arguments: their methods are code too."""
+    """Types of all dataclasses in the arguments, because their methods are code too."""
     if isinstance(value, Mapping):
         return set[type]().union(*map(_types_in, value.values()))
     if isinstance(value, list | tuple):
@@ -70,7 +70,7 @@ def _types_in(value: Any) -> set[type]:
 
 
 def source_digest(path: Path) -> str:
-    """Checksum of what a file or folder holds: of a folder the names and contents of all files in it."""
+    """Checksum of a file's content, or of the names and contents of all files in a folder."""
     if path.is_file():
         return file_digest(path)
     files = [p for p in sorted(path.rglob("*")) if p.is_file()]
@@ -79,7 +79,7 @@ def source_digest(path: Path) -> str:
 
 @functools.cache
 def _folder_digest(folder: Path, listing: tuple[tuple[str, int, int], ...]) -> str:
-    """listing: names, sizes and times: what was read is not read again in the same program while they stand."""
+    """listing: names, sizes and times. While these are unchanged, the program does not read the files again."""
     whole = hashlib.sha256()
     for name, _, _ in listing:
         whole.update(f"{name} {file_digest(folder / name)}\n".encode())
@@ -88,6 +88,6 @@ def _folder_digest(folder: Path, listing: tuple[tuple[str, int, int], ...]) -> s
 
 @functools.cache
 def code_digest(function: Callable[..., Any], types: tuple[type, ...] = ()) -> tuple[str, tuple[str, ...]]:
-    """(checksum of the project's code that a function uses, instances of these types among its arguments; packages that it uses)."""
+    """(checksum of the project's code that a function and the types of its arguments use, packages that they use)."""
     code = code_of_function(function, PACKAGES, types)
     return code.digest(), tuple(sorted(DECIDING[name] for name in code.foreign if name in DECIDING))

@@ -1,7 +1,7 @@
 """What each stage of the experiment does: reads the files of earlier stages, writes its own, returns results that JSON can hold.
 
-Each is called with its run and its arguments; plan.py says which stages there are and how they hang together. Results under "about" are
-for people to read and decide nothing.
+Each is called with its run and its arguments; plan.py lists the stages and how they depend on each other. Results under "about" are for
+people to read and affect no other stage.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_data(
     classes: tuple[str, ...],
     test: int,
 ) -> Results:
-    """The data set, in one file."""
+    """Store the data set in one file."""
     data = read_dataset(dataset, data_dir, image_size, group_pattern, classes)
     if test > len(data.test_labels):
         raise UserError(f"--test {test}: there are {len(data.test_labels)} test images; use at most that many, or 0 for all")
@@ -75,26 +75,26 @@ def read_data(
 
 
 def split_data(run: StageRun, train: int, validation: int, seed: int) -> Results:
-    """Which images of the pool train, and which are looked at for choices."""
+    """Choose which images of the pool are for training and which for validation."""
     data = load_dataset(run.inputs["data"]["images"])
     chosen = split(data, train, validation, seed)
     save_split(run.outputs["split"], chosen)
     used = np.isin(data.groups, data.groups[chosen.validation])
-    # images that share a group with a validation image are in neither part
+    # unused images share a group with a validation image
     return {"train": len(chosen.train), "validation": len(chosen.validation), "unused": int(used.sum()) - len(chosen.validation)}
 
 
 def choose_speed(
     run: StageRun, part: str, settings: Any, diffusion: DiffusionSettings, encoder: str, threat: Threat, synthetic: int
 ) -> Results:
-    """{"precision", "compile"}: the fastest for a part of the run, as measured now."""
+    """{"precision", "compile"}: the fastest choice for a part of the run, measured now."""
     shape, classes = run.results["data"]["shape"], len(run.results["data"]["classes"])
     probe = Probe((shape[2], shape[0], shape[1]), classes, threat, run.device, budget=2.0)
     return choose(probe, part, settings, diffusion, encoder, synthetic, run.outputs["timings"])
 
 
 def train_diffusion_model(run: StageRun, settings: DiffusionSettings, seed: int) -> Results:
-    """The diffusion model, with its learning curve."""
+    """Train the diffusion model and write its learning curve."""
     settings, chosen = _as_measured(run, settings)
     real = _real(run)
     curve = Curve(run.scratch / "losses.csv", settings.checkpoint_every)
@@ -115,7 +115,7 @@ def train_diffusion_model(run: StageRun, settings: DiffusionSettings, seed: int)
             on_step=on_step,
             processes=run.processes,
         )
-    except KeyboardInterrupt:  # between two steps, training has saved a checkpoint
+    except KeyboardInterrupt:  # training has finished its step and saved a checkpoint
         if run.processes.first:
             curve.keep_unfinished()
         raise
@@ -126,14 +126,14 @@ def train_diffusion_model(run: StageRun, settings: DiffusionSettings, seed: int)
 
 
 def train_encoder(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int) -> Results:
-    """The classifier that guides, selects and pseudo-labels."""
+    """Train the classifier that guides, selects and pseudo-labels."""
     real = _real(run)
-    # a seed of its own: with that of the classifiers the network that guides would be the one of method "real" that is judged
+    # its own seed: with that of the classifiers, the guiding network would be the same as the one evaluated for method "real"
     return _train_and_save(run, real, _validated(real, None), settings, threat, mixed_seed(seed, 7))
 
 
 def read_encoder(run: StageRun, file: Path, network: str) -> Results:
-    """An encoder from a file, tried on images that it should know."""
+    """Read an encoder from a file and test it on images that it should know."""
     real = _real(run)
     encoder = load_classifier(file, len(real.classes), real.shape, network)
     save_classifier(run.outputs["weights"], encoder, network, real.shape)
@@ -142,19 +142,19 @@ def read_encoder(run: StageRun, file: Path, network: str) -> Results:
 
 
 def train_judge(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int) -> Results:
-    """A classifier that guides nothing and judges labels: trained on training and validation images together."""
+    """Train a classifier that only judges labels and guides nothing, on training and validation images together."""
     real = _real(run)
     both = Images(torch.cat([real.train.x, real.validation.x]), torch.cat([real.train.y, real.validation.y]))
     return _train_and_save(run, real, TrainingImages(both, len(real.classes)), settings, threat, mixed_seed(seed, 1))
 
 
 def train_compared(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int) -> Results:
-    """A classifier that is compared between methods."""
+    """Train a classifier with the images of one method, for the comparison of methods."""
     real = _real(run)
     synthetic = open_synthetic(run.inputs["synthetic"]["images"], real) if "synthetic" in run.inputs else None
     in_batch = settings.synthetic_in_batch if synthetic is not None else 0
     return _train_and_save(run, real, _validated(real, synthetic), settings, threat, seed) | {
-        "n_real": len(real.train) if in_batch < settings.batch_size else 0,  # images that no batch holds are not trained on
+        "n_real": len(real.train) if in_batch < settings.batch_size else 0,  # 0 if no batch holds real images
         "n_synthetic": len(synthetic) if synthetic is not None and in_batch else 0,
     }
 
@@ -162,7 +162,7 @@ def train_compared(run: StageRun, settings: ClassifierSettings, threat: Threat, 
 def _train_and_save(
     run: StageRun, real: SplitDataset, images: TrainingImages, settings: ClassifierSettings, threat: Threat, seed: int
 ) -> Results:
-    """Train, going on from a checkpoint, and write weights and learning curve; returns the last row of the curve."""
+    """Train, resuming from a checkpoint if there is one, and write weights and learning curve; returns the last row of the curve."""
     settings, chosen = _as_measured(run, settings)
     normalisation = mean_and_std(images.real.x)
     classifier = make_classifier(settings.network, len(real.classes), real.shape, *normalisation, seed).to(run.device)
@@ -184,13 +184,13 @@ def _train_and_save(
 
 
 def find_strength(run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, seed: int) -> Results:
-    """Scale and window of a method whose scale is auto."""
+    """Find the scale and window of a method whose scale is auto."""
     real = _real(run)
     network, schedule, conditional = _diffusion(run, diffusion, real)
     if not conditional:
         raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
     encoder, judge = (_classifier(run, name, real) for name in ("encoder", "judge"))
-    settings = replace(_as_measured(run, settings)[0], compile="no")  # no trial is long enough to repay it
+    settings = replace(_as_measured(run, settings)[0], compile="no")  # no trial is long enough to pay off compilation
 
     def make(tried: Method, chosen: GenerationSettings) -> Images:
         size = min(chosen.batch_size, max(chosen.pilot, 2))
@@ -205,7 +205,7 @@ def find_strength(run: StageRun, settings: GenerationSettings, diffusion: Diffus
 def generate(
     run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, count: int, seed: int
 ) -> Results | None:
-    """`count` images of a method, in shards and then in one file; None where shards of other parts are missing."""
+    """Generate `count` images of a method, first in shards, then in one file; None while shards of other parts are missing."""
     real = _real(run)
     network, schedule, conditional = _diffusion(run, diffusion, real)
     if method.automatic:
@@ -225,9 +225,9 @@ def generate(
 
 
 def _generate_in_shards(run: StageRun, sampler: Sampler, count: int) -> bool:
-    """Make this process's shards; when all are there, the first process puts them together. Returns whether all are there.
+    """Make this process's shards; once all exist, the first process merges them. Returns whether all exist.
 
-    Every batch is full, and the last one cut: guidance compares the images of a batch.
+    Every batch is generated in full and the last one is cut, because guidance compares the images of a batch.
     """
     channels, height, width = sampler.shape
     size = min(sampler.settings.batch_size, max(count, 2))
@@ -242,7 +242,7 @@ def _generate_in_shards(run: StageRun, sampler: Sampler, count: int) -> bool:
     mine = range(plan.shards)[k - 1 :: n][run.processes.rank :: run.processes.count]
     run.shards.mkdir(parents=True, exist_ok=True)
     make_shards(run.shards, plan, mine, make, lambda done: run.report(done, plan.batches))
-    run.processes.all_of(None)  # wait for the others' shards
+    run.processes.all_of(None)  # wait for the shards of the other processes
     paths = [shard_path(run.shards, number) for number in range(plan.shards)]
     if run.part is not None and any(read_note(path) is None for path in paths):
         return False
@@ -252,7 +252,7 @@ def _generate_in_shards(run: StageRun, sampler: Sampler, count: int) -> bool:
 
 
 def select(run: StageRun, settings: SelectionSettings, count: int, seed: int) -> Results:
-    """The best `count` of the generated images, with new labels where that was asked for."""
+    """Keep the best `count` of the generated images, with new labels if requested."""
     real = _real(run)
     made = open_synthetic(run.inputs["generated"]["images"], real)
     encoder = _classifier(run, "encoder", real)
@@ -269,7 +269,7 @@ def select(run: StageRun, settings: SelectionSettings, count: int, seed: int) ->
 
 
 def add_noise(run: StageRun, std: float, seed: int) -> Results:
-    """The unguided images with Gaussian noise."""
+    """Make the unguided images with Gaussian noise."""
     plain_images = open_synthetic(run.inputs["synthetic"]["images"], _real(run)).file
     assert plain_images is not None
     pieces = noisy(plain_images.pieces(), std, mixed_seed(seed, 2))
@@ -278,7 +278,7 @@ def add_noise(run: StageRun, std: float, seed: int) -> Results:
 
 
 def add_noise_to_real(run: StageRun, std: float, count: int, seed: int) -> Results:
-    """Copies of the real training images with Gaussian noise."""
+    """Make copies of the real training images with Gaussian noise."""
     train = _real(run).train
     copies = np.arange(count) % len(train)
     images, labels = train.x.numpy().transpose(0, 2, 3, 1)[copies], train.y.numpy()[copies]
@@ -287,7 +287,7 @@ def add_noise_to_real(run: StageRun, std: float, count: int, seed: int) -> Resul
 
 
 def read_generated(run: StageRun, file: Path, count: int, seed: int) -> Results:
-    """Someone's generated images, `count` of them."""
+    """Read `count` images from the user's file of generated images."""
     real = _real(run)
     channels, height, width = real.shape
     given = check_given(file, len(real.classes), (height, width, channels), count)
@@ -297,7 +297,7 @@ def read_generated(run: StageRun, file: Path, count: int, seed: int) -> Results:
 
 
 def describe(run: StageRun, settings: DescriptionSettings, split: str) -> Results:
-    """Measures of synthetic images beside the real ones."""
+    """Measure synthetic images against the real ones."""
     real = _real(run)
     synthetic = open_synthetic(run.inputs["synthetic"]["images"], real)
     judge, encoder = (_classifier(run, name, real) for name in ("judge", "encoder"))
@@ -305,7 +305,7 @@ def describe(run: StageRun, settings: DescriptionSettings, split: str) -> Result
 
 
 def evaluate(run: StageRun, settings: EvaluationSettings, threats: list[Threat], seed: int) -> Results:
-    """A classifier under every attack."""
+    """Evaluate a classifier under every attack."""
     real = _real(run)
     classifier = prepared(_classifier(run, "classifier", real), "no")
     images = real.test if settings.split == "test" else real.validation
@@ -338,9 +338,9 @@ def _classifier(run: StageRun, role: str, real: SplitDataset) -> Normalised:
 
 
 def _as_measured(run: StageRun, settings: Any) -> tuple[Any, dict[str, str]]:
-    """(settings with the precision and compilation that were measured to be fastest where they were left open, that choice).
+    """(settings in which open precision and compilation are replaced by the fastest as measured, that choice).
 
-    The choice decides how fast results come, and their last digits. It is noted, so that what goes on from a checkpoint keeps it.
+    The choice affects the speed and the last digits of the results. It is recorded, so that a resumed stage keeps it.
     """
     if "auto" not in (settings.precision, settings.compile):
         return settings, {}

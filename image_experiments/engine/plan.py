@@ -1,4 +1,4 @@
-"""The experiment as stages: which there are, what each reads and writes, how they hang together. What they do is in jobs.py."""
+"""The experiment as stages: what each reads and writes, and how they depend on each other. jobs.py says what they do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from image_experiments.synthesis.methods import Method
 
 
 def plan(settings: Settings) -> list[Stage]:
-    """All stages of a run, each after its inputs. Raises UserError for a file that is not there."""
+    """All stages of a run, each after its inputs. Raises UserError for a missing file."""
     stages: dict[str, Stage] = {}
 
     def add(stage: Stage) -> Stage:
@@ -50,17 +50,17 @@ STEPS: dict[Until, tuple[str, ...]] = {
     "description": ("describe",),
     "training": ("classifier",),
 }
-"""Steps at which --until stops, in order: the kinds of their stages, with which the names begin."""
+"""Steps at which --until stops, in order, with the kinds of their stages (the beginnings of the stages' names)."""
 
 
 def up_to(until: Until, stages: list[Stage]) -> list[Stage]:
-    """The stages of this step, of those before it, and what they need."""
+    """The stages of this step and of the steps before it, and the stages they need."""
     steps = list(STEPS)
     return needed_for([kind for step in steps[: steps.index(until) + 1] for kind in STEPS[step]], stages)
 
 
 def needed_for(kinds: Sequence[str], stages: list[Stage]) -> list[Stage]:
-    """The stages of these kinds and those that they need."""
+    """The stages of these kinds and the stages they need."""
     needed: set[str] = set()
 
     def need(stage: Stage) -> None:
@@ -75,7 +75,7 @@ def needed_for(kinds: Sequence[str], stages: list[Stage]) -> list[Stage]:
 
 
 def _outside(flag: str, path: Path | None, argument: str = "") -> dict[str, Any]:
-    """What a Stage is told of a file or folder from outside: the checksum of what it holds, and as an argument where it lies."""
+    """Arguments of Stage for an outside file or folder: the checksum of its content, and its path as an argument of the function."""
     found: dict[str, Any] = {"paths": {argument: path}} if argument else {}
     if path is None:
         return found
@@ -85,7 +85,7 @@ def _outside(flag: str, path: Path | None, argument: str = "") -> dict[str, Any]
 
 
 def _speed(settings: Settings, data: Stage) -> dict[str, dict[str, Stage]]:
-    """{part: {"speed": the stage that chooses its precision and compilation}}, empty where nothing is left to a measurement."""
+    """{part: {"speed": the stage that chooses its precision and compilation}}; empty for parts where nothing needs to be measured."""
     found: dict[str, dict[str, Stage]] = {}
     for name in ("encoder", "diffusion", "generation", "classifier"):
         part = getattr(settings, name)
@@ -100,7 +100,7 @@ def _speed(settings: Settings, data: Stage) -> dict[str, dict[str, Stage]]:
 
 
 def _shared_stages(settings: Settings, data: Stage, seed: int, speed: Speed) -> dict[str, Stage]:
-    """What the methods of one seed share: split; and for synthetic images diffusion model, encoder and judge."""
+    """The stages that the methods of one seed share: the split and, for synthetic images, diffusion model, encoder and judge."""
     methods = settings.parsed_methods()
     chosen = {"train": settings.train, "validation": settings.validation, "seed": seed}
     file = {"split": f"data/split-seed{seed}.npz"}
@@ -144,7 +144,7 @@ def _trained(
     inputs: dict[str, Stage],
     speed: dict[str, Stage],
 ) -> Stage:
-    """A stage that trains, which several processes can do together."""
+    """A training stage, which several processes can share."""
     return Stage(name, job, arguments, outputs, inputs, shared=True, advice=speed)
 
 
@@ -204,7 +204,7 @@ def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, 
 
 
 def _relabels(settings: Settings) -> bool:
-    """Whether labels may come from the encoder; of a loaded model it is known only when it is read."""
+    """Whether labels may come from the encoder; for a loaded model this is known only once it is read."""
     auto = settings.selection.pseudo_label == "auto"
     unconditional = settings.diffusion.load is not None or not settings.diffusion.conditional
     return settings.selection.pseudo_label == "always" or (auto and unconditional)
@@ -213,7 +213,7 @@ def _relabels(settings: Settings) -> bool:
 def _generated(
     settings: Settings, method: Method, seed: int, shared: dict[str, Stage], speed: dict[str, Stage], add: Add, folder: str
 ) -> Stage:
-    """The stage that samples the images of a method, after the one that finds its strength where that is auto."""
+    """The stage that samples the images of a method, after one that finds its strength if the scale is auto."""
     where = f"{method.label}/seed{seed}"
     outputs = {"images": f"{folder}/{where}.npz", "manifest": f"{folder}/{where}.json"}
     about = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "seed": seed}

@@ -1,4 +1,4 @@
-"""Presets: settings that go together, and settings from names or from a command line."""
+"""Presets: complete groups of settings; and settings built from names or from a command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from image_experiments.training.diffusion_training import DiffusionSettings
 
 
 def smoke() -> Settings:
-    """Every stage once, on digits: less than 90 s on 2 cores."""
+    """Every stage once, on digits, in less than 90 s on 2 cores."""
     return Settings(
         methods=("real", "unguided", "infonce:0.3"),
         encoder=ClassifierSettings(steps=200, learning_rate=0.05, attack_steps=3),
@@ -38,7 +38,7 @@ def smoke() -> Settings:
 
 
 def cpu() -> Settings:
-    """Real numbers on digits in less than 15 minutes on 2 cores."""
+    """Meaningful numbers on digits in less than 15 minutes on 2 cores."""
     return Settings(
         preset="cpu",
         seeds=3,
@@ -55,7 +55,7 @@ def cpu() -> Settings:
 
 
 def cifar10_gpu() -> Settings:
-    """CIFAR-10 on one GPU, meant for less than an hour (see --dry-run): a U-Net of 9 M parameters, 50,000 images a method, one seed."""
+    """CIFAR-10 on one GPU, meant for less than an hour (see --dry-run): a U-Net of 9 M parameters, 50,000 images per method, one seed."""
     trained = ClassifierSettings(
         network="preact-resnet-18",
         steps=3000,
@@ -100,8 +100,8 @@ def cifar10_gpu() -> Settings:
 
 
 def paper() -> Settings:
-    """The published sizes (Ouyang, Xie, Cheng 2023; Gowal et al. 2021), for a GPU; the U-Net is class-conditional and guided at x0_hat,
-    where the paper's is unconditional and guided at x_t: --diffusion.no-conditional --generation.at xt for that."""
+    """The published sizes (Ouyang, Xie, Cheng 2023; Gowal et al. 2021), for a GPU. The U-Net is class-conditional and guided at x0_hat;
+    the paper's is unconditional and guided at x_t: for that, add --diffusion.no-conditional --generation.at xt."""
     trained = ClassifierSettings(
         network="wrn-28-10",
         adversary="trades",
@@ -153,7 +153,7 @@ PRESETS = {"smoke": smoke, "cpu": cpu, "cifar10-gpu": cifar10_gpu, "paper": pape
 
 
 def preset_named(arguments: list[str]) -> Settings:
-    """The preset that a command line names. Raises UserError for an unknown one, with the nearest known name."""
+    """The preset named on a command line. Raises UserError for an unknown one, suggesting the nearest known name."""
     named = "smoke"
     for i, argument in enumerate(arguments):
         if argument == "--preset" and i + 1 < len(arguments):
@@ -166,15 +166,15 @@ def preset_named(arguments: list[str]) -> Settings:
 
 
 def preset(name: str = "smoke", **changes: Any) -> Settings:
-    """The settings of a preset, some of them changed: preset("cpu", eps=8 / 255, classifier={"steps": 50}).
+    """The settings of a preset with changes: preset("cpu", eps=8 / 255, classifier={"steps": 50}).
 
-    Raises UserError for a preset, a setting or a value that is not known, with the nearest name.
+    Raises UserError for an unknown preset, setting or value, suggesting the nearest name.
     """
     return changed(preset_named(["--preset", name]), **changes)
 
 
 def settings_from(arguments: Sequence[str]) -> Settings:
-    """The settings that a command line of run_cifar.py says. Raises UserError."""
+    """The settings given by a command line of run_cifar.py. Raises UserError."""
     given = list(arguments)
     try:
         with contextlib.redirect_stderr(io.StringIO()) as said:
@@ -185,7 +185,7 @@ def settings_from(arguments: Sequence[str]) -> Settings:
 
 
 def flags_of(changes: Mapping[str, Any]) -> list[str]:
-    """A command line that says the same as changes of settings by name: {"classifier.steps": 50} -> ["--classifier.steps", "50"]."""
+    """The command line equivalent to changes of settings by name: {"classifier.steps": 50} -> ["--classifier.steps", "50"]."""
     found: list[str] = []
     for name, value in changes.items():
         flag = name.replace("_", "-")

@@ -1,7 +1,7 @@
-"""One run on several processes at once, of one machine or many, which go through the stages in step.
+"""One run on several processes, on one machine or many, which go through the stages in step.
 
-torchrun starts them, accelerate connects them (gloo on CPUs, nccl on GPUs). Stages that can be shared are done by all together, each its
-share; of the others each process does some.
+torchrun starts them, accelerate connects them (gloo on CPUs, nccl on GPUs). All processes work together on stages that can be shared; the
+other stages are divided among them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from image_experiments.engine.run_stage import is_current, run_stage
 from image_experiments.engine.scheduler import MENDABLE, Bar, OnFinished, end_with, finish, reason, set_up
 from image_experiments.engine.stages import Place, Stage
 
-PATIENCE = timedelta(days=7)  # a process may wait for another's AutoAttack
+PATIENCE = timedelta(days=7)  # a process may have to wait for another's AutoAttack
 
 
 def started_by_torchrun() -> bool:
@@ -33,15 +33,15 @@ def started_by_torchrun() -> bool:
 
 
 def launch(processes: int, port: int, program: Path, arguments: Sequence[str]) -> int:
-    """Start a command on so many processes of this machine and wait; returns the exit status.
+    """Start a command in this many processes on this machine and wait; returns the exit status.
 
-    When one dies the rest are stopped. Raises UserError naming the one that died, or for a port that is taken.
+    If one dies, the others are stopped. Raises UserError naming the one that died, or for a port that is in use.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would print a page for each process
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # otherwise it prints a page for each process
     logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
@@ -53,14 +53,14 @@ def launch(processes: int, port: int, program: Path, arguments: Sequence[str]) -
         max_restarts=0,
         local_addr="127.0.0.1",
     )
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun says so too, on a line of its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set the same and print a line about it
     try:
         elastic_launch(config, sys.executable)("-u", str(program.resolve()), *arguments)
-    except SignalException:  # torchrun's word for Ctrl-C and SIGTERM
+    except SignalException:  # torchrun's exception for Ctrl-C and SIGTERM
         raise KeyboardInterrupt from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode > 0:  # it has said why
+        if failure.exitcode > 0:  # it has already printed why
             return 130 if failure.exitcode == 130 else 1
         name = signal.Signals(-failure.exitcode).name
         raise UserError(
@@ -82,7 +82,7 @@ def _free_port(port: int) -> int:
 
 
 def join(cpu: bool) -> tuple[Processes, str]:
-    """Connect this process with the others: which it is, and its device."""
+    """Connect this process with the others; returns its place among them and its device."""
     from accelerate import PartialState
 
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
@@ -91,7 +91,7 @@ def join(cpu: bool) -> tuple[Processes, str]:
 
 
 def leave(processes: Processes) -> None:
-    """Disconnect, when all processes are here: the first has written the report by then."""
+    """Disconnect once all processes have arrived; by then the first has written the report."""
     processes.all_of(None)
     torch.distributed.destroy_process_group()
 
@@ -104,9 +104,9 @@ def run_together(
     before: Collection[str] = (),
     bar: Bar | None = None,
 ) -> None:
-    """Run every stage that is not current, all processes in step; the first decides what is next. before: stages that were run already.
+    """Run every stage that is not current, all processes in step; the first decides what is next. before: stages that have already run.
 
-    Raises UserError naming the stage that failed, or when another process is gone; what was made is kept.
+    Raises UserError naming the stage that failed, or if another process is gone; finished work is kept.
     """
     set_up(place.threads)
     _check_one_folder(place, processes)
@@ -134,7 +134,7 @@ def run_together(
 
 
 def _run(chosen: list[Stage], place: Place, processes: Processes, report: Callable[[str, int, int], None]) -> None:
-    """One stage by all processes, or the i-th of several by process i."""
+    """Run one stage on all processes, or the i-th of several stages on process i."""
     shared = len(chosen) == 1 and chosen[0].shared
     stage = chosen[0] if shared else next(iter(chosen[processes.rank :]), None)
     failed = None
@@ -147,7 +147,7 @@ def _run(chosen: list[Stage], place: Place, processes: Processes, report: Callab
                 "it goes on from the last checkpoint"
             ) from None
         except MENDABLE as error:
-            if shared:  # the others may be within a step: they learn of it when this process ends
+            if shared:  # the others may be in the middle of a step: they notice when this process ends
                 raise UserError(reason(stage, error)) from error
             failed = reason(stage, error)
     failures = [text for text in processes.all_of(failed) if text]
@@ -156,7 +156,7 @@ def _run(chosen: list[Stage], place: Place, processes: Processes, report: Callab
 
 
 def _check_one_folder(place: Place, processes: Processes) -> None:
-    """UserError when the processes do not see the same output folder."""
+    """Raise UserError if the processes do not see the same output folder."""
     token = place.out / ".together"
     if processes.first:
         token.write_text(str(os.getpid()), encoding="utf-8")

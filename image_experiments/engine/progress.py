@@ -1,4 +1,4 @@
-"""How much work a stage is beside the others: multiplications, roughly. For the progress bar; cost.py measures seconds."""
+"""How much work each stage is relative to the others, in rough multiplications. For the progress bar; cost.py measures seconds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from image_experiments.models.unet import UNetSettings
 from image_experiments.synthesis.strength import trials
 
 SMALL = 1e8
-"""Of a stage that reads, writes or counts."""
+"""Work of a stage that only reads, writes or counts."""
 BACKWARD = 3.0
-"""A forward and a backward pass, in forward passes."""
+"""Cost of a forward and a backward pass, in forward passes."""
 AUTOATTACK = {"apgd-ce": 100, "apgd-t": 900, "fab": 900, "fab-t": 1400, "square": 600}
-"""Forward and backward passes of each part on an image that withstands it, about."""
+"""Approximate number of forward and backward passes of each part on an image that withstands it."""
 ROBUST = 0.5
-"""Share of the images that withstand an attack, about."""
+"""Approximate share of the images that withstand an attack."""
 
 
 def work_of(stages: Sequence[Stage], settings: Settings, facts: Facts) -> dict[str, float]:
@@ -54,7 +54,7 @@ def _work(stage: Stage, settings: Settings, facts: Facts) -> float:
 
 
 def attacked(settings: Settings, facts: Facts) -> tuple[int, int]:
-    """How many images PGD and AutoAttack attack."""
+    """Numbers of images that PGD and AutoAttack attack."""
     images = (settings.test or facts.test) if settings.evaluation.split == "test" else settings.validation
     n = settings.evaluation.autoattack_images
     return images, images if n is None else min(n, images)
@@ -66,7 +66,7 @@ def _network(settings: Settings, part: str, facts: Facts) -> float:
 
 @functools.cache
 def _classifier(network: str, shape: tuple[int, int, int], classes: int) -> float:
-    """Multiplications of a forward pass of one image, as torch counts them, without computing them."""
+    """Multiplications in a forward pass of one image, counted by torch without computing anything."""
     with torch.device("meta"):
         made = make_classifier(network, classes, shape, [0.0] * shape[0], [1.0] * shape[0])
         with FlopCounterMode(display=False) as counter:
@@ -75,7 +75,7 @@ def _classifier(network: str, shape: tuple[int, int, int], classes: int) -> floa
 
 
 def unet_work(settings: UNetSettings, shape: tuple[int, int, int]) -> float:
-    """The same of a U-Net, by its convolutions: 2 k^2 c^2 a pixel, two a block, blocks of both arms, those up with twice the input."""
+    """The same for a U-Net, from its convolutions: 2 k^2 c^2 per pixel, two per block, in both arms; the up arm has twice the input."""
     pixels = shape[1] * shape[2]
     blocks = 2 * settings.blocks + 2 * 1.5 * (settings.blocks + 1)
     return math.fsum(2 * 9 * width**2 * pixels / 4**level * blocks for level, width in enumerate(settings.channels))

@@ -1,4 +1,4 @@
-"""Takes from other runs what they have made already: a stage with the same fingerprint is the same work."""
+"""Reuses the finished stages of other runs: stages with the same fingerprint make the same files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from image_experiments.engine.stages import Place, Stage, read_stamp, stamp_path
 
 
 def take_over(stages: Sequence[Stage], place: Place, others: Sequence[Path]) -> int:
-    """Give a run every stage that one of the others has made from the same settings, code and inputs; returns how many.
+    """Take over every stage that another run has made from the same settings, code and inputs; returns how many.
 
-    others: OUT of other runs, the first that has it gives. Hard links, which run_stage parts before it writes; copies where there are none.
-    A stage after one that is made anew is left out, as its inputs are not known yet.
+    others: OUT of other runs; the first that has a stage is used. Files become hard links, which run_stage breaks before it writes, or
+    copies where links are not possible. A stage whose inputs must be made anew is not taken, because they are not known yet.
     """
     taken, anew = 0, set[str]()
     for stage in stages if others else ():
@@ -36,27 +36,27 @@ def take_over(stages: Sequence[Stage], place: Place, others: Sequence[Path]) -> 
 
 
 def check_reuse(others: Sequence[Path]) -> None:
-    """Raises UserError for a folder that holds no run."""
+    """Raise UserError for a folder that holds no run."""
     for folder in others:
         if not (folder / "stages").is_dir():
             raise UserError(f"--reuse {folder}: holds no run, there is no {folder / 'stages'}; name the --out of a run on images")
 
 
 def _has(stage: Stage, folder: Path, where: str, made_from: str | None) -> bool:
-    """Whether a folder holds this stage, made from what it would be made from here, and whole."""
+    """Whether a folder holds this stage, complete and made from the same inputs as it would be here."""
     stamp = read_stamp(folder, stage.name)
     return stamp is not None and stamp["fingerprint"] == made_from and is_current(stage, folder, where)
 
 
 def _link(stage: Stage, source: Path, out: Path) -> None:
-    """The files first, the stamp last."""
+    """Link the files first, the stamp last."""
     for path in [*(Path(path) for path in stage.outputs.values()), stamp_path(source, stage.name).relative_to(source)]:
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(out / path, partial(_link_or_copy, source / path))
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)  # left by a process that was killed: perhaps a link, through which a copy would be written
+    target.unlink(missing_ok=True)  # left by a killed process; it may be a link, and a copy would be written through it
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

@@ -1,4 +1,4 @@
-"""Runs one stage, or knows that it need not."""
+"""Runs one stage, or finds that it is already done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from image_experiments.engine.stages import Place, Report, Stage, StageRun, flat
 
 
 def is_current(stage: Stage, out: Path, where: str) -> bool:
-    """Whether a stage is done, from the same settings, code and inputs, and its files are as it left them."""
+    """Whether a stage was made from the same settings, code and inputs, and its files are unchanged since."""
     stamp = read_stamp(out, stage.name)
     if stamp is None or stamp["fingerprint"] != fingerprint(stage, out, where) or set(stamp["outputs"]) != set(stage.outputs):
         return False
@@ -29,9 +29,9 @@ def is_current(stage: Stage, out: Path, where: str) -> bool:
 
 
 def run_stage(stage: Stage, place: Place, report: Report, processes: Processes = ALONE) -> None:
-    """Run a stage, going on from its checkpoints if there are any for the same fingerprint; the first process stamps it last.
+    """Run a stage, resuming from its checkpoints if there are any for the same fingerprint; at the end the first process writes its stamp.
 
-    A function that returns None has done its part of the stage, which is not finished.
+    If the function returns None, it has done its part, but the stage is not finished.
     """
     out = place.out
     made_from = fingerprint(stage, out, place.kind)
@@ -70,12 +70,12 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
         },
     )
     for kind in ("unfinished", "shards"):
-        for left in (out / kind).glob(f"{flat_name(stage.name)}-????????????"):  # of this run, and of other settings
+        for left in (out / kind).glob(f"{flat_name(stage.name)}-????????????"):  # of this fingerprint and of others
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _part_from_other_runs(paths: Iterable[Path]) -> None:
-    """Remove files that other runs hold too (reuse.py links them), so that nothing that is written here is written there."""
+    """Remove files that are shared with other runs (hard links by reuse.py), so that writing here does not change them there."""
     for path in paths:
         if path.is_file() and path.stat().st_nlink > 1:
             path.unlink()

@@ -1,4 +1,4 @@
-"""Runs stages as soon as their inputs are made: in this process, on several processes of this machine, or on a Dask cluster."""
+"""Runs stages as soon as their inputs exist: in this process, in several processes on this machine, or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from image_experiments.engine.stages import Place, Stage, read_stamp
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0
-"""A worker that is told to stop has so long for its step and its checkpoint."""
+"""Time that a worker has to finish its step and save a checkpoint when told to stop."""
 MENDABLE = (UserError, ValueError, FloatingPointError, OSError, torch.OutOfMemoryError)
 """Errors the user can fix: their messages name value, cause and remedy."""
 OnFinished = Callable[[Stage], None]
 
 
 class Bar:
-    """A progress bar over the work of stages (progress.py) that names what is under way, and says a line of each that is done.
+    """A progress bar over the work of stages (progress.py); it names the running stages and prints a line for each finished one.
 
     shown: whether there is a bar; lines: whether there are lines.
     """
@@ -49,7 +49,7 @@ class Bar:
         self.bar = tqdm(total=1.0, bar_format=form, smoothing=0, mininterval=0.5, disable=not shown or not stages)
         self.under_way: dict[str, str] = {}
         self.done: dict[str, float] = {}
-        """Share of each stage that is done."""
+        """Fraction of each stage that is done."""
 
     def report(self, name: str, done: int, total: int) -> None:
         self.under_way[name] = f"{name} {done}/{total}"
@@ -77,12 +77,11 @@ def run_all(
     made: Collection[str] = (),
     bar: Bar | None = None,
 ) -> None:
-    """Run every stage that is not current, inputs first; what is made depends neither on `workers` nor on the order they finish in.
+    """Run every stage that is not current, inputs first; the results depend neither on `workers` nor on the order of finishing.
 
-    cluster: address of a Dask scheduler whose workers see the same folders, in place of processes of this machine; what a lost worker had
-    under way is done again by another. made: names of stages that were run just before, of which nothing is said again. bar: of these
-    stages.
-    Raises UserError naming the stage that failed; what other stages made is kept, and the same command goes on from there.
+    cluster: address of a Dask scheduler whose workers see the same folders, instead of processes on this machine; if a worker is lost,
+    another repeats its stage. made: names of stages that have just run and are not reported again. bar: for these stages.
+    Raises UserError naming the stage that failed; the work of other stages is kept, and the same command continues from there.
     """
     stages = [stage for stage in stages if stage.name not in made]
     bar = bar or Bar(stages)
@@ -102,7 +101,7 @@ def run_all(
 
 
 def on_all(count: int, threads: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """[function(*arguments)] of so many processes at the same time, as stages would share the machine; of this one where count is 1."""
+    """[function(*arguments)] from this many processes at once, sharing the machine as stages would; from this process if count is 1."""
     if count == 1:
         set_up(threads)
         return [function(*arguments)]
@@ -111,13 +110,13 @@ def on_all(count: int, threads: int, function: Callable[..., Any], *arguments: A
 
 
 def set_up(threads: int) -> None:
-    """What every process that runs stages needs: so many threads, and memory that is kept between steps."""
+    """Set up a process that runs stages: number of threads, and memory that is kept between steps."""
     torch.set_num_threads(threads)
     keep_freed_memory()
 
 
 def finish(stage: Stage, place: Place, bar: Bar, skipped: bool, on_finished: OnFinished) -> None:
-    """Tell that a stage is done, or part of it."""
+    """Report that a stage, or a part of it, is done."""
     stamp = read_stamp(place.out, stage.name)
     if stamp is None and place.part:
         bar.finished(stage.name, f"{stage.name}: this part is made")
@@ -142,8 +141,8 @@ def _one_after_the_other(stages: list[Stage], place: Place, bar: Bar, on_finishe
 
 @contextmanager
 def _processes(workers: int, threads: int) -> Iterator[tuple[Callable[..., Future[None]], Any]]:
-    """Processes of this machine, which end with this one: (submit, queue of reports)."""
-    context = multiprocessing.get_context("spawn")  # fork does not go with CUDA or with threads
+    """Processes on this machine that end with this one: (submit, queue of reports)."""
+    context = multiprocessing.get_context("spawn")  # fork does not work with CUDA or with threads
     reports: Any = context.Queue()
     with ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(), threads, reports)) as pool:
         try:
@@ -152,7 +151,7 @@ def _processes(workers: int, threads: int) -> Iterator[tuple[Callable[..., Futur
             started = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
             for process in started:
-                process.terminate()  # each ends the step that it is at and saves it, see _stop
+                process.terminate()  # each finishes its current step and saves it, see _stop
             patience = threading.Timer(GRACE_SECONDS, _kill, (started,))
             patience.daemon = True
             patience.start()
@@ -172,7 +171,7 @@ def _side_by_side(
     reports: Any,
     made: Collection[str] = (),
 ) -> None:
-    """workers: () -> how many there are now. reports: queue of (stage, done, total), or None."""
+    """workers: () -> current number of workers. reports: queue of (stage, done, total), or None."""
     waiting, running = list(stages), dict[Future[None], Stage]()
     done, outdated = set[str](made), set[str]()
     while waiting or running:
@@ -193,7 +192,7 @@ def _side_by_side(
 def _await(
     running: dict[Future[None], Stage], done: set[str], reports: Any, place: Place, bar: Bar, on_finished: OnFinished
 ) -> None:
-    """Pass on reports until a stage ends. Raises UserError where one failed."""
+    """Pass on reports until a stage ends. Raises UserError if one failed."""
     while running:
         ended, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
         with contextlib.suppress(queue.Empty):
@@ -242,7 +241,7 @@ def _begin_worker(parent: int, threads: int, reports: Any) -> None:
     global _reports  # noqa: PLW0603 (a process pool hands nothing else to its workers)
     _reports = reports
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell leaves it for what it starts in the background
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell makes background jobs ignore it
             signal.signal(number, _stop)
     set_up(threads)
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
@@ -252,16 +251,16 @@ _at_work = False
 
 
 def _stop(_signal: int, _frame: object) -> None:
-    """Ctrl-C or the end of the run: a stage under way saves what it has (training does); a worker without one ends."""
+    """On Ctrl-C or at the end of the run: a running stage saves its progress (training does); an idle worker ends."""
     if not _at_work:
         os._exit(1)
     raise KeyboardInterrupt
 
 
 def end_with(parent: int) -> None:
-    """End this process when the one that started it is gone, killed perhaps, and with it the lock: two runs must not write one folder.
+    """End this process when its parent is gone (killed, for example): the lock is gone too, and two runs must not write one folder.
 
-    For a fraction of a second both may write; they write the same, each file whole.
+    For a fraction of a second both may write, but they write the same content, and each file as a whole.
     """
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
@@ -278,7 +277,7 @@ def _work(stage: Stage, place: Place, reporting: bool) -> None:
             last = time.monotonic()
             _reports.put((name, done, total))
 
-    if not reporting:  # a worker of a cluster, which nobody set up
+    if not reporting:  # a cluster worker, which has not been set up
         set_up(place.threads)
     global _at_work  # noqa: PLW0603 (read by a signal's handler)
     _at_work = True
@@ -287,6 +286,6 @@ def _work(stage: Stage, place: Place, reporting: bool) -> None:
     except KeyboardInterrupt:
         if not reporting:
             raise
-        os._exit(1)  # the run ends, and with it this process of it: quietly
+        os._exit(1)  # the run is ending: leave quietly
     finally:
         _at_work = False

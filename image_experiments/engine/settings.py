@@ -1,4 +1,4 @@
-"""Settings of run_cifar.py: one frozen dataclass with a part for each stage, presets, checks, and what depends on the data set."""
+"""Settings of run_cifar.py: one frozen dataclass with one part per stage, their checks, and the defaults that depend on the data set."""
 
 from __future__ import annotations
 
@@ -29,85 +29,85 @@ Until = Literal["diffusion", "encoder", "generation", "description", "training"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the result, but for workers."""
+    """Everything that determines the result (workers does not)."""
 
     preset: Preset = "smoke"
-    """smoke: everything once, small; cpu: real numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, less than an hour; paper: the published
-    sizes. Other flags override it."""
+    """smoke: every stage once, at a small size; cpu: meaningful numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, less than an hour; paper:
+    the published sizes. Other flags override the preset."""
     dataset: DatasetName = "digits"
-    """digits (with scikit-learn), cifar10, gtsrb, mnist (downloaded once), mnist-t10k (its test file alone), images (--data-dir)."""
+    """digits (part of scikit-learn), cifar10, gtsrb, mnist (downloaded once), mnist-t10k (only its test file), images (see --data-dir)."""
     data_dir: Path | None = None
-    """Folder with the data set's official files; for images, and for copies of cifar10 and gtsrb, a folder with train/CLASS/* and
-    test/CLASS/*, or a tar or zip of one."""
+    """Folder with the data set's official files. For images, and for copies of cifar10 and gtsrb: a folder with train/CLASS/* and
+    test/CLASS/*, or a tar or zip of such a folder."""
     image_size: int = 0
-    """Resize images to so many pixels a side (0: as they are)."""
+    """Resize images to this many pixels per side (0: keep their size)."""
     classes: tuple[str, ...] = ()
-    """Only these classes of the data set, by name (default: all). Labels number them alone, in npz files and diffusion models too."""
+    """Use only these classes of the data set, by name (default: all). Labels number only these, also in npz files and diffusion models."""
     group_pattern: str | None = None
-    """Regular expression of file stems: training images with equal first group (frames of a video) never part ('': all may)."""
+    """Regular expression on file stems: training images with the same first group (frames of a video) are never split ('': no groups)."""
     train: int = 300
-    """Real training images (0: all that validation leaves)."""
+    """Real training images (0: all that are not used for validation)."""
     validation: int = 100
-    """Real images set apart for choices, class-balanced."""
+    """Real images held out for validation, class-balanced."""
     test: int = 0
     """Test images (0: all)."""
     methods: tuple[str, ...] = ("real", "unguided", DEFAULT_GUIDANCE)
     """What to compare: real, unguided, noise[:STD], noise-real[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE] or npz:FILE of generated
-    images. SCALE may be auto: the largest that keeps labels right, see generation.label_error."""
+    images. SCALE may be auto: the largest scale that keeps the labels right, see generation.label_error."""
     synthetic: int = 500
-    """Synthetic images a method."""
+    """Synthetic images per method."""
     norm: Norm = "linf"
-    """Threat in training and evaluation."""
+    """Norm of the attacks in training and evaluation."""
     eps: Radius | None = None
-    """Its radius on the [0, 1] scale, 0.03 or 8/255 (default: what is usual for data set and norm)."""
+    """Radius of the attacks on the [0, 1] scale, such as 0.03 or 8/255 (default: the usual one for the data set and norm)."""
     seeds: int = 1
-    """Independent repetitions: each has its own training images, networks and noise."""
+    """Independent repetitions, each with its own training images, networks and noise."""
     seed: int = 0
     """First seed."""
     encoder: ClassifierSettings = field(default_factory=lambda: ClassifierSettings(steps=300))
-    """The classifier whose features guide, select and pseudo-label; trained on the real images."""
+    """The classifier whose features are used for guidance, selection and pseudo-labels; trained on the real images."""
     encoder_from: Path | None = None
-    """Weights of the encoder (safetensors or pt, of encoder.network) instead of training it."""
+    """File with weights for encoder.network (safetensors or pt), to use instead of training the encoder."""
     diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
     """The diffusion model."""
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     """Sampling and guidance."""
     selection: SelectionSettings = field(default_factory=SelectionSettings)
-    """Which generated images are kept."""
+    """Which generated images to keep."""
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
-    """The classifier that is compared between methods."""
+    """The classifier trained with each method's images, to compare the methods."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """Attacks on the test images."""
     description: DescriptionSettings = field(default_factory=DescriptionSettings)
     """Measures of the synthetic images."""
     out: Path | None = None
-    """Folder for the results (default: results/DATASET-PRESET); run the same command again to go on where it stopped."""
+    """Folder for the results (default: results/DATASET-PRESET). Run the same command again to continue where it stopped."""
     reuse: tuple[Path, ...] = ()
-    """Folders of other runs (their --out): what they have made from the same settings, code and inputs is taken from there, as links."""
+    """Folders of other runs (their --out). What they made from the same settings, code and inputs is linked instead of made again."""
     workers: int = 0
-    """Processes (0: one a core, with CUDA one); does not change the results."""
+    """Number of processes (0: one per core, with CUDA one). Does not change the results."""
     threads: int = 1
-    """Threads of each process on a CPU; part of the result, as sums are added up in another order."""
+    """CPU threads per process. Changes the last digits of the results, because sums are added up in a different order."""
     processes: int = 1
-    """Processes that do each training and generation together, each its share (gloo; with CUDA nccl, a GPU each), in place of --workers; on
-    many machines start this command with torchrun instead. Results are those of one process, up to rounding."""
+    """Number of processes that share each training and generation (gloo; with CUDA nccl, one GPU each), instead of --workers. On several
+    machines, start this command with torchrun instead. Results equal those of one process up to rounding."""
     port: int = 0
-    """Port by which --processes find one another (0: any that is free)."""
+    """Port on which --processes connect to each other (0: any free port)."""
     cluster: str | None = None
-    """Address host:port of a Dask scheduler whose workers see OUT: they do the stages, in place of processes of this machine."""
+    """Address host:port of a Dask scheduler whose workers can access OUT. They run the stages, instead of processes on this machine."""
     part: str | None = None
-    """K/N: generate only the K-th of N parts of each method's images, as shards in OUT/shards, and stop; see merge_shards.py."""
+    """K/N: generate only the K-th of N parts of each method's images, as shards in OUT/shards, then stop. See merge_shards.py."""
     until: Until | None = None
-    """Stop after this step, diffusion, encoder (and judge), generation, description (of the images) or training, and those before it; the
-    same command with a later one, or without, goes on (default: evaluate too)."""
+    """Run only up to this step: diffusion, encoder (and judge), generation, description (of the images) or training. To continue, run the
+    same command with a later step, or without this option (default: run everything, including evaluation)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     tensorboard: bool = False
     """Also write TensorBoard logs to OUT/tensorboard."""
     force: bool = False
-    """Go on in a folder that holds another experiment, with other settings: its tables are overwritten."""
+    """Continue in a folder that holds an experiment with other settings. Its tables are overwritten."""
     dry_run: bool = False
-    """Print the resolved settings, what was read, the stages that would be run and what they cost, then stop."""
+    """Print the resolved settings, what was read, which stages would run and what they would cost, then stop."""
 
     def parsed_methods(self) -> list[Method]:
         """The methods, in the order given."""
@@ -216,7 +216,7 @@ def _check_numbers(settings: Settings) -> None:
 
 
 def _check_combination(settings: Settings, methods: list[Method]) -> None:
-    """UserError for settings that contradict each other, and for options that nothing would read."""
+    """Raise UserError for settings that contradict each other, and for options that would have no effect."""
     if settings.evaluation.split == "validation" and settings.validation == 0:
         raise UserError("--evaluation.split validation: no validation images are set apart; add --validation 100")
     for part in ("encoder", "classifier"):
@@ -254,7 +254,7 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
 
 
 def _check_automatic(settings: Settings, methods: list[Method]) -> None:
-    """UserError where no scale can be found by the labels that were asked for."""
+    """Raise UserError if a scale cannot be found automatically, because the model takes no labels."""
     found = [method for method in methods if method.automatic]
     if found and not settings.diffusion.conditional and settings.diffusion.load is None:
         raise UserError(f"--methods {found[0].text}: {UNCONDITIONAL}; give a number, or leave out --diffusion.no-conditional")
@@ -266,7 +266,7 @@ def _check_automatic(settings: Settings, methods: list[Method]) -> None:
 
 
 def _check_processes(settings: Settings) -> None:
-    """UserError for ways of running that exclude each other, or a number of processes that does not divide a batch."""
+    """Raise UserError for ways of running that exclude each other, or a number of processes that does not divide a batch."""
     ways = [
         f"--{name} {value}"
         for name, value in (
@@ -290,7 +290,7 @@ def _check_processes(settings: Settings) -> None:
 
 
 def check_shares(settings: Settings, processes: int) -> None:
-    """UserError when a batch cannot be shared equally."""
+    """Raise UserError if a batch cannot be shared equally."""
     for part in ("encoder", "diffusion", "classifier"):
         try:
             Processes(0, processes).share(getattr(settings, part).batch_size)
@@ -299,7 +299,7 @@ def check_shares(settings: Settings, processes: int) -> None:
 
 
 def _check_data_options(settings: Settings) -> None:
-    """UserError for options about files of a data set that has none of the kind."""
+    """Raise UserError for file options that do not apply to the data set."""
     if settings.dataset not in ("images", "gtsrb", "cifar10") and settings.group_pattern is not None:
         raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
     if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):

@@ -1,8 +1,8 @@
 """Resumable stages: files in, files out, skipped while settings, code and inputs are unchanged.
 
 A stage is a plain function of (run, arguments) that reads the files of earlier stages and writes its own. When it is done, a stamp
-(OUT/stages/NAME.json) records the fingerprint of what it was made from and the checksums of what it made. While it is under way its
-checkpoints lie in OUT/unfinished/NAME-FINGERPRINT, so a checkpoint can never meet other settings, code or inputs.
+(OUT/stages/NAME.json) records the fingerprint of what it was made from and the checksums of what it made. While it runs, its checkpoints
+are in OUT/unfinished/NAME-FINGERPRINT, so a checkpoint is never used with other settings, code or inputs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """name: also that of its stamp. function: function(run, **arguments, **paths) -> results, of a module's top level. outputs: role ->
-    path within OUT. inputs: role -> earlier stage. advice: the same for stages that decide how fast it is done and not what is made. paths:
-    arguments that say where files from outside lie; outside: checksums of what they hold. shared: several processes can do it together,
-    each its share; else one does it alone. on_device: whether the device and the number of threads decide its last digits."""
+    """name: also that of its stamp. function: function(run, **arguments, **paths) -> results, at a module's top level. outputs: role ->
+    path within OUT. inputs: role -> earlier stage. advice: the same, for stages that affect only the speed, not the results. paths:
+    arguments with the paths of outside files; outside: checksums of their content. shared: whether several processes can work on it
+    together; otherwise one does it alone. on_device: whether device and number of threads affect its last digits."""
 
     name: str
     function: Callable[..., dict[str, Any] | None]
@@ -42,14 +42,14 @@ class Stage:
 
     @property
     def needs(self) -> dict[str, Stage]:
-        """Stages that must be done before."""
+        """Stages that must be done first."""
         return {**self.inputs, **self.advice}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where stages are run. out: the folder of the run. kind: what else decides results (the GPU's model, or threads of the CPU). device:
-    this process's. threads: of this process. part: (k, n): only every n-th shard of generated images, from the k-th on."""
+    """Where stages run. out: the run's folder. kind: what else affects results (the GPU model, or the number of CPU threads). device,
+    threads: those of this process. part: (k, n): make only every n-th shard of generated images, starting with the k-th."""
 
     out: Path
     kind: str
@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class StageRun:
-    """What a stage's function is handed: paths by role, the results of earlier stages, folders for checkpoints and for shards, the device,
+    """What a stage's function receives: paths by role, the results of earlier stages, folders for checkpoints and for shards, the device,
     which process this is, and the stage's fingerprint. Only the first process writes outputs."""
 
     inputs: dict[str, dict[str, Path]]
@@ -98,7 +98,7 @@ def flat_name(name: str) -> str:
 
 
 def plain(value: Any, paths: bool = True) -> Any:
-    """Settings as JSON: dataclasses as dictionaries with their type's name. paths: else "a path" stands for each."""
+    """Settings as JSON: dataclasses as dictionaries with their type's name. paths: if False, "a path" replaces each path."""
     if is_dataclass(value) and not isinstance(value, type):
         return {"type": type(value).__name__} | {key: plain(entry, paths) for key, entry in asdict(value).items()}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Synthetic images described in the feature space that was chosen."""
+"""Describes synthetic images in the chosen feature space."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from image_experiments.models.labels_and_features import pseudo_labels, unit_fea
 def describe_synthetic(
     settings: DescriptionSettings, real: SplitDataset, synthetic: Images, judge: nn.Module, encoder: nn.Module, split: str
 ) -> dict[str, float]:
-    """Measures of some of the synthetic images beside the real ones, see features.describe_images; and their class SNR in pixels, in the
-    judge's and in the encoder's features, whichever of them the other measures are taken in.
+    """Measures of some of the synthetic images against the real ones, see features.describe_images. Their class SNR is always measured in
+    pixels, in the judge's features and in the encoder's features, whichever of these the other measures use.
 
-    split: where choices are made on validation images nobody looks at the test images, and the floors are nan.
+    split: with "validation", where choices are made, the test images are not used and the floors are nan.
     """
     made = synthetic.some(settings.images)
     parts = {
         "train": real.train.some(settings.images),
-        # no more than synthetic ones, as a Frechet distance depends on how many are compared
+        # no more than the synthetic ones, because a Frechet distance depends on how many images are compared
         "test": real.test.some(len(made) if split == "test" else 0),
         "synthetic": made,
     }

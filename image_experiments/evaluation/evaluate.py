@@ -1,4 +1,4 @@
-"""One classifier under every attack: rows for the table, outcomes image by image, warnings."""
+"""One classifier under every attack: rows for the table, outcomes per image, warnings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from image_experiments.training.attacks import Threat
 
 @dataclass
 class Evaluation:
-    """rows: of the table, an attack each. outcomes: {attack: (n,) bool, which images withstood it}. warnings: in words."""
+    """rows: of the table, one per attack. outcomes: {attack: (n,) bool, which images withstood it}. warnings: in words."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     outcomes: dict[str, Array] = field(default_factory=dict)
@@ -47,7 +47,7 @@ def evaluate_classifier(
 ) -> Evaluation:
     """Clean accuracy, PGD on all images and AutoAttack on the first of them, under each threat.
 
-    scratch: folder for checkpoints. report(done, in all): batches of all threats.
+    scratch: folder for checkpoints. report(done, total): batches, summed over all threats.
     """
     device = next(classifier.parameters()).device
     x, y = images.x.to(device).float() / 255, images.y.to(device)
@@ -80,7 +80,7 @@ def evaluate_classifier(
 
 
 def _outputs(classifier: nn.Module, x: Tensor) -> int:
-    """Classes that the classifier knows."""
+    """Number of classes the classifier knows."""
     with torch.no_grad():
         return int(classifier(x[:1]).shape[1])
 

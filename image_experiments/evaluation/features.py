@@ -1,4 +1,4 @@
-"""What synthetic images are like in a feature space: how faithful and diverse, how far apart their classes, how right their labels."""
+"""Measures of synthetic images in a feature space: fidelity, diversity, distance between classes, correctness of labels."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class DescriptionSettings:
     """Measures of the synthetic images."""
 
     features: Literal["judge", "encoder", "pixels"] = "judge"
-    """judge: a classifier trained without attacks on training and validation images, which guides nothing; the encoder; or pixels."""
+    """judge: a classifier trained without attacks on training and validation images, not used for guidance; encoder; or pixels."""
     steps: int = 400
-    """Optimiser steps of the judge."""
+    """Optimiser steps for training the judge."""
     neighbours: int = 5
-    """Neighbours of precision and recall."""
+    """Number of neighbours for precision and recall."""
     images: int = 2000
-    """At most so many synthetic images are described."""
+    """Describe at most this many synthetic images."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "neighbours", "images"):
@@ -34,13 +34,13 @@ class DescriptionSettings:
 def frechet_distance(real: Array, synthetic: Array) -> float:
     """||m - m'||^2 + tr(S + S' - 2 (S S')^(1/2)) of means and covariances of features (n, k): FID's formula (Heusel et al. 2017).
 
-    Computed by torchmetrics; grows as fewer images are compared, so compare only numbers from equally many.
+    Computed by torchmetrics; grows as fewer images are compared, so compare only numbers from equally many images.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     identity = torch.nn.Identity()
     identity.num_features = real.shape[1]
-    options: Any = {"normalize": False, "antialias": False, "sync_on_compute": False}  # of several processes, one computes it
+    options: Any = {"normalize": False, "antialias": False, "sync_on_compute": False}  # only one of several processes computes it
     metric = FrechetInceptionDistance(feature=identity, **options).set_dtype(torch.float64)
     metric.update(torch.from_numpy(real), real=True)
     metric.update(torch.from_numpy(synthetic), real=False)
@@ -50,8 +50,8 @@ def frechet_distance(real: Array, synthetic: Array) -> float:
 def precision_recall(real: Array, synthetic: Array, neighbours: int, seed: int = 0) -> tuple[float, float]:
     """Share of synthetic features (n, k) within the manifold of the real ones, and the reverse (Kynkäänniemi et al. 2019).
 
-    The manifold is the union of balls around its points that reach to their k-th nearest neighbour. Balls shrink as points are added, so
-    both sets are cut to the size of the smaller, at random: the first of a file may all be of one class.
+    The manifold is the union of balls around its points, each reaching to the k-th nearest neighbour. Balls shrink as points are added, so
+    both sets are cut to the size of the smaller one, at random, because the first images of a file may all be of one class.
     """
     size, rng = min(len(real), len(synthetic)), np.random.default_rng([seed, 5])
     some = [of if len(of) == size else of[np.sort(rng.choice(len(of), size, replace=False))] for of in (real, synthetic)]
@@ -62,25 +62,25 @@ def _covered(points: Array, manifold: Array, neighbours: int) -> float:
     from scipy.spatial.distance import cdist
 
     k = min(neighbours, len(manifold) - 1)
-    radius = np.sort(cdist(manifold, manifold), axis=1)[:, k]  # the nearest of all is the point itself
+    radius = np.sort(cdist(manifold, manifold), axis=1)[:, k]  # the nearest neighbour is the point itself
     return float((cdist(points, manifold) <= radius).any(axis=1).mean())
 
 
 def class_snr(features: Array, y: Array, seed: int = 0) -> tuple[float, float]:
-    """Class SNR by cross-fitting, and its standard error: the mean over pairs of classes i, j, halves A, B of each class, and both ways, of
+    """Class SNR by cross-fitting, and its standard error: the mean over pairs of classes i, j and over halves A, B, both ways round, of
 
         (m_i^B - m_j^B) . w / (2 s^B),   w = (m_i^A - m_j^A) / ||m_i^A - m_j^A||,
 
-    m the centres and s^B the standard deviation within the two classes of half B along w. The line is fitted to one half and measured on
-    the other, so classes that do not differ have 0 on average, where a line fitted to the points that it is measured on finds .5 (250
-    images of 128 features a class). It is the SNR of a line that half of the images can find: with few images it falls short of that along
-    the line between the true centres, never beyond it on average.
+    where m are the centres and s^B is the standard deviation along w within the two classes of half B. The line is fitted to one half and
+    measured on the other, so identical classes get 0 on average; fitting and measuring on the same points would give .5 (with 250 images
+    of 128 features per class). It is the SNR along a line that half of the images can find. With few images it is smaller than the SNR
+    along the line between the true centres; on average it is never larger.
 
     features: (n, k). y: (n,) labels. Halves are drawn SPLITS times from the seed and averaged; 1 / s is corrected for its bias (Hedges
     1981). The standard error is that of a jackknife over GROUPS groups of images, drawn within classes. Exact copies stay on one side and
-    in one group. It is the class SNR of what makes the images: a generator that repeats a few of them with small changes has that of these
-    few, whether or not the classes that they are from differ.
-    (nan, nan) where fewer than two classes have LEAST_OF_CLASS images; the error is nan where a class has fewer than 2 LEAST_OF_CLASS.
+    in one group. It is the class SNR of the generator: one that repeats a few images with small changes gets the SNR of these few,
+    whether or not the classes they come from differ.
+    (nan, nan) if fewer than two classes have LEAST_OF_CLASS images; the error is nan if a class has fewer than 2 LEAST_OF_CLASS.
     """
     rng = np.random.default_rng([seed, 6])
     names, counts = np.unique(y, return_counts=True)
@@ -103,11 +103,11 @@ def class_snr(features: Array, y: Array, seed: int = 0) -> tuple[float, float]:
 SPLITS = 5
 GROUPS = 10
 LEAST_OF_CLASS = 4
-"""Images of a class that can be halved into two with a spread each."""
+"""Fewest images of a class such that each half has a standard deviation."""
 
 
 def _rank_in_class(labels: Array, same: Array, rng: np.random.Generator) -> Array:
-    """Rank of each item among those of its class, in a random order; copies (equal numbers in `same`) have one rank."""
+    """Rank of each item within its class, in random order; copies (equal numbers in `same`) share one rank."""
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -117,19 +117,19 @@ def _rank_in_class(labels: Array, same: Array, rng: np.random.Generator) -> Arra
 
 
 def _cross_fitted(points: Array, labels: Array, halves: list[Array]) -> float:
-    """Mean of class_snr's ratio over pairs of classes and both ways of each halving; pairs whose centres coincide are left out."""
+    """Mean of class_snr's ratio over pairs of classes and both directions of each halving; pairs with equal centres are left out."""
     ratios = [ratio for half in halves for fitted in (half, ~half) for ratio in _held_out_ratios(points, labels, fitted)]
     return float(np.mean(ratios)) if ratios else float("nan")
 
 
 def _held_out_ratios(points: Array, labels: Array, fitted: Array) -> list[float]:
-    """(m_i - m_j) . w / (2 s) of every pair of classes on the images that are not `fitted`, along the line w between those that are."""
+    """(m_i - m_j) . w / (2 s) for every pair of classes, on the images that are not `fitted`, along the line w fitted to the others."""
     from scipy.special import gammaln
 
     classes = range(int(labels.max()) + 1)
     parts = [(points[fitted & (labels == k)], points[~fitted & (labels == k)]) for k in classes]
     centres = [part.mean(axis=0) if len(part) else np.zeros(points.shape[1]) for part, _ in parts]
-    usable = [len(part) > 0 and len(rest) > 1 for part, rest in parts]  # copies may leave nothing on one side
+    usable = [len(part) > 0 and len(rest) > 1 for part, rest in parts]  # copies may leave one side empty
     pairs = [(i, j) for i in classes for j in classes if i < j and usable[i] and usable[j] and (centres[i] != centres[j]).any()]
     lines = np.stack([centres[i] - centres[j] for i, j in pairs], axis=1) if pairs else np.empty((points.shape[1], 0))
     lines = lines / np.linalg.norm(lines, axis=0)  # (k, pairs)
@@ -145,7 +145,7 @@ def _held_out_ratios(points: Array, labels: Array, fitted: Array) -> list[float]
 
 
 def class_alignment(real: Array, real_y: Array, synthetic: Array, synthetic_y: Array) -> float:
-    """Mean over pairs of classes i, j of the cosine between m_i - m_j of the synthetic and of the real classes' centres m."""
+    """Mean over pairs of classes i, j of the cosine between m_i - m_j of the synthetic class centres and that of the real ones."""
     classes = np.intersect1d(np.unique(real_y), np.unique(synthetic_y))
     centres = [[points[y == k].mean(axis=0) for k in classes] for points, y in ((real, real_y), (synthetic, synthetic_y))]
     cosines = []
@@ -158,7 +158,7 @@ def class_alignment(real: Array, real_y: Array, synthetic: Array, synthetic_y: A
 
 
 def separation_and_diversity(features: Array, y: Array) -> tuple[float, float]:
-    """Mean distance between two class centres, and mean distance of an image to its own class centre."""
+    """Mean distance between class centres, and mean distance of an image to the centre of its own class."""
     from scipy.spatial.distance import pdist
 
     classes, place = np.unique(y, return_inverse=True)
@@ -168,10 +168,10 @@ def separation_and_diversity(features: Array, y: Array) -> tuple[float, float]:
 
 
 def nearest_real(synthetic: Array, train: Array, validation: Array, device: torch.device | str = "cpu") -> tuple[float, float]:
-    """Mean l_2 distance in pixels from a synthetic image to the nearest training image; and its ratio to that of unseen real images.
+    """Mean l_2 distance in pixels from a synthetic image to the nearest training image, and its ratio to that of unseen real images.
 
-    A ratio far below 1 says that training images are repeated. NaN without validation images. synthetic, train, validation: (n, pixels) on
-    [0, 1]; train must hold all training images, or copies of the others go unseen.
+    A ratio far below 1 means that training images are copied. NaN without validation images. synthetic, train, validation: (n, pixels) on
+    [0, 1]; train must hold all training images, or copies of the missing ones are not noticed.
     """
     distance = float(nearest_distances(synthetic, train, device).mean())
     unseen = float(nearest_distances(validation, train, device).mean()) if len(validation) else float("nan")
@@ -184,7 +184,7 @@ CANDIDATES, PIECE = 4, 4096
 def nearest_distances(points: Array, among: Array, device: torch.device | str = "cpu") -> Array:
     """(n,) l_2 distance from each of `points` (n, k) to the nearest of `among` (m, k), in pieces that fit in memory.
 
-    A matrix product in single precision finds the nearest few, whose distances are then taken exactly: a copy has distance 0.
+    A matrix product in single precision finds the nearest few; their distances are then computed exactly, so a copy has distance 0.
     """
     everything = torch.from_numpy(np.ascontiguousarray(among)).to(device)
     centre = everything.double().mean(dim=0)
@@ -206,10 +206,10 @@ def nearest_distances(points: Array, among: Array, device: torch.device | str = 
 def describe_images(
     features: dict[str, Array], labels: dict[str, Array], nearest: tuple[float, float], judged: dict[str, Array], neighbours: int
 ) -> dict[str, float]:
-    """All measures. features: unit-norm, of "train", "test" and "synthetic" images; labels likewise; nearest: what nearest_real says of all
-    training images; judged: the judge's labels of "test" and "synthetic".
+    """All measures. features: unit-norm, of "train", "test" and "synthetic" images; labels likewise. nearest: the result of nearest_real
+    with all training images. judged: the judge's labels for "test" and "synthetic".
 
-    frechet_floor and label_error_floor are the same of real test images, nan without: what perfect synthetic images would show.
+    frechet_floor and label_error_floor are the values for real test images (nan without any), which perfect synthetic images would reach.
     """
     real, synthetic = features["train"], features["synthetic"]
     precision, recall = precision_recall(real, synthetic, neighbours)

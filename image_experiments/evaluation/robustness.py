@@ -1,4 +1,4 @@
-"""Robust accuracy: PGD, and AutoAttack by its authors' package, whose own checks for unreliable evaluations are passed on."""
+"""Robust accuracy under PGD and under AutoAttack (its authors' package, whose warnings about unreliable evaluations are passed on)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from contrastive_dp.randomness import mixed_seed
 from image_experiments.training.attacks import Threat, strongest
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""The parts of AutoAttack (Croce, Hein 2020), in its order."""
+"""The parts of AutoAttack (Croce, Hein 2020), in order."""
 WITHOUT_TARGETS = ("apgd-ce", "fab", "square")
-"""With fewer than four classes, where the targeted loss is not defined."""
+"""The parts for fewer than four classes, where the targeted loss is not defined."""
 Parts = Literal["all", "apgd", "apgd-ce"]
 PARTS: dict[str, tuple[str, ...]] = {"apgd": ("apgd-ce", "apgd-t"), "apgd-ce": ("apgd-ce",)}
-"""Those of the gradients, for fewer seconds; with two or three classes the second is not defined, and the first alone is reported."""
+"""The gradient-based parts, which take less time. With two or three classes apgd-t is not defined, so only apgd-ce is reported."""
 NORMS = {"linf": "Linf", "l2": "L2"}
 
 
@@ -33,19 +33,19 @@ class EvaluationSettings:
     """Attacks on the test images."""
 
     split: Literal["test", "validation"] = "test"
-    """The images that are attacked: test images report, validation images choose between settings."""
+    """Which images to attack: test images to report results, validation images to choose between settings."""
     pgd_steps: int = 20
-    """Steps of PGD, of size 2.5 eps / steps."""
+    """PGD steps, each of size 2.5 eps / steps."""
     pgd_restarts: int = 1
     """Random starts of PGD."""
     autoattack_images: int | None = None
-    """Test images for AutoAttack, the first of the class-balanced list (default: all of them; 0: no AutoAttack)."""
+    """Number of images for AutoAttack, the first of the class-balanced list (default: all; 0: no AutoAttack)."""
     autoattack_parts: Parts = "all"
-    """all; apgd: its first two, APGD-CE and APGD-T; apgd-ce: the first. The last two are reported by these names, not as AutoAttack."""
+    """all; apgd: only APGD-CE and APGD-T; apgd-ce: only APGD-CE. The latter two are reported under these names, not as AutoAttack."""
     batch_size: int = 250
-    """Images attacked together; also what an interruption can cost."""
+    """Images attacked together; an interruption loses at most one batch."""
     threats: tuple[str, ...] = ()
-    """Further threats, for example linf:8/255 l2:0.5, attacked by PGD and AutoAttack too."""
+    """Further threats to evaluate with PGD and AutoAttack, for example linf:8/255 l2:0.5."""
 
     def __post_init__(self) -> None:
         for name, least in (("pgd_steps", 1), ("pgd_restarts", 1), ("batch_size", 1)):
@@ -56,7 +56,7 @@ class EvaluationSettings:
         self.further()
 
     def further(self) -> list[Threat]:
-        """The further threats. Raises ValueError for one that is not NORM:EPS."""
+        """The further threats. Raises ValueError for any that is not NORM:EPS."""
         found = []
         for text in self.threats:
             norm, _, eps = text.partition(":")
@@ -71,7 +71,7 @@ class EvaluationSettings:
 
 @dataclass
 class Robustness:
-    """What an attack left: clean and robust, (n,) bool in the order of the images; after: robust accuracy after each part; warnings."""
+    """Result of an attack. clean, robust: (n,) bool in the order of the images. after: robust accuracy after each part. warnings: texts."""
 
     clean: Tensor
     robust: Tensor
@@ -88,12 +88,12 @@ class Robustness:
 
 
 def share(right: Tensor) -> float:
-    """Share of True."""
+    """Fraction of True values."""
     return float(right.double().mean())
 
 
 def standard_error(right: Tensor) -> float:
-    """sqrt(p (1 - p) / n): of an accuracy over these test images."""
+    """sqrt(p (1 - p) / n), the standard error of an accuracy on these images."""
     p = share(right)
     return math.sqrt(p * (1 - p) / len(right))
 
@@ -109,7 +109,7 @@ def pgd_robustness(
     checkpoint: Path | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Robustness:
-    """PGD with random restarts on x (n, C, H, W) in [0, 1]. Goes on from `checkpoint`, which is written after each batch."""
+    """PGD with random restarts on x (n, C, H, W) in [0, 1]. Resumes from `checkpoint`, which is written after each batch."""
     state: dict[str, Any] = {"clean": [], "robust": []}
     if checkpoint is not None and checkpoint.exists():
         state = read_checkpoint(checkpoint)
@@ -140,11 +140,11 @@ def autoattack_robustness(
     checkpoint: Path | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Robustness:
-    """AutoAttack's standard version on x (n, C, H, W) in [0, 1]: each part attacks what the parts before left.
+    """AutoAttack's standard version on x (n, C, H, W) in [0, 1]: each part attacks the images that withstood the parts before it.
 
-    With ten classes or more it is the package's own version="standard" (9 targets); with four to nine as many targets as there are other
-    classes; with two or three APGD-CE, FAB, Square. settings.autoattack_parts: see PARTS. Goes on from `checkpoint`, which is written
-    after each batch of each part.
+    With ten or more classes it is the package's own version="standard" (9 targets). With four to nine classes, every other class is a
+    target. With two or three, the parts are APGD-CE, FAB and Square. settings.autoattack_parts: see PARTS. Resumes from `checkpoint`,
+    which is written after each batch of each part.
     """
     with torch.no_grad():
         logits = torch.cat([classifier(piece) for piece in x.split(settings.batch_size)])
@@ -155,7 +155,7 @@ def autoattack_robustness(
         state = read_checkpoint(checkpoint)
     used = parts_for(classes, settings.autoattack_parts)
     for number in range(state["part"], len(used)):
-        left = torch.nonzero(state["flags"])[:, 0]  # on the CPU, as all the state is: robust when this part began
+        left = torch.nonzero(state["flags"])[:, 0]  # on the CPU, like the whole state: still robust when this part began
         batches = left.split(settings.batch_size) if len(left) else ()
         for i in range(state["batch"], len(batches)):
             places = batches[i]
@@ -176,18 +176,18 @@ def autoattack_robustness(
 
 
 def parts_for(classes: int, chosen: Parts = "all") -> tuple[str, ...]:
-    """The parts of AutoAttack that are defined with so many classes, of those chosen."""
+    """The chosen parts of AutoAttack that are defined for this number of classes."""
     defined = STANDARD if classes > 3 else WITHOUT_TARGETS
     return defined if chosen == "all" else tuple(part for part in defined if part in PARTS[chosen])
 
 
 def attack_name(parts: tuple[str, ...]) -> str:
-    """By which its result is reported."""
+    """The name under which the result of these parts is reported."""
     return next((name for name, of in PARTS.items() if of == parts), "autoattack")
 
 
 def make_attack(classifier: nn.Module, x: Tensor, threat: Threat, classes: int, part: str, seed: int) -> Any:
-    """One part of AutoAttack by its authors' package, set up as its version="standard" does."""
+    """One part of AutoAttack from its authors' package, set up like its version="standard"."""
     from pyautoattack import AutoAttack
 
     attack = AutoAttack(
@@ -219,7 +219,7 @@ def _within(delta: Tensor, threat: Threat) -> bool:
 
 
 def _check_square(after: dict[str, float]) -> None:
-    """The package's check that the black-box part found nothing that the gradients missed, on all images together."""
+    """The package's check that the black-box part found nothing that the gradient-based parts missed, on all images together."""
     from pyautoattack.checks import check_square_sr
 
     check_square_sr(after, logger=logging.getLogger("auto-attack"))
@@ -227,7 +227,7 @@ def _check_square(after: dict[str, float]) -> None:
 
 @contextmanager
 def collected(warnings: list[str]) -> Iterator[None]:
-    """Collect what AutoAttack's package logs as a warning, each message once, instead of leaving it to a console."""
+    """Collect the warnings that AutoAttack's package logs, each message once, instead of printing them."""
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -246,11 +246,11 @@ def collected(warnings: list[str]) -> Iterator[None]:
 
 
 def disagreement(pgd: Tensor, autoattack: Tensor) -> str | None:
-    """A warning where PGD and AutoAttack contradict each other on the same images, None where they agree.
+    """A warning if PGD and AutoAttack contradict each other on the same images, otherwise None.
 
-    pgd, autoattack: (n,) bool, robust under each. AutoAttack is the stronger: images that only PGD fools must be rare. Under the null
-    hypothesis that both are equally strong each image on which they differ falls to either side with probability 1/2; one-sided sign test
-    at 0.1 %. PGD above AutoAttack by more than 10 points and two standard errors says that gradients mislead it.
+    pgd, autoattack: (n,) bool, robust under each. AutoAttack is the stronger attack, so images that only PGD fools must be rare. One-sided
+    sign test at 0.1 %: if both are equally strong, each image on which they differ falls to either side with probability 1/2. If PGD's
+    robust accuracy exceeds AutoAttack's by more than 10 points plus two standard errors, gradients mislead PGD.
     """
     only_pgd = int((autoattack & ~pgd).sum())
     only_autoattack = int((pgd & ~autoattack).sum())

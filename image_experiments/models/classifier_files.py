@@ -1,4 +1,4 @@
-"""Classifiers in files: saved with what builds them again, read strictly, whatever wrapping they are met in."""
+"""Saves classifiers with what is needed to rebuild them, and loads them strictly, in any of the usual wrappings."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def save_classifier(path: Path, classifier: Normalised, network: str, shape: tup
 def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None) -> Normalised:
     """Read a classifier, frozen and in evaluation mode; every key must match.
 
-    path: a file of `save_classifier`, which says its network; or the weights of `network` as .safetensors or .pt (read without unpickling
-    code), by bare names or with what DataParallel, torch.compile and averaging put before them, in a dictionary of their own or within
-    one of WRAPPERS. Weights without mean and std take images as they are, in [0, 1].
-    Raises FileNotFoundError, or ValueError for another architecture, other classes or image shape, or a damaged file.
+    path: a file of `save_classifier`, which names its network; or the weights of `network` as .safetensors or .pt (read without unpickling
+    code), with or without the prefixes of DataParallel, torch.compile and averaging, at the top level or under one of the keys WRAPPERS.
+    Weights without mean and std take images in [0, 1] without normalisation.
+    Raises FileNotFoundError, or ValueError for a different architecture, classes or image shape, or a damaged file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path")
-    safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever it is called
+    safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever its name
     tensors, metadata = read_safetensors(path) if safe else (_read_weights(path), {})
     tensors = bare_names(tensors)
     if "classifier" in metadata:
@@ -99,11 +99,11 @@ WRAPPERS = (
     "params_ema",
     "ema",
 )
-"""Under which training scripts keep the weights beside the epoch and the optimiser; the first that is there is read."""
+"""Keys under which training scripts store the weights, next to the epoch and the optimiser; the first one present is used."""
 
 
 def _remedy(tensors: dict[str, Tensor], classifier: Normalised, network: str) -> str:
-    """What to do about weights that do not fit: another network's name, a whole file, or nothing but to convert it."""
+    """What to do about weights that do not fit: name another network, get a complete file, or convert it."""
     theirs = _shapes(tensors)
     ours = _shapes(classifier.state_dict())
     classes, shape = classifier.head.out_features, (classifier.mean.shape[1], 32, 32)
@@ -121,7 +121,7 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
-    """Per-channel mean and standard deviation of uint8 images (n, C, H, W), on the scale [0, 1]."""
+    """Per-channel mean and standard deviation of uint8 images (n, C, H, W), on the [0, 1] scale."""
     values = images.double() / 255
     return values.mean(dim=(0, 2, 3)).tolist(), values.std(dim=(0, 2, 3)).clamp(min=1e-3).tolist()
 

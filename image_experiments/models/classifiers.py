@@ -1,4 +1,4 @@
-"""Classifiers: networks from [0, 1] images to logits, normalisation inside. Needs torch alone: exported models carry this file along."""
+"""Classifiers: networks from [0, 1] images to logits, with normalisation inside. Needs only torch: this file goes into exported models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NETWORKS = ("linear", "small-cnn", "preact-resnet-18", "wrn-28-10", "wrn-34-10",
 
 
 class Normalised(nn.Module):
-    """(x - mean) / std per channel, then `body`, then `head`, the last linear layer: what a classifier of ours is."""
+    """The form of all our classifiers: (x - mean) / std per channel, then `body`, then `head`, the last linear layer."""
 
     def __init__(self, body: nn.Module, head: nn.Linear, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -32,12 +32,12 @@ class Normalised(nn.Module):
 def make_classifier(
     network: str, classes: int, shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float], seed: int = 0
 ) -> Normalised:
-    """A classifier with fresh weights, which depend on the seed alone.
+    """A classifier with fresh weights, which depend only on the seed.
 
     network: "linear"; "small-cnn" (three convolutions, or "small-cnn-W" with W channels); "preact-resnet-18" (He et al. 2016);
     "wrn-D-K", a wide residual network of depth D and width K with SiLU activations (Zagoruyko, Komodakis 2016; Gowal et al. 2020).
     shape: (C, H, W). mean, std: per channel, of images in [0, 1].
-    Raises ValueError for a network of another name, and for images too small to be halved as often as it halves them.
+    Raises ValueError for an unknown network, and for images too small for its downsampling.
     """
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
@@ -62,7 +62,7 @@ def make_classifier(
 
 
 def _small_cnn(channels: int, height: int, width: int, w: int) -> tuple[nn.Module, int]:
-    """Two convolutions, pooling, one more, pooling, a hidden layer of 128."""
+    """Two convolutions, pooling, another convolution, pooling, and a hidden layer of 128 units."""
     if min(height, width) < 4:
         raise ValueError(
             f"images of {width}x{height} cannot be halved twice, as small-cnn does: use larger ones, or network linear"

@@ -1,4 +1,4 @@
-"""Diffusion models in files: saved as pipelines of diffusers, read from them, their labels matched to the classes of the data."""
+"""Saves diffusion models as diffusers pipelines, loads them, and matches their labels to the classes of the data."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FILES = {
     "index": "model_index.json",
     "classes": "classes.json",
 }
-"""What a diffusers pipeline of ours consists of, within its folder."""
+"""The files in the folder of a diffusers pipeline saved here."""
 
 
 def save_diffusion(folder: Path, network: nn.Module, schedule: NoiseSchedule, classes: Sequence[str] = ()) -> Path:
-    """Write a trained noise prediction as a pipeline of diffusers, which DDIMPipeline.from_pretrained and `--diffusion` read.
+    """Save a trained noise prediction as a diffusers pipeline, readable by DDIMPipeline.from_pretrained and `--diffusion`.
 
-    classes: their names in the order of the labels, for those who load it beside data with other classes.
+    classes: their names in the order of the labels, for loading the model with data that have other classes.
     """
     from diffusers import DDIMPipeline, DDIMScheduler
 
@@ -49,9 +49,9 @@ def save_diffusion(folder: Path, network: nn.Module, schedule: NoiseSchedule, cl
 
 
 class Relabelled(nn.Module):
-    """A class-conditional noise prediction by the data's labels: class k of the data is the model's label labels[k].
+    """A class-conditional noise prediction that takes the data's labels: class k of the data is the model's label labels[k].
 
-    null_label: the label len(labels), which stands for none, where the model has one.
+    null_label: the label len(labels), which means "no class", if the model has one.
     """
 
     def __init__(self, network: DiffusersNoisePrediction, labels: Sequence[int], null: int | None) -> None:
@@ -69,8 +69,8 @@ class Relabelled(nn.Module):
 def read_diffusion(
     settings: UNetSettings, path: Path | None, classes: int | Sequence[str], shape: tuple[int, int, int]
 ) -> tuple[DiffusersNoisePrediction | Relabelled, NoiseSchedule, bool]:
-    """Noise prediction, schedule and whether it is class-conditional; from the folder `path` of `save_diffusion`, or from the pipeline that
-    settings.load names. classes: of the data, their number or names. Raises ValueError for weights, classes or images that do not fit.
+    """(noise prediction, schedule, whether it is class-conditional), from the folder `path` of `save_diffusion` or from the pipeline
+    settings.load. classes: number or names of the data's classes. Raises ValueError for weights, classes or images that do not fit.
     """
     count = classes if isinstance(classes, int) else len(classes)
     if settings.load is not None:
@@ -85,12 +85,12 @@ def read_diffusion(
         return Relabelled(network, labels, null), schedule, True
     assert path is not None
     network, _ = load_diffusers(path, null_label=count if settings.label_dropout else None)
-    schedule = network.schedule = settings.noise_schedule()  # in double precision, where files of diffusers have single
+    schedule = network.schedule = settings.noise_schedule()  # in double precision; diffusers files have single precision
     return network, schedule, settings.conditional
 
 
 def _check_images(load: Path, config: Any, shape: tuple[int, int, int]) -> None:
-    """ValueError for a model of other images than the data's; one without a size of its own takes all that it can halve."""
+    """Raise ValueError if the model is for other images than the data's; a model without a fixed size takes any it can downsample."""
     size = config.get("sample_size")
     found = (config["in_channels"], *(shape[1:] if size is None else _pair(size)))
     if found != shape:
@@ -103,7 +103,7 @@ def _check_images(load: Path, config: Any, shape: tuple[int, int, int]) -> None:
 
 
 def _labels_of(settings: UNetSettings, known: int, count: int, names: Sequence[str] | None) -> tuple[list[int], int | None]:
-    """The loaded model's labels of the data's classes, and that which stands for none. Raises ValueError where they are in doubt."""
+    """The loaded model's labels for the data's classes, and its label for "no class". Raises ValueError if these are unclear."""
     assert settings.load is not None
     theirs = _names_in(settings.load)
     labels, null = list(settings.class_labels), settings.null_label
@@ -133,7 +133,7 @@ def _labels_of(settings: UNetSettings, known: int, count: int, names: Sequence[s
 
 
 def _names_in(load: Path) -> list[str]:
-    """Names of the classes of a model that was trained here; none for others. Raises ValueError for a damaged file."""
+    """Class names of a model that was trained here; empty for others. Raises ValueError for a damaged file."""
     path = Path(load) / FILES["classes"]
     if not path.is_file():
         return []

@@ -22,5 +22,5 @@ def unit_features(features: nn.Module, x: Tensor) -> Tensor:
 
 
 def _device(network: nn.Module) -> torch.device:
-    """Where a network is; pieces of the images are taken there."""
+    """The device of a network; pieces of the images are moved there."""
     return next(network.parameters()).device

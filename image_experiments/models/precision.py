@@ -1,4 +1,4 @@
-"""What makes a step fast on this device, measured rather than guessed: mixed precision, compilation, the order of channels in memory."""
+"""What makes a step fast on this device, by measurement, not guesswork: mixed precision, compilation, memory format of the channels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def prepared(network: ModuleT, compiled: str, channels_last: bool = True) -> ModuleT:
-    """The network with channels last in memory, which convolutions prefer, and compiled where asked, in place.
+    """The network, changed in place: channels last in memory, which convolutions prefer, and compiled if requested.
 
-    Its copies, the names of its parameters and its weights in files are as without.
+    Its copies, its parameter names and its weights in files are not affected.
     """
     if channels_last:
         order: Any = {"memory_format": torch.channels_last}
@@ -26,5 +26,5 @@ def prepared(network: ModuleT, compiled: str, channels_last: bool = True) -> Mod
 
 
 def prepared_unet(network: ModuleT, compiled: str) -> ModuleT:
-    """The same for a U-Net, which channels last make no faster on CPUs."""
+    """The same for a U-Net, which channels last does not speed up on CPUs."""
     return prepared(network, compiled, channels_last=next(network.parameters()).is_cuda)

@@ -1,4 +1,4 @@
-"""The U-Net of the diffusion model: its shape, its noise schedule, and how one with fresh weights is made."""
+"""The U-Net of the diffusion model: its architecture, its noise schedule, and how to make one with fresh weights."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ class UNetSettings:
     """A U-Net to make, or a model to load."""
 
     load: Annotated[Path | None, tyro.conf.arg(aliases=["--diffusion"])] = None
-    """Folder of a diffusers pipeline (unet, scheduler), or the name of one on the Hugging Face hub, instead of training."""
+    """Load a diffusers pipeline (unet, scheduler) from this folder, or by its name on the Hugging Face hub, instead of training."""
     class_labels: tuple[int, ...] = ()
-    """Of a loaded model: its labels for the data's classes, in the order of the data set (default: by name where it was trained here, else
-    0, 1, ..., which must be all it has)."""
+    """For a loaded model: its labels for the data's classes, in the order of the data set (default: matched by name if it was trained here,
+    otherwise 0, 1, ..., which must be all its labels)."""
     null_label: int | None = None
-    """Of a loaded model: its label that stands for none, for classifier-free guidance."""
+    """For a loaded model: its label for "no class", for classifier-free guidance."""
     conditional: bool = True
-    """Class-conditional; without, images get labels from the encoder."""
+    """Train a class-conditional model. Without, the encoder labels the images."""
     channels: tuple[int, ...] = (32, 64)
-    """Channels at each resolution, halved from one to the next."""
+    """Channels at each resolution; each resolution is half the previous one."""
     blocks: int = 1
     """Residual blocks at each resolution."""
     attention: tuple[bool, ...] = ()
-    """Self-attention at each resolution (default: none but in the middle)."""
+    """Self-attention at each resolution (default: only in the middle)."""
     dropout: float = 0.0
     """Dropout of the residual blocks."""
     label_dropout: float = 0.0
-    """Share of labels left out in training, for classifier-free guidance."""
+    """Fraction of labels dropped in training, for classifier-free guidance."""
     schedule: Literal["cosine", "linear"] = "cosine"
     """Noise schedule."""
     timesteps: int = 1000
-    """Its length."""
+    """Length of the noise schedule."""
     prediction: Literal["noise", "v"] = "noise"
-    """What a network trained here predicts: the noise, or v, which keeps mean colours right where training is short."""
+    """What a network trained here predicts: the noise, or v, which keeps mean colours right even after short training."""
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 8 or any(c % 8 for c in self.channels):
@@ -62,11 +62,11 @@ class UNetSettings:
 
     @property
     def prediction_type(self) -> str:
-        """As diffusers calls it."""
+        """The name diffusers uses for `prediction`."""
         return {"noise": "epsilon", "v": "v_prediction"}[self.prediction]
 
     def noise_schedule(self) -> NoiseSchedule:
-        """The noise schedule; a linear one keeps its last level whatever its length."""
+        """The noise schedule; a linear one reaches the same last level for every length."""
         if self.schedule == "cosine":
             return NoiseSchedule.cosine(self.timesteps)
         stretch = 1000 / self.timesteps
@@ -76,7 +76,7 @@ class UNetSettings:
 def make_unet(settings: UNetSettings, classes: int, shape: tuple[int, int, int], seed: int) -> nn.Module:
     """A fresh UNet2DModel for images (C, H, W); with label dropout, label `classes` stands for "no label".
 
-    Raises ValueError for images that cannot be halved as often as there are channels.
+    Raises ValueError for images that cannot be halved once per further entry of channels.
     """
     from diffusers import UNet2DModel
 
@@ -106,7 +106,7 @@ def make_unet(settings: UNetSettings, classes: int, shape: tuple[int, int, int],
 
 
 def make_noise_prediction(settings: UNetSettings, classes: int, shape: tuple[int, int, int], seed: int) -> DiffusersNoisePrediction:
-    """A fresh U-Net as a noise prediction; see make_unet."""
+    """A noise prediction by a U-Net with fresh weights; see make_unet."""
     null_label = classes if settings.conditional and settings.label_dropout else None
     unet = make_unet(settings, classes, shape, seed)
     return DiffusersNoisePrediction(unet, settings.noise_schedule(), settings.prediction_type, null_label=null_label)

@@ -1,4 +1,4 @@
-"""Pictures of a run: samples of every method, rows are classes; learning curves; robust accuracy by method. Drawn from its files alone."""
+"""Pictures of a run: samples of every method (one row per class), learning curves, robust accuracy by method. Drawn from its files only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEGIBLE_CLASSES = 43
 
 
 def draw_all(out: Path, settings: Settings) -> list[Path]:
-    """samples.png of all methods and of each, curves.png, robust_accuracy.png; returns their paths."""
+    """Draw samples.png for all methods and for each one, curves.png and robust_accuracy.png; returns their paths."""
     methods = [method.label for method in settings.parsed_methods()]
     data = load_dataset(out / "data" / "images.npz")
     panels = {"real": (data.images, data.labels)}
@@ -45,7 +45,7 @@ def draw_all(out: Path, settings: Settings) -> list[Path]:
 
 
 def write_mosaics(out: Path, panels: dict[str, tuple[Array, Array]], classes: int) -> list[Path]:
-    """mosaics/METHOD.png: the images that samples.png shows, pixel by pixel, for figures/ to draw."""
+    """Write mosaics/METHOD.png: the images in samples.png, pixel for pixel, for use in figures/."""
     prepare_folder(out / "mosaics")
     rows = min(classes, LEGIBLE_CLASSES)
     return [
@@ -55,7 +55,7 @@ def write_mosaics(out: Path, panels: dict[str, tuple[Array, Array]], classes: in
 
 
 def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: tuple[str, ...]) -> Path:
-    """Images of each class, a row a class, a panel a method."""
+    """Images of each class, one row per class and one panel per method."""
     with styled():
         rows = min(len(classes), LEGIBLE_CLASSES)
         side = 0.32
@@ -77,7 +77,7 @@ def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: t
 
 
 def mosaic(images: Array, labels: Array, rows: int) -> Array:
-    """Images of classes 0 .. rows-1, a row each, spread over the file, where neighbours may be frames of one video; white for none."""
+    """Images of classes 0 .. rows-1, one row each, spread over the file, as neighbours may be frames of one video; white where missing."""
     _, height, width, channels = images.shape
     sheet = np.full((rows * (height + 1), ACROSS * (width + 1), channels), 255, dtype=np.uint8)
     for k in range(rows):
@@ -116,7 +116,7 @@ def draw_curves(out: Path, methods: list[str], seed: int) -> Any:
 
 
 def draw_robust_accuracy(out: Path) -> Any:
-    """Robust accuracy of every method, seed by seed, their mean as a bar."""
+    """Robust accuracy of every method: one mark per seed, and the mean as a bar."""
     table = read_columns(out / "metrics.csv")
     attacks = list(dict.fromkeys(zip(table["attack"], table["norm"], table["eps"], strict=True)))
     methods = list(dict.fromkeys(table["method"]))

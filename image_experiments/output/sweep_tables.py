@@ -1,4 +1,4 @@
-"""Tables of a sweep: a row a run, method, seed and attack, and the comparisons that its design asks for."""
+"""Tables of a sweep: one row per run, method, seed and attack; and the comparisons in its design."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from command_line.statistics import holm, mean_interval, paired_p
 def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]]:
     """(header, rows) of sweep.csv: settings of the run, its metrics.csv, and the columns of its description.csv (nan without images).
 
-    Where a scale was found, `scale` holds it and the window is the one that was found with it. after_PART: robust accuracy after this part
-    of AutoAttack and those before it, where several were run.
+    If the scale was auto, `scale` and the window are those that were found. after_PART: robust accuracy after this and all earlier parts of
+    AutoAttack, if several were run.
     """
     from command_line.drawing import read_columns
 
@@ -49,7 +49,7 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
 def gather_descriptions(
     folders: Sequence[tuple[str, Path]], methods_of: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], list[list[Any]]]:
-    """(header, rows) of description.csv: a row a run, method and seed, from what the stages have left."""
+    """(header, rows) of description.csv: one row per run, method and seed, from the files of the stages."""
     from image_experiments.engine.stages import read_stamp
     from image_experiments.synthesis.methods import parse_method
 
@@ -66,7 +66,7 @@ def gather_descriptions(
 
 
 def after_parts(summary: dict[str, Any], row: dict[str, Any]) -> dict[str, float]:
-    """What each part of AutoAttack but the last left, which is the result; nothing for PGD."""
+    """Robust accuracy after each part of AutoAttack except the last, whose value is the result; empty for PGD."""
     evaluated = summary["results"].get(f"evaluate/{row['method']}/seed{row['seed']}", {"rows": []})["rows"]
     after: dict[str, float] = next(
         (r.get("after", {}) for r in evaluated if all(r[name] == row[name] for name in ("attack", "norm", "eps"))), {}
@@ -81,7 +81,7 @@ COMPARED = (
 
 
 def outcomes_in(folders: dict[str, Path]) -> Callable[[dict[str, Any]], Any]:
-    """outcomes(row of the table) -> which images withstood, as report.outcomes_of; None where seeds have images of their own."""
+    """outcomes(row of the table) -> which images withstood, as report.outcomes_of; None if each seed has its own images."""
     from image_experiments.output.tables import outcomes_of
 
     return lambda row: outcomes_of(folders[row["run"]], row) if row["split"] == "test" else None
@@ -94,10 +94,10 @@ def comparisons(
     names: Sequence[str] = (),
     outcomes: Callable[[dict[str, Any]], Any] = lambda _row: None,
 ) -> list[list[Any]]:
-    """Robust accuracy of a minus b, paired by seed, for every pair and attack (of these names, if any are given): mean, Student's 95 %
-    interval of this one, an interval such that all m of the table hold together with 95 % (Bonferroni: 1 - 0.05 / m each), and Holm's
-    p-value among m: these hold for new seeds and these images. Then the same two intervals for new seeds and new images, nan where the
-    outcomes image by image are not known. Raises UserError for an attack that no run used."""
+    """Robust accuracy of a minus b, paired by seed, for every pair and attack (only these names, if given): mean, its own Student 95 %
+    interval, an interval that holds for all m in the table simultaneously with 95 % (Bonferroni: 1 - 0.05 / m each), and Holm's p-value
+    among m. These hold for new seeds and these images. Then the same two intervals for new seeds and new images, nan if the outcomes per
+    image are not known. Raises UserError for an attack that no run used."""
     from image_experiments.output.tables import both_ends
 
     table = [dict(zip(header, row, strict=True)) for row in rows]
@@ -126,7 +126,7 @@ def comparisons(
 
 
 def records(columns: Any) -> list[dict[str, Any]]:
-    """A dictionary a row; whole numbers as such."""
+    """One dictionary per row; integers stay integers."""
     names = list(columns)
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
     return [{n: int(v) if n in ("seed", "n_real", "n_synthetic") else v for n, v in zip(names, row, strict=True)} for row in rows]

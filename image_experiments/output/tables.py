@@ -1,4 +1,4 @@
-"""Tables of a run, made from the stamps of its stages: metrics.csv, description.csv, differences.csv and the table on the terminal."""
+"""Tables of a run, from the stamps of its stages: metrics.csv, description.csv, differences.csv and the table on the terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Outcomes = Callable[[Row], "Array | None"]
 
 
 def metric_rows(settings: Settings, out: Path, dataset: str) -> list[Row]:
-    """A row for each method, seed and attack."""
+    """One row per method, seed and attack."""
     found: list[Row] = []
     for method in settings.parsed_methods():
         for seed in range(settings.seed, settings.seed + settings.seeds):
@@ -34,12 +34,12 @@ def metric_rows(settings: Settings, out: Path, dataset: str) -> list[Row]:
 
 
 def description_rows(settings: Settings, out: Path) -> list[Row]:
-    """A row for each synthetic set."""
+    """One row per synthetic set."""
     return [
         {"method": method.label, "seed": seed}
         | {
             name: float(value) for name, value in results(out, f"describe/{method.label}/seed{seed}").items()
-        }  # JSON holds NaN as text
+        }  # JSON stores NaN as text
         for method in settings.parsed_methods()
         if method.kind != "real"
         for seed in range(settings.seed, settings.seed + settings.seeds)
@@ -55,14 +55,14 @@ def results(out: Path, name: str) -> Row:
 
 
 LEARNED_NOTHING = 0.95
-"""Final loss in units of ln K, the loss of guessing among K equally frequent classes, above which training has failed."""
+"""Training has failed if its final loss is above this, in units of ln K, the loss of guessing among K equally frequent classes."""
 
 
 def warnings_of(settings: Settings, out: Path) -> list[str]:
-    """Warnings about trainings that failed and about evaluations, each with its classifier."""
+    """Warnings about failed training and about evaluations, each naming its classifier."""
     found = []
     guessing = math.log(len(results(out, "data")["classes"]))
-    # the last loss is a mean since the look before: with one look alone the beginning of training is in it
+    # the last loss is a mean since the previous validation: with only one, it includes the beginning of training
     long_enough = settings.classifier.steps >= 2 * settings.classifier.validate_every
     for method in settings.parsed_methods():
         for seed in range(settings.seed, settings.seed + settings.seeds):
@@ -78,11 +78,11 @@ def warnings_of(settings: Settings, out: Path) -> list[str]:
 
 
 LAGS = 0.1
-"""Clean accuracy by which an encoder that was read may lie below the classifiers without a warning."""
+"""By how much the clean accuracy of an encoder that was read may be below that of the classifiers without a warning."""
 
 
 def encoders_that_lag(settings: Settings, out: Path) -> list[str]:
-    """Warnings about encoders that were read and are far less accurate than what was trained here: they see the images wrongly perhaps."""
+    """Warnings about encoders that were read and are far less accurate than classifiers trained here; they may expect other images."""
     found = []
     for seed in range(settings.seed, settings.seed + settings.seeds) if settings.encoder_from is not None else ():
         if read_stamp(out, f"encoder/seed{seed}") is None:
@@ -100,10 +100,9 @@ def encoders_that_lag(settings: Settings, out: Path) -> list[str]:
 def differences(
     rows: list[Row], baselines: Iterable[str] = ("real", "unguided"), outcomes: Outcomes = lambda _row: None
 ) -> list[Row]:
-    """Method minus baseline, seed by seed (the same test images and, but for the method, the same random numbers), with 95 % intervals of
-    the mean: low and high for new seeds and these images, low_images and high_images for new seeds and images. nan with one seed.
-
-    outcomes(row): (images,) bool, which of the images withstood; None where seeds have images of their own.
+    """Method minus baseline, paired by seed (with the same test images and, except for the method, the same random numbers), with 95 %
+    intervals of the mean: low and high for new seeds and these images, low_images and high_images for new seeds and images. nan with one
+    seed. outcomes(row): (images,) bool, which images withstood the attack; None if each seed has its own images.
     """
     found = []
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -124,7 +123,7 @@ def differences(
 
 
 def both_ends(a: Sequence[Array | None], b: Sequence[Array | None], level: float = 0.95) -> tuple[float, float]:
-    """Ends of the interval of a mean difference for new seeds and new images; a, b: for each seed which images withstood."""
+    """Both ends of the interval of a mean difference for new seeds and new images; a, b: for each seed, which images withstood."""
     gaps = [one.astype(np.float64) - other for one, other in zip(a, b, strict=True) if one is not None and other is not None]
     if not gaps or len(gaps) < len(a) or len({len(gap) for gap in gaps}) > 1:
         return math.nan, math.nan
@@ -132,7 +131,7 @@ def both_ends(a: Sequence[Array | None], b: Sequence[Array | None], level: float
 
 
 def outcomes_of(out: Path, row: Row) -> Array | None:
-    """Which images withstood the attack of a row, from the kept outcomes; None where they are not there."""
+    """Which images withstood the attack of a row, from the stored outcomes; None if they are missing."""
     path = out / "outcomes" / f"{row['method']}-seed{row['seed']}.npz"
     if not path.is_file():
         return None
@@ -153,7 +152,7 @@ def write_tables(out: Path, rows: list[Row], described: list[Row], gains: list[R
 
 
 def final_table(rows: list[Row], described: list[Row]) -> str:
-    """Mean (sd over seeds) of every accuracy, a line a method, and what its synthetic images are like."""
+    """Mean (sd over seeds) of every accuracy and the measures of the synthetic images, one line per method."""
     attacks = list(dict.fromkeys((row["attack"], row["norm"], row["eps"]) for row in rows))
     images = {attack: next(r["images"] for r in rows if (r["attack"], r["norm"], r["eps"]) == attack) for attack in attacks}
     header = ["method", "real", "synthetic", f"clean (n={images[attacks[0]]})"]
@@ -177,11 +176,11 @@ def final_table(rows: list[Row], described: list[Row]) -> str:
 
 
 def floor_line(described: list[Row]) -> str:
-    """What perfect synthetic images would show: the measures of real test images; empty without synthetic images, or without a look at the
-    test images."""
+    """The values that perfect synthetic images would reach: the measures of real test images. Empty without synthetic images, or if the
+    test images are not used."""
     if not described or math.isnan(described[0]["frechet_floor"]):
         return ""
-    seeds = {row["seed"]: row for row in described}.values()  # every method of a seed has the same floor
+    seeds = {row["seed"]: row for row in described}.values()  # all methods of a seed have the same floor
     frechet, wrong = (spread([row[f"{name}_floor"] for row in seeds]) for name in ("frechet", "label_error"))
     return f"real test images in place of synthetic ones: label err. {wrong}, Frechet {frechet}"
 
@@ -195,7 +194,7 @@ def spread(values: list[float], digits: int = 4) -> str:
 
 
 def strength_lines(settings: Settings, out: Path) -> list[str]:
-    """Scale and window that were found where a method's scale is auto, with the label error that they cost; a line a method and seed."""
+    """For methods with scale auto: the scale and window that were found, and their label error; one line per method and seed."""
     return [
         f"{method.label}, seed {seed}: scale {found['scale']:.3g}, window {found['window'][0]} to {found['window'][1]}, "
         f"label error {found['label_error']:.3f}" + ("" if found["reached"] else ", more than asked for: the least scale")
@@ -207,7 +206,7 @@ def strength_lines(settings: Settings, out: Path) -> list[str]:
 
 
 def gain_lines(gains: list[Row]) -> list[str]:
-    """Gains over the unguided images (else over real data alone) in words, where there are several seeds."""
+    """Gains over the unguided images (or else over real data only) in words, if there are several seeds."""
     base = "unguided" if any(row["baseline"] == "unguided" for row in gains) else "real"
     lines = []
     for row in gains:

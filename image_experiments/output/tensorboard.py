@@ -1,4 +1,4 @@
-"""TensorBoard logs of learning curves and results, on request; written stage by stage, from the csv files."""
+"""TensorBoard logs of learning curves and results, on request; written after each stage, from the csv files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from image_experiments.engine.stages import Stage, flat_name
 
 
 def log_stage(stage: Stage, out: Path) -> None:
-    """The learning curve of a finished stage."""
+    """Log the learning curve of a finished stage."""
     if "curve" not in stage.outputs:
         return
     with (out / stage.outputs["curve"]).open(newline="", encoding="utf-8") as stream:
@@ -25,7 +25,7 @@ def log_stage(stage: Stage, out: Path) -> None:
 
 
 def log_metrics(out: Path, rows: list[dict[str, Any]]) -> None:
-    """Clean and robust accuracy of each classifier; the step is the seed."""
+    """Log clean and robust accuracy of each classifier, with the seed as step."""
     for method in dict.fromkeys(row["method"] for row in rows):
         with _writer(out / "tensorboard" / f"results_{method}") as writer:
             for row in rows:

@@ -1,4 +1,4 @@
-"""Sampling of synthetic images: any solver and guidance of contrastive_dp; noise belongs to (seed, number of the image)."""
+"""Samples synthetic images with any solver and guidance of contrastive_dp. The noise depends on (seed, number of the image) alone."""
 
 from __future__ import annotations
 
@@ -41,42 +41,42 @@ Embed = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Sampling and guidance; its strength belongs to the method."""
+    """Sampling and guidance; the guidance strength is part of the method."""
 
     solver: Literal["ddim", "ddpm", "dpm-solver++", "unipc"] = "ddim"
-    """DDIM, ancestral sampling, or a fast solver of diffusers."""
+    """DDIM, ancestral sampling (ddpm), or a fast solver from diffusers."""
     steps: int = 25
-    """Network evaluations an image."""
+    """Network evaluations per image."""
     eta: float = 0.0
-    """Noise of DDIM: 0 deterministic, 1 ancestral."""
+    """Noise of DDIM: 0 is deterministic, 1 is ancestral."""
     initial_std: float = 1.0
-    """Standard deviation of the noise that sampling begins with: above 1 a higher sampling temperature."""
+    """Standard deviation of the initial noise; values above 1 are a higher sampling temperature."""
     batch_size: int = 250
-    """Images sampled together, which InfoNCE, hard-negative and supervised guidance compare: it decides the result."""
+    """Images sampled together. InfoNCE, hard-negative and supervised guidance compare them, so it affects the result."""
     window: tuple[int, int] | None = (0, 700)
-    """Guided at timesteps low <= t < high."""
+    """Guide at timesteps low <= t < high."""
     label_error: float = 0.05
-    """Where a method's scale is auto: how much more than unguided, as the judge sees it, wrong labels may grow by guidance."""
+    """With scale auto: by how much guidance may raise the fraction of labels that the judge finds wrong, compared with unguided images."""
     windows: tuple[tuple[int, int], ...] = ((0, 400), (0, 700))
-    """Where a method's scale is auto: the windows of which that with the most diverse images is taken, in place of window."""
+    """With scale auto: windows to try instead of window; the one with the most diverse images is used."""
     pilot: int = 500
-    """Where a method's scale is auto: images a trial. With 500 a label error of 5 % has a standard error of 1 %, differences less."""
+    """With scale auto: images per trial. With 500, a label error of 5 % has a standard error of 1 %; differences have a smaller one."""
     at: Literal["x0", "xt"] = "x0"
-    """What the encoder sees: the denoised estimate, or the noisy state as in the paper."""
+    """What the encoder sees: the denoised estimate (x0), or the noisy state as in the paper (xt)."""
     relative: bool = True
-    """Scale as a fraction of the noise prediction's norm, image by image; else lambda itself."""
+    """Take the scale as a fraction of the noise prediction's norm, per image; otherwise it is lambda itself."""
     every: int = 1
     """Guide every k-th step, k times as strongly."""
     temperature: float = 0.0
-    """Temperature of the loss (0: its default)."""
+    """Temperature of the loss (0: the loss's own default)."""
     head: int = 0
     """Dimension of a projection head trained on the encoder's features before sampling (0: the features themselves; paper: 128)."""
     anchors: int = 1000
-    """At most so many real images are the anchors of anchored guidance."""
+    """Use at most this many real images as anchors in anchored guidance."""
     precision: Precision = "float32"
-    """float32; bfloat16: mixed precision; auto: the faster, as measured at the beginning of the run."""
+    """float32; bfloat16: mixed precision; auto: whichever is faster, as measured at the start of the run."""
     compile: Compile = "no"
-    """Let torch.compile fuse the network, which takes a minute first; auto: if it pays, as measured at the beginning of the run."""
+    """Use torch.compile, which first takes about a minute; auto: only if it pays off, as measured at the start of the run."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "every", "anchors", "pilot"):
@@ -103,7 +103,7 @@ def make_guidance(
 ) -> Guidance | None:
     """The guidance of a method, None for "unguided" and "classifier-free".
 
-    encoder: classifier on [0, 1]. x: real training images (m, C, H, W) in [-1, 1] with labels y, for anchors and projection head.
+    encoder: classifier on [0, 1]. x: real training images (m, C, H, W) in [-1, 1] with labels y, for the anchors and the projection head.
     """
     if method.kind in ("unguided", "classifier-free"):
         return None
@@ -140,9 +140,9 @@ def make_loss(method: Method, settings: GenerationSettings, embed: Embed, x: Ten
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """Makes the images of one method, a batch at a time. shape: (C, H, W). classes: of the data; their number stands for "no label".
+    """Generates the images of one method, batch by batch. shape: (C, H, W). classes: how many the data have; also the label for "no label".
 
-    Image i of a set depends on (seed, i) and, where guidance compares them, on the images of its batch.
+    Image i of a set depends on (seed, i) and, if guidance compares images, on the other images of its batch.
     """
 
     network: nn.Module
@@ -163,7 +163,7 @@ class Sampler:
     def sample(self, labels: Tensor, first: int) -> Tensor:
         """Images uint8 (n, C, H, W) on the CPU. labels: (n,) classes to draw. first: number of the first image.
 
-        Raises FloatingPointError naming timestep and term where something turns NaN.
+        Raises FloatingPointError naming the timestep and the term that became NaN.
         """
         settings, noise = self.settings, SampleNoise(self.seed, first)
         x_T = settings.initial_std * noise.normal_of((len(labels), *self.shape), device=self.device)
@@ -192,7 +192,7 @@ def make_sampler(
     seed: int,
     device: torch.device,
 ) -> Sampler:
-    """The sampler of a method for these real images. encoder: None where nothing is guided by one."""
+    """The sampler of a method for these real images. encoder: None if the method does not use one."""
     unet, guidance = prepared_unet(network.to(device), settings.compile), None
     if encoder is not None:
         x, y = real.train.x.to(device).float() / 127.5 - 1, real.train.y.to(device)
@@ -201,7 +201,7 @@ def make_sampler(
 
 
 def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:
-    """A noise prediction whose network runs in mixed precision; the sampler's own arithmetic stays as it is."""
+    """A noise prediction whose network runs in mixed precision; the sampler's own arithmetic is unchanged."""
 
     def predict(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):
@@ -211,7 +211,7 @@ def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:
 
 
 def make_solver(solver: str, schedule: NoiseSchedule) -> Any:
-    """A fast solver of diffusers on our noise schedule (Lu et al. 2022; Zhao et al. 2023)."""
+    """A fast solver from diffusers, on our noise schedule (Lu et al. 2022; Zhao et al. 2023)."""
     from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     kind = DPMSolverMultistepScheduler if solver == "dpm-solver++" else UniPCMultistepScheduler
@@ -219,8 +219,8 @@ def make_solver(solver: str, schedule: NoiseSchedule) -> Any:
 
 
 def noisy(pieces: Iterable[tuple[Array, Array]], std: float, seed: int) -> Iterator[tuple[Array, Array]]:
-    """Pieces of uint8 images (n, H, W, C) with labels, the images with Gaussian noise of this standard deviation on the [0, 1] scale: the
-    plain rival of any guidance. The noise belongs to the image, however they are cut."""
+    """Add Gaussian noise of this standard deviation, on the [0, 1] scale, to pieces of uint8 images (n, H, W, C) with labels: the simple
+    baseline for any guidance. The noise of an image does not depend on how the images are cut into pieces."""
     first = 0
     for images, labels in pieces:
         unit = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

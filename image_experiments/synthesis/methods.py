@@ -1,4 +1,4 @@
-"""Methods: ways to make synthetic images, as named on the command line."""
+"""Methods: the ways to make synthetic images, as named on the command line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from command_line.output import UserError, did_you_mean
 
 KINDS = ("infonce", "hard-negative", "supervised", "anchored", "classifier", "classifier-free")
-"""Guidance by one of the four contrastive losses, by a classifier (Dhariwal, Nichol 2021), without one (Ho, Salimans 2022)."""
+"""Guidance by one of the four contrastive losses, by a classifier (Dhariwal, Nichol 2021) or classifier-free (Ho, Salimans 2022)."""
 NOISES = ("noise", "noise-real")
 """Gaussian noise on unguided images, and on copies of the real training images."""
 DEFAULT_GUIDANCE = "anchored-reversed:auto"
-"""The best of those compared on digits (designs/digits-choice.toml), at a strength that it finds itself (strength.py)."""
+"""The best of those compared on digits (designs/digits-choice.toml), with automatic strength (strength.py)."""
 DEFAULT_SCALE = 0.3
 DEFAULT_NOISE = 0.1
 UNCONDITIONAL = "a scale is found by the labels asked for, and this model takes none"
@@ -22,8 +22,8 @@ UNCONDITIONAL = "a scale is found by the labels asked for, and this model takes 
 
 @dataclass(frozen=True)
 class Method:
-    """kind: "real", "unguided", "noise", "noise-real", "npz" or one of KINDS. scale: of the guidance, or standard deviation of the noise on
-    [0, 1]."""
+    """kind: "real", "unguided", "noise", "noise-real", "npz" or one of KINDS. scale: guidance scale, or standard deviation of the noise on
+    the [0, 1] scale."""
 
     text: str
     kind: str
@@ -31,11 +31,11 @@ class Method:
     reverse: bool = False
     file: Path | None = None
     automatic: bool = False
-    """Whether the scale is to be found first, by strength.py; until then it stands for what is usual."""
+    """Whether the scale still has to be found by strength.py; until then `scale` is a usual value."""
 
     @property
     def label(self) -> str:
-        """Name in tables and of folders: infonce-0.3, anchored-reversed-0.1, unguided."""
+        """Name in tables and folders: infonce-0.3, anchored-reversed-0.1, unguided."""
         if self.file is not None:
             return re.sub(r"[^\w.-]", "_", f"npz-{self.file.stem}")
         return self.kind + "-reversed" * self.reverse + self._strength
@@ -46,7 +46,7 @@ class Method:
 
     @property
     def generates(self) -> bool:
-        """Whether images are sampled for it; "noise" takes the unguided ones, "noise-real" the real ones."""
+        """Whether images are sampled for this method; "noise" uses the unguided ones, "noise-real" the real ones."""
         return self.kind not in ("real", "npz", *NOISES)
 
 

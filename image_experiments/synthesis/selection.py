@@ -1,4 +1,4 @@
-"""Which generated images are kept: scores per image, then the best of each class, classes as equal in number as they come."""
+"""Which generated images are kept: those with the best scores in each class, with the classes as balanced as possible."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """More images are generated than kept, and which are kept."""
+    """How many more images are generated than kept, and which are kept."""
 
     surplus: float = 1.0
     """Images generated for each one kept."""
     criterion: Criterion = "random"
     """random; confidence: probability of the label; entropy: of the encoder's prediction; gradient-norm: of the encoder's loss;
-    class-separation: distance to the nearest other class centre minus that to the own; density: closeness to real images."""
+    class-separation: distance to the nearest other class centre minus distance to its own; density: closeness to real images."""
     order: Literal["default", "highest", "lowest"] = "default"
-    """Keep the highest or lowest scores (default: lowest entropy and gradient norm, else highest)."""
+    """Keep the highest or the lowest scores (default: the lowest for entropy and gradient-norm, otherwise the highest)."""
     pseudo_label: Literal["auto", "always", "never"] = "auto"
-    """Labels by the encoder instead of those asked of the model (auto: where the model is unconditional)."""
+    """Use the encoder's labels instead of those requested from the model (auto: only if the model is unconditional)."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.surplus < float("inf"):
@@ -39,12 +39,12 @@ class SelectionSettings:
 def scores(
     criterion: Criterion, encoder: nn.Module, features: nn.Module, x: Tensor, y: Tensor, real_x: Tensor, real_y: Tensor, seed: int
 ) -> Tensor:
-    """(n,) one score an image. x: uint8 (n, C, H, W), y: (n,); real_x, real_y: training images. With p = softmax(encoder(x)):
+    """(n,) one score per image. x: uint8 (n, C, H, W), y: (n,); real_x, real_y: training images. With p = softmax(encoder(x)):
 
     confidence p_y; entropy -sum p log p; gradient-norm ||grad_x -log p_y||_2; class-separation min_{k != y} ||f - c_k|| - ||f - c_y||, f
     the unit-norm features and c_k the centres of the real classes; density minus the distance of f to the 5th nearest real image.
 
-    Raises ValueError where class-separation meets a class without a real image: it has no centre.
+    Raises ValueError for class-separation if a class has no real image and thus no centre.
     """
     if criterion == "random":
         return torch.from_numpy(np.random.default_rng([seed, 3]).random(len(x)))
@@ -83,9 +83,9 @@ def _score(criterion: str, encoder: nn.Module, features: nn.Module, x: Tensor, y
 
 
 def best_of_each_class(score: Tensor, y: Tensor, count: int, highest: bool, classes: int) -> Tensor:
-    """Sorted places of `count` images: in each class those of the best scores, classes as equal in number as they come.
+    """Sorted indices of `count` images: those with the best scores in each class, with the classes as balanced as possible.
 
-    Ties fall to the earlier image. Raises ValueError when there are fewer than `count`, or where a score is NaN or infinite.
+    In a tie the earlier image is kept. Raises ValueError if there are fewer than `count`, or if a score is NaN or infinite.
     """
     if not bool(torch.isfinite(score).all()):
         raise ValueError(
@@ -105,5 +105,5 @@ def best_of_each_class(score: Tensor, y: Tensor, count: int, highest: bool, clas
 
 
 def keeps_highest(settings: SelectionSettings) -> bool:
-    """Whether high scores are kept."""
+    """Whether the highest scores are kept."""
     return settings.order == "highest" or (settings.order == "default" and settings.criterion not in LOW_IS_GOOD)

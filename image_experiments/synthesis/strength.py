@@ -1,5 +1,5 @@
-"""How strongly, and for how long, to guide: chosen from training and validation images, on which the judge is trained, so that labels
-stay right. Evaluation on the validation split is then not independent of the choice; the test images are."""
+"""Chooses how strongly and how long to guide so that labels stay right, using the training and validation images that the judge is trained
+on. Evaluation on the validation split is therefore not independent of the choice; evaluation on the test images is."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def choose_strength(
     judge: nn.Module,
     on_trial: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> dict[str, Any]:
-    """Scale and window of a method: within each of settings.windows the largest of SCALES at which the judge, a classifier that guides
-    nothing, disagrees with the labels of at most settings.label_error more of the images than unguided; of the windows that with the most
-    diverse images there (mean distance to the own class centre in the judge's features).
+    """Scale and window of a method. For each of settings.windows: the largest of SCALES at which the judge, a classifier not used for
+    guidance, disagrees with the labels at most settings.label_error more often than for unguided images. Of the windows: the one whose
+    images are then most diverse (mean distance to the centre of their class in the judge's features).
 
-    make(method, settings): images of that scale and window, all trials from the same noise. The label error is taken to grow with the
-    scale: bisection. Returns scale, window, label_error, diversity, and whether the least scale already asks too much (reached: False).
+    make(method, settings): images with that scale and window; all trials use the same noise. Bisection assumes that the label error grows
+    with the scale. Returns scale, window, label_error, diversity and reached (False if even the smallest scale is too strong).
     """
-    tries = count(2)  # the unguided images are the first
+    tries = count(2)  # the unguided images are the first try
     found: list[dict[str, Any]] = []
     most = _wrong(judge, make(Method("unguided", "unguided"), settings)) + settings.label_error
     for window in settings.windows:
-        seen: dict[int, dict[str, Any]] = {}  # by place in SCALES
-        low, high = -1, len(SCALES)  # kept, refused
+        seen: dict[int, dict[str, Any]] = {}  # by index in SCALES
+        low, high = -1, len(SCALES)  # accepted, rejected
         while high - low > 1:
             place = (low + high) // 2
             images = make(replace(method, scale=SCALES[place], automatic=False), replace(settings, window=window))
@@ -57,10 +57,10 @@ def _described(judge: nn.Module, images: Images) -> dict[str, float]:
 
 
 def trials(settings: GenerationSettings) -> int:
-    """Sets of pilot images that choose_strength looks at, at most."""
+    """Largest number of pilot sets that choose_strength tries."""
     return 1 + len(settings.windows) * len(SCALES).bit_length()
 
 
 def _wrong(judge: nn.Module, images: Images) -> float:
-    """Share of labels with which the judge disagrees."""
+    """Fraction of labels that the judge disagrees with."""
     return float((pseudo_labels(judge, images.x) != images.y).double().mean())

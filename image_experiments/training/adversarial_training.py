@@ -1,4 +1,4 @@
-"""Training of classifiers, standard or adversarial, on real images or a mixture of real and synthetic ones; exact after an interruption."""
+"""Trains classifiers, standard or adversarial, on real images or a mix of real and synthetic ones. Resuming gives the exact same result."""
 
 from __future__ import annotations
 
@@ -32,47 +32,47 @@ class ClassifierSettings:
     network: str = "small-cnn"
     """linear, small-cnn, small-cnn-W (W channels), preact-resnet-18, wrn-28-10 or any wrn-D-K."""
     adversary: Literal["none", "pgd", "trades"] = "pgd"
-    """none: standard training; pgd: on attacked images (Madry et al. 2018); trades: TRADES (Zhang et al. 2019)."""
+    """none: standard training; pgd: training on attacked images (Madry et al. 2018); trades: TRADES (Zhang et al. 2019)."""
     attack_steps: int = 5
-    """Steps of the attack during training."""
+    """Attack steps during training."""
     attack_step_size: float = 0.0
     """Step size in units of eps (0: 2.5 / attack steps)."""
     beta: float = 6.0
     """Weight of the robustness term of TRADES."""
     steps: int = 800
-    """Optimiser steps in all."""
+    """Total number of optimiser steps."""
     batch_size: int = 128
-    """Images a step, real and synthetic together."""
+    """Images per step, real and synthetic together."""
     generated_fraction: float = 0.7
-    """Share of synthetic images in a batch, where there are any."""
+    """Fraction of synthetic images in each batch, if there are any."""
     optimiser: Literal["sgd", "adam"] = "sgd"
     """SGD with Nesterov momentum 0.9, or Adam."""
     learning_rate: float = 0.1
-    """Largest learning rate."""
+    """Peak learning rate."""
     schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
-    """cosine: after a linear warm-up down to 0; one-cycle: up for 30 % of the steps, then down, from and to 4 % (Smith, Topin 2019)."""
+    """cosine: linear warm-up, then down to 0; one-cycle: up from 4 % for 30 % of the steps, then down to 4 % (Smith, Topin 2019)."""
     warmup: int = 0
-    """Steps of linear warm-up of the cosine schedule."""
+    """Linear warm-up steps of the cosine schedule."""
     weight_decay: float = 5e-4
-    """On all parameters."""
+    """Weight decay of all parameters."""
     average: float = 0.995
-    """Decay of the averaged weights, which are the ones evaluated (0: the last weights)."""
+    """Decay of the averaged weights, which are the ones evaluated (0: evaluate the last weights)."""
     label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
+    """Fraction of the target that is spread over all classes."""
     cutmix: float = 0.0
     """Probability that a batch is mixed by CutMix (Yun et al. 2019)."""
     augmentation: Augmentation = "auto"
     """none; crop: random shifts by up to 1/8 of the width; crop-flip: also mirrored; auto: what suits the data set."""
     keep: Literal["last", "best"] = "last"
-    """Weights kept: the last, or the best on the validation images under PGD-10."""
+    """Which weights to keep: the last, or the best on the validation images under PGD-10."""
     validate_every: int = 200
-    """Steps between two looks at the validation images."""
+    """Steps between validations."""
     checkpoint_every: int = 200
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
     precision: Precision = "float32"
-    """float32; bfloat16: mixed precision; auto: the faster, as measured at the beginning of the run."""
+    """float32; bfloat16: mixed precision; auto: whichever is faster, as measured at the start of the run."""
     compile: Compile = "no"
-    """Let torch.compile fuse the network, which takes a minute first; auto: if it pays, as measured at the beginning of the run."""
+    """Use torch.compile, which first takes about a minute; auto: only if it pays off, as measured at the start of the run."""
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -97,13 +97,13 @@ class ClassifierSettings:
 
     @property
     def synthetic_in_batch(self) -> int:
-        """Synthetic images in each batch, where there are any."""
+        """Synthetic images in each batch, if there are any."""
         return round(self.generated_fraction * self.batch_size)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """What a classifier is trained on, and the validation images that it is looked at with. classes: how many there are."""
+    """The images a classifier is trained and validated on. classes: the number of classes."""
 
     real: Images
     classes: int
@@ -124,20 +124,20 @@ def train_classifier(
 ) -> tuple[ModuleT, list[dict[str, float]]]:
     """Minimise the mean over a batch of
 
-    none:   H(y, f(x));   pgd: H(y, f(x')), x' the end of PGD on the cross-entropy;
-    trades: H(y, f(x)) + beta KL(p(x) || p(x')), x' the end of PGD on that divergence,
+    none:   H(y, f(x));   pgd: H(y, f(x')), x' the result of PGD on the cross-entropy;
+    trades: H(y, f(x)) + beta KL(p(x) || p(x')), x' the result of PGD on that divergence,
 
-    H the cross-entropy with smoothed labels. A batch holds round(generated_fraction batch_size) synthetic images, the rest real. Each part
-    goes through a new permutation of its images every epoch. Batch, augmentation and attack of step i depend on (seed, i) alone.
+    where H is the cross-entropy with smoothed labels. A batch holds round(generated_fraction batch_size) synthetic images; the rest are
+    real. Both kinds are shuffled anew every epoch. Batch, augmentation and attack of step i depend on (seed, i) alone.
 
-    Ctrl-C and SIGTERM end the step under way, save the checkpoint, and raise KeyboardInterrupt. on_step(step, loss): called after each.
+    On Ctrl-C or SIGTERM, finish the step, save the checkpoint and raise KeyboardInterrupt. on_step(step, loss): called after each step.
 
-    processes: each takes its share of every batch; batch norm and gradients are those of the whole batch, and the result is that of one
-    process up to rounding. The first alone looks at the validation images, writes the checkpoint, which all must see, and has the curve.
+    processes: each takes its share of every batch. Batch norm and gradients use the whole batch, so the result equals that of one process
+    up to rounding. Only the first validates, writes the checkpoint, which all must be able to read, and returns the curve.
 
-    Returns the classifier in evaluation mode, frozen (averaged weights, unless average is 0), and a row of the learning curve per look:
-    step, loss, and with validation images their clean and robust accuracy (PGD-10).
-    Raises ValueError for an unusable checkpoint, or labels outside 0..classes-1; FloatingPointError naming the step of a NaN loss.
+    Returns the classifier in evaluation mode, frozen (averaged weights, unless average is 0), and the learning curve, one row per
+    validation: step, loss, and with validation images their clean and robust accuracy (PGD-10).
+    Raises ValueError for an unusable checkpoint or labels outside 0..classes-1, and FloatingPointError naming the step of a NaN loss.
     """
     if settings.keep == "best" and images.validation is None:
         raise ValueError("keep=best chooses on validation images: there are none; use keep=last")
@@ -155,7 +155,7 @@ def train_classifier(
         run.restore(checkpoint)
     run.check_same_step(processes)
     device = next(classifier.parameters()).device
-    run.extra["recent"] = [loss.to(device) for loss in run.extra["recent"]]  # losses since the last look at the validation images
+    run.extra["recent"] = [loss.to(device) for loss in run.extra["recent"]]  # losses since the last validation
 
     def advance() -> Tensor:
         loss = _step(run, parts, threat, settings, images.classes, seed, processes)
@@ -182,7 +182,7 @@ def _step(
 ) -> Tensor:
     """One step of the optimiser; returns the loss of the whole batch, on the device.
 
-    Every process draws the batch as a whole, which costs little, and takes its share: so the numbers do not depend on their count.
+    Every process draws the whole batch, which is cheap, and takes its share, so results do not depend on the number of processes.
     """
     share = processes.share(settings.batch_size)
     device = next(run.network.parameters()).device
@@ -210,9 +210,9 @@ def _step(
 def _loss(
     network: nn.Module, x: Tensor, target: Tensor, threat: Threat, settings: ClassifierSettings, delta: Tensor | None
 ) -> Tensor:
-    """The objective on one batch, attacked from `delta`; batch statistics stand still during the attack."""
+    """The objective on one batch, attacked from `delta`; batch statistics are frozen during the attack."""
     size = (settings.attack_step_size or 2.5 / settings.attack_steps) * threat.eps
-    network.eval().requires_grad_(False)  # or a compiled network would compute gradients that nobody reads
+    network.eval().requires_grad_(False)  # otherwise a compiled network would compute gradients that nobody uses
     attacked = x if delta is None else pgd(network, x, target, threat, settings.attack_steps, size, delta, _attack_loss(settings))
     network.train().requires_grad_(True)
     if settings.adversary != "trades":
@@ -247,10 +247,10 @@ def learning_rate(settings: ClassifierSettings, step: int) -> float:
 
 
 def _parts(images: TrainingImages, settings: ClassifierSettings) -> list[tuple[Images, int]]:
-    """What a batch is made of: images and how many of them."""
+    """The parts of a batch: images, and how many of them."""
     real, synthetic, classes = images.real, images.synthetic, images.classes
     for name, part in (("real", real), ("synthetic", synthetic)):
-        checked = part is None or part.file is not None  # ImageFile has looked at its labels, piece by piece
+        checked = part is None or part.file is not None  # ImageFile has already checked its labels, piece by piece
         if part is not None and not checked and not (len(part) and 0 <= int(part.y.min()) <= int(part.y.max()) < classes):
             raise ValueError(f"{name} images: {len(part)} with labels outside 0..{classes - 1}, or none at all: check the data")
     generated = settings.synthetic_in_batch if synthetic is not None else 0
@@ -277,7 +277,7 @@ def _weights(run: ResumableTraining, settings: ClassifierSettings) -> nn.Module:
 
 
 def _look(run: ResumableTraining, validation: Images | None, threat: Threat, settings: ClassifierSettings, seed: int) -> None:
-    """A row of the learning curve; keeps the weights if they are the best so far."""
+    """Add one row to the learning curve; keep the weights if they are the best so far."""
     recent = run.extra["recent"]
     row: dict[str, Any] = {"step": run.step, "loss": float(torch.stack(recent).mean())}
     check_losses(recent, run.step)  # and forget them
@@ -300,7 +300,7 @@ def _look(run: ResumableTraining, validation: Images | None, threat: Threat, set
 
 @torch.no_grad()
 def accuracy(classifier: nn.Module, images: Images) -> float:
-    """Share classified as labelled."""
+    """Fraction of the images that are classified as labelled."""
     pieces = zip(images.x.split(500), images.y.split(500), strict=True)
     return _share([classifier(x.float() / 255).argmax(dim=1) == y for x, y in pieces])
 

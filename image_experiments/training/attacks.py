@@ -1,4 +1,4 @@
-"""Projected gradient descent against a classifier on [0, 1] images, in l_inf and l_2: for training, and as a check beside AutoAttack."""
+"""Projected gradient descent against a classifier on [0, 1] images, in l_inf and l_2: for training, and as a check on AutoAttack."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Threat:
         return f"{self.norm} {self.eps:.4g}"
 
     def project(self, delta: Tensor, x: Tensor) -> Tensor:
-        """The nearest perturbation of norm eps, then cut so that x + delta stays in [0, 1] (which never lengthens it)."""
+        """The nearest perturbation of norm at most eps, then clipped so that x + delta stays in [0, 1] (which never increases the norm)."""
         if self.norm == "linf":
             delta = delta.clamp(-self.eps, self.eps)
         else:
@@ -40,7 +40,7 @@ class Threat:
         return (x + delta).clamp(0, 1) - x
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The direction of unit norm along which the loss rises fastest."""
+        """The unit-norm direction in which the loss rises fastest."""
         return gradient.sign() if self.norm == "linf" else gradient / _lengths(gradient).clamp(min=1e-12)
 
     def random(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -68,9 +68,9 @@ def pgd(
 
     delta <- project(delta + step_size steepest(grad L(x + delta))).  Returns x + delta, (n, C, H, W) in [0, 1].
 
-    start: of the random numbers, or the first delta itself, see `first_delta`.
+    start: a generator for the random start, or the first delta itself, see `first_delta`.
     loss: "cross-entropy" to y; "kl", KL(p(x) || p(x + delta)) (TRADES, Zhang et al. 2019, started from a small Gaussian).
-    classifier: in evaluation mode, or batch statistics follow the attack. Gradients of its parameters are not computed.
+    classifier: in evaluation mode, otherwise the attack changes its batch statistics. Gradients of its parameters are not computed.
     """
     if threat.eps == 0:
         return x
@@ -93,7 +93,7 @@ def pgd(
 
 @torch.no_grad()
 def first_delta(x: Tensor, threat: Threat, generator: torch.Generator, loss: AttackLoss = "cross-entropy") -> Tensor:
-    """Where an attack begins: see Threat.random; for "kl" 0.001 times a standard normal."""
+    """The first delta of an attack: see Threat.random; for "kl", 0.001 times a standard normal."""
     if loss == "kl":
         return threat.project(1e-3 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype), x)
     return threat.random(x, generator)

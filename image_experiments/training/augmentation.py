@@ -1,4 +1,4 @@
-"""Random shifts, mirror images and CutMix on a batch, from a generator that is passed in."""
+"""Random shifts, mirroring and CutMix on a batch, with a given random generator."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Augmentation = Literal["auto", "none", "crop", "crop-flip"]
 
 
 def augment(x: Tensor, kind: Augmentation, generator: torch.Generator, fill: float = 0.0) -> Tensor:
-    """Images (n, C, H, W), each shifted by up to H // 8 pixels (what comes in is `fill`, black), and mirrored with probability 1/2.
+    """Images (n, C, H, W), each shifted by up to H // 8 pixels (new pixels are `fill`, black), and mirrored with probability 1/2.
 
-    Raises ValueError for "auto", which must be resolved for a data set first.
+    Raises ValueError for "auto", which must first be resolved for the data set.
     """
     if kind == "auto":
         raise ValueError("augmentation=auto depends on the data set: give none, crop or crop-flip")
@@ -34,10 +34,12 @@ def augment(x: Tensor, kind: Augmentation, generator: torch.Generator, fill: flo
 
 
 def cutmix(x: Tensor, target: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """CutMix (Yun et al. 2019): with this probability, a box of every image is replaced by that of another image of the batch,
-    one box for the batch, its share of the area uniform on [0, 1]; targets (n, K) are mixed by the share that was replaced.
+    """CutMix (Yun et al. 2019): with this probability, a box in every image is replaced by the same box of another image of the batch. The
+    batch shares one box, whose share of the area is uniform on [0, 1]; targets (n, K) are mixed by the share that was replaced.
     """
-    share, gate, row, column = torch.rand(4, generator=generator, device=x.device)  # stay on the device: no step waits for them
+    share, gate, row, column = torch.rand(
+        4, generator=generator, device=x.device
+    )  # stay on the device, so that no step waits for them
     other = torch.randperm(len(x), generator=generator, device=x.device)
     rows, columns = (_within(size, share.sqrt(), place) for size, place in zip(x.shape[-2:], (row, column), strict=True))
     box = rows[:, None] & columns[None, :] & (gate < probability)  # (H, W)
@@ -46,7 +48,7 @@ def cutmix(x: Tensor, target: Tensor, probability: float, generator: torch.Gener
 
 
 def _within(size: int, share: Tensor, place: Tensor) -> Tensor:
-    """(size,) bool: a stretch of this share of 0 .. size-1, which begins at `place` in [0, 1) of the room it leaves."""
+    """(size,) bool: an interval that covers this share of 0 .. size-1 and begins at the fraction `place` in [0, 1) of the free room."""
     length = (size * share).round()
     first = (place * (size - length + 1)).floor()
     numbers = torch.arange(size, device=share.device)

@@ -1,4 +1,4 @@
-"""The learning curve of the diffusion model: rows that survive an interruption as its checkpoints do."""
+"""The learning curve of the diffusion model; its rows survive an interruption, like the checkpoints."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SHORT = ("step", "loss")
 
 
 class Curve:
-    """Mean losses of `every` steps each, kept in a file as they come.
+    """Mean losses over `every` steps each, written to a file as they come.
 
-    A row is written before the checkpoint of the same step; a run that goes on from an earlier checkpoint makes it again, the same.
+    A row is written before the checkpoint of the same step; a run that resumes from an earlier checkpoint writes the same row again.
     """
 
     def __init__(self, path: Path, every: int) -> None:
@@ -27,8 +27,8 @@ class Curve:
         self.recent: list[tuple[int, Tensor]] = []
 
     def add(self, step: int, loss: Tensor) -> None:
-        """Note the loss of a step, which stays on the device until a row is due."""
-        if not self.recent and (step - 1) % self.every:  # goes on within an interval, after an interruption that saved a checkpoint
+        """Record the loss of a step; it stays on the device until a row is due."""
+        if not self.recent and (step - 1) % self.every:  # resumed within an interval, after an interruption that saved a checkpoint
             before = [(int(number), torch.tensor(float(value))) for number, value in _read(self.unfinished)]
             self.recent = before if before and before[-1][0] == step - 1 else []
         self.recent.append((step, loss))
@@ -39,7 +39,7 @@ class Curve:
             write_csv(self.path, SHORT, self.rows)
 
     def keep_unfinished(self) -> None:
-        """Write the losses since the last row, for a run that goes on within the interval."""
+        """Write the losses since the last row, for a run that resumes within the interval."""
         write_csv(self.unfinished, SHORT, [(step, float(loss)) for step, loss in self.recent])
 
     def write(self, path: Path) -> Path:

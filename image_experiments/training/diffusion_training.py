@@ -1,4 +1,4 @@
-"""Training of the diffusion model on real images: contrastive_dp's loop with the settings of an image experiment."""
+"""Trains the diffusion model on real images: contrastive_dp's loop with the settings of an image experiment."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class DiffusionSettings(UNetSettings):
     steps: int = 1500
     """Optimiser steps."""
     batch_size: int = 64
-    """Images a step."""
+    """Images per step."""
     learning_rate: float = 1e-3
-    """Of Adam."""
+    """Learning rate of Adam."""
     warmup: int = 50
-    """Steps of linear warm-up."""
+    """Linear warm-up steps."""
     ema: float = 0.998
     """Decay of the averaged weights."""
     augmentation: Augmentation = "none"
-    """none, crop or crop-flip (what the model has not seen it does not make)."""
+    """none, crop or crop-flip (the model only generates what it has seen)."""
     checkpoint_every: int = 100
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
     precision: Precision = "float32"
-    """float32; bfloat16: mixed precision; auto: the faster, as measured at the beginning of the run."""
+    """float32; bfloat16: mixed precision; auto: whichever is faster, as measured at the start of the run."""
     compile: Compile = "no"
-    """Let torch.compile fuse the network, which takes a minute first; auto: if it pays, as measured at the beginning of the run."""
+    """Use torch.compile, which first takes about a minute; auto: only if it pays off, as measured at the start of the run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +47,7 @@ class DiffusionSettings(UNetSettings):
         self.training(0)
 
     def training(self, seed: int) -> TrainingSettings:
-        """The settings of contrastive_dp's loop."""
+        """The settings for contrastive_dp's training loop."""
         names = ("steps", "batch_size", "learning_rate", "warmup", "ema", "label_dropout", "checkpoint_every")
         return TrainingSettings(
             **{name: getattr(self, name) for name in names},

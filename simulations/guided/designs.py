@@ -1,4 +1,4 @@
-"""Which settings are run: the grid behind each question of `guided_diffusion.py`."""
+"""The settings that run: the grid for each question of `guided_diffusion.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ANCHORED = Setting(guidance="anchored", scale=0.3)
 SUPERVISED = Setting(guidance="supervised", at="x0", high=400, scale=0.3)
 INFONCE = Setting(guidance="infonce", at="x0", high=400, scale=1.0)
 
-# guidance x scale on two classes in the plane: scales that span a class SNR from about 1 to beyond 3 where the guidance can
+# guidance x scale on two classes in the plane: scales whose class SNR spans about 1 to more than 3, if the guidance can reach it
 GRID: tuple[tuple[Setting, tuple[float, ...]], ...] = (
     (Setting(guidance="constant"), (0.05, 0.15, 0.4)),
     (Setting(guidance="classifier"), (0.05, 0.2, 0.6)),

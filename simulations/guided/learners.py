@@ -1,7 +1,7 @@
-"""Where should guidance separate, where should it diversify? Learners trained on guided samples of every class SNR, beside T10 and T11.
+"""When should guidance separate, when diversify? Compares learners trained on guided samples of every class SNR with T10 and T11.
 
-Constant guidance moves the generated class means by a known amount and keeps them Gaussian and isotropic, so each class SNR is met
-exactly; all share the same x_T, so differences between them are paired.
+Constant guidance moves the generated class means by a known amount and keeps the classes Gaussian and isotropic, so each class SNR is hit
+exactly. All share the same x_T, so differences between them are paired.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from theory import (
 
 PROBLEM = "d10"
 STEPS = 50
-SAMPLES, FITS = 8000, 4  # a training set, so large that the O(d/n) bias of the laws is below the noise, and how many of them a seed
+SAMPLES, FITS = (
+    8000,
+    4,
+)  # size of a training set, so large that the O(d/n) bias of the laws is below the noise; training sets per seed
 TRAINING_EPS = 0.5  # l_2 radius of adversarial training over sigma~ (T11)
 CASES = (("averaging", 0.0), ("lda", 0.0), ("logistic", 0.0), ("logistic", TRAINING_EPS))
 CLASS_SNRS = (0.6, 0.75, 0.9, 1.05, 1.2, 1.35, 1.5, 1.7, 1.9, 2.2, 2.6, 3.0)
@@ -41,7 +44,7 @@ HEADER = (
 
 
 def strength_for(class_snr: float, schedule: NoiseSchedule) -> float:
-    """Strength of constant guidance (negative: backwards) that gives this class SNR; the mean is affine in it (T8)."""
+    """Strength of constant guidance (negative: in reverse) that gives this class SNR; the mean is affine in the strength (T8)."""
     problem = problem_named(PROBLEM)
     mean = problem.mixture.means[1]
     visited, unit = schedule.visited(STEPS).numpy(), mean / np.linalg.norm(mean)
@@ -81,7 +84,7 @@ def _fit(learner: str, eps: float, x: Array, y: Array) -> LinearClassifier:
     if eps:
         return fit_adversarial(x, y, eps, 2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # well separated classes: scikit-learn says that it goes on with another solver
+        warnings.simplefilter("ignore")  # for well separated classes scikit-learn warns that it switches to another solver
         return fit_binary(learner, x, y, 0.0, math.inf)
 
 
@@ -92,7 +95,7 @@ def _outcome(classifier: LinearClassifier, real: BinaryMixture, eps: float, n: i
 
 
 def tabulate(by_seed: list[list[tuple[str, float, float, float, float]]], samples: int = SAMPLES) -> list[tuple[Any, ...]]:
-    """Rows of learners.csv: means and standard errors over seeds beside theory."""
+    """Rows of learners.csv: means and standard errors over seeds, and theory."""
     problem = problem_named(PROBLEM)
     assert problem.binary is not None
     rows = []
@@ -108,9 +111,9 @@ def tabulate(by_seed: list[list[tuple[str, float, float, float, float]]], sample
 def optimum_interval(
     by_seed: list[list[tuple[str, float, float, float, float]]], training_eps: float, resamples: int = 2000
 ) -> dict[str, float]:
-    """Class SNR at which the logistic learner's angle is smallest: cubic in log class SNR fitted to log V, bootstrap over seeds.
+    """Class SNR at which the logistic learner's angle is smallest: fits a cubic in log class SNR to log V, with a bootstrap over seeds.
 
-    The same fit to theory's V tells what the cubic itself misses.
+    The same fit to theory's V shows the error of the cubic itself.
     """
     optimum = optimal_class_snr("logistic", training_eps)
     chosen = [

@@ -28,13 +28,13 @@ from contrastive_dp import (
 from theory import BinaryMixture, GaussianMixture, bayes_robust_accuracy, bayes_robust_classifier
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-ANCHORS = 400  # real samples that class-anchored guidance is given
+ANCHORS = 400  # real samples used by class-anchored guidance
 EMBEDDING_SCALE = 2.5  # of the lifted embedding, in units of the root mean square norm of real samples
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A mixture to generate and classify. binary: the same as a mirrored pair, where there are two classes; eps: l_2 attack radius."""
+    """A mixture to generate and classify. binary: the same as a mirrored pair, if there are two classes. eps: l_2 attack radius."""
 
     name: str
     mixture: GaussianMixture
@@ -43,7 +43,7 @@ class Problem:
 
     @cached_property
     def optimum(self) -> float:
-        """Exact robust optimum of two classes; nan for more, where no closed form is known."""
+        """Exact robust optimum for two classes; nan for more, where no closed form is known."""
         return math.nan if self.binary is None else bayes_robust_accuracy(self.binary, self.eps)
 
     @cached_property
@@ -84,12 +84,12 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 
 @lru_cache(maxsize=8)
 def problem_named(name: str) -> Problem:
-    """The problem of that name, made once a process."""
+    """The problem with this name, made once per process."""
     return PROBLEMS[name]()
 
 
 def balanced_labels(problem: Problem, first: int, n: int) -> Tensor:
-    """Labels of samples first .. first+n-1, a function of the index alone: round robin, or as the class weights demand."""
+    """Labels of samples first .. first+n-1, a function of the index only: round robin, or in proportion to the class weights."""
     index = np.arange(first, first + n)
     weights = problem.mixture.weights
     if np.allclose(weights, weights[0]):
@@ -112,7 +112,7 @@ class ExactNoisePrediction:
 
 @dataclass(frozen=True)
 class Lift:
-    """embed(x) = (x, r), r constant: normalised, a smooth unit-norm embedding of the plane that keeps the length of x."""
+    """embed(x) = (x, r) with constant r. Once normalised, a smooth unit-norm embedding of the plane that preserves the length of x."""
 
     r: float
 
@@ -122,7 +122,7 @@ class Lift:
 
 @dataclass(frozen=True, eq=False)
 class MeanPush(Guidance):
-    """L = -sum_i m_{y_i}.x_i / ||m_{y_i}||: a constant push of every sample along its class mean, `strength` in the noise prediction.
+    """L = -sum_i m_{y_i}.x_i / ||m_{y_i}||: a constant push of every sample along its class mean, of `strength` in the noise prediction.
 
     scale is set to strength / sqrt(1 - alpha_bar_t), so the vector added to the noise prediction is the same at every timestep and
     theory.ddim_law gives the result in closed form.
@@ -167,7 +167,7 @@ TEMPERATURES = {"infonce": 0.1, "hard-negative": 10.0, "supervised": 0.1, "ancho
 
 @dataclass(frozen=True)
 class Setting:
-    """One cell of the experiment: what is generated, with which guidance, by which solver."""
+    """One cell of the experiment: what is generated, with which guidance and which solver."""
 
     problem: str = "two"
     score: str = "exact"
@@ -181,7 +181,7 @@ class Setting:
     every: int = 1
     reverse: bool = False
     temperature: float = 0.0
-    """0: the default of the loss."""
+    """0: the loss's default."""
     solver: str = "ddim"
     steps: int = 50
 
@@ -196,7 +196,7 @@ class Setting:
 
 
 def make_guidance(setting: Setting, problem: Problem, schedule: NoiseSchedule, anchors: tuple[Tensor, Tensor]) -> Guidance | None:
-    """The guidance of a setting; None where it is part of the noise prediction or absent. anchors: real samples and their labels."""
+    """The guidance of a setting; None if there is none or it is part of the noise prediction. anchors: real samples and their labels."""
     if setting.guidance in ("none", "classifier-free"):
         return None
     window = (setting.low, setting.high)

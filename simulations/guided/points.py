@@ -1,4 +1,4 @@
-"""samples.csv and trajectories.csv of `guided_diffusion.py`: points of one run a setting, for figures/ to draw."""
+"""Writes samples.csv and trajectories.csv of `guided_diffusion.py`: points of one run per setting, for figures/."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_SAMPLES, SHOWN_TRAJECTORIES = 512, 24
 def write_points(
     folder: Path, seed: int, schedule: NoiseSchedule, cells: Sequence[Setting], training_steps: int = Effort.training_steps
 ) -> None:
-    """samples.csv and trajectories.csv: points of one run for a panel a setting (those of the study, or of a single run in the plane)."""
+    """Write samples.csv and trajectories.csv: points of one run, one panel per setting (of the study, or of a single run in the plane)."""
     panels = CURVES if len(cells) > 2 else [cell for cell in cells if problem_named(cell.problem).mixture.dim == 2]
     points: list[tuple[Any, ...]] = []
     paths: list[tuple[Any, ...]] = []
@@ -30,7 +30,7 @@ def write_points(
         )
         name = setting.label if setting.guidance == "none" else f"{setting.label}, λ = {setting.scale:.3g}"
         points += [(i, name, setting.problem, int(k), *digits(p)) for p, k in zip(x, y, strict=True)]
-        first = visited[: len(visited) // 2]  # of the first of the two groups
+        first = visited[: len(visited) // 2]  # from the first of the two groups
         for step, (_, state) in enumerate(first):
             t = first[step + 1][0] if step + 1 < len(first) else -1  # the state after a step is at the next timestep, -1 is clean
             level = round(math.sqrt(schedule[t]), 6)
@@ -40,5 +40,5 @@ def write_points(
 
 
 def digits(point: Any) -> tuple[float, float]:
-    """Coordinates to six decimals, as much as a picture shows."""
+    """Coordinates to six decimals, enough for a picture."""
     return round(float(point[0]), 6), round(float(point[1]), 6)

@@ -1,4 +1,4 @@
-"""Tables of a guided experiment: prediction beside measurement, what is gained at equal samples, the price paid, what is printed."""
+"""Tables of a guided experiment: prediction and measurement, gain at equal sample size, distance paid; and the printed table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simulations.guided.runs import RUN_HEADER, Measured, mean_and_error, run_ro
 from simulations.guided.theory import Classes, equivalent_kappa, predict
 from theory import distinguishability_frontier, misalignment_ceiling
 
-MULTIPLIER_SIZE = 20  # training samples at which the sample multiplier is read off
+MULTIPLIER_SIZE = 20  # training set size at which the sample multiplier is determined
 SETTING_COLUMNS = tuple(Setting.__dataclass_fields__)
 PREDICTION_HEADER = (
     *SETTING_COLUMNS, "seeds",
@@ -59,7 +59,7 @@ def grouped(runs: Sequence[Measured]) -> dict[Setting, Group]:
 def write_tables(
     out: Path, runs: Sequence[Measured], groups: dict[Setting, Group], schedule: NoiseSchedule, whole_study: bool
 ) -> list[tuple[Any, ...]]:
-    """Write every csv file of these runs; returns the rows of prediction.csv. whole_study: else a single setting and its baseline."""
+    """Write every csv file of these runs; returns the rows of prediction.csv. whole_study: False for a single setting and its baseline."""
     cells = list(groups)
     write_csv(out / "guidance.csv", RUN_HEADER, [run_row(run) for run in runs])
     timed = ("label", "score", "solver", "steps", "problem")
@@ -82,7 +82,7 @@ def baseline_of(setting: Setting) -> Setting:
 
 
 def prediction_rows(groups: dict[Setting, Group], schedule: NoiseSchedule) -> list[tuple[Any, ...]]:
-    """Rows of prediction.csv: a setting a row. Predictions hold for DDIM; the others get nan."""
+    """Rows of prediction.csv, one per setting. Predictions are for DDIM; other solvers get nan."""
     rows = []
     for setting, group in groups.items():
         known = predict(setting, schedule) if setting.solver == "ddim" else None
@@ -96,7 +96,7 @@ def prediction_rows(groups: dict[Setting, Group], schedule: NoiseSchedule) -> li
         base = groups.get(baseline_of(setting))
         theirs = base.accuracies("averaging", MULTIPLIER_SIZE) if base else {}
         start = float(np.mean(list(theirs.values()))) if theirs else math.nan
-        # paired by seed: the interval of the gain, put on top of the unguided mean
+        # paired by seed: the interval of the gain is added to the unguided mean
         _, low, high = paired_gain(group.accuracies("averaging", MULTIPLIER_SIZE), theirs)
         cells += [multiplier(setting, a, start) for a in (accuracy, start + low, start + high)]
         cells.append(multiplier(setting, foreseen, reference.averaging_accuracy(MULTIPLIER_SIZE) if reference else math.nan))
@@ -105,9 +105,9 @@ def prediction_rows(groups: dict[Setting, Group], schedule: NoiseSchedule) -> li
 
 
 def multiplier(setting: Setting, accuracy: float, unguided: float) -> float:
-    """Unguided samples that one guided sample is worth to the averaging learner: squared ratio of equivalent class SNRs (T4).
+    """How many unguided samples one guided sample is worth to the averaging learner: squared ratio of equivalent class SNRs (T4).
 
-    accuracy, unguided: mean robust accuracies from equally many samples, both measured with the same seeds or both predicted.
+    accuracy, unguided: mean robust accuracies at equal sample size, both measured with the same seeds or both predicted.
     """
     problem = problem_named(setting.problem)
     ours, theirs = (equivalent_kappa(problem, value, MULTIPLIER_SIZE) for value in (accuracy, unguided))
@@ -115,7 +115,7 @@ def multiplier(setting: Setting, accuracy: float, unguided: float) -> float:
 
 
 def accuracy_rows(groups: dict[Setting, Group]) -> list[tuple[Any, ...]]:
-    """Rows of accuracy.csv: setting, learner and n; gain over the unguided runs of the same seeds at equal n, with its 95 % interval."""
+    """Rows of accuracy.csv: setting, learner, n, and gain over the unguided runs with the same seeds and n, with its 95 % interval."""
     rows = []
     for setting, group in groups.items():
         base = groups.get(baseline_of(setting))
@@ -148,7 +148,7 @@ def paired_gain(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float
 
 
 def rotation_rows(runs: Sequence[Measured]) -> list[tuple[Any, ...]]:
-    """Rows of rotation.csv: alignment and averaging accuracy of groups of samples that saw one another, of the design that asks for it."""
+    """Rows of rotation.csv: alignment and averaging accuracy of groups of samples that were guided together, for the rotation design."""
     return [
         (*asdict(run.setting).values(), run.seed, i, *values, run.setting.label, designs_of(run.setting))
         for run in runs
@@ -158,7 +158,7 @@ def rotation_rows(runs: Sequence[Measured]) -> list[tuple[Any, ...]]:
 
 
 def ceiling_rows(problem_name: str) -> list[tuple[Any, ...]]:
-    """(alignment, accuracy) along T3's ceiling, misaligned means of infinitely many samples; nothing for more than two classes."""
+    """(alignment, accuracy) along T3's ceiling, for misaligned means and infinitely many samples; empty for more than two classes."""
     problem = problem_named(problem_name)
     if problem.binary is None:
         return []
@@ -182,7 +182,7 @@ def class_rows(problem_names: Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 def frontier_rows(problem_name: str) -> list[tuple[Any, ...]]:
-    """(w2, class SNR) along T7's frontier for the real classes; nothing for more than two."""
+    """(w2, class SNR) along T7's frontier for the real classes; empty for more than two."""
     problem = problem_named(problem_name)
     if problem.binary is None:
         return []
@@ -202,7 +202,7 @@ def fewer_samples(groups: dict[Setting, Group], setting: Setting, few: int, many
 
 
 def printed_rows(rows: list[tuple[Any, ...]]) -> list[tuple[str, ...]]:
-    """The terminal's table from prediction rows: measured (predicted)."""
+    """The table for the terminal, from the rows of prediction.csv: measured (predicted)."""
     lines = []
     for row in rows:
         cell = dict(zip(PREDICTION_HEADER, row, strict=True))

@@ -43,16 +43,16 @@ from theory import LinearClassifier, robust_accuracy
 SIZES = (5, 10, 20, 60, 200, 600, 2000, 5000)
 LEARNERS = ("averaging", "lda", "logistic", "adversarial")
 SOLVERS = ("ddim", "ddpm", "dpm-solver++", "unipc")
-LOGISTIC_STRENGTH = 100.0  # C: few samples are separable, and maximum likelihood then has no solution
+LOGISTIC_STRENGTH = 100.0  # C: a few samples are separable, and maximum likelihood then has no solution
 ADVERSARIAL_PENALTY = 1e-3
-TEST_POINTS = 4000  # attacked, where the robust accuracy has no cheap closed form (more than two classes)
+TEST_POINTS = 4000  # points to attack if the robust accuracy has no cheap closed form (more than two classes)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Samples a run, most fits of a learner a run and sample size, steps of a network's training.
+    """Samples per run, maximum number of fits per learner, run and sample size, and training steps of a network.
 
-    slow_samples: of a run of another solver, or with more than 50 steps.
+    slow_samples: samples of a run with another solver or with more than 50 steps.
     """
 
     samples: int = 5120
@@ -68,10 +68,10 @@ class Effort:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run gave.
+    """The results of one run.
 
-    accuracies: (learner, n, mean robust accuracy over disjoint training sets, how many of them). groups: for the first groups of samples
-    that saw one another, alignment and robust accuracy of averaging all of the group (two classes only).
+    accuracies: (learner, n, mean robust accuracy over disjoint training sets, number of training sets). groups: for the first groups of
+    samples that were guided together, alignment and robust accuracy of averaging the whole group (two classes only).
     """
 
     setting: Setting
@@ -80,7 +80,7 @@ class Measured:
     alignment: float
     w2: float
     w2_floor: float
-    """W2 that equally many fresh real samples show: what sampling alone costs."""
+    """W2 of equally many fresh real samples: the distance due to sampling alone."""
     accuracies: list[tuple[str, int, float, int]]
     groups: list[tuple[float, float]]
     microseconds_per_sample: float
@@ -90,7 +90,7 @@ def measure(setting: Setting, seed: int, effort: Effort, learners: tuple[str, ..
     """Generate, then measure class SNR, alignment, W2 and the learners' robust accuracy."""
     torch.set_num_threads(1)
     problem, schedule = problem_named(setting.problem), NoiseSchedule.linear()
-    score_of(setting, seed, schedule, effort.training_steps)  # a network is trained before the clock starts
+    score_of(setting, seed, schedule, effort.training_steps)  # train the network before the clock starts
     begin = time.perf_counter()
     x, y = generate(setting, seed, effort.samples_for(setting), schedule, effort.training_steps)
     seconds = time.perf_counter() - begin
@@ -111,7 +111,7 @@ def measure(setting: Setting, seed: int, effort: Effort, learners: tuple[str, ..
 
 
 def group_directions(problem: Problem, x: Array, y: Any, shown: int = 4) -> list[tuple[float, float]]:
-    """(alignment, robust accuracy of averaging) of each of the first groups of GROUP samples; nothing for more than two classes."""
+    """(alignment, robust accuracy of averaging) of each of the first groups of GROUP samples; empty for more than two classes."""
     if problem.binary is None or problem.optimal_direction is None:
         return []
     rows = []
@@ -134,9 +134,9 @@ def sampling_floor(problem_name: str, seed: int, n: int) -> float:
 def generate(
     setting: Setting, seed: int, n: int, schedule: NoiseSchedule, training_steps: int = 1500, first: int = 0, on_step: Any = None
 ) -> tuple[Tensor, Tensor]:
-    """n guided samples (float32) with their labels, in groups of GROUP that see one another in a contrastive loss.
+    """n guided samples (float32) with their labels, in groups of GROUP that a contrastive loss sees together.
 
-    Group i depends on (seed, i) alone. first: index of the first sample, a multiple of GROUP.
+    Group i depends only on (seed, i). first: index of the first sample, a multiple of GROUP.
     """
     problem = problem_named(setting.problem)
     noise_prediction = with_classifier_free(setting, score_of(setting, seed, schedule, training_steps))
@@ -160,7 +160,7 @@ def generate(
 
 
 def score_of(setting: Setting, seed: int, schedule: NoiseSchedule, training_steps: int) -> Callable[..., Tensor]:
-    """The exact noise prediction, or a network trained on that many real samples with that seed."""
+    """The exact noise prediction, or a network trained with this seed on the setting's number of real samples."""
     problem = problem_named(setting.problem)
     if setting.score == "exact":
         return ExactNoisePrediction(problem.mixture, schedule)
@@ -176,7 +176,7 @@ def score_of(setting: Setting, seed: int, schedule: NoiseSchedule, training_step
 
 @lru_cache(maxsize=4)
 def trained_network(problem_name: str, n: int, seed: int, steps: int) -> torch.nn.Module:
-    """A class-conditional noise-prediction network trained on n real samples, with "no label" in a tenth of them."""
+    """A class-conditional noise-prediction network trained on n real samples, a tenth of them with "no label"."""
     problem = problem_named(problem_name)
     x, y = problem.mixture.sample(n, stream(seed, f"training data of {problem_name}, {n}"))
     with torch.random.fork_rng():
@@ -195,13 +195,13 @@ def trained_network(problem_name: str, n: int, seed: int, steps: int) -> torch.n
 
 
 def real_anchors(problem: Problem, seed: int) -> tuple[Tensor, Tensor]:
-    """The real samples that class-anchored guidance is given in the runs of one seed."""
+    """The real samples used by class-anchored guidance in the runs of one seed."""
     x, y = problem.mixture.sample(ANCHORS, stream(seed, f"anchors of {problem.name}"))
     return torch.from_numpy(x), torch.from_numpy(y)
 
 
 def fast_solver(name: str, schedule: NoiseSchedule) -> Any:
-    """diffusers' solver of second order on our schedule."""
+    """A second-order solver from diffusers, on our schedule."""
     from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     alpha = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar])
@@ -218,11 +218,11 @@ def moments(problem: Problem, x: Array, y: Any) -> Classes:
 
 
 def learning_curve(problem: Problem, learner: str, x: Array, y: Any, effort: Effort) -> list[tuple[str, int, float, int]]:
-    """(learner, n, mean robust accuracy, fits) over disjoint training sets of each size that holds every class twice."""
+    """(learner, n, mean robust accuracy, fits) over disjoint training sets, for each size in which every class occurs twice."""
     rows = []
     fits = effort.averaging_fits if learner == "averaging" else effort.other_fits
     if learner == "adversarial" and problem.binary is None:
-        return []  # the exact worst case of more than two classes has no closed form to train against
+        return []  # with more than two classes, the exact worst case has no closed form to train against
     for n in SIZES:
         if n > len(x) or n < 2 * problem.mixture.classes:
             continue
@@ -244,7 +244,7 @@ def _fitted_accuracy(problem: Problem, learner: str, x: Array, y: Any) -> float:
 
 
 def fit_binary(learner: str, x: Array, y: Array, eps: float, strength: float = LOGISTIC_STRENGTH) -> LinearClassifier:
-    """The learners of theory/, made safe for few samples: shrunk LDA, a weak penalty for the logistic ones."""
+    """The learners of theory/, regularised for small samples: shrunk LDA, and a weak penalty for the logistic learners."""
     if learner == "averaging":
         return fit_averaging(x, y)
     if learner == "lda":
@@ -268,13 +268,13 @@ def fit_multiclass(problem: Problem, learner: str, x: Array, y: Any) -> tuple[Ar
     if learner == "logistic":
         model = LogisticRegression(C=LOGISTIC_STRENGTH, max_iter=500)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # 500 iterations on separable data are as good as more
+        warnings.simplefilter("ignore")  # on separable data, more than 500 iterations bring no gain
         model.fit(x, y)
     return np.asarray(model.coef_), np.asarray(model.intercept_)
 
 
 def attacked_accuracy(problem: Problem, weights: Array, biases: Array) -> float:
-    """Share of fixed test points whose every margin exceeds eps ||w_y - w_j||_2: robust accuracy of a K-class linear classifier (T9)."""
+    """Share of fixed test points all of whose margins exceed eps ||w_y - w_j||_2: robust accuracy of a K-class linear classifier (T9)."""
     x, y = problem.mixture.sample(TEST_POINTS, stream(0, f"test points of {problem.name}"))
     scores = x @ weights.T + biases
     gaps = np.linalg.norm(weights[y][:, None] - weights[None], axis=2)  # (n, K)

@@ -1,4 +1,4 @@
-"""What theory says of a guided run before it is made: generated classes, distance paid, separation gained, samples saved."""
+"""What theory predicts for a guided run in advance: generated classes, distance paid, separation gained, samples saved."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from simulations.guided.models import (
 )
 from theory import AveragingLaw, BinaryMixture, LinearClassifier, gaussian_nodes, guided_ddim_law, robust_accuracy
 
-GROUP = 256  # samples that see one another in a contrastive loss: the batch of the sampler, and of the prediction's nodes
+GROUP = 256  # samples that a contrastive loss sees together: the batch of the sampler, and of the prediction's nodes
 LEARNER_NODES = 2048
 
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """Generated classes as Gaussians: means (K, d), covs (K, d, d), beside the problem that they imitate."""
+    """Generated classes as Gaussians: means (K, d), covs (K, d, d), and the problem that they imitate."""
 
     problem: Problem
     means: Array
@@ -39,14 +39,14 @@ class Classes:
 
     @cached_property
     def class_snr(self) -> float:
-        """kappa_1: root mean square distance of the class means from their centre over the root mean within-class variance an axis."""
+        """kappa_1: root mean square distance of the class means from their centre over the root mean within-class variance per axis."""
         centred = self.means - self.means.mean(axis=0)
         variance = np.trace(self.covs, axis1=1, axis2=2).mean() / self.means.shape[1]
         return math.sqrt(float((centred**2).sum(axis=1).mean() / variance))
 
     @cached_property
     def alignment(self) -> float:
-        """Cosine of the angle between what infinitely many samples teach the averaging learner and the real robust optimum.
+        """Cosine of the angle between the direction that averaging learns from infinitely many samples and the real robust optimum.
 
         More than two classes: mean cosine between generated and real class means.
         """
@@ -59,7 +59,7 @@ class Classes:
     def w2(self) -> float:
         """Wasserstein-2 distance of Gaussians with these moments to the real classes, root mean square over classes (Bures).
 
-        W2^2 = ||m - mu||^2 + tr(C + S - 2 (S^1/2 C S^1/2)^1/2); a lower bound where the generated classes are not Gaussian (Gelbrich 1990).
+        W2^2 = ||m - mu||^2 + tr(C + S - 2 (S^1/2 C S^1/2)^1/2); a lower bound if the generated classes are not Gaussian (Gelbrich 1990).
         """
         squares = []
         for mean, cov, mu, real in zip(
@@ -72,7 +72,7 @@ class Classes:
 
     @property
     def signed_mean(self) -> Array:
-        """Mean of y x, classes in the proportions of the problem: what averaging learns from infinitely many samples."""
+        """Mean of y x, with the problem's class proportions: what averaging learns from infinitely many samples."""
         weights = self.problem.mixture.weights
         return np.asarray(weights[1] * self.means[1] - weights[0] * self.means[0])
 
@@ -89,7 +89,7 @@ class Classes:
 def equivalent_kappa(problem: Problem, accuracy: float, n: int) -> float:
     """The class SNR at which n aligned isotropic samples give this mean robust accuracy to the averaging learner (T4, inverted).
 
-    0 at or below guessing, inf at or above the ceiling; nan for anything but two isotropic classes.
+    0 at or below chance, inf at or above the ceiling; nan except for two isotropic classes.
     """
     real = problem.binary
     if real is None or real.covariance.kind != "scalar" or not math.isfinite(accuracy):
@@ -107,12 +107,12 @@ def equivalent_kappa(problem: Problem, accuracy: float, n: int) -> float:
     return math.exp(float(brentq(excess, low, high, xtol=1e-10)))
 
 
-@lru_cache(maxsize=128)  # the unguided setting is the reference of many
+@lru_cache(maxsize=128)  # many settings share the same unguided reference
 def predict(setting: Setting, schedule: NoiseSchedule) -> Classes:
-    """The classes that a DDIM setting generates with the exact score, by theory's Gaussian closure.
+    """The classes that a DDIM setting generates with the exact score, by Gaussian closure (T8).
 
-    Exact for no and constant guidance. A network's setting is predicted as if its score were exact, unbalanced classes as if the batch
-    that a contrastive loss compares were balanced, and a symmetric mixture as if no batch broke its symmetry (see the rotation picture).
+    Exact without guidance and with constant guidance. Predictions treat a network's score as exact, the batch that a contrastive loss
+    compares as balanced even for unbalanced classes, and the symmetry of a mixture as unbroken (see the rotation picture).
     """
     problem = problem_named(setting.problem)
     classes, dim = problem.mixture.classes, problem.mixture.dim
@@ -133,7 +133,7 @@ def predict(setting: Setting, schedule: NoiseSchedule) -> Classes:
 
 
 def population_anchors(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quasi-random real samples of each class, as many as a run gets, in proportion to the class weights."""
+    """Quasi-random real samples of each class, as many as a run uses, in proportion to the class weights."""
     points, labels = [], []
     for k, (mean, cov) in enumerate(zip(problem.mixture.means, problem.mixture.covariances, strict=True)):
         n = max(round(ANCHORS * float(problem.mixture.weights[k])), 2 * problem.mixture.dim)
@@ -146,7 +146,7 @@ def population_anchors(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
 def scale_for(setting: Setting, schedule: NoiseSchedule, quantity: str, target: float) -> tuple[float, Classes]:
     """The smallest scale at which theory predicts this W2 distance or class SNR, found by doubling and bisection.
 
-    quantity: "w2" or "class_snr". Raises UserError naming the reachable range when guidance never gets there.
+    quantity: "w2" or "class_snr". Raises UserError naming the reachable range if guidance cannot reach the target.
     """
 
     def reached(scale: float) -> float:
@@ -173,7 +173,7 @@ def scale_for(setting: Setting, schedule: NoiseSchedule, quantity: str, target: 
 
 
 def cosine(left: Array, right: Array) -> float:
-    """left.right / (||left|| ||right||); 0 where one of them is 0."""
+    """left.right / (||left|| ||right||); 0 if either is 0."""
     norm = float(np.linalg.norm(left) * np.linalg.norm(right))
     return float(left @ right) / norm if norm else 0.0
 

@@ -1,6 +1,6 @@
 """Exact curves for the pictures, as tables: (header, rows). Nothing is drawn here.
 
-Every curve takes (seed, effort), which only the one with simulated points uses, and is listed in CURVES under the name of its csv file.
+Every curve takes (seed, effort), used only by the one with simulated points, and is listed in CURVES under the name of its csv file.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def accuracy_against_n(seed: int, effort: Effort) -> CurveTable:
 
 
 def ceiling(_seed: int, _effort: Effort) -> CurveTable:
-    """T3b: ceiling against the angle of the synthetic mean, and the exact mean accuracy at finite n (c = 1)."""
+    """T3b: the ceiling against the angle of the synthetic mean, and the exact mean accuracy at finite n (c = 1)."""
     mixture = BinaryMixture(aligned(DIM, NORM))
     rows: list[tuple[Any, ...]] = []
     for degrees in np.linspace(0, 90, 19):
@@ -87,7 +87,7 @@ def frontier(_seed: int, _effort: Effort) -> CurveTable:
 
 
 def ddim_shrinkage(_seed: int, _effort: Effort) -> CurveTable:
-    """T8: what few DDIM steps do to a class of mean 1 and standard deviation sigma."""
+    """T8: the effect of few DDIM steps on a class with mean 1 and standard deviation sigma."""
     rows: list[tuple[Any, ...]] = []
     for std in (0.3, 1.0, 2.0):
         for steps in (2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200, 500, 1000):
@@ -97,7 +97,7 @@ def ddim_shrinkage(_seed: int, _effort: Effort) -> CurveTable:
 
 
 def class_snr(_seed: int, _effort: Effort) -> CurveTable:
-    """T10, T11: V against the class SNR of one sample, for each learner; the optimum of each curve in the last column."""
+    """T10, T11: V against the class SNR of one sample, for each learner; the last column has the optimum of each curve."""
     rows: list[tuple[Any, ...]] = []
     for learner, eps in (("averaging", 0.0), ("lda", 0.0), ("logistic", 0.0), ("logistic", 0.5), ("logistic", 1.0)):
         best = optimal_class_snr(learner, eps)
@@ -120,7 +120,7 @@ def beside_real_data(_seed: int, _effort: Effort) -> CurveTable:
 
 
 def multiclass(_seed: int, _effort: Effort) -> CurveTable:
-    """T13: V against half the distance between two class means over sigma, for K classes; the optimum in the last column."""
+    """T13: V against half the distance between two class means over sigma, for K classes; the last column has the optimum."""
     rows: list[tuple[Any, ...]] = []
     for classes in (2, 3, 10):
         best = optimal_half_distance(classes)
@@ -130,8 +130,8 @@ def multiclass(_seed: int, _effort: Effort) -> CurveTable:
 
 
 def subpopulations(_seed: int, _effort: Effort) -> CurveTable:
-    """T15: sharpening (> 0) and softening (< 0) of classes that are mixtures: class SNR, share of the sub-population near the boundary,
-    and for three learners the ceiling of robust accuracy on the real mixture, l_2 radius 0.3, and V."""
+    """T15: sharpening (> 0) and softening (< 0) of classes that are mixtures: class SNR, share of the sub-population near the boundary, and
+    for three learners V and the ceiling of robust accuracy on the real mixture (l_2 radius 0.3)."""
     real, eps = two_subpopulations(20), 0.3
     rows: list[tuple[Any, ...]] = []
     for learner, training_eps in (("averaging", 0.0), ("logistic", 0.0), ("logistic", eps)):

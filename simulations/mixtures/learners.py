@@ -1,4 +1,4 @@
-"""The learners that theory/ speaks of, really fitted to samples. Each takes x (n, d), y (n,) in {-1, +1}."""
+"""The learners of theory/, fitted to actual samples. Each takes x (n, d), y (n,) in {-1, +1}."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fit_logistic(x: Array, y: Array, strength: float = math.inf) -> LinearClassi
 
 
 def fit_softmax(x: Array, y: Array) -> Array:
-    """scikit-learn's softmax regression of labels 0 .. K-1 by maximum likelihood: weights (K, d), of two classes too."""
+    """scikit-learn's softmax regression of labels 0 .. K-1 by maximum likelihood: weights (K, d), also for two classes."""
     model = LogisticRegression(C=math.inf, solver="newton-cg", tol=1e-7, max_iter=200).fit(x, y)
     weights: Array = model.coef_
     return weights if len(weights) > 1 else np.stack([-weights[0], weights[0]]) / 2
@@ -58,8 +58,8 @@ def fit_adversarial(x: Array, y: Array, eps: float, p: float = 2, penalty: float
     """Logistic regression trained against its exact worst case in the l_p ball, p in {2, inf}.
 
     Minimises mean log(1 + exp(-(y (w.x + b) - eps ||w||_q))) + penalty ||w||_2^2 / 2 (convex) by L-BFGS-B. For p=inf the l_1 norm is made
-    smooth by w = u - v with u, v >= 0. eps: radius in units of x.
-    Raises ValueError for another p, RuntimeError when the optimiser fails.
+    smooth by writing w = u - v with u, v >= 0. eps: radius in units of x.
+    Raises ValueError for any other p, RuntimeError if the optimiser fails.
     """
     if p not in (2, math.inf):
         raise ValueError(f"p={p}: adversarial training is implemented for p = 2 and inf")
@@ -84,7 +84,9 @@ def fit_adversarial(x: Array, y: Array, eps: float, p: float = 2, penalty: float
     bounds = [(0, None)] * (2 * dim) + [(None, None)] if split else None
     options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-13, "gtol": 1e-8}
     result = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    if result.status == 1:  # the limit; line-search ends at rounding level (status 2) are as good as it gets
+    if (
+        result.status == 1
+    ):  # hit the iteration limit; if the line search stops at rounding level (status 2), the fit cannot be improved
         raise RuntimeError(
             f"adversarial training stopped after {result.nit} iterations: rescale the features to comparable variances"
         )

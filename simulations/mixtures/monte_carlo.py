@@ -1,4 +1,4 @@
-"""A check compares one number of theory/ with its simulation. Checks are independent: each draws from its own random stream."""
+"""A check compares one number from theory/ with its simulation. Checks are independent: each has its own random stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Z_LIMIT = 5.0  # P(any of 300 standard normals beyond 5) = 1.7e-4; a few 1e-3 wi
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to simulate: fresh points attacked per check, repeated fits of a learner, repeated small training sets."""
+    """How much to simulate: fresh points to attack per check, number of fits of a learner, number of small training sets."""
 
     test_points: int = 40_000
     fits: int = 150
@@ -31,7 +31,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number of theory beside its unbiased simulation and the standard error of that."""
+    """A theoretical value, its unbiased simulation, and the standard error of the simulation."""
 
     theory: float
     simulation: float
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def z(self) -> float:
-        """(simulation - theory) / standard error; 0 when both agree exactly without noise."""
+        """(simulation - theory) / standard error; 0 if both agree exactly and there is no noise."""
         difference = self.simulation - self.theory
         return difference / self.standard_error if self.standard_error > 0 else (0.0 if difference == 0 else np.inf)
 
@@ -67,7 +67,7 @@ class Check:
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def rows(self, seed: int, effort: Effort) -> list[Row]:
-        """The random stream depends on the seed and the check's own name, so neither order nor process count matters."""
+        """The rows of this check. Its random stream depends on the seed and its name, not on order or number of processes."""
         rng = np.random.default_rng([seed, zlib.crc32(f"{self.quantity} {self.setting}".encode())])
         estimates = self.run(rng, effort, **self.arguments)
         return [
@@ -87,11 +87,11 @@ def _call(job: Callable[..., Any], seed: int, effort: Effort) -> Any:
 
 
 def share(theory: float, hits: int, n: int) -> Estimate:
-    """A probability against a count of independent hits; the standard error is the one that theory predicts."""
+    """A probability against a count of independent hits, with the standard error predicted by theory."""
     return Estimate(theory, hits / n, float(np.sqrt(max(theory * (1 - theory), 0.25 / n) / n)))
 
 
 def average(theory: float, values: Any) -> Estimate:
-    """A mean against independent values, standard error from their spread."""
+    """A mean against independent values, with the standard error from their spread."""
     sample = np.asarray(values, dtype=np.float64)
     return Estimate(theory, float(sample.mean()), float(sample.std(ddof=1) / np.sqrt(len(sample))))

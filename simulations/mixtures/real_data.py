@@ -1,10 +1,10 @@
 """Theory on real data: estimate a Gaussian pair from one half, predict robust accuracies, fit and attack on the other half.
 
-Features are standardised and centred between the classes with the training half alone, so attack radii are in standard deviations
-of a feature. Every prediction uses the estimated mixture; each gap to the measurement is split in two:
-  moments  what changes when the score of each class gets the mean and standard deviation that it has in the held-out half
-           (estimation error, and two classes whose covariances differ),
-  shape    the rest: the score of a class is not Gaussian.
+Features are standardised and centred between the classes using only the training half, so attack radii are in standard deviations of a
+feature. Every prediction uses the estimated mixture. Each gap to the measurement is split in two:
+  moments  the change when each class's score gets its mean and standard deviation from the held-out half
+           (due to estimation error, and to different covariances of the two classes),
+  shape    the rest, because the score of a class is not Gaussian.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from theory import (
     worst_case_perturbation,
 )
 
-EPS_FRACTIONS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # of ||mu||_p, where no radius is given; 1 is where robustness ends
+EPS_FRACTIONS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # of ||mu||_p, if no radius is given; at 1 no robustness is possible
 RADIUS_FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the total standard deviation, for the frontier
-PENALTY = 1e-3  # l_2, keeps the fits finite where the training half is separable
+PENALTY = 1e-3  # l_2, keeps the fits finite if the training half is separable
 OPTIMUM = "robust optimum (theory)"
-CURVE_DRAWS = 60  # training subsets a sample size of the learning curve
+CURVE_DRAWS = 60  # training subsets per sample size of the learning curve
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Shape:
-    """How far the score of one held-out class is from the Gaussian that the model predicts for it."""
+    """How far the score of one held-out class is from the Gaussian that the model predicts."""
 
     direction: str
     label: str
@@ -79,7 +79,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Need:
-    """Samples of the estimated mixture that give the averaging learner the wished accuracy; n is None above the ceiling."""
+    """Number of samples from the estimated mixture with which averaging reaches the target accuracy; n is None above the ceiling."""
 
     p: float
     eps: float
@@ -102,7 +102,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """Everything that is reported about one table."""
+    """Everything reported about one table."""
 
     table: Table
     mixture: BinaryMixture
@@ -160,9 +160,9 @@ def analyse(
 
 
 def split_and_scale(table: Table, seed: int) -> tuple[_Half, _Half, tuple[str, ...]]:
-    """Stratified halves, standardised and centred between the class means with the training half; constant columns are dropped.
+    """Stratified halves, standardised and centred between the class means of the training half; constant columns are dropped.
 
-    Equal rows stay on one side: a copy of what was trained on is no new row.
+    Equal rows stay in one half, because a copy of a training row is not new data.
     """
     groups = copy_groups(table.x, table.y)
     if groups is None:
@@ -173,7 +173,7 @@ def split_and_scale(table: Table, seed: int) -> tuple[_Half, _Half, tuple[str, .
         x_train, x_test, y_train, y_test = table.x[chosen], table.x[left], table.y[chosen], table.y[left]
     size = np.abs(x_train).max(axis=0)
     size[size == 0] = 1.0
-    x_train, x_test = x_train / size, x_test / size  # so that no square over- or underflows
+    x_train, x_test = x_train / size, x_test / size  # so that squares neither overflow nor underflow
     std = x_train.std(axis=0)
     varies = std > 1e-12
     if not varies.any():
@@ -187,7 +187,7 @@ def split_and_scale(table: Table, seed: int) -> tuple[_Half, _Half, tuple[str, .
 
 
 def estimate_mixture(train: _Half) -> tuple[BinaryMixture, float]:
-    """Class mean, pooled Ledoit-Wolf covariance and prior of the training half, and the shrinkage used."""
+    """Class mean, pooled Ledoit-Wolf covariance and prior from the training half, and the shrinkage used."""
     mean = (train.x[train.y > 0].mean(axis=0) - train.x[train.y < 0].mean(axis=0)) / 2
     residual = train.x - train.y[:, None] * mean
     if not mean.any():
@@ -201,7 +201,7 @@ def estimate_mixture(train: _Half) -> tuple[BinaryMixture, float]:
 
 
 def fit_standard(train: _Half) -> dict[str, LinearClassifier]:
-    """The learners that know nothing of the attack."""
+    """The learners that do not know about the attack."""
     strength = 1 / (PENALTY * len(train.y))
     return {
         "averaging": fit_averaging(train.x, train.y),
@@ -216,7 +216,7 @@ def compare(
 ) -> list[Comparison]:
     """The optimum of T2, the standard learners and adversarial training at one radius, attacked at that radius."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the trivial radius is part of the report
+        warnings.simplefilter("ignore", UserWarning)  # the report covers the trivial radius
         optimum = bayes_robust_classifier(mixture, eps, p)
     classifiers = {OPTIMUM: optimum, **standard}
     if p != 1:
@@ -269,7 +269,7 @@ def describe_shapes(test: _Half, mixture: BinaryMixture, classes: tuple[str, str
 
 
 def need(mixture: BinaryMixture, eps: float, p: float, accuracy: float, confidence: float) -> Need:
-    """Samples for the wished accuracy, or None where the ceiling lies below it."""
+    """Samples needed for the target accuracy, or None if the ceiling is below it."""
     ceiling = robust_accuracy(learned_classifier(mixture, "averaging"), mixture, eps, p)
     n = required_samples(mixture, mixture, eps, accuracy, confidence, p) if accuracy < ceiling else None
     return Need(p, eps, accuracy, ceiling, n)
@@ -285,18 +285,18 @@ def learning_curve(
         for n in sizes:
             measured = np.empty(CURVE_DRAWS)
             for i in range(CURVE_DRAWS):
-                chosen = rng.choice(len(train.y), n)  # with replacement: the law speaks of independent samples
+                chosen = rng.choice(len(train.y), n)  # with replacement, because the law assumes independent samples
                 classifier = fit_averaging(train.x[chosen], train.y[chosen])
                 attacked = test.x + worst_case_perturbation(classifier, test.y, eps, p)
                 right = classifier.predict(attacked) == test.y
-                measured[i] = (right[test.y > 0].mean() + right[test.y < 0].mean()) / 2  # balanced, as the law is
+                measured[i] = (right[test.y > 0].mean() + right[test.y < 0].mean()) / 2  # balanced, like the law
             error = float(measured.std(ddof=1) / math.sqrt(CURVE_DRAWS))
             points.append(CurvePoint(p, eps, n, SecondOrderLaw(mixture, mixture, n, eps, p).mean(), float(measured.mean()), error))
     return points
 
 
 def verdict(analysis: Analysis) -> list[str]:
-    """Plain sentences: where the Gaussian assumption breaks and by how much."""
+    """Plain sentences on where the Gaussian assumption fails, and by how much."""
     live = [row for row in analysis.comparisons if not row.trivial]
     if not live:
         trivial = "every radius is at or beyond ||mu||_p: no classifier beats guessing, so there is nothing to compare"

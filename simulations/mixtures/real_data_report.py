@@ -1,4 +1,4 @@
-"""What the analysis of a table writes (csv) and says (text)."""
+"""The csv files and the printed report of the analysis of a table."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from command_line.output import text_table, write_csv
 from simulations.mixtures.real_data import OPTIMUM, Analysis, optimum_by_eps, verdict
 
-ROWS_A_FEATURE = 5  # fewer training rows than this a feature: the estimated mixture flatters itself
+ROWS_A_FEATURE = 5  # with fewer training rows per feature, the estimated mixture is too optimistic
 SHORT_NAMES = {OPTIMUM: "est. optimum", "adversarial logistic": "adv. logistic"}
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> None:
-    """Write real_data.csv and its four companions; `n` is empty where no number of samples is enough."""
+    """Write real_data.csv and the four files that go with it; `n` is empty if no number of samples is enough."""
     name = analysis.table.name
     write_csv(
         folder / "real_data.csv",

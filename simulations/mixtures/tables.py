@@ -1,4 +1,4 @@
-"""Tables of features with two labels: scikit-learn's own, or the user's npz or csv file. Nothing is ever unpickled."""
+"""Tables of features with two labels: from scikit-learn, or the user's npz or csv file. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NAMES = ("breast-cancer", "digits:A,B")
 FEATURE_KEYS = ("x", "X", "features", "data")
 LABEL_KEYS = ("y", "Y", "label", "labels", "target")
 NO_LABEL = ("", "nan", "na", "null", "none")
-FEWEST_ROWS = 10  # of each class: half of them estimate means and a covariance, half of them test
+FEWEST_ROWS = 10  # per class: half of them to estimate means and a covariance, half of them to test
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """x: (n, d) features. y: (n,) in {-1, +1}. classes: what -1 and +1 are called. features: (d,) names. notes: what was left out, or read
-    in one of several possible ways."""
+    """x: (n, d) features. y: (n,) in {-1, +1}. classes: names of -1 and +1. features: (d,) names. notes: messages about what was left out
+    or was ambiguous."""
 
     name: str
     x: Array
@@ -37,14 +37,14 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def described(self) -> list[str]:
-        """What was read, a line each."""
+        """What was read, one message each."""
         counts = [int((self.y < 0).sum()), int((self.y > 0).sum())]
         classes = ", ".join(f"{name!r} {count}" for name, count in zip(self.classes, counts, strict=True))
         return [f"read {self.name}: {len(self.y)} rows, {self.x.shape[1]} features; classes: {classes}", *self.notes]
 
 
 def load_table(spec: str, label: str | None = None) -> Table:
-    """Load `breast-cancer`, `digits:A,B`, FILE.npz or FILE.csv; UserError names what is wrong with it.
+    """Load `breast-cancer`, `digits:A,B`, FILE.npz or FILE.csv; raises UserError naming what is wrong with it.
 
     label: name of the label column of a csv file (default: the last column). npz: features under x, X, features or data, labels
     under y, Y, label, labels or target.
@@ -73,8 +73,8 @@ def load_table(spec: str, label: str | None = None) -> Table:
 
 
 def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...], notes: tuple[str, ...] = ()) -> Table:
-    """Check features and labels and code the labels: the first in sorted order is -1, the second +1. Columns that number the rows are left
-    out. Raises UserError."""
+    """Check features and labels, and code the labels: the first in sorted order is -1, the second +1. Columns that number the rows are
+    dropped. Raises UserError."""
     points, tags = np.asarray(x), np.asarray(labels)
     if points.ndim != 2 or tags.ndim != 1:
         raise UserError(
@@ -99,11 +99,11 @@ def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...], notes:
 
 
 def _coded(name: str, tags: Any) -> tuple[Any, list[str], tuple[str, ...]]:
-    """(0 or 1 for each row, names of the two classes, lines that say how labels were read). Raises UserError."""
+    """(0 or 1 for each row, names of the two classes, messages on how labels were read). Raises UserError."""
     if tags.dtype.kind not in "USbuif":
         raise UserError(f"--data {name}: labels are {tags.dtype}; give numbers or text")
     text = np.char.lower(np.char.strip(tags.astype(str)))
-    two = len(np.unique(tags)) == 2  # then "none" or "NA" is what one of the classes is called
+    two = len(np.unique(tags)) == 2  # then "none" or "NA" is the name of a class
     missing = np.flatnonzero(~np.isfinite(tags) if tags.dtype.kind == "f" else np.isin(text, NO_LABEL[:1] if two else NO_LABEL))
     if len(missing):
         row = int(missing[0])
@@ -123,10 +123,10 @@ def _coded(name: str, tags: Any) -> tuple[Any, list[str], tuple[str, ...]]:
 
 
 def _without_row_numbers(name: str, points: Array, features: tuple[str, ...]) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
-    """Features without columns that number the rows, as pandas writes its index: sorted by class they give the label away.
+    """Features without columns that number the rows, such as a pandas index: if the rows are sorted by class, these leak the label.
 
-    Left out is a column that is named as one, that counts the rows in their order, or that has no name and every number of 0..n-1. A line
-    names what else has another whole number in every row.
+    A column is dropped if its name says so, if it counts the rows in order, or if it has no name and holds every number of 0..n-1. A note
+    names any other column with a different whole number in every row.
     """
     out, doubtful = [], []
     for j, feature in enumerate(features):
@@ -155,10 +155,10 @@ INDEX_NAMES = re.compile(r"(?i:(.*[ _.-])?(id|ids|idx|index|no|nr|number|#|uuid|
 
 
 def copy_groups(x: Array, codes: Any) -> Any:
-    """(n,) a number for each row, the same for copies; None where rows do not repeat, or no more than such features do by chance.
+    """(n,) one number per row, the same for copies; None if rows do not repeat, or not more than such features would by chance.
 
-    By chance: in pairs of rows, with columns independent, at most TIMES_CHANCE times as often; rows of a few yes and no coincide, and are
-    no copies. None too where a class has one row alone, many times: nothing could be parted.
+    By chance means: at most TIMES_CHANCE times as many equal pairs as with independent columns; rows of a few yes/no features coincide
+    without being copies. Also None if all rows of a class are equal, because it could not be split.
     """
     counts = np.unique(x, axis=0, return_inverse=True, return_counts=True)
     groups, sizes = counts[1].reshape(-1), counts[2].astype(np.float64)
@@ -173,7 +173,7 @@ TIMES_CHANCE = 10
 
 
 def _repeated(name: str, points: Array, codes: Any, names: list[str]) -> tuple[str, ...]:
-    """A line on copies. Raises UserError where a class has too few rows without them."""
+    """A note on copies. Raises UserError if a class has too few rows without them."""
     groups = copy_groups(points, codes)
     if groups is None:
         return ()
@@ -264,8 +264,8 @@ def _load_csv(path: Path, label: str | None) -> Table:
 
 
 def _header(rows: list[list[str]], label: str | None) -> list[str] | None:
-    """The first row, if it is one: it names the label column, or no feature in it is a number. A row of numbers is one where its last cell
-    is no label of any other row; or where it counts the columns, as pandas writes them, over features that are no whole numbers."""
+    """The first row, if it is a header: it names the label column, or has no numeric feature. A row of numbers is a header if its last cell
+    is not a label of any other row, or if it counts the columns, as pandas does, above features that are not whole numbers."""
     cells = [cell.strip() for cell in rows[0]]
     if (label is not None and label in cells) or not any(_is_number(cell) for cell in cells[:-1]):
         return cells
@@ -278,7 +278,7 @@ def _header(rows: list[list[str]], label: str | None) -> list[str] | None:
 
 
 def _is_number(cell: str) -> bool:
-    """Whether a cell is a number as other programs write it; Python would also take 1_000 and digits of other scripts."""
+    """Whether a cell is a number in the usual notation; Python also accepts 1_000 and digits of other scripts."""
     try:
         float(cell)
     except ValueError:

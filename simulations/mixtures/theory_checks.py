@@ -1,4 +1,4 @@
-"""Every closed form of theory/ against samples, fitted learners and exact attacks: the list of checks T1-T15.
+"""Checks every closed form of theory/, T1-T15, against samples, fitted learners and exact attacks.
 
 Each check function has the signature of `Check.run`. Those of T1, T2, T4 and T9 are unbiased; where theory is asymptotic (T3, T5, T6, T10
 to T15) the settings keep the neglected terms an order of magnitude below the standard error.
@@ -86,7 +86,7 @@ def example_mixture(kind: str, dim: int, prior: float = 0.5, norm: float = 2.0) 
 
 
 def radius_for(mixture: BinaryMixture, p: float, fraction: float = 0.35) -> float:
-    """An attack radius that leaves robustness possible: a fraction of ||mu||_p."""
+    """An attack radius at which robustness is possible: a fraction of ||mu||_p."""
     return fraction * float(np.linalg.norm(mixture.mean, ord=p))
 
 
@@ -100,7 +100,7 @@ def aligned(dim: int, norm: float, cosine: float = 1.0) -> Array:
 
 
 def attacked_hits(classifier: LinearClassifier, mixture: BinaryMixture, eps: float, p: float, n: int, rng: Rng) -> int:
-    """Sample n points, move each by its worst-case perturbation, count those still classified right."""
+    """Sample n points, move each by its worst-case perturbation, count those still classified correctly."""
     x, y = mixture.sample(n, rng)
     x += worst_case_perturbation(classifier, y, eps, p)
     return int((classifier.predict(x) == y).sum())
@@ -122,7 +122,7 @@ def in_words(**values: Any) -> str:
 
 
 def check_fitted(rng: Rng, effort: Effort, learner: str, kind: str, p: float, dim: int, prior: float) -> dict[str, Estimate]:
-    """T1: a learner fitted to 300 points, attacked on fresh ones; theory is T1 at the fitted weights."""
+    """T1: a learner fitted to 300 points and attacked on fresh ones; theory is T1 for the fitted weights."""
     mixture = example_mixture(kind, dim, prior)
     eps = radius_for(mixture, p)
     x, y = mixture.sample(300, rng)
@@ -171,8 +171,8 @@ def check_learned(rng: Rng, effort: Effort, learner: str, kind: str, p: float, l
 def check_optimal_mean(rng: Rng, effort: Effort, learner: str, kind: str, p: float) -> dict[str, Estimate]:
     """T3a: standard training on the optimal synthetic mean is as robust as the robust optimum of the real mixture.
 
-    For p=inf the optimum has zero weights, whose noise costs accuracy of order 1/sqrt(n), not 1/n: there theory is the second-order law
-    at this n, which knows the kink of ||w||_1 at 0.
+    For p=inf the optimum has zero weights, whose noise costs accuracy of order 1/sqrt(n), not 1/n. Theory is then the second-order law at
+    this n, which includes the kink of ||w||_1 at 0.
     """
     mixture, n = example_mixture(kind, 5), effort.training_points
     eps = radius_for(mixture, p, 0.5)
@@ -183,7 +183,7 @@ def check_optimal_mean(rng: Rng, effort: Effort, learner: str, kind: str, p: flo
 
 
 def check_ceiling(rng: Rng, effort: Effort, cosine: float) -> dict[str, Estimate]:
-    """T3b: many well separated but rotated samples reach the ceiling and no more."""
+    """T3b: many well separated but rotated samples reach the ceiling, but do not exceed it."""
     mixture, eps = BinaryMixture(aligned(8, 2.0)), 0.5
     x, y = BinaryMixture(aligned(8, 6.0, cosine)).sample(effort.training_points, rng)
     hits = attacked_hits(fit_averaging(x, y), mixture, eps, 2, effort.test_points, rng)
@@ -252,7 +252,7 @@ def check_averaging_law(
 def check_required(
     rng: Rng, effort: Effort, dim: int, c: float, cosine: float, accuracy: float, confidence: float
 ) -> dict[str, Estimate]:
-    """T4: at the required n the wish is met with the wished confidence, at half of it less often, exactly as the law says."""
+    """T4: at the required n the target is reached with the requested confidence; at half of it, with the lower probability of the law."""
     mixture, eps = BinaryMixture(aligned(dim, 2.0)), 0.5
     synthetic = BinaryMixture(aligned(dim, 2.0 * c, cosine))
     n = required_samples(mixture, synthetic, eps, accuracy, confidence)
@@ -342,7 +342,7 @@ def t5_t6_checks() -> Iterator[Check]:
 
 
 def check_frontier(rng: Rng, effort: Effort, dim: int, radius: float) -> dict[str, Estimate]:
-    """T7: distance spent and separation gained by samples of the frontier, and what they buy: n real samples' worth from n / multiplier."""
+    """T7: distance spent and separation gained by samples on the frontier; n / multiplier of them are worth n real samples."""
     mixture, eps, n = BinaryMixture(aligned(dim, 2.0)), 0.5, 40
     frontier = distinguishability_frontier(mixture, radius)
     synthetic = BinaryMixture(frontier.mean_scale * mixture.mean, frontier.std_scale**2)
@@ -451,7 +451,7 @@ def check_direction(rng: Rng, effort: Effort, learner: str, class_snr: float, tr
         hits += attacked_hits(LinearClassifier(w), mixture, eps, 2, per_fit, rng)
     variance = direction_variance(class_snr, learner, training_eps)
     accuracy = large_sample_accuracy(mixture, class_snr, learner, n, eps, training_eps)
-    # tan^2 is V/n times a chi-square of d-1 degrees of freedom: its own standard error, V sqrt(2 / (d-1) / fits)
+    # tan^2 is V/n times a chi-square with d-1 degrees of freedom, so its standard error is V sqrt(2 / (d-1) / fits)
     error = variance * math.sqrt(2 / (dim - 1) / effort.fits)
     return {
         ": n tan^2(angle) / (d-1)": Estimate(variance, float(tangents.mean()), error),
@@ -487,7 +487,7 @@ def check_pooled(
 
 
 def check_softmax(rng: Rng, effort: Effort, classes: int, half_distance: float) -> dict[str, Estimate]:
-    """T13: the weights of softmax regression across the class means, squared, over those along them."""
+    """T13: the squared weights of softmax regression across the class means, divided by those along them."""
     across, n = 4, 2000 * classes
     means = np.sqrt(2) * half_distance * np.eye(classes, classes + across)
     mixture = GaussianMixture(means, 1.0)
@@ -517,7 +517,7 @@ def check_linf_training(rng: Rng, effort: Effort, eps: float) -> dict[str, Estim
 
 
 def chi_square_mean(variance: float, values: Array, degrees: int) -> Estimate:
-    """Of a scaled chi-square of mean `variance`: the standard error that theory gives, V sqrt(2 / degrees / fits)."""
+    """Estimate of the mean `variance` of a scaled chi-square, with theory's standard error, V sqrt(2 / degrees / fits)."""
     return Estimate(variance, float(values.mean()), variance * math.sqrt(2 / degrees / len(values)))
 
 
@@ -542,7 +542,7 @@ def t12_t14_checks() -> Iterator[Check]:
 
 
 def two_subpopulations(dim: int) -> SubpopulationMixture:
-    """The running example: four fifths of a class lie far from the boundary, one fifth near it and in another direction."""
+    """The running example: four fifths of a class are far from the boundary, one fifth is near it and in another direction."""
     means = np.zeros((2, dim))
     means[0, 0] = 2.5
     means[1, :2] = 0.2, 1.2
