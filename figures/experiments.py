@@ -1,4 +1,4 @@
-"""The experiments whose results are drawn: the command that makes each, and where its results lie. The one place for paths."""
+"""The experiments whose results are drawn: the command for each, and where its results are. All paths are defined here."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "figures" / "reference"
-"""Small results that are committed, a folder an experiment."""
+"""Small results that are committed, one folder per experiment."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """script and arguments: the command at full size. quick: at small size. takes: what it costs on 2 cores. kept: patterns of the
-    files that figures read, which are committed as reference results; left_out: of the names that they match, not these. own_seed: its
-    first seed stands in a file. data: the data set of which whoever runs it names a copy; empty: none is needed."""
+    """script and arguments: the command at full size. quick: at small size. takes: its cost on 2 cores. kept: patterns of the files that
+    figures read, committed as reference results; left_out: matching names to exclude. own_seed: whether a file sets its first seed. data:
+    the data set of which the user must supply a copy; empty if none is needed."""
 
     name: str
     script: str
@@ -28,12 +28,12 @@ class Experiment:
     data: str = ""
 
     def command(self, quick: bool = False) -> str:
-        """As a reader would type it."""
+        """The command as a reader would type it."""
         data = ("--data-dir", f"COPY_OF_{self.data}") if self.data else ()
         return " ".join(("python", self.script, *(self.quick if quick else self.arguments), *data))
 
     def call(self, folder: Path, quick: bool, seed: int) -> list[str]:
-        """The command for a subprocess, results into `folder`."""
+        """The command for a subprocess, with results in `folder`."""
         arguments = self.quick if quick else self.arguments
         seeds = [] if self.own_seed and not seed else ["--seed", str(seed)]
         return [sys.executable, str(ROOT / self.script), *arguments, *seeds, "--out", str(folder)]
@@ -48,14 +48,14 @@ SWEEPS = {
     "digits-factors": "70 min",
     "mnist-report": "100 min",
 }
-"""Designs of image_experiments/designs that compare, and what they cost on 2 cores."""
+"""Comparison designs in image_experiments/designs, and their cost on 2 cores."""
 RUN = ("runs/main/mosaics/*.png", "runs/main/curves/*.csv")
 PHOTOGRAPHS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "gtsrb-report": ("GTSRB", "70 min", RUN),
     "gtsrb-more": ("GTSRB", "40 min", ()),
     "cifar10-report": ("CIFAR10", "35 min", RUN),
 }
-"""The same on photographs: their data set, what they cost, and what figures read beside their tables."""
+"""The same for photographs: data set, cost, and the files that figures read besides their tables."""
 
 
 DESCRIBED: dict[str, tuple[int, str, str]] = {
@@ -66,8 +66,8 @@ DESCRIBED: dict[str, tuple[int, str, str]] = {
     "gtsrb-report": (3, "25 min", "GTSRB"),
     "cifar10-report": (3, "15 min", "CIFAR10"),
 }
-"""Designs whose images were made and described again when the class SNR came to be measured by cross-fitting: seeds, cost, data set. Their
-sweep.csv has the class SNR of before, in sample, under its old name; what figures show of it comes from these."""
+"""Designs whose images were made and described again when cross-fitting of the class SNR was introduced: seeds, cost, data set. Their
+sweep.csv has the earlier in-sample class SNR under its old name; figures use the class SNR from these runs."""
 
 
 def _described(design: str, seeds: int, takes: str, data: str) -> Experiment:
@@ -129,5 +129,5 @@ EXPERIMENTS = {
 
 
 def experiment_of(path: str) -> Experiment:
-    """The experiment that a result file, named EXPERIMENT/FILE, comes from."""
+    """The experiment of a result file named EXPERIMENT/FILE."""
     return EXPERIMENTS[path.partition("/")[0]]

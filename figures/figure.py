@@ -1,7 +1,7 @@
-"""What a figure is: numbers made from result files, written beside it, and a drawing of those numbers alone.
+"""A figure: numbers from result files, written next to it, and a drawing made only from those numbers.
 
-A module of figures/SECTION_figures holds FIGURE, numbers(files) and draw(numbers); its name is the figure's. The numbers are rows of
-(panel, series, x, y, low, high), so that what is drawn can be compared with what is written: `Numbers`.
+A module in figures/SECTION_figures defines FIGURE, numbers(files) and draw(numbers); its name is the figure's name. The numbers are rows of
+(panel, series, x, y, low, high), see `Numbers`, so that the drawing can be checked against the written file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Figure:
-    """title: what it shows, in a line. caption: how to read it. inputs: result files, EXPERIMENT/FILE. settings: in words."""
+    """title: what it shows, in one line. caption: how to read it. inputs: result files, EXPERIMENT/FILE. settings: in words."""
 
     title: str
     caption: str
@@ -38,7 +38,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one series in order; low and high are the ends of an interval around y, nan where there is none."""
+    """Points of one series, in order; low and high are the ends of an interval around y, nan if there is none."""
 
     name: str
     x: np.ndarray[Any, Any]
@@ -66,7 +66,7 @@ class Numbers:
         return list(zip(*(self.columns[name].tolist() for name in HEADER), strict=True))
 
     def panels(self) -> list[str]:
-        """In order; a number or a title, as text."""
+        """The panels in order: their numbers or titles, as text."""
         return list(dict.fromkeys(self.columns["panel"].tolist()))
 
     def names(self, panel: int | str) -> list[str]:
@@ -74,7 +74,7 @@ class Numbers:
         return list(dict.fromkeys(self.columns["series"][self.columns["panel"] == str(panel)].tolist()))
 
     def series(self, panel: int | str, name: str) -> Series:
-        """Empty where there is none of that name."""
+        """The series of this name; empty if there is none."""
         rows = (self.columns["panel"] == str(panel)) & (self.columns["series"] == name)
         return Series(name, *(self.columns[column][rows] for column in HEADER[2:]))
 
@@ -91,7 +91,7 @@ def points(panel: int | str, name: str, x: Any, y: Any, low: Any = None, high: A
     return [(panel, name, *map(float, row)) for row in zip(x, y, low, high, strict=True)]
 
 
-# Drawing of series. Whatever is no series (a diagonal, a level to compare with) is drawn by guide_* and carries GUIDE as its id.
+# Drawing of series. Anything that is not a series (a diagonal, a reference level) is drawn by guide_* and has GUIDE as its id.
 
 GUIDE = "guide"
 
@@ -105,9 +105,9 @@ def band(axis: Any, i: int, series: Series) -> None:
 
 
 def marks(axis: Any, i: int, series: Series, label: str | None = None, shift: float = 0.0, **look: Any) -> None:
-    """Marks with their intervals; hollow from the seventh series on, so that colour, shape and filling tell twelve apart.
+    """Draw marks with their intervals; hollow from the seventh series on, so that colour, shape and filling distinguish twelve series.
 
-    shift: points to the right, on paper alone, where marks of several series would hide one another.
+    shift: offset to the right, in points, only in the drawing, where marks of several series would hide each other.
     """
     shape = {"fmt": MARKERS[i % 6], "color": COLOURS[i % 6], "ms": 5, "capsize": 2, "mfc": COLOURS[i % 6] if i < 6 else "white"}
     ends = np.abs(np.stack([series.y - series.low, series.high - series.y]))
@@ -118,7 +118,7 @@ def marks(axis: Any, i: int, series: Series, label: str | None = None, shift: fl
 
 
 def guide(axis: Any, level: float, text: str = "", x: float = 0.01, **look: Any) -> None:
-    """A horizontal line to compare with, and a word at its left end (x: share of the width)."""
+    """Draw a horizontal reference line, with a label at its left end (x: fraction of the width)."""
     axis.axhline(level, gid=GUIDE, **{"color": "0.4", "lw": 0.9, **look})
     if text:
         axis.annotate(
@@ -131,14 +131,14 @@ def diagonal(axis: Any, low: float, high: float, label: str | None = None) -> No
 
 
 def ticks(axis: Any, which: str, values: Sequence[float]) -> None:
-    """These ticks alone, written plainly, as on a logarithmic axis."""
+    """Show only these ticks, as plain numbers, for example on a logarithmic axis."""
     one = axis.xaxis if which == "x" else axis.yaxis
     one.set_ticks(list(values), [f"{value:g}" for value in values])
     one.set_minor_locator(ticker.NullLocator())
 
 
 def write_figure(name: str, drawing: Any, folder: Path, pdf: bool = True) -> list[Path]:
-    """NAME.png and NAME.pdf. No date and no version go into them: the same numbers give the same bytes."""
+    """Write NAME.png and NAME.pdf, without date or version, so that the same numbers give the same bytes."""
     written = [write_whole(folder / f"{name}.png", partial(drawing.savefig, dpi=DPI, metadata={"Software": None}))]
     if pdf:
         bare = {"CreationDate": None, "Creator": None, "Producer": None}
@@ -148,7 +148,7 @@ def write_figure(name: str, drawing: Any, folder: Path, pdf: bool = True) -> lis
 
 
 def make_figure(module: Any, name: str, files: Files, folder: Path) -> list[Path]:
-    """Numbers from result files, written as NAME.csv; drawn from that to NAME.png and NAME.pdf. Raises UserError."""
+    """Write the numbers from result files to NAME.csv, and draw NAME.png and NAME.pdf from that. Raises UserError."""
     numbers: Numbers = module.numbers(files)
     if not np.isfinite(numbers.columns["y"]).any():
         raise UserError(

@@ -1,4 +1,4 @@
-"""Reading of result files. What is missing, cut off or malformed is said in one line: the file, its line, and how to mend it."""
+"""Reads result files. Missing, truncated or malformed files are reported in one line: the file, its line, and how to fix it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from figures.experiments import EXPERIMENTS, experiment_of
 
 Columns = dict[str, np.ndarray[Any, Any]]
 COUNTED = ("seed", "seeds", "n", "n_synthetic", "steps")
-"""Columns in which nothing may be missing; in others nan says that there is no such number."""
+"""Columns that must be complete; in other columns nan means that there is no number."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Result files of a folder that holds one folder an experiment. single: the folder of this experiment alone, wherever it lies."""
+    """Result files in a folder with one folder per experiment. single: the folder is that of this one experiment, wherever it is."""
 
     folder: Path
     single: str | None = None
 
     def path(self, name: str) -> Path:
-        """Where EXPERIMENT/FILE lies. Raises UserError where it is not there."""
+        """The path of EXPERIMENT/FILE. Raises UserError if it does not exist."""
         path = self.folder / (name.partition("/")[2] if self.single else name)
         if not path.is_file():
             raise UserError(f"{path}: is missing; {remedy(name)}")
         return path
 
     def columns(self, name: str, numbers: str = "", text: str = "") -> Columns:
-        """Columns of a csv file by name: `numbers` as float64 (empty cells and nan as nan), `text` as they stand.
+        """Columns of a csv file by name: `numbers` as float64 (empty cells and nan as nan), `text` unchanged.
 
-        Raises UserError naming file and line when the file lacks a column, has no rows or fewer than provenance.json says it had, or a
-        row is cut off or is not made of numbers.
+        Raises UserError naming file and line if the file lacks a column, has no rows or fewer than provenance.json says, or if a row is
+        truncated or not numeric.
         """
         path = self.path(name)
         try:
@@ -75,7 +75,7 @@ class Files:
         return rows.get(file, 0)
 
     def provenance(self) -> dict[str, Any]:
-        """What keep_reference.py noted of every experiment; empty for results that were not kept. Raises UserError."""
+        """What keep_reference.py recorded about every experiment; empty for results that were not kept. Raises UserError."""
         path = self.folder / "provenance.json"
         if self.single or not path.is_file():
             return {}
@@ -95,16 +95,16 @@ class Files:
         return content
 
 
-def read_json(path: Path, mend: str) -> dict[str, Any]:
+def read_json(path: Path, fix: str) -> dict[str, Any]:
     """A JSON object. Raises UserError naming the line."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}); {mend}") from None
+        raise UserError(f"{path}: cannot be read as text ({error}); {fix}") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg}); {mend}") from None
+        raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg}); {fix}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: line 1: holds {type(content).__name__}, not a JSON object; {mend}")
+        raise UserError(f"{path}: line 1: holds {type(content).__name__}, not a JSON object; {fix}")
     return content
 
 
@@ -116,7 +116,7 @@ def _number(cell: str, path: Path, line: int, column: str, name: str) -> float:
 
 
 def remedy(name: str) -> str:
-    """How to make a result file anew."""
+    """How to make a result file again."""
     if name.partition("/")[0] not in EXPERIMENTS:
         return "restore it"
     experiment = experiment_of(name)
@@ -124,7 +124,7 @@ def remedy(name: str) -> str:
 
 
 def where(columns: Columns, **values: Any) -> Any:
-    """Rows in which every named column has this value."""
+    """Rows in which every named column has the given value."""
     rows = np.ones(len(next(iter(columns.values()))), dtype=bool)
     for name, value in values.items():
         rows &= columns[name] == value

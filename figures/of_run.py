@@ -1,4 +1,4 @@
-"""The pictures of one run of one experiment, drawn where its results lie: what the commands of simulations/ call at their end."""
+"""Draws the pictures of one run of one experiment into its results folder; the commands in simulations/ call this at the end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from figures.registry import figures_of
 
 
 def draw_run(experiment: str, folder: Path) -> list[Path]:
-    """NAME.png for every figure that this experiment alone has the results for; returns the paths.
+    """Draw NAME.png for every figure that needs only this experiment's results; returns the paths.
 
-    A figure whose results the run did not write, or wrote without rows, is left out. Raises UserError for malformed files.
+    Figures whose results are missing or have no rows are left out. Raises UserError for malformed files.
     """
     files, written = Files(folder, single=experiment), []
     for entry in figures_of(experiment):

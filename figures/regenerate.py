@@ -1,13 +1,13 @@
-"""Every figure, table and the report from result files: `python figures/regenerate.py`.
+"""Makes all figures, tables and the report from result files: `python figures/regenerate.py`.
 
-    python figures/regenerate.py                              # from the committed reference results, without an experiment
+    python figures/regenerate.py                              # from the committed reference results, without running experiments
     python figures/regenerate.py --list                       # name, what it shows, what it is made from, whether it is current
-    python figures/regenerate.py --only ceiling class_snr     # these alone
+    python figures/regenerate.py --only ceiling class_snr     # only these
     python figures/regenerate.py --results results            # from your own runs, in the folders the commands write to
-    python figures/regenerate.py --run-missing --quick        # run what is missing there first, at small size
+    python figures/regenerate.py --run-missing --quick        # first run missing experiments there, at small size
 
-Writes OUT/drawn/NAME.csv (the numbers), NAME.png and NAME.pdf, tables as NAME.csv, NAME.md and NAME.tex, and OUT/report.html. What is
-current is kept: a figure is made anew when its results, its settings or any code of the project that it imports changed.
+Writes OUT/drawn/NAME.csv (the numbers), NAME.png and NAME.pdf, tables as NAME.csv, NAME.md and NAME.tex, and OUT/report.html. Figures that
+are current are kept: a figure is made again only if its results, its settings or any project code that it imports has changed.
 Exit status: 0 fine; 1 some figure failed or bad input; 2 unknown flag; 130 interrupted.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
 from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, prepare_folder
@@ -37,33 +37,33 @@ REPORT = "report"
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the result."""
+    """Everything that determines the result."""
 
     only: tuple[str, ...] = ()
     """Names of figures and tables, or report (default: all)."""
     list: bool = False
-    """Print name, what it shows, inputs and state, then stop."""
+    """Print name, content, inputs and state of each figure and table, then stop."""
     force: bool = False
-    """Make anew what is current, too."""
+    """Also make figures that are current."""
     run_missing: bool = False
-    """Run the experiments whose results are missing, into --results (default then: results)."""
+    """Run the experiments whose results are missing, writing to --results (with this option the default is results)."""
     quick: bool = False
-    """Run them at small size."""
+    """Run these experiments at small size."""
     seed: int = 0
-    """First seed of the experiments that are run."""
+    """First seed of these experiments."""
     results: Path | None = None
-    """Folder with a folder of results an experiment (default: figures/reference, which is committed)."""
+    """Folder with one folder of results per experiment (default: figures/reference, which is committed)."""
     out: Path | None = None
     """Folder for drawn/ and report.html (default: figures)."""
     workers: int = 0
-    """Processes (0: one a core); the same files come out."""
+    """Number of processes (0: one per core). Does not change the files."""
     dry_run: bool = False
     """Print the resolved settings and what would be made, then stop."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """error: one line, empty where the figure was made."""
+    """error: one line, empty if the figure was made."""
 
     name: str
     error: str
@@ -94,7 +94,7 @@ def resolve(settings: Settings) -> Settings:
 
 
 def run(settings: Settings) -> int:
-    """Make what is not current; returns the exit status."""
+    """Make everything that is not current; returns the exit status."""
     begin = time.perf_counter()
     settings = resolve(settings)
     print(settings_line(settings))
@@ -138,7 +138,7 @@ def run(settings: Settings) -> int:
 
 
 def make_all(stale: list[Entry], settings: Settings, drawn: Path) -> list[Outcome]:
-    """Make these, on all cores where they are many."""
+    """Make these figures, on all cores if there are many."""
     from command_line.cluster import fan_out
 
     if not stale:
@@ -151,7 +151,7 @@ def make_all(stale: list[Entry], settings: Settings, drawn: Path) -> list[Outcom
 
 
 def make(name: str, results: Path, drawn: Path) -> Outcome:
-    """Make one figure or table. Whatever goes wrong is its outcome: it does not stop the others."""
+    """Make one figure or table. An error becomes its outcome and does not stop the others."""
     from figures.figure import make_figure
     from figures.table import make_table
 
@@ -166,14 +166,14 @@ def make(name: str, results: Path, drawn: Path) -> Outcome:
         error = ""
     except UserError as problem:
         error = str(problem)
-    except Exception as problem:  # a fault of the figure's code: shown whole, and counted as failed
+    except Exception as problem:  # a bug in the figure's code: print the traceback, and count it as failed
         traceback.print_exc()
         error = f"{type(problem).__name__}: {problem} (in figures/{entry.section}/{name}.py; see the traceback above)"
     return Outcome(name, error, time.perf_counter() - begin)
 
 
 def without_data(chosen: list[Entry], files: Files) -> list[Outcome]:
-    """Those of these figures that lack results which take a copy of a data set to make, and the command that makes them."""
+    """The figures whose missing results need a copy of a data set, with the command that makes them."""
     found = []
     for entry in chosen:
         lacking = (experiment_of(name) for name in entry.figure.inputs if not (files.folder / name).is_file())
@@ -185,7 +185,7 @@ def without_data(chosen: list[Entry], files: Files) -> list[Outcome]:
 
 
 def run_missing(settings: Settings, chosen: list[Entry], files: Files) -> list[Outcome]:
-    """Run the experiments that these figures lack results of; those that failed. Raises UserError before results would be overwritten."""
+    """Run the experiments whose results these figures lack; returns the failed ones. Raises UserError rather than overwrite results."""
     lacking = [name for entry in chosen for name in entry.figure.inputs if not (files.folder / name).is_file()]
     failed: list[Outcome] = []
     for experiment in dict.fromkeys(experiment_of(name).name for name in lacking):
@@ -201,7 +201,7 @@ def run_missing(settings: Settings, chosen: list[Entry], files: Files) -> list[O
         status = subprocess.run(call, check=False, cwd=ROOT).returncode
         if status:
             failed.append(
-                Outcome(experiment, f"ended with status {status}; mend what it says above and run the same command again", 0)
+                Outcome(experiment, f"ended with status {status}; fix what it says above and run the same command again", 0)
             )
     return failed
 

@@ -1,4 +1,4 @@
-"""All figures and tables, in the order in which the report tells the story."""
+"""All figures and tables, in the order of the report."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ SECTIONS = {
         "claims_photographs",
     ),
 }
-"""Section -> its modules, each figures/SECTION/NAME.py. A figure of one's own is a module there and a line here."""
+"""Section -> its modules, each figures/SECTION/NAME.py. To add a figure, add a module there and a line here."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Entry:
 
 
 def entries(names: tuple[str, ...] = ()) -> list[Entry]:
-    """Those named, in the order of the report; all without names."""
+    """The entries with these names (empty: all), in the order of the report."""
     return [
         Entry(name, section, _module(section, name))
         for section, members in SECTIONS.items()
@@ -109,5 +109,5 @@ def all_names() -> list[str]:
 
 
 def figures_of(experiment: str) -> list[Entry]:
-    """Figures, tables apart, whose results all come from this experiment."""
+    """Figures, without tables, whose results all come from this experiment."""
     return [e for e in entries() if not e.is_table and all(name.startswith(f"{experiment}/") for name in e.figure.inputs)]

@@ -1,4 +1,4 @@
-"""What a figure was made from: it is made anew when that changed, and only then."""
+"""Records what a figure was made from; it is made again only if that changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MISSING = "missing"
 
 
 def made_from(entry: Entry, files: Files) -> dict[str, Any]:
-    """Checksums of everything that decides a figure: result files, its own source and that of all modules it imports, versions."""
+    """Checksums of everything that determines a figure: result files, its own source and that of all modules it imports, versions."""
     inputs = {}
     for name in entry.figure.inputs:
         path = files.folder / name
@@ -35,12 +35,12 @@ def made_from(entry: Entry, files: Files) -> dict[str, Any]:
 
 
 def code_digest(*modules: str) -> str:
-    """Of these modules of the project and of what they use of others."""
+    """Checksum of these modules of the project and of the code they use from others."""
     return code_of_modules(modules, PACKAGES).digest()
 
 
 def what_changed(name: str, now: dict[str, Any], folder: Path) -> str:
-    """Why a figure is not as it would be made now, in words; empty where it is."""
+    """Why a figure is not current, in words; empty if it is current."""
     missing = [path for path, digest in now.get("inputs", {}).items() if digest == MISSING]
     if missing:
         return f"lacks {missing[0]}"
@@ -66,7 +66,7 @@ def remember(name: str, now: dict[str, Any], folder: Path, written: Sequence[Pat
 
 
 def forget(name: str, folder: Path) -> None:
-    """What is there is no longer known to be current."""
+    """Forget what a figure was made from, so that it no longer counts as current."""
     _path(name, folder).unlink(missing_ok=True)
 
 

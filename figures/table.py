@@ -1,6 +1,6 @@
-"""What a table is: rows made from result files, written as csv at full precision, as Markdown and as LaTeX.
+"""A table: rows from result files, written as csv at full precision, as Markdown and as LaTeX.
 
-A module of figures/tables holds FIGURE, HEADER and rows(files); a cell is a text, a whole number, a float, or a `Spread`.
+A module in figures/tables defines FIGURE, HEADER and rows(files); a cell is a text, a whole number, a float, or a `Spread`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Spread:
 
 
 def text_of(cell: Any) -> str:
-    """As printed."""
+    """A cell as printed."""
     if isinstance(cell, Spread):
         return cell.text()
     if isinstance(cell, float):
@@ -50,12 +50,12 @@ def text_of(cell: Any) -> str:
 
 
 def sort_key(cell: Any) -> Any:
-    """What a reader sorts by."""
+    """The value by which a reader sorts a cell."""
     return cell.mean if isinstance(cell, Spread) else cell
 
 
 def csv_columns(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Any]]]:
-    """A Spread as columns of its own: NAME, NAME_sd or NAME, NAME_low, NAME_high."""
+    """Split each Spread into its own columns: NAME, NAME_sd or NAME, NAME_low, NAME_high."""
     names: list[str] = []
     lines: list[list[Any]] = [[] for _ in rows]
     for j, name in enumerate(header):
@@ -84,7 +84,7 @@ LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\
 
 
 def latex(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A tabular for booktabs."""
+    """A LaTeX tabular that uses booktabs."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join("".join(LATEX.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
@@ -97,7 +97,7 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def make_table(module: Any, name: str, files: Files, folder: Path) -> list[Path]:
-    """NAME.csv, NAME.md and NAME.tex. Raises UserError."""
+    """Write NAME.csv, NAME.md and NAME.tex. Raises UserError."""
     rows = module.rows(files)
     written = [write_csv(folder / f"{name}.csv", *csv_columns(module.HEADER, rows))]
     for suffix, form in (("md", markdown), ("tex", latex)):

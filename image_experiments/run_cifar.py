@@ -96,7 +96,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     from image_experiments.engine.checks import check_beforehand, known_facts
     from image_experiments.engine.cost import calibrate, estimate
     from image_experiments.engine.run_stage import is_current
-    from image_experiments.engine.scheduler import MENDABLE, on_all
+    from image_experiments.engine.scheduler import FIXABLE, on_all
 
     check_writable(place.out)
     try:
@@ -124,7 +124,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     try:
         measured = on_all(min(count, os.cpu_count() or 1), place.threads, calibrate, settings, left, facts, place.device)
         print(estimate(settings, left, measured, facts, count, time.perf_counter() - begin))
-    except MENDABLE as error:
+    except FIXABLE as error:
         raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
     return 0
 

@@ -84,7 +84,7 @@ def read_design(path: Path) -> Design:
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({error.strerror}); name a TOML file, for example one of {DESIGNS}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: is not TOML ({error}); mend that line") from None
+        raise UserError(f"{where}: is not TOML ({error}); fix that line") from None
     return design_of(content, where)
 
 

@@ -44,7 +44,7 @@ class Settings:
     label: str | None = None
     """Label column of a csv file (default: the last)."""
     eps: tuple[Radius, ...] = ()
-    """Attack radii on the real data in feature standard deviations, 0.1 or 1/10 (default: fractions of each norm of the class mean)."""
+    """Attack radii on the real data, in feature standard deviations, 0.1 or 1/10 (default: fractions of each norm of the class mean)."""
     norms: tuple[Literal["1", "2", "inf"], ...] = ("2", "inf")
     """Norms p of the attack on the real data."""
     accuracy: float = 0.8

@@ -1,6 +1,6 @@
 """Closed forms for robust classification of Gaussian mixtures: which synthetic data make a classifier robust, and how many.
 
-Depends on numpy and scipy only. All arrays are float64. Each public name gives its equation, source and errors in its docstring.
+Depends on numpy and scipy only. All arrays are float64. The docstring of each public name states its equation, source and errors.
 """
 
 from theory.averaging import AveragingLaw

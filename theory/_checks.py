@@ -15,8 +15,8 @@ Array = npt.NDArray[np.float64]
 
 
 class Remade:
-    """A frozen dataclass whose copies and pickles are made anew from its fields: arrays stay read-only, and nothing that was computed from
-    other values comes along. A copy of an array alone would be writable, and caches would not notice."""
+    """A frozen dataclass whose copies and pickles are rebuilt from its fields, so that arrays stay read-only and no stale cache is copied.
+    A plain copy of an array would be writable, and caches would not notice changes."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}  # type: ignore[arg-type]
@@ -28,7 +28,7 @@ class Remade:
 
 
 FEW = 4
-"""Numbers of an array that are printed; of more the shape is."""
+"""Arrays with at most this many numbers are printed; larger ones are shown by their shape."""
 
 
 def _shown(value: Any) -> str:
@@ -40,7 +40,7 @@ def _shown(value: Any) -> str:
 
 
 def _as_float64(value: Any, name: str) -> Array:
-    """Return `value` as a float64 array; numbers stored as text, ragged rows and complex numbers are refused."""
+    """Return `value` as a float64 array; numbers stored as text, ragged rows and complex numbers are rejected."""
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -66,7 +66,7 @@ def finite_array(value: Any, name: str, ndim: int | tuple[int, ...]) -> Array:
 
 
 def frozen_array(value: Any, name: str, ndim: int | tuple[int, ...]) -> Array:
-    """Like `finite_array`, but a read-only copy: what a frozen object holds cannot change under it."""
+    """Like `finite_array`, but a read-only copy, so that the content of a frozen object cannot change."""
     array = np.array(finite_array(value, name, ndim))
     array.flags.writeable = False
     return array
@@ -92,7 +92,7 @@ def non_negative(value: Any, name: str) -> float:
 
 
 def numbers_only(value: Any, name: str) -> Array:
-    """Return `value` as float64 of any shape, infinities allowed, NaN refused."""
+    """Return `value` as float64 of any shape; infinities are allowed, NaN is rejected."""
     array = _as_float64(value, name)
     if np.isnan(array).any():
         raise ValueError(f"{name} contains NaN: give numbers")
@@ -140,13 +140,13 @@ def dual_exponent(p: float) -> float:
 
 
 def same_dimension(left: int, right: int, names: str) -> None:
-    """Raise when two dimensions differ; `names` says whose they are."""
+    """Raise if two dimensions differ; `names` says what they belong to."""
     if left != right:
         raise ValueError(f"{names} have dimensions {left} and {right}: they must be equal")
 
 
 def one_of(value: Any, name: str, known: tuple[str, ...]) -> str:
-    """Return `value` if it is one of `known`, else raise with the nearest known name."""
+    """Return `value` if it is one of `known`, otherwise raise and suggest the nearest known name."""
     if isinstance(value, str) and value in known:
         return value
     import difflib

@@ -8,9 +8,9 @@ LARGEST_COUNT = 10**18
 
 
 def smallest_count(reached: Callable[[int], bool], goal: str) -> int:
-    """Smallest n >= 1 with reached(n), for a goal that stays reached once it is: doubling, then bisection.
+    """Smallest n >= 1 with reached(n), for a goal that stays reached for all larger n: doubling, then bisection.
 
-    Raises ValueError naming `goal` when 10^18 samples do not reach it.
+    Raises ValueError naming `goal` if 10^18 samples do not reach it.
     """
     high = 1
     while not reached(high):

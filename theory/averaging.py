@@ -1,6 +1,6 @@
 """T4: the exact finite-sample law of the averaging learner's l_2-robust accuracy.
 
-theta = mean of y~ x~ ~ N(m, v I): n synthetic samples alone have m = mu~, v = sigma~^2 / n. Only its angle psi to mu matters:
+theta = mean of y~ x~ ~ N(m, v I); with only n synthetic samples, m = mu~, v = sigma~^2 / n. Only its angle psi to mu matters:
 A = Phi((||mu|| cos psi - eps) / sigma). With kappa = ||m|| / sqrt(v) and rho = cos(m, mu),
 
     cot psi = N(kappa rho, 1) / chi'_{d-1}(kappa sqrt(1 - rho^2)),
@@ -8,7 +8,7 @@ A = Phi((||mu|| cos psi - eps) / sigma). With kappa = ||m|| / sqrt(v) and rho = 
 a doubly noncentral t over sqrt(d-1), i.e. a Poisson(kappa^2 (1 - rho^2) / 2) mixture over j of N(kappa rho, 1) / chi_{d-1+2j};
 with rho = 1 a plain noncentral t.
 *Exchange law*: n, class separation and noise enter only through kappa, so classes k times more distinguishable are worth exactly
-k^2 times the samples. The cdf is integrated here by Gauss-Legendre quadrature: scipy.stats.nct agrees to 1e-13 up to
+k^2 times the samples. The cdf is integrated by Gauss-Legendre quadrature; scipy.stats.nct agrees to 1e-13 up to
 kappa = 10^3, to 1e-8 at 10^4, and no longer converges at 10^6.
 """
 
@@ -36,12 +36,12 @@ CERTAIN = 8.5  # standard deviations; the normal tail beyond is 1e-17
 class AveragingLaw(Remade):
     """Exact law of the l_2-robust accuracy on `mixture` after averaging n samples of `synthetic` (T4).
 
-    n_real further samples of `mixture` itself may be averaged in with equal weight; the law stays exact, with
+    n_real further samples from `mixture` itself can be included with equal weight; the law stays exact, with
     m = (n mu~ + n_real mu) / (n + n_real), v = (n sigma~^2 + n_real sigma^2) / (n + n_real)^2.
 
     mixture, synthetic: BinaryMixture with scalar covariance; priors do not matter (y x ~ N(mu, sigma^2 I) for either class,
     and the classifier has no bias, so neither does the test prior). n >= 0 with n + n_real >= 1. eps >= 0 in units of x.
-    Raises ValueError for other covariances (use SecondOrderLaw), different dimensions, a zero real mean.
+    Raises ValueError for other covariances (use SecondOrderLaw), different dimensions, or a zero real mean.
     """
 
     mixture: BinaryMixture
@@ -75,18 +75,18 @@ class AveragingLaw(Remade):
 
     @cached_property
     def kappa(self) -> float:
-        """||m|| / sqrt(v); ||mu~|| sqrt(n) / sigma~ without real samples. The only way in which n and separation matter."""
+        """||m|| / sqrt(v); ||mu~|| sqrt(n) / sigma~ without real samples. n and separation matter only through kappa."""
         mean, std = self._theta
         return float(np.linalg.norm(mean)) / std
 
     @cached_property
     def alignment(self) -> float:
-        """rho = cos(m, mu); 1 by convention when m = 0, where every direction is equally likely."""
+        """rho = cos(m, mu); 1 by convention if m = 0, as every direction is then equally likely."""
         m, mu = self._theta[0], self.mixture.mean
         if not m.any():
             return 1.0
         m, mu = m / np.linalg.norm(m), mu / np.linalg.norm(mu)
-        # cos from the chord: exact to rounding where the two are nearly parallel
+        # cos from the chord: exact up to rounding even if the two are nearly parallel
         return float(1 - ((m - mu) ** 2).sum() / 2) if m @ mu > 0 else float(((m + mu) ** 2).sum() / 2 - 1)
 
     @property
@@ -119,7 +119,7 @@ class AveragingLaw(Remade):
         return float(probability) if probability.ndim == 0 else probability
 
     def mean(self) -> float:
-        """E[A] = A(pi) + integral over psi of P(angle <= psi) (-dA/dpsi), one integral over panels fine where either factor moves."""
+        """E[A] = A(pi) + integral over psi of P(angle <= psi) (-dA/dpsi), one integral over panels, fine where either factor varies."""
         edges = self._panel_edges()
         half = np.diff(edges)[:, None] / 2
         psi = edges[:-1, None] + half * (1 + PANEL_NODES)
@@ -131,9 +131,9 @@ class AveragingLaw(Remade):
     def quantile(self, q: float) -> float:
         """The accuracy a with P(A <= a) = q, 0 < q < 1."""
         target = 1 - open_unit(q, "q")
-        if self.mixture.dim == 1:  # theta points one way or the other
+        if self.mixture.dim == 1:  # theta has only two possible directions
             return float(self.accuracy_at(np.array(0.0 if self.angle_cdf(0.0) >= target else math.pi)))
-        from scipy.optimize import brentq  # 0.2 s to import, which `import theory` should not cost
+        from scipy.optimize import brentq  # imported here because it takes 0.2 s, which `import theory` should not
 
         edges = self._panel_edges()
         values = self.angle_cdf(edges)
@@ -166,7 +166,7 @@ def _angle_cdf(psi: Array, dim: int, kappa: float, rho: float) -> Array:
 
 
 def _poisson(rate: float) -> tuple[Array, Array]:
-    """Counts and weights that stand for a Poisson law inside sums of smooth functions of the count.
+    """Counts and weights that represent a Poisson law in sums of smooth functions of the count.
 
     Beyond a rate of 16 every m-th count is enough, m = sqrt(rate) / 2: the trapezoidal rule on a bell of standard deviation
     sqrt(rate / 2) or more (law times anything smooth on the scale of sqrt(rate)) errs by exp(-2 pi^2 (rate / 2) / m^2) < 1e-17.
@@ -179,7 +179,7 @@ def _poisson(rate: float) -> tuple[Array, Array]:
     counts: Array = max(0.0, float(math.floor(rate - reach))) + stride * steps
     if rate < 1000:
         log_weights = counts * math.log(rate) - gammaln(counts + 1)
-    else:  # Stirling about the rate, free of the cancellation between two huge terms
+    else:  # Stirling around the rate, which avoids cancellation between two huge terms
         x = (counts - rate) / rate
         log_weights = -rate * ((1 + x) * _log1p_minus(x) + x * x) - np.log1p(x) / 2 - 1 / (12 * counts)
     weights = np.exp(log_weights - log_weights.max())
@@ -194,7 +194,7 @@ def _log1p_minus(x: Array) -> Array:
 
 
 def _central_angle_cdf(psi: Array, nu: float, delta: float) -> Array:
-    """P(N(delta, 1) >= cot(psi) chi_nu), psi (m,): over the variable in which the integrand is smoothest."""
+    """P(N(delta, 1) >= cot(psi) chi_nu), psi (m,), integrated over the variable in which the integrand is smoothest."""
     s, weights = chi_quadrature(nu)
     with np.errstate(divide="ignore"):
         cotangent = 1 / np.tan(psi)
@@ -215,7 +215,7 @@ def _central_angle_cdf(psi: Array, nu: float, delta: float) -> Array:
 
 
 def chi_quadrature(nu: float) -> tuple[Array, Array]:
-    """Nodes and probability weights of chi_nu; the density is taken relative to its mode, so nu = 10^6 is as exact as nu = 1."""
+    """Nodes and probability weights of chi_nu; the density is computed relative to its mode, so nu = 10^6 is as exact as nu = 1."""
     mode = math.sqrt(max(nu - 1, 0))
     low, high = max(0.0, mode - 6.5), mode + (6.5 if nu > 3 else 8.5)
     s = low + (high - low) / 2 * (1 + NODES)

@@ -1,6 +1,6 @@
-"""One covariance in three storages (scalar, diagonal, full) behind one set of operations.
+"""One covariance in three storage formats (scalar, diagonal, full) with a common set of operations.
 
-No d x d matrix is ever built for the first two, so a million dimensions cost a million numbers.
+The first two never build a d x d matrix, so a million dimensions take a million numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.linalg import cho_solve, cholesky
 
 from theory._checks import Array, Remade, frozen_array, same_dimension
 
-SYMMETRY_TOLERANCE = 1e-10  # relative to the largest entry; above rounding, below any intended asymmetry
+SYMMETRY_TOLERANCE = 1e-10  # relative to the largest entry; larger than rounding errors, smaller than any intended asymmetry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -23,7 +23,7 @@ class Covariance(Remade):
     """A symmetric positive definite covariance of R^dim.
 
     value: scalar variance sigma^2, (d,) variances, or (d, d) matrix; units of x squared.
-    Raises ValueError when it is not finite, not symmetric, not positive definite or of another dimension.
+    Raises ValueError if it is not finite, not symmetric, not positive definite or of the wrong dimension.
     """
 
     value: Any
@@ -43,7 +43,7 @@ class Covariance(Remade):
         gap = np.abs(value - value.T).max()
         if gap > SYMMETRY_TOLERANCE * np.abs(value).max():
             raise ValueError(f"cov is not symmetric: |cov - cov.T| reaches {gap:.3g}; pass (cov + cov.T) / 2")
-        _ = self.factor  # a covariance that is not positive definite fails here, not later
+        _ = self.factor  # so that a covariance that is not positive definite fails here, not later
 
     @property
     def kind(self) -> str:

@@ -1,4 +1,4 @@
-"""T8: the result of finitely many deterministic DDIM steps on Gaussian classes, exact without guidance and with affine guidance."""
+"""T8: the result of finitely many deterministic DDIM steps on Gaussian classes; exact without guidance and with affine guidance."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def ddim_law(mean: Any, std: Any, alpha_bars: Any, guidance: Any = None) -> tupl
     """Mean and standard deviation of DDIM (eta = 0) samples of N(mean, std^2) with the exact noise prediction, from x_T ~ N(0, I) (T8).
 
     One step from a to a' maps u = x - sqrt(a) mean to g u, g = (sqrt(a a') std^2 + sqrt((1-a)(1-a'))) / (a std^2 + 1 - a). Hence
-    std_out = prod g and mean_out = mean (1 - sqrt(a_T) prod g). On data of unit scale few steps shrink a class more than they shift
-    it, so acceleration by itself raises the class SNR (linear schedule, std = 1, 10 steps: by 1.23); classes much wider than the noise
-    do the opposite (std = 10, 50 steps: 0.97).
-    A vector h added to the noise prediction shifts x by (sqrt(1-a') - sqrt(a' (1-a) / a)) h in its step, carried on by later g's.
+    std_out = prod g and mean_out = mean (1 - sqrt(a_T) prod g). On data of unit scale, few steps shrink a class more than they shift
+    it, so acceleration alone raises the class SNR (linear schedule, std = 1, 10 steps: by a factor of 1.23). For classes much wider than
+    the noise, the opposite happens (std = 10, 50 steps: 0.97).
+    A vector h added to the noise prediction shifts x by (sqrt(1-a') - sqrt(a' (1-a) / a)) h in its step; later steps multiply this by g.
 
     mean: scalar or (d,). std: scalar or (d,) standard deviations along the axes (or principal axes). alpha_bars: (steps + 1,)
     values in (0, 1] in the order visited, ending at 1 for clean data. guidance: None, (d,) constant h, or (steps, d).
     Returns (mean, std), broadcast to the shape of mean with std. Source: Song, Meng, Ermon (2021), equation 12, with the Gaussian score.
-    Raises ValueError for a std <= 0, alpha_bars outside (0, 1], decreasing or too few, shapes that do not fit.
+    Raises ValueError for a std <= 0; alpha_bars outside (0, 1], decreasing or too few; or shapes that do not fit.
     """
     mu, sd = finite_array(mean, "mean", (0, 1)), finite_array(std, "std", (0, 1))
     a = finite_array(alpha_bars, "alpha_bars", 1)
@@ -55,14 +55,14 @@ def guided_ddim_law(
 ) -> tuple[Array, Array]:
     """Means and covariances of the classes after DDIM (eta = 0) with any noise prediction, guidance included, by Gaussian closure (T8).
 
-    Each class starts as N(0, I). In a step from a to a' its Gaussian N(m, C) is put on nodes x_i = m + R z_i, C = R R', z_i standardised
-    exactly (mean 0, covariance 1). The step x' = sqrt(a') (x - sqrt(1-a) eps) / sqrt(a) + sqrt(1-a') eps is taken at every node, and
-    the mean and covariance of the x'_i are the Gaussian of the next step (statistical linearisation).
-    Exact where eps is affine in x within each class: the exact noise prediction of Gaussian classes, with constant or linear guidance.
-    Else an approximation, as good as the classes stay Gaussian. R is the root of C nearest to cov(x, z), so node i follows one trajectory.
+    Each class starts as N(0, I). In a step from a to a', nodes x_i = m + R z_i represent its Gaussian N(m, C), C = R R', z_i standardised
+    exactly (mean 0, covariance 1). Every node takes the step x' = sqrt(a') (x - sqrt(1-a) eps) / sqrt(a) + sqrt(1-a') eps, and
+    the mean and covariance of the x'_i define the Gaussian of the next step (statistical linearisation).
+    Exact if eps is affine in x within each class: the exact noise prediction of Gaussian classes, with constant or linear guidance.
+    Otherwise an approximation, good if classes stay nearly Gaussian. R is the root of C nearest to cov(x, z), so node i is one trajectory.
 
-    noise_prediction: function of x (classes * nodes, d), class after class, and the step 0, 1, ...; returns eps of the same shape. It may
-    couple the nodes as guidance couples the samples of a batch. alpha_bars: as in ddim_law. nodes: for each class, >= 2 d.
+    noise_prediction: function of x (classes * nodes, d), ordered by class, and the step 0, 1, ...; returns eps of the same shape. It may
+    couple the nodes as guidance couples the samples of a batch. alpha_bars: as in ddim_law. nodes: number per class, >= 2 d.
     Returns means (K, d) and covariances (K, d, d). Raises ValueError for too few nodes, bad alpha_bars, or eps that is misshapen or NaN.
     """
     a, z = finite_array(alpha_bars, "alpha_bars", 1), gaussian_nodes(count(dim, "dim"), nodes)
@@ -85,11 +85,11 @@ def guided_ddim_law(
 def gaussian_nodes(dim: int, nodes: int) -> Array:
     """(nodes, dim) quasi-random standard normals (Sobol), shifted and rotated to mean 0 and covariance I exactly.
 
-    Raises ValueError for fewer than 2 dim nodes: they could not have that covariance.
+    Raises ValueError for fewer than 2 dim nodes, which could not have that covariance.
     """
     if count(nodes, "nodes") < max(2 * dim, 4):
         raise ValueError(f"nodes={nodes} is too few for {dim} dimensions: use at least {max(2 * dim, 4)}")
-    from scipy.stats import qmc  # 0.3 s to import, which `import theory` should not cost
+    from scipy.stats import qmc  # imported here because it takes 0.3 s, which `import theory` should not
 
     uniform = qmc.Sobol(dim, seed=0).random(2 ** math.ceil(math.log2(nodes)))[:nodes]
     z = ndtri(np.clip(uniform, 1e-9, 1 - 1e-9))

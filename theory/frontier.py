@@ -15,7 +15,7 @@ from theory.mixtures import BinaryMixture
 class Frontier:
     """The most distinguishable classes within W2 <= radius: mean mean_scale * mu, covariance std_scale^2 * Sigma.
 
-    sample_multiplier: number of real samples that one such sample is worth to the averaging learner, (SNR ratio)^2.
+    sample_multiplier: how many real samples one such sample is worth to the averaging learner, (SNR ratio)^2.
     """
 
     radius: float
@@ -29,11 +29,11 @@ def distinguishability_frontier(mixture: BinaryMixture, radius: float) -> Fronti
 
     With M = ||mu~||, S = sqrt(tr Sigma~), m = ||mu||, s = sqrt(tr Sigma) (= sqrt(d) sigma when isotropic):
     W2^2 >= (M - m)^2 + (S - s)^2, with equality for mu~ along mu and Sigma~ proportional to Sigma, since the Bures
-    fidelity obeys tr sqrt(Sigma^1/2 Sigma~ Sigma^1/2) <= sqrt(tr Sigma tr Sigma~). So the problem lives in the plane (S, M): the
+    fidelity obeys tr sqrt(Sigma^1/2 Sigma~ Sigma^1/2) <= sqrt(tr Sigma tr Sigma~). So the problem reduces to the plane (S, M): find the
     steepest ray that touches the disc of radius r around (s, m). With R = sqrt(m^2 + s^2), phi = atan2(m, s), psi = arcsin(r/R):
     M/S = tan(phi + psi), M = sqrt(R^2 - r^2) sin(phi + psi), S = sqrt(R^2 - r^2) cos(phi + psi),
     sample_multiplier = (tan(phi + psi) / tan(phi))^2.
-    At phi + psi >= pi/2, that is r >= s, the disc reaches S = 0: every class may shrink to its mean and the multiplier is inf
+    If phi + psi >= pi/2, that is r >= s, the disc reaches S = 0: every class may shrink to its mean, and the multiplier is inf
     (mean_scale 1, std_scale 0: the nearest such point).
 
     radius: r >= 0 in units of x; W2 is what the Frechet distance of a generator estimates (FID = W2^2 in a feature space).
@@ -49,7 +49,7 @@ def distinguishability_frontier(mixture: BinaryMixture, radius: float) -> Fronti
     return Frontier(
         radius=r,
         mean_scale=tangent * math.sin(phi + psi) / m,
-        # tangent cos(phi + psi) / s without its cancellation at r -> s
+        # tangent cos(phi + psi) / s, without cancellation at r -> s
         std_scale=tangent * (s - r) * (s + r) / (s * (s * tangent + m * r)),
         sample_multiplier=(math.tan(phi + psi) / math.tan(phi)) ** 2,
     )

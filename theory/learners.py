@@ -1,12 +1,12 @@
-"""T10 and T11: what class separation is worth to averaging, LDA, logistic regression and its adversarial training.
+"""T10 and T11: what class separation is worth to averaging, LDA, and standard and adversarial logistic regression.
 
 Balanced isotropic classes N(+-c mu, sigma~^2 I), class SNR kappa_1 = c ||mu|| / sigma~ of one sample, n large:
 
     E tan^2(angle between w and mu) = V(kappa_1) (d - 1) / n.
 
-averaging  V = 1 / kappa_1^2: noise sigma~ across, signal c ||mu|| along.
-lda        V = (1 + kappa_1^2) / kappa_1^2: to the mean's error the off-diagonal error of the pooled covariance adds 1.
-logistic   V = 1 / (4 kappa_1^2 E[p q]): inverse Fisher information across mu (Efron 1975), p q the variance of a label given x.
+averaging  V = 1 / kappa_1^2: noise sigma~ across mu, signal c ||mu|| along it.
+lda        V = (1 + kappa_1^2) / kappa_1^2: the off-diagonal error of the pooled covariance adds 1 to the error of the mean.
+logistic   V = 1 / (4 kappa_1^2 E[p q]): inverse Fisher information across mu (Efron 1975), where p q is the variance of a label given x.
 adversarial logistic, l_2 radius e = eps~ / sigma~ < kappa_1, k = kappa_1 - e (M-estimation: sandwich B / H^2 across mu):
            score variance B = E[p^2] = E[p q] =: Q (the robust margins are those of a well-specified model with mean k);
            curvature H = 2 k Q + e E[p], the second part from eps~ ||w||; and E[p] = 2 Q, so H = 2 kappa_1 Q and
@@ -15,8 +15,8 @@ Here p(u) = 1 / (1 + exp(2 k^2 + 2 k u)), u ~ N(0, 1). Substituting v = k + u an
 
     Q(k) = exp(-k^2 / 2) E[sech(k Z)] / 4 and E[p] = 2 Q(k),
 
-so one law serves both: V = exp(k^2 / 2) / (kappa_1^2 E[sech(k Z)]). It has a minimum: logistic-type learners learn from samples near
-the boundary, and data that are already well separated should be made less so. Adversarial training moves the optimum up.
+so one law covers both: V = exp(k^2 / 2) / (kappa_1^2 E[sech(k Z)]). It has a minimum: logistic-type learners learn from samples near the
+boundary, so well separated data should be made less separated. Adversarial training moves the optimum up.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ DIRECTION_LEARNERS = ("averaging", "lda", "logistic")
 
 
 def direction_variance(class_snr: float, learner: str, eps: float = 0.0) -> float:
-    """V with E tan^2(angle to mu) = V (d - 1) / n as n grows, balanced isotropic aligned classes (T10, T11).
+    """V in E tan^2(angle to mu) = V (d - 1) / n as n grows, for balanced isotropic aligned classes (T10, T11).
 
     class_snr: kappa_1 = ||mu~|| / sigma~ > 0. learner: "averaging", "lda" or "logistic". eps: l_2 training radius over sigma~, for
-    "logistic" only. Returns inf where the value exceeds the floating-point range (kappa_1 - eps above 37).
-    Raises ValueError for an unknown learner, eps with another learner, or eps >= class_snr: the population optimum is then w = 0.
+    "logistic" only. Returns inf if the value exceeds the floating-point range (kappa_1 - eps above 37).
+    Raises ValueError for an unknown learner, for eps with another learner, or for eps >= class_snr, where the population optimum is w = 0.
     """
     learner, snr, radius = (
         one_of(learner, "learner", DIRECTION_LEARNERS),
@@ -57,7 +57,7 @@ def direction_variance(class_snr: float, learner: str, eps: float = 0.0) -> floa
 
 
 def optimal_class_snr(learner: str = "logistic", eps: float = 0.0) -> float:
-    """The class SNR at which one sample teaches the direction best; inf where more is always better (T10, T11).
+    """The class SNR at which one sample teaches the direction best; inf if more is always better (T10, T11).
 
     Logistic: root of d log V / d kappa_1 = k - 2 / kappa_1 - S'(k) / S(k), S(k) = E[sech(k Z)], k = kappa_1 - eps.
     1.2281411 at eps = 0, rising with eps; eps: l_2 training radius over sigma~. Errors as in direction_variance.
@@ -67,7 +67,7 @@ def optimal_class_snr(learner: str = "logistic", eps: float = 0.0) -> float:
         if radius:
             raise ValueError(f"eps={radius:g} applies to the logistic learner only: use eps=0 with {learner!r}")
         return math.inf
-    from scipy.optimize import brentq  # 0.2 s to import, which `import theory` should not cost
+    from scipy.optimize import brentq  # imported here because it takes 0.2 s, which `import theory` should not
 
     def slope(k: float) -> float:
         value, derivative = _mean_sech(k)
@@ -79,11 +79,11 @@ def optimal_class_snr(learner: str = "logistic", eps: float = 0.0) -> float:
 def large_sample_accuracy(
     mixture: BinaryMixture, class_snr: float, learner: str, n: int, eps: float = 0.0, training_eps: float = 0.0
 ) -> float:
-    """Mean l_2-robust accuracy after training on n aligned samples of class SNR kappa_1, n large (T10, T11).
+    """Mean l_2-robust accuracy after training on n aligned samples with class SNR kappa_1, for large n (T10, T11).
 
     tan(angle) ~ sqrt(V / n) chi_{d-1}, so E[A] = E Phi((||mu|| / sqrt(1 + tan^2) - eps) / sigma): T3's ceiling at the random cosine.
 
-    mixture: where it is attacked, scalar covariance. eps: attack radius in units of x. training_eps: l_2 training radius over
+    mixture: the attacked mixture, with scalar covariance. eps: attack radius in units of x. training_eps: l_2 training radius over
     sigma~ (logistic only). Valid to first order in d V / n. Errors as in direction_variance; ValueError for another covariance.
     """
     samples, radius = count(n, "n"), non_negative(eps, "eps")

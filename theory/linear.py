@@ -46,7 +46,7 @@ class LinearClassifier(Remade):
 
 
 def vector_norm(vector: Array, p: float) -> float:
-    """||v||_p, scaled by its largest entry so that nothing under- or overflows."""
+    """||v||_p, scaled by its largest entry so that nothing overflows or underflows."""
     largest = float(np.abs(vector).max())
     return largest * float(np.linalg.norm(vector / largest, ord=p)) if largest else 0.0
 
@@ -58,10 +58,10 @@ def robust_margin(w: Array, mixture: BinaryMixture, eps: float, p: float) -> tup
 
 
 def robust_accuracy(classifier: LinearClassifier, mixture: BinaryMixture, eps: float = 0.0, p: float = 2) -> float:
-    """Accuracy of a linear classifier when every point may move by eps in l_p (T1).
+    """Accuracy of a linear classifier if every point may move by eps in l_p (T1).
 
     A(w, b) = pi Phi((w.mu + b - eps ||w||_q) / s) + (1 - pi) Phi((w.mu - b - eps ||w||_q) / s),
-    s = sqrt(w' Sigma w), 1/p + 1/q = 1. With w = 0 the classifier is constant and A is the share of its class.
+    s = sqrt(w' Sigma w), 1/p + 1/q = 1. With w = 0 the classifier is constant, and A is the share of the class it predicts.
 
     eps: attack radius in units of x; p: any norm in [1, inf]. Returns a value in [0, 1].
     Raises ValueError for eps < 0, p < 1 or mismatched dimensions. Source: Bhagoji, Cullina, Mittal (2019), section 4.
@@ -81,7 +81,7 @@ def worst_case_perturbation(classifier: LinearClassifier, y: Any, eps: float, p:
     """The perturbation with ||delta||_p <= eps that lowers y (w.x + b) most, for each label (T1).
 
     delta = -eps y v, v the unit-l_p vector with w.v = ||w||_q: w/||w||_2 (p=2), sign(w) (p=inf), one basis vector (p=1),
-    v_i = sign(w_i) (|w_i| / ||w||_q)^(q-1) otherwise. It does not depend on x. It is 0 where w = 0.
+    v_i = sign(w_i) (|w_i| / ||w||_q)^(q-1) otherwise. It does not depend on x, and it is 0 if w = 0.
 
     y: (n,) labels in {-1, +1}. Returns (n, d). Raises ValueError for other labels, eps < 0 or p < 1.
     """
@@ -122,8 +122,8 @@ def multiclass_robust_accuracy(
     x of class y is robustly correct iff every margin (w_y - w_j).x + b_y - b_j beats eps ||w_y - w_j||_q, j != y.
     The K-1 margins are jointly Gaussian, so this is a Gaussian orthant probability of dimension K-1.
 
-    weights: (K, d). biases: (K,). eps: attack radius in units of x. Exact to rounding for K = 2 and to about 1e-8 for K = 3;
-    from K = 4 scipy's randomised quasi-Monte Carlo, error about 3e-5 a class, reproducible through `seed`.
+    weights: (K, d). biases: (K,). eps: attack radius in units of x. Exact up to rounding for K = 2 and to about 1e-8 for K = 3. From
+    K = 4 on, uses scipy's randomised quasi-Monte Carlo, with an error of about 3e-5 per class, reproducible through `seed`.
     Raises ValueError for mismatched shapes, equal rows of weights, eps < 0 or p < 1.
     """
     w, b = finite_array(weights, "weights", 2), finite_array(biases, "biases", 1)
@@ -151,7 +151,7 @@ def _class_orthant(w: Array, b: Array, mixture: GaussianMixture, k: int, eps: fl
     covariance = differences @ mixture.covariances[k].matvec(differences).T  # (K-1, K-1)
     if len(margin) == 1:
         return float(ndtr(margin[0] / np.sqrt(covariance[0, 0])))
-    from scipy.stats import multivariate_normal  # 0.4 s to import, and only T9 needs it
+    from scipy.stats import multivariate_normal  # imported here because it takes 0.4 s and only T9 needs it
 
     effort = {"abseps": 1e-5, "releps": 0, "maxpts": 50_000 * len(margin)}
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The two models of the data: a symmetric pair of Gaussian classes, and K Gaussian classes under diffusion noise."""
+"""The two data models: a symmetric pair of Gaussian classes, and K Gaussian classes under diffusion noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from theory.covariance import Covariance
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BinaryMixture(Remade):
-    """Two Gaussian classes mirrored at the origin: P(y=+1) = prior, x | y ~ N(y mean, cov).
+    """Two Gaussian classes mirrored about the origin: P(y=+1) = prior, x | y ~ N(y mean, cov).
 
     mean: (d,), units of x. cov: scalar variance, (d,) variances or (d, d) matrix, units of x squared.
     Raises ValueError for NaN, mismatched shapes, a covariance that is not symmetric positive definite, prior outside (0, 1).
@@ -51,12 +51,12 @@ class GaussianMixture(Remade):
     """K Gaussian classes: P(y=k) = weights[k], x | y=k ~ N(means[k], covs[k]).
 
     After forward diffusion x_t = sqrt(a) x + sqrt(1-a) noise with a = alpha_bar, class k is
-    N(sqrt(a) mean_k, a cov_k + (1-a) I), so score and noise prediction are closed form (method T8).
+    N(sqrt(a) mean_k, a cov_k + (1-a) I), so score and noise prediction have closed forms (method T8).
 
     means: (K, d). covs: one scalar variance shared by all classes, or a sequence of K entries, each a scalar, (d,) or (d, d).
     weights: (K,) positive, summing to 1 (equal when omitted).
-    Raises ValueError as BinaryMixture does, for weights that do not sum to 1, and for one array (d, d) where K = d: it could be the
-    covariance that all classes share, or their K diagonals.
+    Raises ValueError like BinaryMixture, for weights that do not sum to 1, and for one array (d, d) if K = d: it could be the covariance
+    that all classes share, or their K diagonals.
     """
 
     means: Any
@@ -105,7 +105,7 @@ class GaussianMixture(Remade):
     def score(self, x: Any, alpha_bar: float = 1.0, y: Any = None) -> Array:
         """Gradient of the log density of the noised mixture at x.
 
-        Class k: s_k(x) = -(a cov_k + (1-a) I)^-1 (x - sqrt(a) mean_k). Without labels the posterior-weighted sum of s_k.
+        Class k: s_k(x) = -(a cov_k + (1-a) I)^-1 (x - sqrt(a) mean_k). Without labels, the posterior-weighted sum of the s_k.
 
         x: (n, d). alpha_bar: a in (0, 1], 1 = clean data. y: (n,) int labels, or None for the whole mixture. Returns (n, d).
         """
@@ -148,11 +148,11 @@ class GaussianMixture(Remade):
 
 
 def _check_one_array(covs: Any, classes: int, dim: int) -> None:
-    """ValueError for one (d, d) array, or lists of numbers as such, that may be one covariance: symmetric, positive definite."""
+    """Raise ValueError for one (d, d) array, or lists of numbers, that could be a single covariance: symmetric, positive definite."""
     try:
         array = np.asarray(covs, dtype=np.float64)
     except (ValueError, TypeError):
-        return  # entries of different shapes, or what Covariance will name
+        return  # entries of different shapes, or an error that Covariance will report
     if array.shape != (dim, dim) or not np.isfinite(array).all():
         return
     could_be_shared = np.array_equal(array, array.T) and np.linalg.eigvalsh(array)[0] > 0

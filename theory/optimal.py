@@ -1,10 +1,10 @@
-"""T2: the most robust classifier of a Gaussian pair, in closed form where one exists, certified by duality everywhere.
+"""T2: the most robust classifier of a Gaussian pair, in closed form where one exists, and always certified by duality.
 
 Primal: z* = argmin_{||z||_p <= eps} (mu - z)' Sigma^-1 (mu - z), the shift with which the adversary brings the classes closest.
 Dual:   w* = argmin 1/2 w' Sigma w - w.mu + eps ||w||_q, solved by w* = Sigma^-1 (mu - z*).
 With m = ||mu - z*||_{Sigma^-1}, every classifier obeys A <= pi Phi(m + b/m) + (1-pi) Phi(m - b/m), b = log(pi / (1-pi)) / 2:
-against the adversary that shifts both classes by z* it is the plain Bayes accuracy of N(+-(mu - z*), Sigma). Because
-w*.z* = eps ||w*||_q (optimality of z*), sign(w*.x + b) attains the bound: for any p, Sigma and prior one direction is optimal
+if the adversary shifts both classes by z*, this is the standard Bayes accuracy of N(+-(mu - z*), Sigma). Because
+w*.z* = eps ||w*||_q (optimality of z*), sign(w*.x + b) attains the bound: for any p, Sigma and prior one direction is optimal,
 and unequal priors only move the threshold.
 Sources: Bhagoji, Cullina, Mittal (2019), theorem 1; Dan, Wei, Ravikumar (2020); Dobriban et al. (2020) for priors in l_2.
 """
@@ -24,22 +24,22 @@ from theory.linear import LinearClassifier, robust_accuracy, robust_margin, vect
 from theory.mixtures import BinaryMixture
 
 GAP_TOLERANCE = 1e-9  # largest accepted duality gap, in accuracy
-SNAP = 1e-9  # relative size of w below which an interior-point entry counts as rounding
-NO_ATTACK = 1e-100  # relative radius below which the attack is nothing and the multipliers of the solvers would overflow
+SNAP = 1e-9  # relative to the size of w; smaller interior-point entries count as rounding errors
+NO_ATTACK = 1e-100  # relative radius below which the attack is negligible and the solvers' multipliers would overflow
 NEWTON_STEPS = 100
 INTERIOR_POINT_STEPS = 100
 PATIENCE = 12  # steps without progress before the certificate decides
 
 
 def bayes_robust_classifier(mixture: BinaryMixture, eps: float, p: float = 2) -> LinearClassifier:
-    """The classifier of highest robust accuracy: w* = Sigma^-1 (mu - z*), b* = log(prior / (1 - prior)) / 2 (T2).
+    """The classifier with the highest robust accuracy: w* = Sigma^-1 (mu - z*), b* = log(prior / (1 - prior)) / 2 (T2).
 
     z*: p=2 scalar: eps mu/||mu||; p=inf scalar or diagonal: mu - z* = soft(mu, eps); p=1 scalar or diagonal: weighted projection
     on the l_1 ball by sorting; p=2 otherwise: one-dimensional secular equation; p in {1, inf} with a full covariance: an
     interior-point method whose duality gap is checked to 1e-9.
 
-    Where eps >= ||mu||_p no classifier beats guessing: the weights are zero and a UserWarning says so.
-    eps: attack radius in units of x. p: 1, 2 or inf. Raises ValueError for another p, RuntimeError when the gap stays open.
+    If eps >= ||mu||_p, no classifier beats guessing: the weights are zero, with a UserWarning.
+    eps: attack radius in units of x. p: 1, 2 or inf. Raises ValueError for any other p, RuntimeError if the gap does not close.
     """
     radius, order = non_negative(eps, "eps"), norm_order(p)
     if order not in (1, 2, math.inf):
@@ -65,17 +65,17 @@ def bayes_robust_classifier(mixture: BinaryMixture, eps: float, p: float = 2) ->
 def bayes_robust_accuracy(mixture: BinaryMixture, eps: float, p: float = 2) -> float:
     """Robust accuracy of the best classifier, A* = Phi(||mu - z*||_{Sigma^-1}) for balanced classes (T2).
 
-    Exactly max(prior, 1 - prior), so 1/2 when balanced, where eps >= ||mu||_p. Arguments and errors as bayes_robust_classifier.
+    If eps >= ||mu||_p, exactly max(prior, 1 - prior), 1/2 for balanced classes. Arguments and errors as in bayes_robust_classifier.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the trivial case is an exact answer here, no surprise
+        warnings.simplefilter("ignore", UserWarning)  # the trivial case has an exact answer here and needs no warning
         return robust_accuracy(bayes_robust_classifier(mixture, eps, p), mixture, eps, p)
 
 
 def is_trivial(mixture: BinaryMixture, eps: float, p: float = 2) -> bool:
-    """True iff eps >= ||mu||_p: the adversary can make the classes coincide and no classifier beats guessing (T2).
+    """True iff eps >= ||mu||_p: the adversary can make the classes coincide, so no classifier beats guessing (T2).
 
-    Equality is decided up to rounding, 1e-14 relative.
+    Equality is tested up to rounding, 1e-14 relative.
     """
     return non_negative(eps, "eps") >= vector_norm(mixture.mean, norm_order(p)) * (1 - 1e-14)
 
@@ -85,7 +85,7 @@ def duality_gap(mixture: BinaryMixture, weights: Array, eps: float, p: float) ->
 
     Attained: Phi(m), m = (w.mu - eps ||w||_q) / sqrt(w' Sigma w). Upper: Phi(||mu - z||_{Sigma^-1}) for the shift z = mu - t Sigma w,
     t = m / sqrt(w' Sigma w), scaled into the l_p ball. The scale of w does not matter.
-    Raises ValueError for weights of zero or of another dimension, eps < 0, p < 1.
+    Raises ValueError for zero weights, weights of the wrong dimension, eps < 0, or p < 1.
     """
     w, radius, order = finite_array(weights, "weights", 1), non_negative(eps, "eps"), norm_order(p)
     same_dimension(len(w), mixture.dim, "weights and mixture")
@@ -110,7 +110,7 @@ def _elementwise_weights(mu: Array, variances: Array, eps: float, p: float) -> A
     order = np.argsort(-slopes)
     total_mu, total_v = np.cumsum(np.abs(mu)[order]), np.cumsum(variances[order])
     thresholds = (total_mu - eps) / total_v  # t if exactly the first k+1 coordinates are active
-    active = max(1, int(np.count_nonzero(thresholds < slopes[order])))  # a prefix: its last member fixes t
+    active = max(1, int(np.count_nonzero(thresholds < slopes[order])))  # a prefix, whose last member determines t
     return np.asarray(np.sign(mu) * np.minimum(slopes, thresholds[active - 1]))
 
 
@@ -125,7 +125,7 @@ def _secular_elementwise(mu: Array, variances: Array, eps: float) -> Array:
 
 
 def _secular_weights(mixture: BinaryMixture, eps: float) -> Array:
-    """p=2, full covariance: z = (I + t Sigma)^-1 mu, one Cholesky factorisation a Newton step."""
+    """p=2, full covariance: z = (I + t Sigma)^-1 mu, one Cholesky factorisation per Newton step."""
     cov, identity = mixture.covariance.value, np.eye(mixture.dim)
 
     def shift(t: float) -> tuple[Array, float]:
@@ -163,8 +163,8 @@ def _interior_point_weights(mixture: BinaryMixture, eps: float, p: float) -> Arr
     """p in {1, inf}, full covariance: primal-dual interior point on the dimensionless problem, then the duality gap."""
     variance, length = mixture.covariance.trace / mixture.dim, float(np.abs(mixture.mean).max())
     weights = _interior_point(mixture.mean / length, mixture.covariance.value / variance, eps / length, p) * (length / variance)
-    # Close to eps = ||mu||_p rounding of w (1e-16 where it should be 0 or tied) costs accuracy: snap it, or take the limit there
-    # (p=inf: the largest coordinate of mu alone; p=1: its signs), if that is better.
+    # Close to eps = ||mu||_p, rounding errors in w (1e-16 where it should be 0 or tied) cost accuracy: snap it, or use the limit
+    # (p=inf: only the largest coordinate of mu; p=1: its signs), if that is better.
     size = np.abs(weights) / np.abs(weights).max()
     snapped = np.where(size < SNAP, 0.0, np.where(size > 1 - SNAP, np.sign(weights) * np.abs(weights).max(), weights))
     largest = np.abs(mixture.mean) == np.abs(mixture.mean).max()
@@ -179,28 +179,28 @@ def _interior_point_weights(mixture: BinaryMixture, eps: float, p: float) -> Arr
 
 
 def _interior_point(mu: Array, cov: Array, eps: float, p: float) -> Array:
-    """argmin_w 1/2 w' Sigma w - w.mu + eps sum(t) subject to -t <= w <= t; one shared t for p=1, one a coordinate for p=inf.
+    """argmin_w 1/2 w' Sigma w - w.mu + eps sum(t) subject to -t <= w <= t; one shared t for p=1, one per coordinate for p=inf.
 
     The multipliers a, b >= 0 of the two bounds give the adversary's shift z = a - b, with sum(a + b) = eps (p=1) or
     a + b = eps (p=inf). Mehrotra's predictor-corrector (Nocedal and Wright 2006, section 16.6); each step factorises one
-    d x d matrix, Sigma plus a diagonal. Own code because p=1 would need scipy's lsq_linear inside a root search, and for p=inf
-    lsq_linear misses the gap of 1e-9 on 4 % of random problems of condition 1 to 1e6 and takes 4 to 8 s at d = 1,000 where
-    they are ill-conditioned (this: none of 30,000, and about 1 s).
+    d x d matrix, Sigma plus a diagonal. We use our own code because p=1 would need scipy's lsq_linear inside a root search. For p=inf,
+    lsq_linear misses the gap of 1e-9 on 4 % of random problems with condition 1 to 1e6, and takes 4 to 8 s at d = 1,000 if they are
+    ill-conditioned (this code: none of 30,000, and about 1 s).
     """
     d, shared = len(mu), p == 1
-    start = np.linalg.solve(cov, mu)  # the answer at eps = 0, whose size bounds that of w: start half-way, with slack of that size
+    start = np.linalg.solve(cov, mu)  # the solution at eps = 0 bounds the size of w: start half-way, with slack of that size
     w, t = start / 2, np.full(1 if shared else d, np.abs(start).max())
     a = np.full(d, eps / (2 * d) if shared else eps / 2)
     b = a.copy()
     residual, best, stalled = math.inf, math.inf, 0
-    upper, lower = t - w, t + w  # slacks t - w, t + w > 0, carried along: recomputing them would cancel
+    upper, lower = t - w, t + w  # slacks t - w, t + w > 0, updated step by step because recomputing them would cancel
     for _ in range(INTERIOR_POINT_STEPS):
         residual_w = cov @ w - mu + a - b
         gap, previous, residual = float(a @ upper + b @ lower), residual, float(np.abs(residual_w).max())
         stalled = 0 if gap < 0.9 * best else stalled + 1
         best = min(best, gap)
         size = float(w @ cov @ w)
-        settled = gap <= 1e-13 * size and 0.5 * previous <= residual < 1e-3  # complementary, and stationary to rounding
+        settled = gap <= 1e-13 * size and 0.5 * previous <= residual < 1e-3  # complementary, and stationary up to rounding
         if settled or stalled == PATIENCE or gap <= 1e-25 * size:
             break  # further steps would only add noise; the duality gap judges the result
         residual_t = eps - (a + b).sum(keepdims=True) if shared else eps - a - b
@@ -209,7 +209,7 @@ def _interior_point(mu: Array, cov: Array, eps: float, p: float) -> Array:
         reach = _step_length((a, da), (b, db), (upper, du), (lower, dl))
         after = (a + reach * da) @ (upper + reach * du) + (b + reach * db) @ (lower + reach * dl)
         target = (after / gap) ** 3 * gap / (2 * d)
-        trust = float(reach > 0.1)  # after a short predictor its second-order terms mislead, and the iterates can cycle
+        trust = float(reach > 0.1)  # after a short predictor step its second-order terms are misleading, and the iterates can cycle
         c_a, c_b = (target - trust * da * du) / upper - a, (target - trust * db * dl) / lower - b
         da, db, du, dl, dw, dt = newton(c_a, c_b)  # corrector
         reach = 0.995 * _step_length((a, da), (b, db), (upper, du), (lower, dl))
@@ -237,7 +237,7 @@ def _newton_system(
         return np.asarray(cho_solve((factor, True), vector, check_finite=False))
 
     if shared:
-        # The Schur complement sum(A + B) - (A - B)' M^-1 (A - B), M = Sigma + A + B, without its cancellation:
+        # The Schur complement sum(A + B) - (A - B)' M^-1 (A - B), M = Sigma + A + B, without cancellation:
         # sum 4AB/(A + B) + r' Sigma M^-1 (A - B), r = (A - B)/(A + B).
         border = solve(difference)
         schur = (4 * ratio_a * ratio_b / total).sum() + (cov @ (difference / total)) @ border

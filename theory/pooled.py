@@ -1,18 +1,18 @@
-"""T12 to T14: how far apart synthetic classes should be when real data are there too, for K classes, and under l_inf training.
+"""T12 to T14: how far apart synthetic classes should be when added to real data, for K classes, and under l_inf training.
 
 T12, pooled data. Balanced isotropic aligned parts j (real, synthetic, ...) with class means +-mu_j along one direction, standard
 deviations s_j and shares pi_j of n samples; logistic regression on all of them together, trained against l_2 perturbations of radius e.
-The parts want different slopes, so the pooled model is misspecified: M-estimation. The margin of a sample of part j at w = a mu/||mu|| is
+The parts need different slopes, so the pooled model is misspecified: M-estimation. The margin of a sample of part j at w = a mu/||mu|| is
 m_j(u) = a t_j, t_j = mu_j - e + s_j u, u ~ N(0, 1), and p_j = 1 / (1 + exp(m_j)). Along mu the population slope a solves
 
     sum_j pi_j E[p_j t_j] = 0       (unique: the loss is convex; a > 0 iff sum_j pi_j mu_j > e).
 
-Across mu every coordinate has score -p_j x + p_j e w / ||w||, of variance B = sum_j pi_j s_j^2 E[p_j^2], and curvature
+Across mu, every coordinate has score -p_j x + p_j e w / ||w|| with variance B = sum_j pi_j s_j^2 E[p_j^2], and curvature
 H = sum_j pi_j (s_j^2 E[p_j (1 - p_j)] + (e / a) E[p_j]), so that, n large,
 
     E tan^2(angle to mu) = V (d - 1) / n,   V = B / (a H)^2.
 
-One part gives back T10 and T11 (there a = 2 (mu - e) / s^2 and B = E[p (1 - p)] s^2).
+A single part gives T10 and T11 (there a = 2 (mu - e) / s^2 and B = E[p (1 - p)] s^2).
 
 T13, K classes at the corners of a simplex, softmax regression. With h = half the distance between two class means over sigma, logits of a
 sample of class y differ from sqrt(2) h g_k + 2 h^2 [k = y], g_k ~ N(0, 1) independent, by a constant. The information on a coordinate
@@ -22,10 +22,10 @@ across the means is alpha (I - 11'/K) with alpha = E[1 - sum_k p_k^2] / (K - 1);
 
 K = 2 is T10.
 
-T14, l_inf training. Logistic regression against l_inf perturbations of radius e: where sign(w) is fixed the penalty e ||w||_1 has no
-curvature and does nothing but move the class means to soft(mu, e) = sign(mu) max(|mu| - e, 0). Coordinates with |mu_i| < e get weight
-zero, exactly so as n grows. On the others it is ordinary logistic regression of N(+-soft(mu, e), sigma^2 I): T10 at class SNR
-||soft(mu, e)|| / sigma, in as many dimensions as are left. For |mu_i| all equal the best class SNR moves up by e sqrt(d) / sigma.
+T14, l_inf training. Logistic regression against l_inf perturbations of radius e: where sign(w) is fixed, the penalty e ||w||_1 has no
+curvature and only moves the class means to soft(mu, e) = sign(mu) max(|mu| - e, 0). Coordinates with |mu_i| < e get weight zero, exactly
+so as n grows. On the others it is standard logistic regression on N(+-soft(mu, e), sigma^2 I): T10 at class SNR ||soft(mu, e)|| / sigma,
+in the remaining dimensions. If all |mu_i| are equal, the best class SNR moves up by e sqrt(d) / sigma.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from theory.learners import direction_variance, optimal_class_snr
 from theory.mixtures import BinaryMixture
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-STEP = 0.01  # of the trapezoidal rule over u: exponentially accurate while the slope a s stays below some hundreds
+STEP = 0.01  # of the trapezoidal rule over u: exponentially accurate if the slope a s is below a few hundred
 MOST_SNR = 30.0
-MOST_HALF_DISTANCE = 3.0  # of more classes than two
+MOST_HALF_DISTANCE = 3.0  # for more than two classes
 
 
 def pooled_direction_variance(means: Any, stds: Any, shares: Any, eps: float = 0.0) -> float:
-    """V with E tan^2(angle to mu) = V (d - 1) / n for logistic regression on several parts together (T12), n samples in all, n large.
+    """V in E tan^2(angle to mu) = V (d - 1) / n for logistic regression on several parts together (T12), with n samples in total, n large.
 
-    means, stds: of the parts, (J,), distance of a class mean from the boundary and standard deviation, in one unit. shares: (J,) positive,
+    means, stds: (J,), distance of a class mean from the boundary and standard deviation, per part, in one unit. shares: (J,) positive,
     summing to 1. eps: l_2 training radius in that unit.
-    Raises ValueError for shapes that differ, values that are not positive, a class SNR above 30, shares that do not sum to 1, and
+    Raises ValueError for different shapes, values that are not positive, a class SNR above 30, shares that do not sum to 1, and
     eps >= the mean of the means: training then returns w = 0.
     """
     mu, s, pi, e = *_parts(means, stds, shares), non_negative(eps, "eps")
@@ -70,7 +70,7 @@ def pooled_direction_variance(means: Any, stds: Any, shares: Any, eps: float = 0
 
 
 def _slope(t: Array, weight: Array) -> float:
-    """The root a of E[p(a t) t], falling in a."""
+    """The root a of E[p(a t) t], which decreases in a."""
     from scipy.optimize import brentq  # 0.2 s to import, which `import theory` should not cost
 
     def gradient(log_a: float) -> float:
@@ -85,11 +85,11 @@ def _slope(t: Array, weight: Array) -> float:
 
 
 def optimal_synthetic_snr(real_snr: float, share: float, eps: float = 0.0) -> float:
-    """The class SNR that synthetic samples, this share of all, should have beside real ones, so that V is least (T12).
+    """The class SNR of synthetic samples, with this share of all samples, that minimises V when added to real ones (T12).
 
-    Synthetic classes have the standard deviation of the real ones, only their means move. real_snr: class SNR of the real samples.
-    share: of synthetic samples among all, in (0, 1). eps: l_2 training radius over sigma. 0 where the real samples are so far apart that
-    synthetic ones without any class signal help most, as label smoothing would.
+    Synthetic classes have the same standard deviation as the real ones; only their means move. real_snr: class SNR of the real samples.
+    share: of synthetic samples among all, in (0, 1). eps: l_2 training radius over sigma. The result is 0 if the real classes are so far
+    apart that synthetic samples without any class signal help most, like label smoothing.
     Raises ValueError as pooled_direction_variance; real_snr and eps < 20.
     """
     from scipy.optimize import minimize_scalar  # 0.2 s to import, which `import theory` should not cost
@@ -113,8 +113,8 @@ def optimal_synthetic_snr(real_snr: float, share: float, eps: float = 0.0) -> fl
 def multiclass_direction_variance(half_distance: float, classes: int, points: int = 2**15) -> float:
     """V of softmax regression for K classes at the corners of a simplex (T13); for two classes direction_variance(..., "logistic").
 
-    half_distance: half the distance between two class means over sigma: the class SNR of two of them alone. classes: K >= 2.
-    points: of the Sobol average over K normals: for K > 2 relative errors are 3e-4 up to 2, 3e-3 up to 2.5, 1e-2 at 3.
+    half_distance: half the distance between two class means over sigma: the class SNR of these two classes alone. classes: K >= 2.
+    points: number in the Sobol average over K normals; for K > 2, relative errors are 3e-4 up to 2, 3e-3 up to 2.5, 1e-2 at 3.
     Raises ValueError for bad values, and for half_distance above 30, or above 3 with more than two classes (too few points see two).
     """
     h, k = positive(half_distance, "half_distance"), count(classes, "classes", 2)
@@ -129,7 +129,7 @@ def multiclass_direction_variance(half_distance: float, classes: int, points: in
     logits[:, 0] += 2 * h * h
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     p = odds / odds.sum(axis=1, keepdims=True)
-    uncertain = (p * (1 - p)).sum(axis=1)  # 1 - sum_k p_k^2 without its cancellation
+    uncertain = (p * (1 - p)).sum(axis=1)  # 1 - sum_k p_k^2, without cancellation
     return float((k - 1) / (2 * h * h * uncertain.mean()))
 
 
@@ -147,8 +147,8 @@ def optimal_half_distance(classes: int) -> float:
 
 @dataclass(frozen=True)
 class LinfTraining:
-    """What l_inf adversarial training of logistic regression learns from (T14). direction: soft(mu, e). class_snr: its norm over sigma.
-    active: coordinates that keep a weight. variance: E tan^2(angle to direction) = variance (active - 1) / n."""
+    """The problem that l_inf adversarial logistic regression really learns (T14). direction: soft(mu, e). class_snr: its norm over sigma.
+    active: number of coordinates with nonzero weight. variance: E tan^2(angle to direction) = variance (active - 1) / n."""
 
     direction: Array
     class_snr: float
@@ -157,9 +157,9 @@ class LinfTraining:
 
 
 def linf_training(mixture: BinaryMixture, eps: float) -> LinfTraining:
-    """T14 for a mixture with scalar covariance and no |mu_i| equal to eps (there the weight is zero half of the time).
+    """T14 for a mixture with scalar covariance and no |mu_i| equal to eps (there the weight would be zero half of the time).
 
-    eps: l_inf training radius in units of x. Raises ValueError for another covariance, a prior other than 1/2, |mu_i| = eps, or eps
+    eps: l_inf training radius in units of x. Raises ValueError for any other covariance, a prior other than 1/2, |mu_i| = eps, or eps
     at or above every |mu_i|: training then returns w = 0.
     """
     e = non_negative(eps, "eps")

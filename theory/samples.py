@@ -1,4 +1,4 @@
-"""How many synthetic samples reach a wished robust accuracy (T4, T5)."""
+"""How many synthetic samples are needed for a target robust accuracy (T4, T5)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def required_samples(
 
     p = 2 and scalar covariances: exact (T4). P increases with n, so bisection finds n: {A >= accuracy >= 1/2} is a convex cone around
     mu that contains the mean direction, and a larger kappa only moves theta deeper into it.
-    p = inf or another covariance, p = 2 or inf: the second-order law (T5), whose tails are a normal's. Measured in l_inf, isotropic,
-    accuracy 0.02 below the ceiling: a wished 0.95 was met with 0.93 (d = 10) to 0.95 (d = 100), a wished 0.999 with 0.993 (d = 10)
-    to 0.996 (d = 50). Ask for 0.95, or add a tenth to n.
+    p = inf, or other covariances with p = 2 or inf: the second-order law (T5), which has normal tails. Measured in l_inf, isotropic,
+    accuracy 0.02 below the ceiling: a confidence of 0.95 is really 0.93 (d = 10) to 0.95 (d = 100), one of 0.999 is 0.993 (d = 10) to
+    0.996 (d = 50). Ask for 0.95, or increase n by a tenth.
 
-    mixture: where it is attacked, eps: radius in units of x. Balanced attack: the classifier has no bias, so priors do not matter.
-    Raises ValueError when accuracy lies at or above the ceiling, the accuracy at n = infinity, naming it; for an accuracy outside
-    [1/2, 1), a confidence outside (0, 1), a synthetic mean of zero, another p.
+    mixture: the attacked mixture. eps: radius in units of x. The classifier has no bias, so priors do not matter.
+    Raises ValueError naming the ceiling, the accuracy at n = infinity, if accuracy is not below it; for an accuracy outside
+    [1/2, 1), a confidence outside (0, 1), a synthetic mean of zero, or any other p.
     """
     wished, level, order = real_number(accuracy, "accuracy"), open_unit(confidence, "confidence"), norm_order(p)
     if not 0.5 <= wished < 1:

@@ -1,13 +1,13 @@
-"""T5 and T6: the averaging learner beyond the exact law: l_inf attacks, and any covariance for l_2 and l_inf.
+"""T5 and T6: the averaging learner where the exact law does not apply: l_inf attacks, and any covariance in l_2 and l_inf.
 
 theta ~ N(m, C), m = mu~, C = Sigma~ / n. Robust accuracy is Phi(h), h = (X - eps Y) / sqrt(Z), with
 X = theta.mu, Y = ||theta||_q, Z = theta' Sigma theta. All three are sums over coordinates, so they are jointly near-normal in
-high dimension. First order puts their means into h; second order adds half the trace of (Hessian of h) x (their covariance) to the
-mean of h, takes h as normal with the delta-method variance, and averages Phi over it exactly.
+high dimension. The first order inserts their means into h. The second order adds half the trace of (Hessian of h) x (their covariance)
+to the mean of h, treats h as normal with the delta-method variance, and averages Phi over it exactly.
 
 Measured error of E[A] against Monte Carlo (isotropic, ||mu|| = 2, p=inf, eps = 1/(2 sqrt d), n = 2; standard error 1.5e-4):
-d = 10: first order 1.2e-2, second 9e-4; d = 20: 1.1e-2, 1e-4; d = 50: 5e-3, below the standard error. A covariance with one
-dominant direction is no sum of many parts: there the second order gains little (4e-3 at d = 64, one eigenvalue of 32).
+d = 10: first order 1.2e-2, second 9e-4; d = 20: 1.1e-2, 1e-4; d = 50: 5e-3, below the standard error. With one dominant direction in
+the covariance, the sums do not have many parts, and the second order improves little (4e-3 at d = 64, one eigenvalue of 32).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SecondOrderLaw(Remade):
     """Approximate law of the l_p-robust accuracy on `mixture` after averaging n samples of `synthetic`, p in {2, inf} (T5).
 
     mixture, synthetic: BinaryMixture with any covariances. n: samples, >= 1. eps: attack radius in units of x.
-    Raises ValueError for another p, mismatched dimensions, n < 1, eps < 0.
+    Raises ValueError for any other p, mismatched dimensions, n < 1, or eps < 0.
     """
 
     mixture: BinaryMixture
@@ -148,7 +148,7 @@ class _Form:
 
 @dataclass(frozen=True, eq=False)
 class _Products:
-    """Everything of order d^3, once a pair of mixtures and whatever n: C = Sigma~, Sigma and their products."""
+    """All computations of order d^3, done once per pair of mixtures for any n: C = Sigma~, Sigma and their products."""
 
     cov: Covariance
     real: Covariance
@@ -236,7 +236,7 @@ def _mehler_sum(correlation: Array, s: Array, r: Array, density: Array, sign: Ar
 
 @dataclass(frozen=True)
 class SampleGap:
-    """Samples for the same mean accuracy without and with an l_inf attack (T6)."""
+    """Numbers of samples for the same mean accuracy without and with an l_inf attack (T6)."""
 
     standard_samples: int
     robust_samples: int
@@ -254,9 +254,9 @@ def schmidt_mixture(dim: int, n0: float) -> BinaryMixture:
 
 
 def robust_sample_gap(dim: int, n0: float, eps: float, accuracy: float = 0.8, separation: float = 1.0) -> SampleGap:
-    """Averaged samples that reach a mean accuracy in the Schmidt model without attack (T4) and under l_inf radius eps (T5).
+    """How many averaged samples reach a mean accuracy in the Schmidt model, without attack (T4) and at l_inf radius eps (T5).
 
-    carmon_samples = n0 * 4 eps^2 sqrt(d / n0) is the order that Carmon et al. (2019, theorem 1) give for the robust case.
+    carmon_samples = n0 * 4 eps^2 sqrt(d / n0) is the order given by Carmon et al. (2019, theorem 1) for the robust case.
     separation: c, synthetic mean c mu. theta / c ~ N(mu, sigma^2 / (c^2 n) I), so both counts fall by 1/c^2.
 
     Raises ValueError for eps outside [0, 1/2), accuracy outside [1/2, 1) or above the ceiling Phi((d / n0)^{1/4} (1 - eps)).

@@ -1,28 +1,28 @@
-"""T15: classes that are mixtures of sub-populations, and what guidance that sharpens them costs.
+"""T15: classes that are mixtures of sub-populations, and the cost of guidance that sharpens them.
 
-Balanced classes y = +-1; within a class sub-population j has share q_j and x | y, j ~ N(y mu_j, sigma^2 I).
+Balanced classes y = +-1; within a class, sub-population j has share q_j, and x | y, j ~ N(y mu_j, sigma^2 I).
 
 Robust accuracy of the direction w at l_2 radius eps: A(w) = sum_j q_j Phi((w.mu_j / ||w|| - eps) / sigma).
 
 Sharpening. Guidance that drives samples of class y along y v, ||v|| = 1, ideally draws from p(x | y) exp(gamma y v.x / sigma). That is
 again such a mixture (complete the square): means mu_j + gamma sigma v, shares q_j exp(gamma v.mu_j / sigma) / sum. The classes move apart
-by 2 gamma sigma, and sub-populations near the boundary are dropped; with gamma < 0 the classes draw together and those are what is kept.
+by 2 gamma sigma, and sub-populations near the boundary are dropped; with gamma < 0 the classes move together and these are kept.
 
 Learners, n samples. Averaging: w = sum_j q_j mu_j. Logistic regression against l_2 perturbations of radius e (0: ordinary): w minimises
 sum_j q_j E log(1 + exp(-t_j)), t_j = w.mu_j - e ||w|| + sigma ||w|| u, u ~ N(0, 1); it lies in the span of the mu_j, as growing ||w|| alone
-raises the loss (Jensen). Coordinates c across that span, of dimension r, are noise, for large n
+raises the loss (Jensen). Coordinates c across that span, which has dimension r, are noise; for large n
 
     E sum_c w_c^2 / ||w||^2 = V (d - r) / n,    averaging V = sigma^2 / ||sum_j q_j mu_j||^2,
     logistic V = B / (||w|| H)^2,  B = sigma^2 E[p^2],  H = sigma^2 E[p (1 - p)] + (e / ||w||) E[p],  p = 1 / (1 + exp(t_j)), E over j too,
 
-so that margins w.mu_j / ||w|| shrink by 1 / sqrt(1 + V (d - r) / n). All mu_j on one line is T12 with equal standard deviations, and one
-sub-population is T10 and T11. Sharpening changes both parts of the account. The ceiling: averaging weighs sub-populations by their
-shares and distances, so it loses what sharpening drops and gains from softening; logistic regression looks at what is near the boundary
-and hardly notices, until next to nothing of it is left. The need of samples: as in T10, V of averaging falls as classes part, that of
-logistic regression rises steeply beyond an optimum, which lies at a smaller class SNR here than T10's.
+so that margins w.mu_j / ||w|| shrink by 1 / sqrt(1 + V (d - r) / n). If all mu_j are on one line, this is T12 with equal standard
+deviations; one sub-population gives T10 and T11. Sharpening has two effects. On the ceiling: averaging weighs sub-populations by their
+shares and distances, so it loses what sharpening drops and gains from softening; logistic regression depends on what is near the boundary
+and hardly changes until almost nothing of it is left. On the number of samples: as in T10, V of averaging falls as classes separate, while
+that of logistic regression rises steeply beyond an optimum, which is at a smaller class SNR here than in T10.
 
-The laws of logistic regression are asymptotic: with few samples, well separated classes can be told apart without error and another
-law holds. SubpopulationLaw.robust_accuracy warns where V (d - r) / n says so.
+The laws of logistic regression are asymptotic: with few samples, well separated classes are perfectly separable, and a different law
+holds. SubpopulationLaw.robust_accuracy warns if V (d - r) / n is too large.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from theory._checks import (
 LEARNERS = ("averaging", "logistic")
 STEP = 0.02  # of the trapezoidal rule over u
 MOST_SNR = 24.0
-TRUSTED = 0.1  # V (d - r) / n up to which simulations agree with the law of logistic regression to 0.005
+TRUSTED = 0.1  # up to this V (d - r) / n, simulations agree with the law of logistic regression to within 0.005
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,7 +86,7 @@ class SubpopulationMixture(Remade):
 
     @property
     def class_snr(self) -> float:
-        """Distance of the class means from the boundary over the standard deviation along the line between them."""
+        """Distance of the class means from the boundary, divided by the standard deviation along the line between them."""
         mean = self.mean
         length = float(np.linalg.norm(mean))
         if length == 0:
@@ -111,7 +111,7 @@ class SubpopulationMixture(Remade):
         return float(self.weights @ ndtr((shrinkage * (self.means @ w) / length - radius) / self.std))
 
     def sharpened(self, direction: Any, strength: float) -> SubpopulationMixture:
-        """The mixture p(x | y) exp(strength y v.x / std) / Z, v the unit vector along `direction`; strength < 0 draws classes together."""
+        """The mixture p(x | y) exp(strength y v.x / std) / Z, v the unit vector along `direction`; strength < 0 moves classes together."""
         v, gamma = finite_array(direction, "direction", 1), real_number(strength, "strength")
         same_dimension(len(v), self.means.shape[1], "direction and means")
         length = float(np.linalg.norm(v))
@@ -125,7 +125,7 @@ class SubpopulationMixture(Remade):
 
 @dataclass(frozen=True, eq=False)
 class SubpopulationLaw:
-    """What a learner makes of n samples of a SubpopulationMixture. direction: (d,), n -> infinity; variance: V; rank: r."""
+    """What a learner learns from n samples of a SubpopulationMixture. direction: (d,), for n -> infinity; variance: V; rank: r."""
 
     direction: Array
     variance: float
@@ -135,7 +135,7 @@ class SubpopulationLaw:
     def robust_accuracy(self, real: SubpopulationMixture, eps: float = 0.0, n: float = math.inf) -> float:
         """Mean robust accuracy on `real` after n samples, up to O(1 / n) within the span and O(1 / d) of the spread; inf: the ceiling.
 
-        Warns where V (d - r) / n > 0.1 for logistic regression: n is then too small for its law.
+        Warns if V (d - r) / n > 0.1 for logistic regression, because n is then too small for its law.
         """
         if not n >= 1:
             raise ValueError(f"n={n}: give at least one sample")
@@ -148,7 +148,7 @@ class SubpopulationLaw:
 
 
 def subpopulation_law(synthetic: SubpopulationMixture, learner: str = "logistic", eps: float = 0.0) -> SubpopulationLaw:
-    """T15 for `learner` trained on `synthetic`. eps: l_2 radius of adversarial training, in units of x (logistic alone).
+    """T15 for `learner` trained on `synthetic`. eps: l_2 radius of adversarial training, in units of x (only logistic).
 
     Raises ValueError for an unknown learner, eps with averaging, and eps >= ||sum_j q_j mu_j||, where training returns w = 0.
     """
@@ -185,9 +185,9 @@ def _nodes(means: Array, weights: Array, std: float) -> tuple[Array, Array]:
 
 
 def _logistic_optimum(within: Array, weight: Array, u: Array, std: float, eps: float) -> Array:
-    """argmin over c (r,) of the population loss; within: (J, r) means in the basis of their span. BFGS on its
-    logarithm, for the loss of well separated classes is flat, then Newton."""
-    from scipy.optimize import minimize  # 0.2 s to import, which `import theory` should not cost
+    """argmin over c (r,) of the population loss; within: (J, r) means in the basis of their span. BFGS on the
+    logarithm of the loss, which is flat for well separated classes, then Newton."""
+    from scipy.optimize import minimize  # imported here because it takes 0.2 s, which `import theory` should not
 
     def parts(c: Array) -> tuple[Array, Array, Array]:
         length = float(np.linalg.norm(c))

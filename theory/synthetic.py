@@ -1,4 +1,4 @@
-"""T3: what a learner makes of infinitely many synthetic samples, and which synthetic distribution is therefore optimal."""
+"""T3: what a learner learns from infinitely many synthetic samples, and which synthetic distribution is therefore optimal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEARNERS = ("averaging", "lda", "logistic", "adversarial")
 def learned_classifier(
     synthetic: BinaryMixture, learner: str, eps: float = 0.0, p: float = 2, label_noise: float = 0.0
 ) -> LinearClassifier:
-    """The classifier that a learner returns from infinitely many samples of `synthetic` (T3).
+    """The classifier that a learner returns for infinitely many samples of `synthetic` (T3).
 
     averaging    w = E[y x] = (1 - 2 eta) mu~, b = 0
     lda          w = Sigma~^-1 mu~, b = log(prior / (1 - prior)) / 2
@@ -27,8 +27,8 @@ def learned_classifier(
                  loss: the robust margin has mean w.mu~ - eps ||w||_q and standard deviation sqrt(w' Sigma~ w); the loss falls with
                  the first and rises with the second, so at any scale the optimum maximises their ratio, which is T2's problem.
 
-    label_noise: probability eta in [0, 1/2) of a flipped label. It scales `averaging`, and leaves the direction of `lda` (its pooled
-    covariance gains a multiple of mu~ mu~') and `logistic` (symmetry about mu~ after whitening) as it is.
+    label_noise: probability eta in [0, 1/2) of a flipped label. It scales `averaging`, and does not change the direction of `lda` (its
+    pooled covariance gains a multiple of mu~ mu~') and `logistic` (symmetry about mu~ after whitening).
     eps, p: training radius and norm; only `adversarial` uses them.
     Raises ValueError for an unknown learner, label_noise outside [0, 1/2), label noise with `adversarial` or, for
     `lda` and `logistic`, with unequal priors (no closed form).
@@ -49,9 +49,9 @@ def learned_classifier(
 
 
 def optimality_gap(synthetic: BinaryMixture, mixture: BinaryMixture, eps: float, p: float = 2, learner: str = "averaging") -> float:
-    """Robust accuracy that infinitely many samples of `synthetic` leave on the table: A* - A(learned classifier) >= 0 (T3).
+    """Robust accuracy lost with infinitely many samples of `synthetic`: A* - A(learned classifier) >= 0 (T3).
 
-    Where both mixtures are balanced it is 0 iff the learned direction is proportional to w* of T2; unequal synthetic priors also move
+    If both mixtures are balanced, it is 0 iff the learned direction is proportional to w* of T2; unequal synthetic priors also move
     the threshold. `adversarial` trains at the same (eps, p).
     """
     learned = learned_classifier(synthetic, learner, eps, p)
@@ -62,15 +62,15 @@ def optimal_synthetic_mean(mixture: BinaryMixture, eps: float, p: float = 2, lea
     """Mean mu~ of the synthetic N(y mu~, Sigma), Sigma the real covariance, from which a learner finds the robust optimum (T3).
 
     averaging      mu~ = projection of mu - z* on w*: c w*, c = w*' Sigma w* / ||w*||^2. For an isotropic Sigma this is mu - z*;
-                   for p=inf that is soft(mu, eps): plain averaging on it equals adversarial training on real data. Balanced classes
-                   alone: averaging learns no threshold, and unequal priors need one (T2).
+                   for p=inf that is soft(mu, eps): plain averaging on it equals adversarial training on real data. For balanced
+                   classes only: averaging learns no threshold, and unequal priors need one (T2).
     lda, logistic  mu~ = mu - z*, since Sigma^-1 (mu - z*) = w*.
     adversarial    mu~ = mu: adversarial training needs no help from the data.
 
-    This is the limit of many samples. For p = 2 it is approached like 1/n; for p = inf and 1, where w* has zeros or ties that
-    sampling noise breaks, like 1/sqrt(n).
+    This is the limit of many samples. For p = 2 it is approached at rate 1/n; for p = inf and 1, where w* has zeros or ties that
+    sampling noise breaks, at rate 1/sqrt(n).
 
-    Returns (d,). Raises ValueError where eps >= ||mu||_p (nothing is robust), for an unknown learner, p not in {1, 2, inf}, and for
+    Returns (d,). Raises ValueError if eps >= ||mu||_p (nothing is robust), for an unknown learner, p not in {1, 2, inf}, and for
     averaging with unequal priors.
     """
     learner = one_of(learner, "learner", LEARNERS)
@@ -93,7 +93,7 @@ def optimal_synthetic_mean(mixture: BinaryMixture, eps: float, p: float = 2, lea
 
 
 def direction_cosine(left: Any, right: Any) -> float:
-    """Cosine of the angle between two directions (d,), in [-1, 1]; raises ValueError when one of them is zero or not a vector."""
+    """Cosine of the angle between two directions (d,), in [-1, 1]; raises ValueError if one of them is zero or not a vector."""
     first, second = finite_array(left, "left", 1), finite_array(right, "right", 1)
     same_dimension(len(first), len(second), "left and right")
     lengths = vector_norm(first, 2), vector_norm(second, 2)
@@ -105,7 +105,7 @@ def direction_cosine(left: Any, right: Any) -> float:
 def misalignment_ceiling(mixture: BinaryMixture, cosine: float, eps: float) -> float:
     """Highest l_2-robust accuracy of a direction at angle arccos(cosine) to mu: Phi((cosine ||mu|| - eps) / sigma) (T3b).
 
-    No number of samples and no class separation lifts it. Isotropic mixtures, balanced threshold b = 0.
+    Neither more samples nor larger class separation raises it. For isotropic mixtures and a balanced threshold b = 0.
     Raises ValueError for a covariance that is not scalar, |cosine| > 1, eps < 0.
     """
     rho = real_number(cosine, "cosine")

@@ -1,4 +1,4 @@
-"""Robust accuracy gained by guidance, against the class SNR it reaches, learner by learner."""
+"""Robust accuracy gained by guidance, against the class SNR it reaches, for each learner."""
 
 from __future__ import annotations
 

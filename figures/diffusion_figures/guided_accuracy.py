@@ -1,4 +1,4 @@
-"""What learners still miss of the robust optimum after n generated samples."""
+"""How far learners are from the robust optimum after n generated samples."""
 
 from __future__ import annotations
 

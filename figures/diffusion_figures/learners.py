@@ -1,4 +1,4 @@
-"""Learners on samples of one class SNR or another: T10 and T11 beside training on guided samples."""
+"""Learners on samples with different class SNRs: T10 and T11 against training on guided samples."""
 
 from __future__ import annotations
 

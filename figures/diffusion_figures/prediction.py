@@ -1,4 +1,4 @@
-"""What theory predicts from a guidance setting alone, against measurement: class SNR, Wasserstein distance, sample multiplier."""
+"""Theory's predictions from the guidance setting alone, against measurement: class SNR, Wasserstein distance, sample multiplier."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def numbers(files: Files) -> Numbers:
     members = (plain, data["problem"] != "two", data["score"] != "exact")
     rows = []
     for name, panel in QUANTITIES.items():
-        seen = data["w2_predicted"] > 2 * data["w2_floor"] if name == "w2" else known  # else one would see sampling noise
+        seen = data["w2_predicted"] > 2 * data["w2_floor"] if name == "w2" else known  # otherwise it would show sampling noise
         for group, of in zip(GROUPS, members, strict=True):
             shown = known & seen & of & np.isfinite(data[name]) & (data[name] > 0)
             ends = (data["multiplier_low"][shown], data["multiplier_high"][shown]) if name == "multiplier" else (None, None)

@@ -1,4 +1,4 @@
-"""Distinguishability bought against the Wasserstein distance paid, beside the frontier."""
+"""Distinguishability gained against the Wasserstein distance paid, compared with the frontier."""
 
 from __future__ import annotations
 

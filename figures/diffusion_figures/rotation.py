@@ -1,4 +1,4 @@
-"""Who rotates the classes, and what it costs."""
+"""Which guidance rotates the classes, and what that costs."""
 
 from __future__ import annotations
 

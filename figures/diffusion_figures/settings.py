@@ -1,4 +1,4 @@
-"""How the tables of guided_diffusion.py are read: which rows belong to which question, and what a guidance is called."""
+"""Reads the tables of guided_diffusion.py: which rows belong to which question, and the name of each guidance."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ SETTING_TEXT = "problem score guidance at solver label designs"
 
 
 def in_design(data: Columns, design: str) -> Any:
-    """Rows of one design of the study; all rows of a table of a single run."""
+    """Rows of one design of the study; all rows if the table is from a single run."""
     if not is_study(data):
         return np.ones(len(data["designs"]), dtype=bool)
     return np.array([design in text.split() for text in data["designs"]])
 
 
 def is_study(data: Columns) -> bool:
-    """Whether the table is of the whole study and not of a single run and its baseline."""
+    """Whether the table is from the whole study, not from a single run and its baseline."""
     return len(set(zip(data["label"], data["scale"], data["problem"], strict=True))) > 2
 
 
 def named(label: str, scale: float) -> str:
-    """A guidance with its strength."""
+    """Name of a guidance with its strength."""
     return label if label == "unguided" else f"{label}, λ = {scale:.3g}"

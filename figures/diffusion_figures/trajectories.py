@@ -1,4 +1,4 @@
-"""Paths of samples from noise to the end."""
+"""Paths of samples from noise to the final sample."""
 
 from __future__ import annotations
 

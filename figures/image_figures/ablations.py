@@ -1,4 +1,4 @@
-"""Reading of sweep.csv: runs on small images that differ in one choice, and gains over unguided images paired by seed."""
+"""Reads sweep.csv: runs on small images that differ in one choice, and their gains over unguided images, paired by seed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from figures.inputs import Columns, Files, where
 TABLE = "digits-ablations/sweep.csv"
 SETTINGS = "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attack eps 0.15, PGD-20 on 1,197 test images"
 FIRST = "loss"
-"""The run with the unguided images that others are compared with."""
+"""The run whose unguided images are the baseline of the others."""
 
 
 def read_sweep(files: Files, *described: str, table: str = TABLE) -> Columns:
-    """The columns that figures use, those named of the description too; rows of the first attack and threat alone."""
+    """The columns that figures use, including the description columns named; only rows of the first attack and threat."""
     data = files.columns(table, " ".join(("seed n_synthetic robust_accuracy", *described)), text="run method attack norm eps")
     first = where(data, **{name: data[name][0] for name in ("attack", "norm", "eps")})
     return {name: values[first] for name, values in data.items()}
@@ -28,19 +28,19 @@ SNR = "class_snr_crossfit"
 
 
 def described_again(table: str) -> str:
-    """The table that has the class SNR of a sweep: its own, or that of a run that described its images again."""
+    """The table with the class SNR of a sweep: its own, or that of a run that described its images again."""
     return table if table == TABLE else table.replace("/sweep.csv", "-description/description.csv")
 
 
 def class_snr(files: Files, table: str = TABLE) -> dict[tuple[str, str], float]:
-    """{(run, method): mean over seeds} of the class SNR, by cross-fitting."""
+    """{(run, method): mean over seeds} of the cross-fitted class SNR."""
     data = files.columns(described_again(table), f"seed {SNR}", text="run method")
     each = dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True))
     return {one: float(np.mean(list(by_seed(data, *one, SNR).values()))) for one in each}
 
 
 def family_of(run: str, method: str) -> str:
-    """What a set is made by, whatever its scale, window or input: a guidance, noise, or one selection (the run's name)."""
+    """How a set was made, ignoring scale, window and input: a guidance, noise, or a selection (the run's name)."""
     return run if run.startswith("select-") else method.removesuffix("-auto").rstrip("0123456789.").rstrip("-")
 
 
@@ -50,13 +50,13 @@ def by_seed(data: Columns, run: str, method: str, column: str = "robust_accuracy
 
 
 def gain(data: Columns, run: str, method: str, first: str = FIRST) -> tuple[float, float, float]:
-    """Robust accuracy minus that with unguided images of the first run: mean over seeds, 95 % interval."""
+    """Robust accuracy minus that with the unguided images of the first run: mean over seeds and 95 % interval."""
     ours, base = by_seed(data, run, method), by_seed(data, first, "unguided")
     return mean_interval([ours[seed] - base[seed] for seed in ours if seed in base])
 
 
 def gain_rows(data: Columns, choices: dict[str, tuple[str, str]]) -> list[Row]:
-    """A row a choice, {name: (run, method)}: x its place from the top, y the gain; runs that a smaller sweep lacks are left out."""
+    """One row per choice, {name: (run, method)}: x is its place from the top, y the gain; runs missing in a smaller sweep are left out."""
     rows: list[Row] = []
     for name, (run, method) in choices.items():
         if by_seed(data, run, method):
@@ -71,7 +71,7 @@ def look_of(low: float, high: float) -> tuple[str, str]:
 
 
 def draw_gains(numbers: Numbers, title: str) -> Any:
-    """Gains as marks with intervals, a line a choice, from top to bottom."""
+    """Draw gains as marks with intervals, one line per choice, from top to bottom."""
     series = [one for _, one in numbers.all("gain")]
     figure, (axis,) = new_figure(1, 4.8, 0.9 + 0.27 * len(series))
     for one in series:

@@ -1,4 +1,4 @@
-"""Guidance against its rivals on small real images, with intervals that hold for all comparisons together."""
+"""Guidance against alternatives on small real images, with intervals that hold simultaneously for all comparisons."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ NAMES = {
 
 
 def shown(side: str) -> str:
-    """RUN/METHOD as a reader would call it."""
+    """A readable name for RUN/METHOD."""
     return NAMES.get(side, side.partition("/")[2])
 
 
@@ -61,7 +61,7 @@ def numbers(files: Files) -> Numbers:
 
 
 def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
-    """The comparisons of each panel, {title: (table, attack)}, from top to bottom: x the place, y the difference."""
+    """The comparisons of each panel, {title: (table, attack)}, from top to bottom: x is the position, y the difference."""
     rows: list[Row] = []
     for panel, (table, attack) in panels.items():
         data = files.columns(table, "eps seeds difference low high low_of_all high_of_all", text="a b attack norm")

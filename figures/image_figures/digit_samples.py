@@ -1,4 +1,4 @@
-"""Sample grids: real images and those of every method, rows are classes."""
+"""Sample grids of real images and of every method, one row per class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METHODS = {
 
 
 def mosaics(folder: str, methods: Iterable[str]) -> tuple[str, ...]:
-    """The files of sample grids of a run on images."""
+    """The files with the sample grids of an image run."""
     return tuple(f"{folder}/mosaics/{method}.png" for method in methods)
 
 
@@ -41,7 +41,7 @@ def numbers(files: Files) -> Numbers:
 
 
 def numbers_of(grids: dict[str, str], files: Files) -> Numbers:
-    """{title: PNG}: a series a row of pixels, x the column, y the grey value 0 .. 255, of coloured images 65536 red + 256 green + blue."""
+    """{title: PNG}: one series per pixel row, x is the column, y the grey value 0 .. 255 or, for colour, 65536 red + 256 green + blue."""
     rows: list[Row] = []
     for title, name in grids.items():
         path = files.path(name)

@@ -1,4 +1,4 @@
-"""Which property of synthetic images goes with robust accuracy: diversity within a class, or separation of classes?"""
+"""Which property of synthetic images is associated with robust accuracy: diversity within a class, or separation of classes?"""
 
 from __future__ import annotations
 

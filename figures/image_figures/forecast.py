@@ -1,4 +1,4 @@
-"""The hill in the class SNR, fitted to one sweep, against sweeps of other seeds."""
+"""The hill-shaped dependence on class SNR, fitted to one sweep, against sweeps with other seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from figures.tables.predictors import comparable, optimum
 EVIDENCE, CHOICE, MNIST = (f"{design}/sweep.csv" for design in ("digits-evidence", "digits-choice", "mnist-report"))
 FIRST = "main"
 FIGURE = Figure(
-    "Does the class SNR foretell the gain on other seeds?",
+    "Does the class SNR predict the gain on other seeds?",
     "Gain in robust accuracy over unguided images, measured (mean and 95 % interval over paired seeds), against the forecast: a parabola "
     "in the logarithm of the class SNR, fitted to the ablations (seeds 0 to 2, 2,000 images) and to nothing in this picture; of other "
     "sweeps the class SNR is that of three seeds. Left: other "
@@ -30,7 +30,7 @@ PANELS = {"2,000 images": EVIDENCE, "5,000 images": CHOICE, "MNIST": MNIST}
 
 
 def fit(files: Files) -> tuple[Any, Any]:
-    """(log class SNR, gain) of the sets of the ablations, to which the hill is fitted."""
+    """(log class SNR, gain) of the ablation sets that the hill is fitted to."""
     fitted, snr = read_sweep(files), class_snr(files)
     sets = comparable(fitted)
     return np.log([snr[one] for one in sets]), np.array([gain(fitted, *one)[0] for one in sets])
@@ -58,7 +58,7 @@ def explained(numbers: Numbers, panel: str, without: str = "") -> float:
 
 
 def finding(files: Files) -> str:
-    """How well the hill foretells, in words."""
+    """How well the hill predicts, in words."""
     x, gains = fit(files)
     drawn, top = numbers(files), float(np.exp(optimum(x, gains)))
     scores = ", ".join(
@@ -67,7 +67,7 @@ def finding(files: Files) -> str:
     ).replace("-", "−")
     return (
         "Why: learners trained with cross-entropy learn from what lies near the boundary (T10 to T13), so there is a best class SNR, here "
-        f"{top:.1f} by the parabola through {len(x)} sets of the ablations. Fitted to them alone it foretells the gains of other sweeps, "
+        f"{top:.1f} by the parabola through {len(x)} sets of the ablations. Fitted to them alone it predicts the gains of other sweeps, "
         f"R² by sweep (1: perfect, below 0: worse than no forecast): {scores}."
     )
 

@@ -1,4 +1,4 @@
-"""What the experiments on photographs were made from, in words."""
+"""Description of the data of the experiments on photographs."""
 
 GTSRB = "GTSRB (copy at 32x32, every third frame), ten classes, at 16x16 pixels"
 CIFAR10 = "CIFAR-10 (JPEG copy), four classes, at 16x16 pixels"

@@ -28,14 +28,14 @@ FIGURE = Figure(
     "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attacks, PGD-20 on 1,197 test images",
 )
 UNLEARNED = 0.3
-"""Robust accuracy below which a classifier of ten classes hardly learned at these radii."""
+"""Below this robust accuracy, a classifier of ten classes has hardly learned anything at these radii."""
 LEFT, RIGHT = "log odds", "slope"
 Sets = dict[float, dict[float, dict[int, tuple[float, float]]]]
 """{radius: {initial std: {seed: (class SNR, log odds of robust accuracy)}}}."""
 
 
 def read_sets(files: Files) -> Sets:
-    """The sweep by radius, standard deviation of the initial noise, and seed; the run's name holds the first two."""
+    """The sweep by radius, standard deviation of the initial noise, and seed; the first two are in the run's name."""
     data: Columns = files.columns(TABLE, "seed eps robust_accuracy", text="run attack norm")
     again = files.columns(DESCRIPTION, f"seed {SNR}", text="run")
     described = {(run, seed): snr for run, seed, snr in zip(*(again[name].tolist() for name in ("run", "seed", SNR)), strict=True)}
@@ -71,7 +71,7 @@ def slopes(sets: Sets) -> dict[float, dict[int, float]]:
 
 
 def differences(of: dict[float, dict[int, float]]) -> dict[tuple[float, float], list[float]]:
-    """{(smaller radius, larger): slope there minus slope here, by seed}."""
+    """{(smaller radius, larger): slope at the larger minus slope at the smaller, by seed}."""
     return {(a, b): [of[b][seed] - of[a][seed] for seed in of[a] if seed in of[b]] for a, b in pairwise(of)}
 
 
@@ -106,7 +106,7 @@ def draw(numbers: Numbers) -> Any:
 
 
 def finding(files: Files) -> str:
-    """What the test says, in words."""
+    """The result of the test, in words."""
     sets = read_sets(files)
     gaps = differences(slopes(sets))
     said = []

@@ -1,4 +1,4 @@
-"""Robust accuracy of every method, seed by seed, with AutoAttack."""
+"""Robust accuracy of every method and seed, under AutoAttack."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The report: one page that holds everything, made of the figures and tables that are drawn and of the files beside this one."""
+"""The report: a single page, made from the drawn figures and tables and the files next to this one."""

@@ -58,14 +58,14 @@ SLIDERS = (
     ("n", "synthetic samples n", 175),
     ("angle", "misalignment (angle)", 0),
 )
-SHOWN = 0.68  # of a picture's pixels: two panels fill the page, one stands at the same size
-WIDE = 700  # shown pixels from which on a phone scrolls a picture sideways
+SHOWN = 0.68  # scale of pictures: two panels fill the page, and one panel has the same size
+WIDE = 700  # pictures at least this wide, in shown pixels, scroll sideways on a phone
 
 
 def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) -> tuple[bool, list[str]]:
-    """Write OUT/report.html unless it is current: whether it was written, and what is wrong with the experiments' summaries.
+    """Write OUT/report.html unless it is current. Returns whether it was written, and problems with the experiments' summaries.
 
-    errors: why a figure could not be made, by name.
+    errors: {name: why this figure could not be made}.
     """
     drawn = out / "drawn"
     now: dict[str, Any] = {"code": code_digest("figures.report.page"), "parts": [_read(name) for name in PARTS], "errors": errors}
@@ -81,7 +81,7 @@ def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) ->
 
 
 def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) -> str:
-    """The page as text."""
+    """The HTML of the page."""
     contents, sections = [], []
     for section in SECTIONS:
         title, words = STORY[section]
@@ -89,7 +89,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         blocks = [_block(entry, drawn, files, errors) for entry in entries(SECTIONS[section])]
         if section == "image_figures":
             for told in (ablations, claims, forecast, radius, claims_photographs):
-                with suppress(UserError):  # said in place of the table or figure
+                with suppress(UserError):  # reported in place of the table or figure
                     words = f"{words} {told.finding(files)}"
         sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]
     contents.append('<li><a href="#how">How these results were made</a></li>')
@@ -127,7 +127,7 @@ def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> s
 
 
 def _picture(path: Path, text: str) -> str:
-    """Its size is given, so that the page keeps its place while pictures load; a phone scrolls wide ones sideways."""
+    """An image tag with its size, so that the layout does not shift while pictures load; wide ones scroll sideways on a phone."""
     content = path.read_bytes()
     with Image.open(path) as image:
         width, height = (round(SHOWN * side) for side in image.size)
@@ -157,7 +157,7 @@ def _slider(name: str, label: str, start: int) -> str:
 
 
 def _command(files: Files, experiment: str) -> str:
-    """What made the results: the noted command, or that of the experiment at the size its summary tells."""
+    """The command that made the results: as recorded, or the experiment's command at the size given in its summary."""
     try:
         noted = files.provenance().get(experiment, {}).get("command")
         quick = bool(files.summary(experiment)["settings"].get("quick"))
@@ -167,7 +167,7 @@ def _command(files: Files, experiment: str) -> str:
 
 
 def _seeds(files: Files, experiment: str) -> str:
-    """How many repetitions an experiment had, from its own summary."""
+    """Number of repetitions of an experiment, from its summary."""
     try:
         settings = files.summary(experiment).get("settings", {})
     except UserError:  # said where the page tells how results were made
@@ -177,7 +177,7 @@ def _seeds(files: Files, experiment: str) -> str:
 
 
 def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
-    """Command, settings, versions and date of every experiment, as far as its files tell; and what is wrong with those."""
+    """Command, settings, versions and date of every experiment, as far as its files say; and problems with these files."""
     parts, wrong = [], []
     try:
         dates = files.provenance()
@@ -187,7 +187,7 @@ def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
         try:
             summary = files.summary(name)
         except UserError as error:
-            if not EXPERIMENTS[name].data or (files.folder / name).is_dir():  # what cannot be run without data is not amiss
+            if not EXPERIMENTS[name].data or (files.folder / name).is_dir():  # experiments that need data may be missing
                 wrong.append(str(error))
             parts.append(f"<details><summary>{name}</summary><p>{html.escape(str(error))}</p></details>")
             continue
@@ -201,7 +201,7 @@ def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
 
 
 def _is_current(entry: Entry, drawn: Path, files: Files) -> bool:
-    """What lies there is what would be drawn now."""
+    """Whether the drawn files are what would be drawn now."""
     return not what_changed(entry.name, made_from(entry, files), drawn)
 
 

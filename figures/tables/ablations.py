@@ -39,7 +39,7 @@ def rows(files: Files) -> list[list[Any]]:
 
 
 def finding(files: Files) -> str:
-    """What the intervals say, in two sentences."""
+    """What the intervals show, in two sentences."""
     above, below, open_ = [], [], 0
     table = rows(files)
     size = next((row[2] for row in table if row[:2] == [FIRST, "unguided"]), 0)

@@ -1,4 +1,4 @@
-"""Does the weaker attack under which guidance is compared mislead? Differences after each part of AutoAttack."""
+"""Is the weaker attack used to compare guidance misleading? Differences after each part of AutoAttack."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def rows(files: Files) -> list[list[Any]]:
         for a, b in PAIRS[table]:
             left, right = (accuracies(data, side, stages) for side in (a, b))
             seeds = [seed for seed in left if seed in right]
-            if not seeds:  # a smaller sweep lacks this run
+            if not seeds:  # a smaller sweep does not have this run
                 continue
             gaps = np.array([left[seed] - right[seed] for seed in seeds])
             spreads = [spread(column) for column in gaps.T]

@@ -1,4 +1,4 @@
-"""Comparisons that were fixed before they were run, and what each of them says."""
+"""Comparisons that were fixed before they were run, and the result of each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rows_of(tables: tuple[str, ...], files: Files) -> list[list[Any]]:
 
 
 def verdict(low: float, high: float) -> str:
-    """What an interval says of a difference."""
+    """What an interval says about a difference."""
     if np.isnan(low):
         return "no interval"
     return "a higher" if low > 0 else "a lower" if high < 0 else "not told apart"
@@ -55,7 +55,7 @@ def finding(files: Files) -> str:
 
 
 def in_words(table: list[list[Any]]) -> str:
-    """A sentence a design."""
+    """One sentence per design."""
     sentences = []
     for design in dict.fromkeys(row[0] for row in table):
         of = [row for row in table if row[0] == design]

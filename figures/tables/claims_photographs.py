@@ -1,4 +1,4 @@
-"""Comparisons on photographs that were fixed before they were run, and what each of them says."""
+"""Comparisons on photographs that were fixed before they were run, and the result of each."""
 
 from __future__ import annotations
 

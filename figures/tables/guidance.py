@@ -1,4 +1,4 @@
-"""Guidance in the plane: predicted and measured."""
+"""Guidance in the plane: predictions and measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digits: accuracies by method, and what the synthetic images are like."""
+"""Digits: accuracies by method, and measures of the synthetic images."""
 
 from __future__ import annotations
 

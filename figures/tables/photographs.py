@@ -21,7 +21,7 @@ FIGURE = Figure(
     f"{BOTH}, l_inf attack eps 8/255",
 )
 ATTACKS = (("main", "pgd-20"), ("main", "apgd-ce"), ("autoattack", "autoattack"))
-"""(run, attack): the second run attacks again what the first has trained."""
+"""(run, attack): the second run attacks the classifiers of the first again."""
 DESCRIBED = {
     "label_error": "label error",
     "label_error_floor": "label error floor",

@@ -1,4 +1,4 @@
-"""Which property of a synthetic set foretells what it gains, on ways of making it that were left out of the fit?"""
+"""Which property of a synthetic set predicts its gain, for ways of making it that were left out of the fit?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from figures.image_figures.ablations import FIRST, SETTINGS, SNR, TABLE, by_seed
 from figures.inputs import Columns, Files
 
 FIGURE = Figure(
-    "Which property of synthetic images foretells the gain?",
+    "Which property of synthetic images predicts the gain?",
     "Over all sets of equal size: rank correlation of the property with the gain in robust accuracy over unguided images, and R² "
     "of a straight line and of a parabola on the kind of guidance, noise or selection that was left out of the fit, each in turn "
     "(1: foretold, 0: as good as the mean of the others, below: worse). Optimum: where the parabola is highest, with its range as"
@@ -57,7 +57,7 @@ def rows(files: Files) -> list[list[Any]]:
 
 
 def comparable(data: Columns, first: str = FIRST) -> list[tuple[str, str]]:
-    """(run, method) of every set with as many images as the unguided ones of the first run."""
+    """(run, method) of every set that has as many images as the unguided set of the first run."""
     size = by_seed(data, first, "unguided", "n_synthetic")
     each = dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True))
     return [one for one in each if by_seed(data, *one, "n_synthetic") == size]
@@ -74,6 +74,6 @@ def left_out_score(x: Any, y: Any, kinds: Any, degree: int) -> float:
 
 
 def optimum(x: Any, y: Any) -> float:
-    """Where the parabola through (x, y) is highest; inf where it is lowest there."""
+    """The maximum of the parabola fitted to (x, y); inf if its extremum is a minimum."""
     curvature, slope, _ = np.polyfit(x, y, 2)
     return float(-slope / (2 * curvature)) if curvature < 0 else math.inf

@@ -1,4 +1,4 @@
-"""Every quantity of the theory against simulation."""
+"""Every theoretical quantity against simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T4: exact robust accuracy against the number of synthetic samples, and its collapse on kappa."""
+"""T4: exact robust accuracy against the number of synthetic samples, and its collapse onto one curve in kappa."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T12, T13: how far apart synthetic classes should be beside real ones, and for more classes than two."""
+"""T12, T13: how far apart synthetic classes should be when added to real data, and for more than two classes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def numbers(files: Files) -> Numbers:
         x, y, best = many["half_distance"][of], many["variance"][of], float(many["optimal_half_distance"][of][0])
         rows += points("classes", f"{classes:g} classes", x, y)
         rows.append(("classes", f"{classes:g} classes{BEST}", best, float(np.exp(np.interp(np.log(best), np.log(x), np.log(y))))))
-    alone = float(many["optimal_half_distance"][many["classes"] == 2][0])  # synthetic data alone are T13 with two classes
+    alone = float(many["optimal_half_distance"][many["classes"] == 2][0])  # synthetic data only: T13 with two classes
     return Numbers.of([*rows, ("beside real data", ALONE, 0.0, alone)])
 
 

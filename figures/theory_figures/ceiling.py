@@ -1,4 +1,4 @@
-"""T3(b): a synthetic mean that is off by an angle has a ceiling."""
+"""T3(b): a synthetic mean at an angle to the real one limits the robust accuracy to a ceiling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T10, T11: which class separation teaches each learner fastest."""
+"""T10, T11: the class separation from which each learner learns fastest."""
 
 from __future__ import annotations
 

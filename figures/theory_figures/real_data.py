@@ -40,7 +40,7 @@ def numbers(files: Files) -> Numbers:
         rows += points(ALL, name, data["predicted"][of], data["measured"][of])
     for p, eps in dict.fromkeys(zip(curve["p"].tolist(), curve["eps"].tolist(), strict=True)):
         of, name = where(curve, p=p, eps=eps), f"{norm_name(p)}, ε = {eps:.2g}" if eps else "no attack"
-        if eps or p == curve["p"][0]:  # eps = 0 is the same in every norm: shown once
+        if eps or p == curve["p"][0]:  # eps = 0 is the same in every norm, so it is shown once
             rows += points(LEARNING, name + PREDICTED, curve["n"][of], curve["predicted"][of])
             rows += _measured(LEARNING, name, curve["n"][of], curve, of)
     return Numbers.of(rows)

@@ -1,4 +1,4 @@
-"""T6: samples for standard and for robust accuracy, against the dimension."""
+"""T6: number of samples for standard and for robust accuracy, against the dimension."""
 
 from __future__ import annotations
 

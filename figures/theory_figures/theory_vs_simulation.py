@@ -1,4 +1,4 @@
-"""All comparisons of theory with simulation against a standard normal."""
+"""All comparisons of theory with simulation: their z values against a standard normal."""
 
 from __future__ import annotations
 

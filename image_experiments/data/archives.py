@@ -163,7 +163,7 @@ def folder_entries(folder: Path, rest: Rest) -> list[Entry]:
         for name in files:
             path = here / name
             if path.is_symlink() and not path.exists():
-                raise UserError(f"{path}: is a link that leads nowhere; mend or remove it")
+                raise UserError(f"{path}: is a link that leads nowhere; fix or remove it")
             try:
                 if not path.is_file() or rest.sorted_out(path.relative_to(folder).as_posix(), partial(_start_of, path)):
                     continue

@@ -141,7 +141,7 @@ def _generation_seconds(method: Method, count: int, settings: Settings, rates: R
 
 
 def makespan(stages: list[Stage], seconds: dict[str, float], workers: int, imports: float) -> float:
-    """Seconds until this many workers, each of which first imports, have done all stages, in the order in which they are started."""
+    """Seconds until this many workers, each starting with its imports, have done all stages, in the order in which they are started."""
     names = {stage.name for stage in stages}  # all others are already done
     free = [imports] * workers
     heapq.heapify(free)
@@ -175,7 +175,7 @@ def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
 
 
 def disk_bytes(stages: list[Stage], settings: Settings, facts: Facts) -> float:
-    """Bytes that these stages leave on disk, plus the largest set of shards, which exists beside its merged file."""
+    """Bytes that these stages leave on disk, plus the largest set of shards, which exists at the same time as its merged file."""
     image = math.prod(facts.shape) + 8
     sets = [stage.arguments["count"] * image for stage in stages if stage.name.startswith("generate/")]
     copies = sum(stage.name.startswith(("noise/", "select/", "read/")) for stage in stages) * settings.synthetic * image

@@ -21,7 +21,7 @@ import torch.distributed
 from command_line.output import UserError
 from contrastive_dp.processes import Processes, ProcessLostError
 from image_experiments.engine.run_stage import is_current, run_stage
-from image_experiments.engine.scheduler import MENDABLE, Bar, OnFinished, end_with, finish, reason, set_up
+from image_experiments.engine.scheduler import FIXABLE, Bar, OnFinished, end_with, finish, reason, set_up
 from image_experiments.engine.stages import Place, Stage
 
 PATIENCE = timedelta(days=7)  # a process may have to wait for another's AutoAttack
@@ -146,7 +146,7 @@ def _run(chosen: list[Stage], place: Place, processes: Processes, report: Callab
                 f"{stage.name}: {error}; process {processes.rank} of {processes.count} stops too: run the same command again, "
                 "it goes on from the last checkpoint"
             ) from None
-        except MENDABLE as error:
+        except FIXABLE as error:
             if shared:  # the others may be in the middle of a step: they notice when this process ends
                 raise UserError(reason(stage, error)) from error
             failed = reason(stage, error)

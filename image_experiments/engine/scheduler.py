@@ -28,7 +28,7 @@ from image_experiments.engine.stages import Place, Stage, read_stamp
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0
 """Time that a worker has to finish its step and save a checkpoint when told to stop."""
-MENDABLE = (UserError, ValueError, FloatingPointError, OSError, torch.OutOfMemoryError)
+FIXABLE = (UserError, ValueError, FloatingPointError, OSError, torch.OutOfMemoryError)
 """Errors the user can fix: their messages name value, cause and remedy."""
 OnFinished = Callable[[Stage], None]
 
@@ -134,7 +134,7 @@ def _one_after_the_other(stages: list[Stage], place: Place, bar: Bar, on_finishe
         if not skipped:
             try:
                 run_stage(stage, place, bar.report)
-            except MENDABLE as error:
+            except FIXABLE as error:
                 raise UserError(reason(stage, error)) from error
         finish(stage, place, bar, skipped, on_finished)
 
@@ -202,7 +202,7 @@ def _await(
             stage = running.pop(future)
             try:
                 future.result()
-            except MENDABLE as error:
+            except FIXABLE as error:
                 raise UserError(reason(stage, error)) from error
             except BrokenExecutor:
                 raise UserError(

@@ -42,7 +42,7 @@ class Settings:
     image_size: int = 0
     """Resize images to this many pixels per side (0: keep their size)."""
     classes: tuple[str, ...] = ()
-    """Use only these classes of the data set, by name (default: all). Labels number only these, also in npz files and diffusion models."""
+    """Use only these classes of the data set, by name (default: all). Labels are numbered within these, also in npz files and models."""
     group_pattern: str | None = None
     """Regular expression on file stems: training images with the same first group (frames of a video) are never split ('': no groups)."""
     train: int = 300

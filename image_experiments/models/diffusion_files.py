@@ -127,7 +127,7 @@ def _labels_of(settings: UNetSettings, known: int, count: int, names: Sequence[s
     outside = [label for label in [*labels, *([] if null is None else [null])] if not 0 <= label < known]
     if outside:
         raise ValueError(
-            f"{settings.load} knows the labels 0 to {known - 1}, not {outside[0]}: mend --diffusion.class-labels or null-label"
+            f"{settings.load} knows the labels 0 to {known - 1}, not {outside[0]}: fix --diffusion.class-labels or null-label"
         )
     return labels, null
 

@@ -78,6 +78,6 @@ def settings_of(parts: tuple[str, ...]) -> list[Setting]:
 
 @functools.cache
 def designs_of(setting: Setting) -> str:
-    """Names of the designs that a setting belongs to, and curves for one of CURVES, as words; a single run may have none."""
+    """Names of the designs of a setting, and "curves" if it is in CURVES, separated by spaces; may be empty for a single run."""
     named = [name for name, design in DESIGNS.items() if setting in design()]
     return " ".join([*named, *["curves"] * (setting in CURVES)])

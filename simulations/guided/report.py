@@ -148,7 +148,7 @@ def paired_gain(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float
 
 
 def rotation_rows(runs: Sequence[Measured]) -> list[tuple[Any, ...]]:
-    """Rows of rotation.csv: alignment and averaging accuracy of groups of samples that were guided together, for the rotation design."""
+    """Rows of rotation.csv: alignment and averaging accuracy of groups of samples that were guided together, in the windows design."""
     return [
         (*asdict(run.setting).values(), run.seed, i, *values, run.setting.label, designs_of(run.setting))
         for run in runs

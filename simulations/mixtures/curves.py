@@ -108,7 +108,7 @@ def class_snr(_seed: int, _effort: Effort) -> CurveTable:
 
 
 def beside_real_data(_seed: int, _effort: Effort) -> CurveTable:
-    """T12: the class SNR that is best for synthetic samples beside real ones, against the real class SNR."""
+    """T12: the best class SNR of synthetic samples that are added to real ones, against the real class SNR."""
     rows: list[tuple[Any, ...]] = []
     for share, eps in ((0.1, 0.0), (0.5, 0.0), (0.9, 0.0), (0.5, 0.5)):
         for real in np.geomspace(0.6, 5, 17):

@@ -222,7 +222,7 @@ def t3_checks() -> Iterator[Check]:
 def averaged_accuracies(
     mixture: BinaryMixture, synthetic: BinaryMixture, n: int, eps: float, p: float, n_real: int, replicates: int, rng: Rng
 ) -> tuple[Array, Array]:
-    """Fit the averaging learner to fresh data sets; per fit its exact robust accuracy and that measured on 100 attacked points."""
+    """Fit the averaging learner to fresh data sets; returns each exact robust accuracy and that measured on 100 attacked points."""
     exact, measured = np.empty(replicates), np.empty(replicates)
     for i in range(replicates):
         parts = [source.sample(size, rng) for source, size in ((synthetic, n), (mixture, n_real))]

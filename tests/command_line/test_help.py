@@ -34,7 +34,7 @@ def test_help_shows_the_two_dozen_options_that_most_runs_need(capsys):
     assert "--help-all" not in whole
     assert "None" not in short + whole
     text = plain(whole)
-    assert text.count("On all parameters") == 1  # of the classifier; the encoder's refers to it
+    assert text.count("Fraction of synthetic images in each batch") == 1  # of the classifier; the encoder's refers to it
     assert "As --classifier.weight-decay." in text
     assert "(default: results/DATASET-PRESET)" in text
 
