@@ -234,7 +234,7 @@ ALL_KINDS |= {"evaluate"}
     ("module", "old", "new", "expected"),
     [
         ("image_experiments.training.attacks", '"""Projected', '"""Changed: projected', set()),
-        ("contrastive_dp.resumable", "            # within", "            # not within", set()),
+        ("contrastive_dp.resumable", "def advance_to(", "# a comment\ndef advance_to(", set()),
         ("image_experiments.data.stored_dataset", "TEST_ORDER = 2", "TEST_ORDER = 3", {"data"}),
         ("image_experiments.data.splitting", "default_rng([seed, 1])", "default_rng([seed, 2])", {"split"}),
         ("image_experiments.synthesis.selection", "NEIGHBOURS = 5", "NEIGHBOURS = 6", {"select"}),
