@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -86,22 +87,58 @@ def changed(settings: SettingsT, **changes: Any) -> SettingsT:
                 raise UserError(f"{name}: {part} has no settings of its own; leave out .{rest}")
             inner.setdefault(part, {}).update({rest: value} if dot else value)
         else:
-            plain[part] = tuple(value) if isinstance(value, list) else value
+            plain[part] = value
     for part, values in inner.items():
         plain[part] = changed(plain.get(part, getattr(settings, part)), **values)
-    hints = get_type_hints(type(settings))
+    hints = get_type_hints(type(settings), include_extras=True)
     for name, value in plain.items():
-        plain[name] = _with_paths(hints[name], value)
+        plain[name] = (
+            value
+            if isinstance(value, type(getattr(settings, name))) and is_dataclass(value)
+            else _fitting(name, hints[name], value)
+        )
     try:
         return replace(settings, **plain)
     except (ValueError, TypeError) as error:
         raise UserError(" ".join(str(error).split())) from None
 
 
-def _with_paths(hint: Any, value: Any) -> Any:
-    """Text converted to a path if the setting is a path or a tuple of paths."""
-    if isinstance(value, str) and Path in (hint, *get_args(hint)):
+def _fitting(name: str, hint: Any, value: Any) -> Any:
+    """The value as the setting has it: text for paths, one text for a list of them, numpy's numbers as Python's. Raises UserError."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    if value is None and type(None) in kinds:
+        return None
+    kind = next(each for each in kinds if each is not type(None))
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if is_dataclass(kind):
+        raise UserError(
+            f"{name}={value!r}: give a dictionary of its settings, or {getattr(kind, '__name__', 'its dataclass')}(...)"
+        )
+    if get_origin(kind) is tuple:
+        entries = value.split() if isinstance(value, str) else value
+        if not isinstance(entries, list | tuple):
+            raise UserError(f"{name}={value!r}: give a list")
+        inner = [each for each in get_args(kind) if each is not Ellipsis]
+        return tuple(_fitting(name, inner[min(i, len(inner) - 1)], entry) for i, entry in enumerate(entries))
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UserError(
+                f"{name}={value!r}: use one of {', '.join(map(str, get_args(kind)))}{did_you_mean(str(value), get_args(kind))}"
+            )
+        return value
+    if kind is Path and isinstance(value, str | Path):
         return Path(value)
-    if isinstance(value, tuple) and Path in get_args(hint):
-        return tuple(Path(entry) for entry in value)
+    if kind is float and isinstance(value, str):
+        try:
+            return number(value)
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from None
+    accepted: dict[Any, Any] = {float: float | int, int: int, bool: bool, str: str}
+    wrong = isinstance(value, bool) and kind in (int, float)
+    if kind in accepted and (wrong or not isinstance(value, accepted[kind])):
+        words = {float: "a number", int: "a whole number", bool: "True or False", str: "text"}
+        raise UserError(f"{name}={value!r}: give {words[kind]}")
     return value

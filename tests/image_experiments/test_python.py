@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from image_experiments import Result, SweepResult, UserError, preset, run, sweep
 from image_experiments.engine.presets import flags_of, settings_from
+from image_experiments.training.adversarial_training import ClassifierSettings
 from tests.image_experiments.conftest import write_folder
 from tests.image_experiments.test_run_cifar import ROOT, rows
 
@@ -82,6 +84,14 @@ def test_running_twice_makes_nothing_again_and_a_method_more_makes_its_own_alone
         ({"train.x": 1}, "train.x: train has no settings of its own"),
         ({"methods": ["infonc"]}, "--methods infonc: unknown, did you mean infonce?"),
         ({"data_dir": "/nowhere", "dataset": "images"}, "--data-dir /nowhere: no such file or folder"),
+        ({"seeds": "3"}, "seeds='3': give a whole number"),
+        ({"seeds": True}, "seeds=True: give a whole number"),
+        ({"eps": "8/0"}, "eps: '8/0' is no number; write 0.03 or 8/255"),
+        ({"norm": "l3"}, "norm='l3': use one of linf, l2"),
+        ({"methods": 3}, "methods=3: give a list"),
+        ({"encoder": "small"}, "encoder='small': give a dictionary of its settings, or ClassifierSettings(...)"),
+        ({"classifier.cutmix": None}, "cutmix=None: give a number"),
+        ({"diffusion.conditional": 1}, "conditional=1: give True or False"),
         ({"dry_run": True}, "dry_run=True: belongs to the command line"),
         ({"until": "encoder"}, "until=encoder: belongs to the command line"),
         ({"train": 10_000}, "--train 10000: 580 images are left"),
@@ -131,6 +141,16 @@ def test_a_sweep_takes_a_dictionary(made, tmp_path):
         sweep({"run": {}}, out=tmp_path / "none")
     with pytest.raises(UserError, match=r"design: the design has runs, did you mean run"):
         sweep({"runs": {}}, out=tmp_path / "none")
+
+
+def test_values_are_taken_as_people_write_them():
+    settings = preset("smoke", eps="8/255", methods="real unguided", seeds=np.int64(2), data_dir="x", reuse=["a", "b"])
+    assert settings.eps == 8 / 255
+    assert settings.methods == ("real", "unguided")
+    assert (settings.seeds, type(settings.seeds)) == (2, int)
+    assert (settings.data_dir, settings.reuse) == (Path("x"), (Path("a"), Path("b")))
+    part = preset("smoke", classifier=ClassifierSettings(steps=7), **{"generation.window": None, "generation.windows": [[0, 5]]})
+    assert (part.classifier.steps, part.generation.window, part.generation.windows) == (7, None, ((0, 5),))
 
 
 def test_settings_by_name_and_a_command_line_say_the_same():
