@@ -92,11 +92,8 @@ def changed(settings: SettingsT, **changes: Any) -> SettingsT:
         plain[part] = changed(plain.get(part, getattr(settings, part)), **values)
     hints = get_type_hints(type(settings), include_extras=True)
     for name, value in plain.items():
-        plain[name] = (
-            value
-            if isinstance(value, type(getattr(settings, name))) and is_dataclass(value)
-            else _fitting(name, hints[name], value)
-        )
+        whole = is_dataclass(value) and isinstance(value, type(getattr(settings, name)))
+        plain[name] = value if whole else _fitting(name, hints[name], value)
     try:
         return replace(settings, **plain)
     except (ValueError, TypeError) as error:
