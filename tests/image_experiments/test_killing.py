@@ -114,16 +114,9 @@ def reference(tmp_path_factory):
     return folder / "out"
 
 
-def test_a_run_killed_twice_ends_as_if_it_never_was(reference, tmp_path):
-    """And two processes make what one makes."""
-    journal = tmp_path / "journal"
-    for stage, lines, delay in (("diffusion", 25, 0.1), ("evaluate", 2, 0.5)):
-        assert kill_after(start(tmp_path / "out", journal, 2), journal, stage, lines, delay)
-    finish_and_compare(tmp_path / "out", journal, reference)
-
-
-def test_ctrl_c_on_a_terminal_saves_every_training_and_says_how_to_go_on(reference, tmp_path):
-    """SIGINT to the whole group, as a terminal sends it, while two workers train: both leave a checkpoint of the step they were at."""
+def test_a_run_stopped_and_killed_ends_as_if_it_never_was(reference, tmp_path):
+    """Ctrl-C on a terminal, SIGINT to the whole group, while two workers train: both leave a checkpoint of the step they were at. Then
+    SIGKILL within the evaluation. Two processes make what one makes."""
     journal, out = tmp_path / "journal", tmp_path / "out"
     process = start(out, journal, 2, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     text = ""
@@ -142,6 +135,7 @@ def test_ctrl_c_on_a_terminal_saves_every_training_and_says_how_to_go_on(referen
     assert torch.load(saved, weights_only=True)["step"] == step["diffusion/seed0"] > 24
     with journal.open("a") as stream:
         stream.write("KILLED\n")
+    assert kill_after(start(out, journal, 2), journal, "evaluate", 2, 0.5)
     finish_and_compare(out, journal, reference)
 
 

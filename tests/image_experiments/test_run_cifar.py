@@ -424,21 +424,24 @@ def test_a_failing_run_leaves_earlier_results_untouched(finished):
     assert contents() == before
 
 
-@pytest.mark.parametrize("limit", [30_000, 120_000])
-def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path, limit):
-    """Simulated by the largest file that a process may write: the system then refuses to write as on a full disk."""
-
-    def little_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
+    """Simulated by the largest file that a process may write: the system then refuses to write as on a full disk. First the data do not
+    fit, then the weights."""
     command = [sys.executable, "image_experiments/run_cifar.py", *SMALL, "--methods", "real", "unguided", "--out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    failed = subprocess.run(command, cwd=ROOT, env=environment, preexec_fn=little_room, capture_output=True, text=True, check=False)
-    assert failed.returncode == 1
-    (error,) = [line for line in failed.stderr.splitlines() if "error:" in line]
-    assert "free some space" in error
-    assert "Traceback" not in failed.stderr
-    assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]  # nothing half-written is left
+    for limit in (30_000, 120_000):
+
+        def little_room(limit=limit):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+        failed = subprocess.run(
+            command, cwd=ROOT, env=environment, preexec_fn=little_room, capture_output=True, text=True, check=False
+        )
+        assert failed.returncode == 1
+        (error,) = [line for line in failed.stderr.splitlines() if "error:" in line]
+        assert "free some space" in error
+        assert "Traceback" not in failed.stderr
+        assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]  # nothing half-written is left
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "metrics.csv").is_file()
