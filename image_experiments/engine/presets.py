@@ -170,6 +170,8 @@ def preset(name: str = "smoke", **changes: Any) -> Settings:
 
     Raises UserError for an unknown preset, setting or value, suggesting the nearest name.
     """
+    if "preset" in changes:
+        raise UserError(f"preset={changes['preset']!r}: is named first; write preset({changes['preset']!r}, ...)")
     return changed(preset_named(["--preset", name]), **changes)
 
 

@@ -108,6 +108,8 @@ def test_an_error_is_an_exception_of_one_line(tmp_path, changes, message):
 def test_what_is_not_there_is_said(made, tmp_path):
     with pytest.raises(UserError, match="--preset smok: unknown, did you mean smoke"):
         preset("smok")
+    with pytest.raises(UserError, match=r"preset='cpu': is named first; write preset\('cpu', \.\.\.\)"):
+        preset("smoke", preset="cpu")
     with pytest.raises(UserError, match=r"has no classifier of 'infonce', seed 0; it has 'real', 0, 'unguided', 0"):
         made.classifier("infonce")
     with pytest.raises(UserError, match="has no synthetic images of 'real'"):
