@@ -74,7 +74,7 @@ def changed(settings: SettingsT, **changes: Any) -> SettingsT:
 
     Raises UserError for an unknown name, suggesting the nearest one, and for a value that the settings reject.
     """
-    known = {entry.name: entry for entry in fields(settings)}
+    known = [entry.name for entry in fields(settings)]
     inner: dict[str, dict[str, Any]] = {}
     plain: dict[str, Any] = {}
     for name, value in changes.items():

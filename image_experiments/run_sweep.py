@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from command_line.command import Help, run_command, settings_line
 from command_line.messages import TERMINAL
 from image_experiments.run_cifar import main as run_cifar
-from image_experiments.sweeps import SweepSettings, checked_calls, conduct_sweep, read_design, resolved
+from image_experiments.sweeps import SweepSettings, checked_calls, conduct_sweep, data_flags, read_design, resolved
 
 HELP = Help("Runs of run_cifar.py from a design file, gathered in one table.")
 
@@ -39,9 +39,10 @@ def run(settings: SweepSettings) -> int:
     calls = checked_calls(settings, design, runs)
     if not settings.dry_run:
         return conduct_sweep(settings, design, calls, TERMINAL, run_cifar)
-    data = () if settings.data_dir is None else ("--data-dir", str(settings.data_dir))
     for one in runs:
-        print(f"would run {one.name}: {' '.join((*design.base, *data, *one.arguments))} --methods {' '.join(one.methods)}")
+        print(
+            f"would run {one.name}: {' '.join((*design.base, *data_flags(settings), *one.arguments))} --methods {' '.join(one.methods)}"
+        )
     print(f"would write to {settings.out}")
     return 0
 

@@ -286,7 +286,7 @@ def resolved(settings: SweepSettings, design: Design) -> tuple[SweepSettings, li
 
 def arguments_of(settings: SweepSettings, design: Design, one: Run, folder: Path) -> list[str]:
     """The command line of a run."""
-    arguments = [*design.base, *_data(settings), *one.arguments, "--seeds", str(settings.seeds), "--seed", str(settings.seed)]
+    arguments = [*design.base, *data_flags(settings), *one.arguments, "--seeds", str(settings.seeds), "--seed", str(settings.seed)]
     arguments += ["--out", str(folder), "--workers", str(settings.workers), "--methods", *one.methods]
     return arguments + (["--until", settings.until] if settings.until else []) + (["--force"] if settings.force else [])
 
@@ -345,7 +345,7 @@ def _check_data_dir(settings: SweepSettings, design: Design) -> None:
         raise UserError(f"--data-dir {settings.data_dir}: does not exist; name the folder or archive with the data set")
 
 
-def _data(settings: SweepSettings) -> tuple[str, ...]:
+def data_flags(settings: SweepSettings) -> tuple[str, ...]:
     return () if settings.data_dir is None else ("--data-dir", str(settings.data_dir))
 
 

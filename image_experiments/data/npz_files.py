@@ -30,11 +30,6 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSE
 LOCAL_HEADER = 30  # bytes of a zip member's own header before its name
 
 
-def write_images(path: Path, images: Array, labels: Array) -> Path:
-    """Write uint8 images (N, H, W, C) and labels (N,)."""
-    return stream_images(path, len(images), images.shape[1:], [(images, labels)])
-
-
 def stream_images(path: Path, count: int, shape: tuple[int, ...], pieces: Iterable[tuple[Array, Array]]) -> Path:
     """Write `count` images of `shape` (H, W, C) that come in pieces (images, labels), holding one piece at a time. The bytes written do not
     depend on how the pieces are cut. Raises ValueError if the number of images differs, and then writes nothing."""
@@ -162,16 +157,6 @@ class ImageFile:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def read_images(path: Path, classes: int, shape: tuple[int, int, int]) -> tuple[Array, Array]:
-    """Images uint8 (N, H, W, C) and labels int64 (N,) of an npz file, in memory; every byte is checked against the file's own checksums.
-
-    Raises UserError as ImageFile does.
-    """
-    found = ImageFile(path, classes, shape)
-    check_content(path)
-    return np.array(found.images), np.array(found.labels)
 
 
 def check_content(path: Path) -> None:

@@ -22,6 +22,8 @@ def plan(settings: Settings) -> list[Stage]:
     stages: dict[str, Stage] = {}
 
     def add(stage: Stage) -> Stage:
+        for advising in stage.advice.values():
+            stages.setdefault(advising.name, advising)
         return stages.setdefault(stage.name, stage)
 
     read = {name: getattr(settings, name) for name in ("dataset", "image_size", "group_pattern", "classes", "test")}
@@ -32,8 +34,6 @@ def plan(settings: Settings) -> list[Stage]:
     shared = {seed: _shared_stages(settings, data, seed, speed) for seed in seeds}
     for seed in seeds:
         for stage in shared[seed].values():
-            for advising in stage.advice.values():
-                add(advising)
             add(stage)
     for method in settings.parsed_methods():
         for seed in seeds:
@@ -115,15 +115,15 @@ def _shared_stages(settings: Settings, data: Stage, seed: int, speed: Speed) -> 
         arguments: dict[str, Any] = {"settings": settings.diffusion, "seed": seed}
         outputs = {role: f"checkpoints/diffusion-seed{seed}/{path}" for role, path in DIFFUSION_FILES.items()}
         outputs |= {"curve": f"curves/diffusion-seed{seed}.csv"}
-        found["diffusion"] = _trained(
-            f"diffusion/seed{seed}", jobs.train_diffusion_model, arguments, outputs, real, speed["diffusion"]
+        found["diffusion"] = Stage(
+            f"diffusion/seed{seed}", jobs.train_diffusion_model, arguments, outputs, real, shared=True, advice=speed["diffusion"]
         )
     if any(m.kind != "real" for m in methods):
         arguments = {"threat": settings.threat(), "seed": seed}
         if settings.encoder_from is None:
             training = {**arguments, "settings": settings.encoder}
-            found["encoder"] = _trained(
-                f"encoder/seed{seed}", jobs.train_encoder, training, trained("encoder"), real, speed["encoder"]
+            found["encoder"] = Stage(
+                f"encoder/seed{seed}", jobs.train_encoder, training, trained("encoder"), real, shared=True, advice=speed["encoder"]
             )
         else:
             outside = _outside("--encoder-from", settings.encoder_from, "file")
@@ -132,20 +132,10 @@ def _shared_stages(settings: Settings, data: Stage, seed: int, speed: Speed) -> 
             found["encoder"] = Stage(f"encoder/seed{seed}", jobs.read_encoder, reading, weights, real, **outside)
         judge = replace(settings.encoder, adversary="none", steps=settings.description.steps, keep="last")
         arguments |= {"settings": judge}
-        found["judge"] = _trained(f"judge/seed{seed}", jobs.train_judge, arguments, trained("judge"), real, speed["encoder"])
+        found["judge"] = Stage(
+            f"judge/seed{seed}", jobs.train_judge, arguments, trained("judge"), real, shared=True, advice=speed["encoder"]
+        )
     return found
-
-
-def _trained(
-    name: str,
-    job: Callable[..., Any],
-    arguments: dict[str, Any],
-    outputs: dict[str, str],
-    inputs: dict[str, Stage],
-    speed: dict[str, Stage],
-) -> Stage:
-    """A training stage, which several processes can share."""
-    return Stage(name, job, arguments, outputs, inputs, shared=True, advice=speed)
 
 
 def _add_method(settings: Settings, method: Method, seed: int, shared: dict[str, Stage], speed: Speed, add: Add) -> None:
@@ -160,10 +150,17 @@ def _add_method(settings: Settings, method: Method, seed: int, shared: dict[str,
     arguments = {"settings": settings.classifier, "threat": settings.threat(), "seed": seed}
     name = f"{method.label}-seed{seed}"
     outputs = {"weights": f"checkpoints/{name}.safetensors", "curve": f"curves/{name}.csv"}
-    for stage in speed["classifier"].values():
-        add(stage)
-    kind = f"classifier/{method.label}/seed{seed}"
-    classifier = add(_trained(kind, jobs.train_compared, arguments, outputs, inputs, speed["classifier"]))
+    classifier = add(
+        Stage(
+            f"classifier/{method.label}/seed{seed}",
+            jobs.train_compared,
+            arguments,
+            outputs,
+            inputs,
+            shared=True,
+            advice=speed["classifier"],
+        )
+    )
     threats = [settings.threat(), *settings.evaluation.further()]
     add(
         Stage(
@@ -220,8 +217,6 @@ def _generated(
     unused = ("judge", "encoder") if method.kind in ("unguided", "classifier-free") else ("judge",)
     needed = {name: stage for name, stage in shared.items() if name not in unused}
     outside = _outside("--diffusion", settings.diffusion.load)
-    for stage in speed.values():
-        add(stage)
     if method.automatic:
         needed["strength"] = add(Stage(f"strength/{where}", jobs.find_strength, about, {}, shared, **outside, advice=speed))
     about = {**about, "count": math.ceil(settings.synthetic * settings.selection.surplus)}

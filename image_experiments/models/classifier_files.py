@@ -60,9 +60,7 @@ def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], netwo
     try:
         load_strictly(classifier, tensors)
     except ValueError as error:
-        raise ValueError(
-            f"{path} does not hold the weights of {network} ({error}): {_remedy(tensors, classifier, network)}"
-        ) from None
+        raise ValueError(f"{path} does not hold the weights of {network} ({error}): {_remedy(tensors, classifier)}") from None
     odd = next((name for name, tensor in classifier.state_dict().items() if not torch.isfinite(tensor).all()), None)
     if odd is not None:
         raise ValueError(f"{path} holds NaN or infinity in {odd}: its training failed; give another file")
@@ -102,7 +100,7 @@ WRAPPERS = (
 """Keys under which training scripts store the weights, next to the epoch and the optimiser; the first one present is used."""
 
 
-def _remedy(tensors: dict[str, Tensor], classifier: Normalised, network: str) -> str:
+def _remedy(tensors: dict[str, Tensor], classifier: Normalised) -> str:
     """What to do about weights that do not fit: name another network, get a complete file, or convert it."""
     theirs = _shapes(tensors)
     ours = _shapes(classifier.state_dict())

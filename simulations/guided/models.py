@@ -161,7 +161,6 @@ class BayesLogits:
 
 
 LOSSES = ("infonce", "hard-negative", "supervised", "anchored")
-GUIDANCES = ("none", "constant", "classifier", "classifier-free", *LOSSES)
 TEMPERATURES = {"infonce": 0.1, "hard-negative": 10.0, "supervised": 0.1, "anchored": 0.1}
 
 

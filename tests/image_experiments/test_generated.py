@@ -7,24 +7,30 @@ import numpy as np
 import pytest
 
 from command_line.output import UserError
-from image_experiments.data.npz_files import ImageFile, read_images, write_images
+from image_experiments.data.npz_files import ImageFile, check_content, stream_images
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8), np.array([0, 1, 2, 0, 1, 2])
 
 
-def read(path):
-    return read_images(path, 3, (4, 5, 3))
+def read(path, shape=(4, 5, 3)):
+    found = ImageFile(path, 3, shape)
+    check_content(path)
+    return np.array(found.images), np.array(found.labels)
+
+
+def write(path):
+    stream_images(path, len(IMAGES), IMAGES.shape[1:], [(IMAGES, LABELS)])
 
 
 def test_what_is_written_comes_back_under_the_fields_names(tmp_path):
-    write_images(tmp_path / "a.npz", IMAGES, LABELS)
+    write(tmp_path / "a.npz")
     images, labels = read(tmp_path / "a.npz")
     np.testing.assert_array_equal(images, IMAGES)
     np.testing.assert_array_equal(labels, LABELS)
     with np.load(tmp_path / "a.npz") as content:
         assert {name: content[name].dtype.name for name in content.files} == {"image": "uint8", "label": "int64"}
-    write_images(tmp_path / "b.npz", IMAGES, LABELS)
+    write(tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
@@ -32,7 +38,7 @@ def test_unnamed_arrays_and_grey_images_are_read(tmp_path):
     np.savez(tmp_path / "a.npz", IMAGES, LABELS.astype(np.int32))
     np.testing.assert_array_equal(read(tmp_path / "a.npz")[0], IMAGES)
     np.savez_compressed(tmp_path / "b.npz", image=IMAGES[..., 0], label=LABELS.astype(np.uint8))
-    images, labels = read_images(tmp_path / "b.npz", 3, (4, 5, 1))
+    images, labels = read(tmp_path / "b.npz", (4, 5, 1))
     np.testing.assert_array_equal(images, IMAGES[..., :1])
     assert labels.dtype == np.int64
 
