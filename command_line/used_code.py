@@ -1,7 +1,9 @@
 """Which code of the project a function or a module uses: a result or picture is made again only if that code changed.
 
 Code is followed name by name: from a function to the functions, classes and constants that it names, in any module, and on from those.
-It is compared as a syntax tree: comments, docstrings, line breaks and function annotations do not count.
+It is compared as a syntax tree: comments, docstrings, line breaks, annotations of functions and the words of errors do not count.
+Where a name cannot be followed exactly, more is taken: every definition of it, or the whole module. Names that exist only as text
+(`globals()`, `__subclasses__()`) cannot be followed; tests/test_repository.py forbids them.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-WHOLE = "*"
-"""Instead of a name: everything that a module defines."""
+WHOLE = STAR = "*"
+"""Instead of a name: everything that a module defines; also the name in `from module import *`."""
 Place = tuple[str, str]
 """(module, name)."""
 
@@ -43,12 +45,16 @@ class Code:
 
 @dataclass
 class Module:
-    """defined: {name: top-level statements that define or change it}. imported: {name: (module, name in it, or "")}."""
+    """defined: {name: top-level statements that define or change it}. imported: {name: [(module, name in it, or "")]}.
+
+    always: statements that change no name, but perhaps something else, such as `torch.set_default_dtype(...)`.
+    """
 
     name: str
     package: str
     defined: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    imported: dict[str, Place] = field(default_factory=dict)
+    imported: dict[str, list[Place]] = field(default_factory=dict)
+    always: list[ast.stmt] = field(default_factory=list)
     read: dict[str, tuple[str, list[Place]]] = field(default_factory=dict)
     """{name: (its tree as text, places that it names)}, filled on demand."""
 
@@ -76,8 +82,9 @@ def _follow(roots: list[Place], packages: tuple[str, ...], begun: list[tuple[Mod
 
     def take(module: Module, name: str, statements: list[ast.stmt]) -> None:
         if name not in module.read:
-            used = [place for statement in statements for place in _used(statement, module, packages)]
-            module.read[name] = "\n".join(map(_as_text, statements)), used
+            bare = [_Bare().visit(copy.deepcopy(statement)) for statement in statements]
+            used = [place for statement in bare for place in _used(statement, module, packages)]
+            module.read[name] = "\n".join(map(_as_text, bare)), used
         trees[f"{module.name}:{name}"], named = module.read[name]
         waiting.extend(named)
 
@@ -92,33 +99,37 @@ def _follow(roots: list[Place], packages: tuple[str, ...], begun: list[tuple[Mod
         found = module_named(name, packages)
         if found is None:
             foreign.add(_top(name))
-        elif wanted == WHOLE:
-            waiting.extend((name, each) for each in found.defined)
-        elif wanted in found.defined:
+            continue
+        if found.always and f"{name}:" not in trees:
+            take(found, "", found.always)
+        inner = f"{name}.{wanted}"
+        waiting.extend(_target(*place, packages) for place in found.imported.get(wanted, ()))  # handed on
+        if wanted in found.defined:
             take(found, wanted, found.defined[wanted])
-        elif wanted in found.imported:  # re-exported
-            waiting.append(_target(*found.imported[wanted], packages))
-        elif module_named(f"{name}.{wanted}", packages) is not None:
-            waiting.append((f"{name}.{wanted}", WHOLE))
+        elif wanted not in found.imported and module_named(inner, packages) is not None:
+            waiting.append((inner, WHOLE))
+        elif wanted not in found.imported:  # everything, or a name that is made in another way
+            waiting.extend((name, each) for each in found.defined)
+            waiting.extend(_target(*place, packages) for place in found.imported.get(STAR, ()))
     return Code(trees, frozenset(foreign))
 
 
 def _used(statement: ast.stmt, module: Module, packages: tuple[str, ...]) -> Iterator[Place]:
-    """Places that a statement names, without function annotations and its own local names."""
-    known = module.imported | dict(_imports(statement, module.package))
+    """Places that a statement names, without its own local names; of a name with several meanings, all."""
+    inside = _by_name(_imports(statement, module.package))
     parts = {id(node.value): node.attr for node in ast.walk(statement) if isinstance(node, ast.Attribute)}
     for node in _named(statement, frozenset()):
-        if node.id in known and node.id not in module.defined:
-            source, name = known[node.id]
-            attribute = parts.get(id(node))
+        attribute = parts.get(id(node))
+        for source, name in {*inside.get(node.id, ()), *module.imported.get(node.id, ())}:
             if not name:  # import a.b as c; c.d
                 yield source, attribute or WHOLE
             elif attribute is not None and module_named(f"{source}.{name}", packages) is not None:  # from a import b; b.c
                 yield f"{source}.{name}", attribute
             else:
                 yield source, name
-        elif node.id in module.defined:
+        if node.id in module.defined:
             yield module.name, node.id
+    yield from module.imported.get(STAR, ())
 
 
 def _named(node: ast.AST, local: frozenset[str]) -> Iterator[ast.Name]:
@@ -138,13 +149,8 @@ def _named(node: ast.AST, local: frozenset[str]) -> Iterator[ast.Name]:
                 yield from _named(child, inner)
 
 
-SKIPPED: dict[type[ast.AST], tuple[str, ...]] = {
-    ast.FunctionDef: ("returns",),
-    ast.AsyncFunctionDef: ("returns",),
-    ast.arg: ("annotation",),
-    ast.AnnAssign: ("annotation",),
-}
-"""Annotations: the module of a type does not affect the result."""
+SKIPPED: dict[type[ast.AST], tuple[str, ...]] = {ast.AnnAssign: ("annotation",)}
+"""The module of a type does not affect the result; that a field has one does, in a dataclass."""
 
 
 def _locals_of(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> frozenset[str]:
@@ -160,10 +166,8 @@ def _locals_of(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) ->
             found.add(node.id)
         if isinstance(node, ast.Global):
             outer.update(node.names)
-        if not isinstance(
-            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.comprehension
-        ):  # these have their own scopes
-            waiting.extend(ast.iter_child_nodes(node))
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.comprehension):
+            waiting.extend(ast.iter_child_nodes(node))  # the others have their own scopes
     found -= outer
     return frozenset(found)
 
@@ -175,7 +179,7 @@ def _target(source: str, name: str, packages: tuple[str, ...]) -> Place:
 
 
 class _Bare(ast.NodeTransformer):
-    """Removes docstrings, other bare strings, and function annotations."""
+    """Removes docstrings, other bare strings, annotations of functions, and the words of errors."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
@@ -183,6 +187,10 @@ class _Bare(ast.NodeTransformer):
             node.returns = None
         if isinstance(node, ast.arg):
             node.annotation = None
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+        if isinstance(node, ast.Assert):
+            node.msg = None
         body = getattr(node, "body", None)
         if isinstance(body, list):
             kept = [entry for entry in body if not _is_text(entry)]
@@ -194,8 +202,21 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _as_text(statement: ast.stmt) -> str:
-    return ast.dump(_Bare().visit(copy.deepcopy(statement)))
+def _as_text(value: Any) -> str:
+    """A syntax tree as text. Without empty fields, because ast.dump differs between versions of Python in these."""
+    if isinstance(value, ast.AST):
+        shown = [(name, entry) for name, entry in ast.iter_fields(value) if name not in ("ctx", "kind", "type_comment")]
+        return (
+            f"{type(value).__name__}({', '.join(f'{name}={_as_text(entry)}' for name, entry in shown if entry not in (None, []))})"
+        )
+    return f"[{', '.join(map(_as_text, value))}]" if isinstance(value, list) else repr(value)
+
+
+def _by_name(pairs: Iterable[tuple[str, Place]]) -> dict[str, list[Place]]:
+    found: dict[str, list[Place]] = {}
+    for name, place in pairs:
+        found.setdefault(name, []).append(place)
+    return found
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[tuple[str, Place]]:
@@ -221,43 +242,87 @@ def module_named(name: str, packages: tuple[str, ...]) -> Module | None:
 @functools.cache
 def _parsed(name: str, path: Path) -> Module:
     module = Module(name, name if path.stem == "__init__" else name.rpartition(".")[0])
-    statements = ast.parse(path.read_text(encoding="utf-8")).body
-    module.imported.update(pair for statement in statements for pair in _imports_at_top(statement, module.package))
-    loose = []
+    statements = [each for each in ast.parse(path.read_text(encoding="utf-8")).body if not _without_effect(each)]
+    module.imported = _by_name(pair for statement in statements for pair in _imports_at_top(statement, module.package))
+    statements = [each for each in statements if not isinstance(each, ast.Import | ast.ImportFrom)]
     for statement in statements:
-        made = list(_made_by(statement))
-        for each in made:
+        for each in _made_by(statement):
             module.defined.setdefault(each, []).append(statement)
-        if not made and not isinstance(statement, ast.Import | ast.ImportFrom) and not _is_text(statement):
-            loose.append(statement)
-    for statement in loose:  # X.update(...), for example, changes X
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and node.id in module.defined and statement not in module.defined[node.id]:
-                module.defined[node.id].append(statement)
+    for statement in statements:
+        changed = _reached(_changed_by(statement), module)
+        for each in changed:
+            if statement not in module.defined[each]:
+                module.defined[each].append(statement)
+        if not changed and not _made_by(statement):
+            module.always.append(statement)
     return module
 
 
+def _without_effect(statement: ast.stmt) -> bool:
+    """Texts, and what runs only in a type checker or in a program."""
+    test = ast.unparse(statement.test) if isinstance(statement, ast.If) else ""
+    return _is_text(statement) or test in ("TYPE_CHECKING", "typing.TYPE_CHECKING") or test.startswith("__name__ == ")
+
+
 def _imports_at_top(statement: ast.stmt, package: str) -> Iterator[tuple[str, Place]]:
-    if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if not isinstance(statement, DEFINITIONS):
         yield from _imports(statement, package)
 
 
-def _made_by(statement: ast.stmt) -> Iterator[str]:
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-    elif not isinstance(statement, ast.Import | ast.ImportFrom):
-        waiting: list[ast.AST] = [statement]
-        while waiting:
-            node = waiting.pop()
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                yield node.id
-            if not isinstance(node, ast.comprehension):  # its names are local to it
-                waiting.extend(ast.iter_child_nodes(node))
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def _made_by(statement: ast.stmt) -> set[str]:
+    """Names that a top-level statement defines, also within a `for`, `if`, `try` or `with`."""
+    found = set()
+    waiting: list[ast.AST] = [statement]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        if isinstance(node, DEFINITIONS):
+            found.add(node.name)
+        elif not isinstance(node, ast.comprehension):  # its names are local to it
+            waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def _changed_by(statement: ast.stmt) -> set[str]:
+    """Names whose values a top-level statement may change: TABLE.update(...), TABLE["x"] = 1, @registered, for ...: TABLE[...] = ...
+
+    An assignment changes what it assigns to, not what is on its right; a definition, what its decorators name.
+    """
+    parts: list[ast.AST] = [statement]
+    if isinstance(statement, DEFINITIONS):
+        parts = list(statement.decorator_list)
+    elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        parts = list(statement.targets if isinstance(statement, ast.Assign) else [statement.target])
+    return {node.id for part in parts for node in ast.walk(part) if isinstance(node, ast.Name)}
+
+
+def _reached(names: set[str], module: Module) -> set[str]:
+    """Those of the names that the module defines, and what is named where they are defined: @registered changes the list it appends to."""
+    found, waiting = set[str](), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in module.defined and name not in found:
+            found.add(name)
+            waiting.extend(node.id for each in module.defined[name] for node in ast.walk(each) if isinstance(node, ast.Name))
+    return found
+
+
+def forget() -> None:
+    """Read all sources again when they are needed next."""
+    _parsed.cache_clear()
+    module_path.cache_clear()
 
 
 @functools.cache
 def module_path(name: str) -> Path | None:
     """File of a module, or None if there is none."""
+    parent = module_path(name.rpartition(".")[0]) if "." in name else None
+    if parent is not None and parent.stem != "__init__":
+        return None
     try:
         spec = importlib.util.find_spec(name)
     except (ModuleNotFoundError, ValueError):

@@ -29,7 +29,7 @@ from image_experiments.engine.checks import (
     facts_of,
     facts_without_reading,
 )
-from image_experiments.engine.fingerprint import source_digest
+from image_experiments.engine.fingerprint import check_code, source_digest
 from image_experiments.engine.plan import needed_for, plan, up_to
 from image_experiments.engine.processes import run_together
 from image_experiments.engine.progress import work_of
@@ -136,6 +136,7 @@ def run(settings: Settings, talk: Talk = QUIET) -> Result:
             raise UserError(f"{name}={getattr(settings, name)}: belongs to the command line, run_cifar.py; leave it out")
     settings = prepared(settings)
     stages = checked_stages(settings)
+    check_code(stages, anew=True)
     place, workers = place_of(settings)
     with without_main():
         conduct(settings, stages, place, workers, talk)
@@ -152,6 +153,7 @@ def checked_stages(settings: Settings) -> list[Stage]:
     stages = chosen_stages(settings, plan(settings))
     check_names(stages)
     check_reuse(settings.reuse)
+    check_code(stages)
     return stages
 
 

@@ -128,6 +128,29 @@ def test_imports_have_no_circle(room):
     assert not waiting
 
 
+UNSEEN = {"globals", "locals", "vars", "eval", "exec", "__import__", "import_module", "__subclasses__", "__dict__"}
+"""Ways to reach code by its name as text, which command_line/used_code.py cannot follow."""
+
+
+@pytest.mark.parametrize("path", sources("contrastive_dp", "image_experiments"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_code_of_stages_can_be_followed(path):
+    """So that a stage runs again when code changes that it uses. A decorator from another module could keep what it decorates."""
+    if path.stem == "__init__" and path.parent.name == "image_experiments":
+        return  # the door for Python, which no stage uses
+    tree = ast.parse(path.read_text())
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} - {"eval"}  # of torch modules
+    assert not (named | attributes) & UNSEEN
+    ours = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("image_experiments", "contrastive_dp", "command_line")
+        for alias in node.names
+    }
+    decorators = [entry for node in ast.walk(tree) for entry in getattr(node, "decorator_list", ())]
+    assert not {name.id for entry in decorators for name in ast.walk(entry) if isinstance(name, ast.Name)} & ours
+
+
 LONG_SIGNATURES = {"ddim_sample", "ddpm_sample", "diffusers_sample", "train_projection_head"}
 """Of the library, whose options by keyword users know from others; none of theirs is needed."""
 

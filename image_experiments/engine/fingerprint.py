@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from command_line.output import file_digest
-from command_line.used_code import code_of_function
+from command_line import used_code
+from command_line.output import UserError, file_digest, listed
 from image_experiments.engine.stages import Stage, plain, read_stamp
 
 PACKAGES = ("image_experiments", "contrastive_dp", "command_line")
-
+Function = tuple[Callable[..., Any], tuple[type, ...]]
+"""A function, and types of its arguments."""
+Digest = tuple[str, tuple[str, ...]]
+"""(checksum of the project's code that it uses, other packages that it uses)."""
+Times = dict[str, tuple[int, int]]
+"""{source file: (time of its last change in ns, size)}."""
 
 DECIDING = {
     "torch": "torch",
@@ -45,7 +51,7 @@ def fingerprint(stage: Stage, out: Path, where: str) -> str | None:
             return None
         results = {name: value for name, value in stamp["results"].items() if name != "about"}
         made[role] = {name: entry["sha256"] for name, entry in stamp["outputs"].items()} | {"results": results}
-    code, packages = code_digest(stage.function, tuple(sorted(_types_in(stage.arguments), key=str)))
+    code, packages = code_digest(*_code_of(stage))
     content = {
         "name": stage.name,
         "code": code,
@@ -56,6 +62,11 @@ def fingerprint(stage: Stage, out: Path, where: str) -> str | None:
         "where": where if stage.on_device else "",
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _code_of(stage: Stage) -> Function:
+    """A stage's function and the types of its arguments."""
+    return stage.function, tuple(sorted(_types_in(stage.arguments), key=str))
 
 
 def _types_in(value: Any) -> set[type]:
@@ -86,8 +97,60 @@ def _folder_digest(folder: Path, listing: tuple[tuple[str, int, int], ...]) -> s
     return whole.hexdigest()
 
 
-@functools.cache
-def code_digest(function: Callable[..., Any], types: tuple[type, ...] = ()) -> tuple[str, tuple[str, ...]]:
-    """(checksum of the project's code that a function and the types of its arguments use, packages that they use)."""
-    code = code_of_function(function, PACKAGES, types)
-    return code.digest(), tuple(sorted(DECIDING[name] for name in code.foreign if name in DECIDING))
+def source_times() -> Times:
+    """When the source files of the project were last changed."""
+    folders = [Path(spec.origin).parent for spec in map(importlib.util.find_spec, PACKAGES) if spec is not None and spec.origin]
+    return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for folder in folders for p in sorted(folder.rglob("*.py"))}
+
+
+IMPORTED = source_times()
+"""As Python imported them: a file that has changed since is not the code that runs. (A few ms, but later would be too late.)"""
+_digests: dict[Function, Digest] = {}
+
+
+def code_digest(function: Callable[..., Any], types: tuple[type, ...] = ()) -> Digest:
+    """What code a function and the types of its arguments use. It is read once: the code that runs is that of the import.
+
+    Raises UserError if a source file has changed since.
+    """
+    if (function, types) not in _digests:
+        code = used_code.code_of_function(function, PACKAGES, types)
+        now = source_times()
+        paths = {name: str(used_code.module_path(name)) for name in code.modules}
+        changed = [name for name, path in sorted(paths.items()) if now.get(path) != IMPORTED.get(path)]
+        if changed:
+            raise UserError(
+                f"{listed(changed)}: changed on disk after Python imported it; start Python again, so that the new code runs"
+            )
+        packages = tuple(sorted(DECIDING[name] for name in code.foreign if name in DECIDING))
+        _digests[function, types] = code.digest(), packages
+    return _digests[function, types]
+
+
+def check_code(stages: Iterable[Stage], anew: bool = False) -> None:
+    """Read the code of stages. anew: although it was read before. Raises UserError if it has changed since Python imported it."""
+    if anew:
+        _digests.clear()
+        used_code.forget()
+    for stage in stages:
+        code_digest(*_code_of(stage))
+
+
+@dataclass(frozen=True)
+class CodeOfRun:
+    """The code of a stage as the run's first process knows it, for its workers."""
+
+    times: Times
+    digest: Digest
+
+
+def code_for_worker(stage: Stage) -> CodeOfRun:
+    return CodeOfRun(IMPORTED, code_digest(*_code_of(stage)))
+
+
+def check_worker(stage: Stage, code: CodeOfRun) -> None:
+    """On a worker: use the run's digest. Raises UserError if this process imported other code: sources changed after the run began."""
+    if code.times == IMPORTED:
+        _digests[_code_of(stage)] = code.digest
+    elif code_digest(*_code_of(stage)) != code.digest:
+        raise UserError("its code changed on disk while the run was under way; run the same command again")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from command_line.cluster import connected, lost_worker
 from command_line.output import UserError, remedy_for
 from contrastive_dp.freed_memory import keep_freed_memory
+from image_experiments.engine.fingerprint import CodeOfRun, check_worker, code_for_worker
 from image_experiments.engine.run_stage import is_current, run_stage
 from image_experiments.engine.stages import Place, Stage, read_stamp
 
@@ -185,7 +186,7 @@ def _side_by_side(
             outdated.add(stage.name)
             if len(running) < limit:
                 waiting.remove(stage)
-                running[submit(_work, stage, place, reports is not None)] = stage
+                running[submit(_work, stage, place, reports is not None, code_for_worker(stage))] = stage
         _await(running, done, reports, place, bar, on_finished)
 
 
@@ -267,8 +268,9 @@ def end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(stage: Stage, place: Place, reporting: bool) -> None:
+def _work(stage: Stage, place: Place, reporting: bool, code: CodeOfRun) -> None:
     """Run a stage on a worker."""
+    check_worker(stage, code)
     last = 0.0
 
     def report(name: str, done: int, total: int) -> None:

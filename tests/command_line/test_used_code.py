@@ -1,5 +1,7 @@
 """Which code decides whether results and figures are current: what is used, name by name, and nothing else."""
 
+import ast
+import copy
 import sys
 
 import pytest
@@ -55,10 +57,9 @@ def package(tmp_path, monkeypatch):
 
 
 def forget():
-    for name in [name for name in sys.modules if name.partition(".")[0] == "sources_probe"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("sources_probe", "sources_odd")]:
         sys.modules.pop(name)
-    used_code.module_path.cache_clear()
-    used_code._parsed.cache_clear()
+    used_code.forget()
 
 
 def digest():
@@ -143,3 +144,70 @@ def test_functions_within_functions_count_too():
 
     one, other = code_of_function(made, PACKAGES), code_of_function(sources_constant, PACKAGES)
     assert one.digest() != other.digest()
+
+
+UNUSUAL = {
+    "a loop": ("for i in range(1):\n    def root():\n        return i + 5\n", "i + 5"),
+    "a condition": ("if True:\n    X = 5\nelse:\n    X = 6\n\ndef root():\n    return X\n", "X = 6"),
+    "a loop over a table": ("T = {}\nfor i in (5, 6):\n    T[i] = 1\n\ndef root():\n    return T\n", "(5, 6)"),
+    "an entry": ("T = {}\nT['a'] = 5\n\ndef root():\n    return T\n", "5"),
+    "an attempt": ("try:\n    from x import f\nexcept ImportError:\n    f = 5\n\ndef root():\n    return f\n", "5"),
+    "a registry": (
+        "T = []\ndef listed(f):\n    T.append(f)\n    return f\n\n@listed\ndef one():\n    return 5\n\ndef root():\n    return T\n",
+        "5",
+    ),
+    "a registry's list": ("T = []\n\n@T.append\ndef one():\n    return 5\n\ndef root():\n    return T\n", "5"),
+    "a local import": ("def f():\n    return 0\n\ndef root():\n    from sources_odd.other import f\n    return f()\n", "other: 7"),
+    "two modules of a package": (
+        "import sources_odd.more\nimport sources_odd.other\n\ndef root():\n    return sources_odd.other.f()\n",
+        "other: 7",
+    ),
+    "two modules the other way round": (
+        "import sources_odd.other\nimport sources_odd.more\n\ndef root():\n    return sources_odd.other.f()\n",
+        "other: 7",
+    ),
+    "a star": ("from sources_odd.other import *\n\ndef root():\n    return f()\n", "other: 7"),
+    "a name made by __getattr__": ("from sources_odd import more\n\ndef root():\n    return more.made\n", "more: 8"),
+    "a class within a function": ("X = 5\n\ndef root():\n    class Y:\n        X = X\n    return Y.X\n", "X = 5"),
+    "a statement for all": ("import torch\ntorch.set_default_dtype(5)\n\ndef root():\n    return 1\n", "5"),
+}
+
+
+@pytest.mark.parametrize("form", UNUSUAL)
+def test_unusual_code_is_followed_too(tmp_path, monkeypatch, form):
+    """Each is changed at one place, where a follower of plain definitions alone would see nothing."""
+    folder, (text, old) = tmp_path / "sources_odd", UNUSUAL[form]
+    folder.mkdir()
+    others = {"__init__": "", "other": "def f():\n    return 7\n", "more": "def __getattr__(name):\n    return 8\n"}
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def digest_of():
+        for name, content in {**others, "a": text}.items():
+            (folder / f"{name}.py").write_text(content)
+        forget()
+        return used_code._follow([("sources_odd.a", "root")], ("sources_odd",), []).digest()
+
+    before = digest_of()
+    assert digest_of() == before
+    place, _, number = old.rpartition(": ")
+    if place:
+        others[place] = others[place].replace(number, "0")
+    else:
+        text = text.replace(old, old.replace("5", "9").replace("6", "9"))
+    assert digest_of() != before
+    forget()
+
+
+def test_the_text_of_a_tree_is_the_same_in_every_version_of_python():
+    """Python 3.12 adds type_params, 3.13 leaves empty lists out of ast.dump."""
+    tree = ast.parse("@d\ndef f(x, *, y=None):\n    return f'{x!r:>{y}}' if x else ()").body[0]
+    with_more = copy.deepcopy(tree)
+    with_more.type_params = []
+    with_more._fields = (*with_more._fields, "type_params")
+    assert used_code._as_text(with_more) == used_code._as_text(tree)
+    assert used_code._as_text(tree) == (
+        "FunctionDef(name='f', args=arguments(args=[arg(arg='x')], kwonlyargs=[arg(arg='y')], kw_defaults=[Constant()]), body=[Return("
+        "value=IfExp(test=Name(id='x'), body=JoinedStr(values=[FormattedValue(value=Name(id='x'), conversion=114, format_spec=JoinedStr("
+        "values=[Constant(value='>'), FormattedValue(value=Name(id='y'), conversion=-1)]))]), orelse=Tuple()))], "
+        "decorator_list=[Name(id='d')])"
+    )

@@ -14,7 +14,7 @@ from command_line import used_code
 from command_line.output import UserError
 from command_line.used_code import code_of_function
 from image_experiments.engine import fingerprint, jobs
-from image_experiments.engine.fingerprint import PACKAGES, code_digest, source_digest
+from image_experiments.engine.fingerprint import PACKAGES, check_code, code_digest, source_digest
 from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import smoke
 from image_experiments.engine.run_stage import is_current
@@ -211,7 +211,7 @@ def altered(tmp_path, monkeypatch):
 
     def forget():
         used_code._parsed.cache_clear()
-        code_digest.cache_clear()
+        fingerprint._digests.clear()
 
     def alter(module, old, new):
         text = original(module).read_text()
@@ -250,6 +250,9 @@ ALL_KINDS |= {"evaluate"}
         ),
         ("contrastive_dp.schedules", "offset: float = 0.008", "offset: float = 0.009", {"diffusion", "strength", "generate"}),
         ("command_line.statistics", "ddof=1", "ddof=0", set()),  # of the tables, which are written every time
+        ("command_line.output", "raise the limit of", "raise the limits of", set()),  # words of an error
+        ("command_line.output", "LONGEST_SHOWN = 160", "LONGEST_SHOWN = 150", set()),
+        ("contrastive_dp.resumable", "raise FloatingPointError(", 'raise FloatingPointError("So: " ', set()),
     ],
 )
 def test_a_change_of_code_runs_what_uses_it_again_and_nothing_else(tmp_path, altered, module, old, new, expected):
@@ -265,6 +268,36 @@ def test_a_change_of_code_runs_what_uses_it_again_and_nothing_else(tmp_path, alt
     now = digests()
     assert {name.partition("/")[0] for name in before} == ALL_KINDS
     assert {name.partition("/")[0] for name in before if now[name] != before[name]} == expected
+
+
+def test_code_that_changed_after_it_was_imported_is_refused(monkeypatch):
+    """What runs is the code of the import: the new one must not be written down as if it had run."""
+    path = str(used_code.module_path(__name__))
+    times = {**fingerprint.source_times(), path: (2, 2)}
+    monkeypatch.setattr(fingerprint, "_digests", {})
+    monkeypatch.setattr(fingerprint, "source_times", lambda: times)
+    monkeypatch.setattr(fingerprint, "IMPORTED", times)
+    stages_of_run = plan()
+    check_code(stages_of_run)
+    monkeypatch.setattr(fingerprint, "source_times", lambda: {**times, path: (3, 2)})
+    check_code(stages_of_run)  # a run, or a sweep, that is under way knows its code already
+    with pytest.raises(UserError, match=r"test_stages: changed on disk after Python imported it; start Python again"):
+        check_code(stages_of_run, anew=True)
+
+
+def test_a_worker_that_started_with_other_code_does_not_run_it(monkeypatch):
+    stage = plan()[0]
+    ours = fingerprint.code_for_worker(stage)
+    monkeypatch.setattr(fingerprint, "_digests", {})
+    other = replace(ours, digest=("another", ()))
+    fingerprint.check_worker(stage, other)  # imported the same files: trusted without reading them again
+    assert fingerprint.code_digest(stage.function) == other.digest
+    monkeypatch.setattr(fingerprint, "_digests", {})
+    monkeypatch.setattr(fingerprint, "IMPORTED", {})
+    monkeypatch.setattr(fingerprint, "source_times", dict)
+    fingerprint.check_worker(stage, ours)  # only a comment changed, or another machine's clock
+    with pytest.raises(UserError, match="changed on disk while the run was under way"):
+        fingerprint.check_worker(stage, other)
 
 
 def test_threads_paths_and_what_results_say_about_themselves_decide_nothing_where_they_do_not_matter(tmp_path):
