@@ -13,7 +13,7 @@ class Result:
     """out: the folder. summary: the content of summary.json. tables: names of the csv files. Raises UserError if it is not finished."""
 
     def __init__(self, out: str | Path) -> None:
-        self.out = Path(out)
+        self.out = Path(out).absolute()  # also after the program has changed its folder
         path = self.out / "summary.json"
         if not path.is_file():
             raise UserError(f"{self.out}: holds no finished run, there is no summary.json; run it to the end first")

@@ -89,6 +89,8 @@ def changed(settings: SettingsT, **changes: Any) -> SettingsT:
         else:
             plain[part] = value
     for part, values in inner.items():
+        if bad := [name for name in values if not isinstance(name, str)]:
+            raise UserError(f"{part}: {bad[0]!r}: settings are named by text")
         plain[part] = changed(plain.get(part, getattr(settings, part)), **values)
     hints = get_type_hints(type(settings), include_extras=True)
     for name, value in plain.items():
@@ -115,18 +117,16 @@ def _fitting(name: str, hint: Any, value: Any) -> Any:
             f"{name}={value!r}: give a dictionary of its settings, or {getattr(kind, '__name__', 'its dataclass')}(...)"
         )
     if get_origin(kind) is tuple:
-        entries = value.split() if isinstance(value, str) else value
-        if not isinstance(entries, list | tuple):
-            raise UserError(f"{name}={value!r}: give a list")
-        inner = [each for each in get_args(kind) if each is not Ellipsis]
-        return tuple(_fitting(name, inner[min(i, len(inner) - 1)], entry) for i, entry in enumerate(entries))
+        return _fitting_list(name, get_args(kind), value)
     if get_origin(kind) is Literal:
-        if value not in get_args(kind):
+        if not isinstance(value, str) or value not in get_args(kind):
             raise UserError(
                 f"{name}={value!r}: use one of {', '.join(map(str, get_args(kind)))}{did_you_mean(str(value), get_args(kind))}"
             )
         return value
-    if kind is Path and isinstance(value, str | Path):
+    if kind is Path:
+        if not isinstance(value, str | Path) or not str(value):
+            raise UserError(f"{name}={value!r}: give a path")
         return Path(value)
     if kind is float and isinstance(value, str):
         try:
@@ -139,3 +139,24 @@ def _fitting(name: str, hint: Any, value: Any) -> Any:
         words = {float: "a number", int: "a whole number", bool: "True or False", str: "text"}
         raise UserError(f"{name}={value!r}: give {words[kind]}")
     return value
+
+
+def _fitting_list(name: str, inner: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    """A tuple of these kinds. One path, or one text, may stand for a list; a text without paths in it is split at its spaces."""
+    any_number = Ellipsis in inner
+    entries = value
+    if any_number and isinstance(value, str | Path):
+        split = isinstance(value, str) and inner[0] is not Path and not value.startswith("npz:")
+        entries = str(value).split() if split else [value]
+    entries = entries.tolist() if hasattr(entries, "tolist") else entries
+    if not isinstance(entries, list | tuple):
+        raise UserError(f"{name}={value!r}: give a list")
+    if not any_number and len(entries) != len(inner):
+        raise UserError(f"{name}={value!r}: give {len(inner)} values")
+    return tuple(_fitting(name, inner[0 if any_number else i], entry) for i, entry in enumerate(entries))
+
+
+def checked(settings: SettingsT) -> SettingsT:
+    """Settings that were built directly, with every value as `changed` takes it. Raises UserError."""
+    values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
+    return changed(settings, **{name: checked(value) if is_dataclass(value) else value for name, value in values.items()})

@@ -14,10 +14,11 @@ from typing import Any
 
 from command_line.command import versions
 from command_line.folder_claim import check_claim, note_claim
-from command_line.messages import QUIET, Talk
+from command_line.messages import QUIET, Talk, noting
 from command_line.output import TEMPORARY, UserError, prepare_folder, write_json
 from command_line.result import Result as ResultOfRun
 from command_line.spawning import without_main
+from command_line.values import checked
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import Array
 from image_experiments.data.npz_files import ImageFile
@@ -119,9 +120,8 @@ class Result(ResultOfRun):
 
     def _file(self, what: str, path: Path, method: str, seed: int) -> Path:
         if not path.is_file():
-            known = dict.fromkeys(zip(self.metrics["method"], self.metrics["seed"], strict=True))
-            pairs = ", ".join(f"{name!r}, {number}" for name, number in known)
-            raise UserError(f"{self.out}: has no {what} of {method!r}, seed {seed}; it has {pairs}")
+            names, seeds = (", ".join(map(str, dict.fromkeys(self.metrics[column]))) for column in ("method", "seed"))
+            raise UserError(f"{self.out}: has no {what} of {method!r}, seed {seed}; its methods are {names}, its seeds {seeds}")
         return path
 
 
@@ -131,6 +131,9 @@ def run(settings: Settings, talk: Talk = QUIET) -> Result:
     settings: from `preset`, for example. `until`, `part`, `processes` and `dry_run` are for the command line only.
     Raises UserError: one line that names value, cause and remedy.
     """
+    if not isinstance(settings, Settings):
+        raise UserError(f"settings={settings!r}: give Settings, for example run(preset('smoke'))")
+    settings = checked(settings)
     for name, usual in (("dry_run", False), ("part", None), ("until", None), ("processes", 1)):
         if getattr(settings, name) != usual:
             raise UserError(f"{name}={getattr(settings, name)}: belongs to the command line, run_cifar.py; leave it out")
@@ -203,12 +206,13 @@ def conduct(
         taken = processes.told(take_over(stages, place, settings.reuse) if processes.first else None)  # the others wait
         if taken and processes.first:
             talk.say(f"took {taken} of {len(stages)} stages from {' '.join(map(str, settings.reuse))}")
-        made = look_at_data(settings, stages, place, processes, talk)
+        doubts: list[str] = []
+        made = look_at_data(settings, stages, place, processes, noting(talk, doubts))
         if processes.first:
             note_claim(place.out, identity(settings), FREE)
         left = [stage for stage in stages if stage.name not in made]
         work = work_of(left, settings, facts_of(tables.results(place.out, "data")))
-        bar = Bar(left, work, shown=processes.first, lines=talk is not QUIET and processes.first)
+        bar = Bar(left, work, shown=processes.first, lines=talk.shown and processes.first)
         run_stages(settings, stages, place, processes, workers, made, bar)
         if not processes.first:
             return
@@ -217,7 +221,7 @@ def conduct(
         elif settings.until is not None:
             talk.say(told_of_step(settings, place.out, len(stages)))
         else:
-            report(settings, place.out, stages, round(time.perf_counter() - begin, 2), talk)
+            report(settings, place.out, stages, round(time.perf_counter() - begin, 2), talk, doubts)
 
 
 def chosen_stages(settings: Settings, stages: list[Stage]) -> list[Stage]:
@@ -314,7 +318,7 @@ def look_at_data(settings: Settings, stages: list[Stage], place: Place, processe
         some = needed_for((kind,), stages)
         if not any(stage.name.partition("/")[0] == kind for stage in some):
             continue  # no method needs it, or --until stops before it
-        run_stages(settings, some, place, processes, 1, made, Bar(some, shown=False, lines=talk is not QUIET and processes.first))
+        run_stages(settings, some, place, processes, 1, made, Bar(some, shown=False, lines=talk.shown and processes.first))
         made |= {stage.name for stage in some}
         if processes.first:
             tell(talk, *lines_of(kind, settings, some, place.out))
@@ -376,8 +380,8 @@ def run_stages(
         run_all(stages, place, min(workers, len(stages)), on_finished, settings.cluster, made, bar)
 
 
-def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, talk: Talk) -> None:
-    """Write tables, summary and pictures; print what they show."""
+def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, talk: Talk, doubts: Sequence[str]) -> None:
+    """Write tables, summary and pictures; print what they show. doubts: about what was read."""
     from image_experiments.output.pictures import draw_all
 
     results = tables.results(out, "data")
@@ -386,7 +390,7 @@ def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, t
     described = tables.description_rows(settings, out)
     fixed = settings.evaluation.split == "test"  # all seeds share the test images, but each has its own validation images
     gains = tables.differences(rows, outcomes=lambda row: tables.outcomes_of(out, row) if fixed else None)
-    warnings = [*data["doubts"], *tables.warnings_of(settings, out)]
+    warnings = list(dict.fromkeys([*doubts, *tables.warnings_of(settings, out)]))
     tables.write_tables(out, rows, described, gains)
     stamps = {stage.name: read_stamp(out, stage.name) or {} for stage in stages}
     summary = {

@@ -103,7 +103,7 @@ def design_of(design: Mapping[str, Any], where: str = "design") -> Design:
         if not isinstance(table, Mapping):
             raise UserError(f"{where}: run.{name} must be a table [run.{name}] with methods = [...]")
         _check_names(where, f"[run.{name}]", table, ("methods", "arguments"))
-        if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
             raise UserError(
                 f"{where}: [run.{name}] must be named by letters, digits, -, _ and . alone, at most 100: it names a folder"
             )
@@ -163,12 +163,15 @@ def _pairs(where: str, value: Any, runs: list[Run]) -> list[tuple[tuple[str, str
 def _check_names(where: str, place: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for name in table:
         if name not in known:
-            raise UserError(f"{where}: {place} has {name}{did_you_mean(name, known)}; known are {', '.join(known)}")
+            raise UserError(f"{where}: {place} has {name}{did_you_mean(str(name), known)}; known are {', '.join(known)}")
 
 
 def _texts(where: str, place: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, Mapping) and place != "attacks" and not place.endswith("methods"):
-        return tuple(flags_of(value))
+        try:
+            return tuple(flags_of(value))
+        except UserError as error:
+            raise UserError(f"{where}: {place}: {error}") from None
     if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
         raise UserError(f'{where}: {place} must be a list of texts, for example ["--synthetic", "250"]')
     return tuple(value)
@@ -182,11 +185,12 @@ class SweepResult:
     """
 
     def __init__(self, out: str | Path) -> None:
-        self.out = Path(out)
+        self.out = Path(out).absolute()
         path = self.out / "summary.json"
         try:
-            names = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        except (OSError, ValueError, KeyError):
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            names, self._until = summary["runs"], summary["settings"]["until"]
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{self.out}: holds no finished sweep; run it to the end first") from None
         self.names = tuple(names)
 
@@ -195,6 +199,10 @@ class SweepResult:
 
     @property
     def runs(self) -> dict[str, Result]:
+        if self._until:
+            raise UserError(
+                f"{self.out}: was made with until={self._until!r}, which leaves no runs but their description; see .description"
+            )
         return {name: Result(self.out / "runs" / name) for name in self.names}
 
     @property
@@ -215,6 +223,8 @@ def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes:
 
     changes: to SweepSettings, for example seeds=2, out="results/mine". Raises UserError: one line.
     """
+    if not isinstance(design, str | Path | Mapping):
+        raise UserError(f"design={design!r}: give the path of a design file, or a dictionary like one")
     if isinstance(design, Mapping):
         parsed, changes = design_of(design), {"design": Path("sweep"), **changes}
     else:

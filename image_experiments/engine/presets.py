@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -170,6 +171,8 @@ def preset(name: str = "smoke", **changes: Any) -> Settings:
 
     Raises UserError for an unknown preset, setting or value, suggesting the nearest name.
     """
+    if not isinstance(name, str):
+        raise UserError(f"preset({name!r}): name one of {', '.join(PRESETS)}")
     if "preset" in changes:
         raise UserError(f"preset={changes['preset']!r}: is named first; write preset({changes['preset']!r}, ...)")
     return changed(preset_named(["--preset", name]), **changes)
@@ -187,15 +190,29 @@ def settings_from(arguments: Sequence[str]) -> Settings:
 
 
 def flags_of(changes: Mapping[str, Any]) -> list[str]:
-    """The command line equivalent to changes of settings by name: {"classifier.steps": 50} -> ["--classifier.steps", "50"]."""
-    found: list[str] = []
-    for name, value in changes.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, Mapping):
-            found += flags_of({f"{name}.{inner}": entry for inner, entry in value.items()})
-        elif isinstance(value, bool):
-            *part, last = flag.split(".")
-            found.append("--" + ".".join([*part, last if value else f"no-{last}"]))
-        else:
-            found += [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
-    return found
+    """The command line equivalent to changes of settings by name: {"classifier.steps": 50} -> ["--classifier.steps", "50"].
+
+    "preset" may be among them. Raises UserError for an unknown name and for a value that does not fit.
+    """
+    others = {name: value for name, value in changes.items() if name != "preset"}
+    if bad := [name for name in others if not isinstance(name, str)]:
+        raise UserError(f"{bad[0]!r}: settings are named by text, for example 'classifier.steps'")
+    preset(changes.get("preset", "smoke"), **others)
+    return [word for name, value in changes.items() for word in _flag_of(name, value)]
+
+
+def _flag_of(name: str, value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [word for inner, entry in value.items() for word in _flag_of(f"{name}.{inner}", entry)]
+    flag = name.replace("_", "-")
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    if isinstance(value, bool):
+        part, dot, last = flag.rpartition(".")
+        return [f"--{part}{dot}{'' if value else 'no-'}{last}"]
+    return [f"--{flag}", *_words(value)]
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, str | Path) or not hasattr(value, "__iter__"):
+        return [str(value)]
+    return [word for entry in value for word in _words(entry)]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from image_experiments import Result, SweepResult, UserError, preset, run, sweep
+from command_line.spawning import without_main
+from image_experiments import Result, Settings, SweepResult, UserError, preset, run, sweep
 from image_experiments.engine.presets import flags_of, settings_from
 from image_experiments.training.adversarial_training import ClassifierSettings
 from tests.image_experiments.conftest import write_folder
@@ -95,6 +96,15 @@ def test_running_twice_makes_nothing_again_and_a_method_more_makes_its_own_alone
         ({"dry_run": True}, "dry_run=True: belongs to the command line"),
         ({"until": "encoder"}, "until=encoder: belongs to the command line"),
         ({"train": 10_000}, "--train 10000: 580 images are left"),
+        ({"generation.window": (100, 500, 7)}, "window=(100, 500, 7): give 2 values"),
+        ({"generation.windows": [(0,)]}, "windows=(0,): give 2 values"),
+        ({"data_dir": 123, "dataset": "images"}, "data_dir=123: give a path"),
+        ({"reuse": [3]}, "reuse=3: give a path"),
+        ({"reuse": "a b"}, "--reuse a b: holds no run"),
+        ({"methods": "npz:a b.npz"}, "--methods npz a b.npz: no such file"),
+        ({"out": ""}, "out='': give a path"),
+        ({"norm": ["l2"]}, "norm=['l2']: use one of linf, l2"),
+        ({"classifier": {3: 4}}, "classifier: 3: settings are named by text"),
     ],
 )
 def test_an_error_is_an_exception_of_one_line(tmp_path, changes, message):
@@ -105,12 +115,77 @@ def test_an_error_is_an_exception_of_one_line(tmp_path, changes, message):
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: preset(None), "preset(None): name one of smoke, cpu"),
+        (lambda: preset(["cpu"]), "preset(['cpu']): name one of"),
+        (lambda: run("smoke"), "settings='smoke': give Settings, for example run(preset('smoke'))"),
+        (lambda: run(None), "settings=None: give Settings"),
+        (lambda: run(Settings(classifier={"steps": 3})), "classifier={'steps': 3}: give a dictionary of its settings, or"),
+        (lambda: run(Settings(eps="8/0")), "eps: '8/0' is no number"),
+        (lambda: run(Settings(classifier=ClassifierSettings(network=3))), "network=3: give text"),
+        (lambda: sweep(None), "design=None: give the path of a design file"),
+        (lambda: sweep([1]), "design=[1]: give the path"),
+        (lambda: sweep({3: 4}), "design: the design has 3; known are base, run"),
+        (lambda: sweep({"run": {3: {"methods": ["real"]}}}), "design: [run.3] must be named by letters"),
+        (lambda: sweep({"base": {3: 4}, "run": {"a": {"methods": ["real"]}}}), "design: base: 3: settings are named by text"),
+        (
+            lambda: sweep({"base": {"ep": 4}, "run": {"a": {"methods": ["real"]}}}),
+            "design: base: ep: no such setting, did you mean eps?",
+        ),
+        (
+            lambda: sweep({"run": {"a": {"methods": ["real"], "arguments": {"classifier": {"step": 3}}}}}),
+            "design: [run.a] arguments: step: no such setting, did you mean steps?",
+        ),
+    ],
+)
+def test_what_is_no_setting_at_all_is_one_line_too(wrong, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as raised:
+        wrong()
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_doubts_about_given_files_are_among_the_warnings(made, tmp_path):
+    """Not only printed, where nobody sees it: from Python nothing is."""
+    file = tmp_path / "mine.npz"
+    images, labels = made.synthetic("unguided")
+    np.savez(file, image=images[labels != 3], label=labels[labels != 3])
+    found = run(preset("smoke", **{**TINY, "methods": [f"npz:{file}"], "synthetic": 20, "out": tmp_path / "out"}))
+    assert any("has no images of 3: are its labels numbered" in line for line in found.warnings)
+    assert found.summary["warnings"] == found.warnings
+
+
+def test_two_runs_in_threads_share_one_main_module():
+    main = sys.modules["__main__"]
+    before = (main.__spec__, getattr(main, "__file__", None))
+    first, second = without_main(), without_main()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not hasattr(main, "__file__")
+    second.__exit__(None, None, None)
+    assert (main.__spec__, getattr(main, "__file__", None)) == before
+
+
+def test_results_stay_where_they_are_when_the_program_moves(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made.out.parent)
+    found = Result("out")
+    monkeypatch.chdir(tmp_path)
+    assert found.metrics.equals(made.metrics)
+
+
 def test_what_is_not_there_is_said(made, tmp_path):
     with pytest.raises(UserError, match="--preset smok: unknown, did you mean smoke"):
         preset("smok")
     with pytest.raises(UserError, match=r"preset='cpu': is named first; write preset\('cpu', \.\.\.\)"):
         preset("smoke", preset="cpu")
-    with pytest.raises(UserError, match=r"has no classifier of 'infonce', seed 0; it has 'real', 0, 'unguided', 0"):
+    with pytest.raises(
+        UserError, match=r"has no classifier of 'infonce', seed 0; its methods are real, unguided, .*, its seeds 0$"
+    ):
         made.classifier("infonce")
     with pytest.raises(UserError, match="has no synthetic images of 'real'"):
         made.synthetic("real")
@@ -158,6 +233,13 @@ def test_values_are_taken_as_people_write_them():
 def test_settings_by_name_and_a_command_line_say_the_same():
     changes = {"eps": 0.1, "diffusion.conditional": False, "classifier": {"beta": 2.0}, "methods": ("real", "unguided")}
     assert settings_from(flags_of(changes)) == preset("smoke", **changes)
+    changes = {
+        "preset": "cpu",
+        "tensorboard": np.bool_(True),
+        "generation": {"windows": ((0, 5), (0, 9)), "window": None},
+        "out": Path("x"),
+    }
+    assert settings_from(flags_of(changes)) == preset("cpu", **{name: value for name, value in changes.items() if name != "preset"})
     with pytest.raises(UserError, match=r"--classifier\.step"):
         settings_from(["--classifier.step", "3"])
 

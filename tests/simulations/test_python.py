@@ -2,7 +2,7 @@
 
 import pytest
 
-from command_line.output import UserError
+from command_line.output import UserError, write_json
 from simulations import gaussian_mixture, guided_diffusion
 
 
@@ -39,3 +39,12 @@ def test_errors_are_exceptions(tmp_path, run, changes, message):
     with pytest.raises(UserError, match=message):
         run(out=tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_simulation_that_disagrees_with_theory_is_not_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        gaussian_mixture, "conduct", lambda settings, _table, _talk: write_json(settings.out / "summary.json", {}) and 2
+    )
+    (tmp_path / "out").mkdir()
+    with pytest.warns(UserWarning, match=r"^2 simulations disagree with theory; see failing_rows in .*summary\.json"):
+        gaussian_mixture.run(part="simulation", out=tmp_path / "out")
