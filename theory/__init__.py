@@ -6,7 +6,7 @@ Depends on numpy and scipy only. All arrays are float64. The docstring of each p
 from theory.averaging import AveragingLaw
 from theory.ddim import ddim_law, gaussian_nodes, guided_ddim_law
 from theory.frontier import Frontier, distinguishability_frontier
-from theory.learners import direction_variance, large_sample_accuracy, optimal_class_snr
+from theory.learners import direction_variance, large_sample_accuracy, large_sample_threshold, optimal_class_snr
 from theory.linear import LinearClassifier, multiclass_robust_accuracy, robust_accuracy, worst_case_perturbation
 from theory.mixtures import BinaryMixture, GaussianMixture
 from theory.optimal import bayes_robust_accuracy, bayes_robust_classifier, duality_gap, is_trivial
@@ -18,6 +18,7 @@ from theory.pooled import (
     optimal_synthetic_snr,
     pooled_direction_variance,
 )
+from theory.proportional import ClassSnrOptimum, ProportionalLaw, separability_threshold
 from theory.samples import required_samples
 from theory.second_order import SampleGap, SecondOrderLaw, robust_sample_gap, schmidt_mixture
 from theory.subpopulations import SubpopulationLaw, SubpopulationMixture, subpopulation_law
@@ -34,10 +35,12 @@ __version__ = "0.1.0"
 __all__ = [
     "AveragingLaw",
     "BinaryMixture",
+    "ClassSnrOptimum",
     "Frontier",
     "GaussianMixture",
     "LinearClassifier",
     "LinfTraining",
+    "ProportionalLaw",
     "SampleGap",
     "SecondOrderLaw",
     "SubpopulationLaw",
@@ -53,6 +56,7 @@ __all__ = [
     "guided_ddim_law",
     "is_trivial",
     "large_sample_accuracy",
+    "large_sample_threshold",
     "learned_classifier",
     "linf_training",
     "misalignment_ceiling",
@@ -68,6 +72,7 @@ __all__ = [
     "robust_accuracy",
     "robust_sample_gap",
     "schmidt_mixture",
+    "separability_threshold",
     "subpopulation_law",
     "worst_case_perturbation",
 ]

@@ -16,12 +16,17 @@ Here p(u) = 1 / (1 + exp(2 k^2 + 2 k u)), u ~ N(0, 1). Substituting v = k + u an
     Q(k) = exp(-k^2 / 2) E[sech(k Z)] / 4 and E[p] = 2 Q(k),
 
 so one law covers both: V = exp(k^2 / 2) / (kappa_1^2 E[sech(k Z)]). It has a minimum: logistic-type learners learn from samples near the
-boundary, so well separated data should be made less separated. Adversarial training moves the optimum up.
+boundary, so with very many samples, well separated data should be made less separated. Adversarial training moves the optimum up.
+
+These are limits of T16 for n / d -> infinity. For logistic regression they need n / d far above the number at which the classes stop being
+separable, which grows like exp(kappa_1^2 / 2); below, the answer reverses, and the more separated the better (theory/proportional.py).
 """
 
 from __future__ import annotations
 
 import math
+import warnings
+from typing import overload
 
 import numpy as np
 from scipy.special import ndtr
@@ -29,6 +34,8 @@ from scipy.special import ndtr
 from theory._checks import count, non_negative, one_of, positive
 from theory.averaging import chi_quadrature
 from theory.mixtures import BinaryMixture
+from theory.proportional import MOST, ClassSnrOptimum, ProportionalLaw, best_class_snr
+from theory.proportional import MOST_SNR as MOST_PROPORTIONAL_SNR
 
 DIRECTION_LEARNERS = ("averaging", "lda", "logistic")
 
@@ -38,6 +45,7 @@ def direction_variance(class_snr: float, learner: str, eps: float = 0.0) -> floa
 
     class_snr: kappa_1 = ||mu~|| / sigma~ > 0. learner: "averaging", "lda" or "logistic". eps: l_2 training radius over sigma~, for
     "logistic" only. Returns inf if the value exceeds the floating-point range (kappa_1 - eps above 37).
+    Holds to 1 % from n / d = large_sample_threshold(class_snr, learner, eps) on; below, use ProportionalLaw.
     Raises ValueError for an unknown learner, for eps with another learner, or for eps >= class_snr, where the population optimum is w = 0.
     """
     learner, snr, radius = (
@@ -56,12 +64,59 @@ def direction_variance(class_snr: float, learner: str, eps: float = 0.0) -> floa
     return math.exp(log_variance) if log_variance < 709 else math.inf
 
 
-def optimal_class_snr(learner: str = "logistic", eps: float = 0.0) -> float:
-    """The class SNR at which one sample teaches the direction best; inf if more is always better (T10, T11).
+def large_sample_threshold(class_snr: float, learner: str = "logistic", eps: float = 0.0) -> float:
+    """The smallest n / d from which V d / n is within 1 % of tan^2(angle) in T16; inf if it is above 10^15. averaging: 0, V is exact.
 
-    Logistic: root of d log V / d kappa_1 = k - 2 / kappa_1 - S'(k) / S(k), S(k) = E[sech(k Z)], k = kappa_1 - eps.
-    1.2281411 at eps = 0, rising with eps; eps: l_2 training radius over sigma~. Errors as in direction_variance.
+    Logistic regression: 198 at class SNR 1.23, 737 at 2, 10,300 at 3, 396,000 at 4. Errors as in direction_variance.
     """
+    variance = direction_variance(class_snr, learner, eps)
+    if learner == "averaging":
+        return 0.0
+    if learner == "lda":
+        return 101.0  # tan^2 = V / (n / d - 1)
+    if class_snr > MOST_PROPORTIONAL_SNR or not math.isfinite(variance):
+        return math.inf
+    from scipy.optimize import brentq
+
+    def excess(log_ratio: float) -> float:
+        law = ProportionalLaw(class_snr, math.exp(log_ratio), learner, eps=eps)
+        return (law.across / law.along) ** 2 * math.exp(log_ratio) / variance - 1
+
+    high, last = math.log(MOST) - 0.5, math.log(MOST) - 0.5
+    while abs(excess(high)) < 0.01 and high > 0:  # downwards, because the error may change its sign where n / d is small
+        last, high = high, high - math.log(2)
+    if last == high:
+        return math.inf
+    sign = math.copysign(0.01, excess(high))
+    return math.exp(float(brentq(lambda x: excess(x) - sign, high, last, xtol=1e-4)))
+
+
+@overload
+def optimal_class_snr(learner: str = "logistic", eps: float = 0.0) -> float: ...
+@overload
+def optimal_class_snr(
+    learner: str = "logistic", eps: float = 0.0, *, samples_per_dim: float, ridge: float = 0.0, largest: float = 10.0
+) -> ClassSnrOptimum: ...
+def optimal_class_snr(
+    learner: str = "logistic",
+    eps: float = 0.0,
+    *,
+    samples_per_dim: float | None = None,
+    ridge: float = 0.0,
+    largest: float = 10.0,
+) -> float | ClassSnrOptimum:
+    """The class SNR of the samples that teach the direction best. Which it is depends on the number of samples per dimension.
+
+    samples_per_dim: n / d; the answer is then a ClassSnrOptimum (T16), with the global optimum over class SNRs up to `largest` and the
+    local one, for any learner of ProportionalLaw and any ridge.
+    Without samples_per_dim: the limit n / d -> infinity without a ridge (T10, T11), a number. Logistic: the root of
+    d log V / d kappa_1 = k - 2 / kappa_1 - S'(k) / S(k), S(k) = E[sech(k Z)], k = kappa_1 - eps: 1.2281411 at eps = 0, rising with eps.
+    averaging, lda: inf. eps: l_2 training radius over sigma~. Errors as in direction_variance and ProportionalLaw.
+    """
+    if samples_per_dim is not None:
+        return best_class_snr(positive(samples_per_dim, "samples_per_dim"), learner, ridge, eps, largest)
+    if ridge:
+        raise ValueError(f"ridge={ridge:g}: has no effect as n grows without bound; give samples_per_dim too")
     learner, radius = one_of(learner, "learner", DIRECTION_LEARNERS), non_negative(eps, "eps")
     if learner != "logistic":
         if radius:
@@ -84,7 +139,9 @@ def large_sample_accuracy(
     tan(angle) ~ sqrt(V / n) chi_{d-1}, so E[A] = E Phi((||mu|| / sqrt(1 + tan^2) - eps) / sigma): T3's ceiling at the random cosine.
 
     mixture: the attacked mixture, with scalar covariance. eps: attack radius in units of x. training_eps: l_2 training radius over
-    sigma~ (logistic only). Valid to first order in d V / n. Errors as in direction_variance; ValueError for another covariance.
+    sigma~ (logistic only). Valid to first order in d V / n.
+    Warns if the law for any n / d (T16) gives an accuracy that differs by more than 0.01, naming it and the n from which this one holds.
+    Errors as in direction_variance; ValueError for another covariance.
     """
     samples, radius = count(n, "n"), non_negative(eps, "eps")
     variance = direction_variance(class_snr, learner, training_eps)
@@ -94,7 +151,30 @@ def large_sample_accuracy(
     if mixture.dim > 1:
         chi, weights = chi_quadrature(mixture.dim - 1)
         cosine = 1 / np.hypot(1, math.sqrt(variance / samples) * chi)
-    return float(weights @ ndtr((np.linalg.norm(mixture.mean) * cosine - radius) / math.sqrt(mixture.cov)))
+    accuracy = float(weights @ ndtr((np.linalg.norm(mixture.mean) * cosine - radius) / math.sqrt(mixture.cov)))
+    if learner != "averaging" and mixture.dim > 1:
+        _warn_if_few(mixture, class_snr, learner, samples, radius, training_eps, accuracy)
+    return accuracy
+
+
+def _warn_if_few(
+    mixture: BinaryMixture, class_snr: float, learner: str, n: int, eps: float, training_eps: float, accuracy: float
+) -> None:
+    """Warn if T16 gives another accuracy: n / d, counted over the d - 1 directions across mu, is then too small for the limit."""
+    ratio = n / (mixture.dim - 1)
+    if class_snr > MOST_PROPORTIONAL_SNR or ratio > MOST:
+        if not math.isfinite(direction_variance(class_snr, learner, training_eps)):
+            warnings.warn(f"class_snr={class_snr:g}: such samples are separable for any n; use ProportionalLaw", stacklevel=3)
+        return
+    exact = ndtr(-eps / math.sqrt(mixture.cov)) if learner == "lda" and ratio <= 1 else (
+        ProportionalLaw(class_snr, ratio, learner, eps=training_eps).robust_accuracy(mixture, eps)
+    )  # fmt: skip
+    if abs(exact - accuracy) > 0.01:
+        least = large_sample_threshold(class_snr, learner, training_eps) * (mixture.dim - 1)
+        warnings.warn(
+            f"n={n} is too small for this law: it gives {accuracy:.3f}, ProportionalLaw {exact:.3f}; use that, or n >= {least:.3g}",
+            stacklevel=3,
+        )
 
 
 def _mean_sech(k: float) -> tuple[float, float]:

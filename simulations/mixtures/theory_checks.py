@@ -1,4 +1,4 @@
-"""Checks every closed form of theory/, T1-T15, against samples, fitted learners and exact attacks.
+"""Checks every closed form of theory/, T1-T16, against samples, fitted learners and exact attacks.
 
 Each check function has the signature of `Check.run`. Those of T1, T2, T4 and T9 are unbiased; where theory is asymptotic (T3, T5, T6, T10
 to T15) the settings keep the neglected terms an order of magnitude below the standard error.
@@ -15,6 +15,7 @@ import numpy as np
 
 from simulations.mixtures.learners import LEARNERS, Array, fit_adversarial, fit_averaging, fit_softmax
 from simulations.mixtures.monte_carlo import Check, Effort, Estimate, average, share
+from simulations.mixtures.proportional_checks import t16_checks
 from theory import (
     AveragingLaw,
     BinaryMixture,
@@ -50,7 +51,7 @@ TEST_POINTS_A_REPLICATE = 100
 
 
 def all_checks() -> list[Check]:
-    """The checks of T1-T15 in order."""
+    """The checks of T1-T16 in order."""
     parts = (
         t1_checks,
         t2_checks,
@@ -63,6 +64,7 @@ def all_checks() -> list[Check]:
         t10_t11_checks,
         t12_t14_checks,
         t15_checks,
+        t16_checks,
     )
     return [check for part in parts for check in part()]
 
