@@ -17,6 +17,7 @@ SECTIONS = {
         "sample_gap",
         "frontier",
         "class_snr",
+        "phase_diagram",
         "beside_real_data",
         "subpopulations",
         "theory_vs_simulation",

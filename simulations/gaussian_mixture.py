@@ -1,6 +1,6 @@
 """The main job: `python simulations/gaussian_mixture.py`.
 
-1. Theory against simulation: compares every closed form T1-T15 with Monte Carlo that samples data, fits learners and attacks them exactly.
+1. Theory against simulation: compares every closed form T1-T16 with Monte Carlo that samples data, fits learners and attacks them exactly.
 2. Real data: compares the theory's predictions for a table with two labels with measurements on fitted classifiers.
 
 Writes OUT/theory_vs_simulation.csv (quantity,setting,theory,simulation,standard_error,z), curves and real-data tables as csv, a PNG of

@@ -132,7 +132,7 @@ def optimal_class_snr(
 
 
 def large_sample_accuracy(
-    mixture: BinaryMixture, class_snr: float, learner: str, n: int, eps: float = 0.0, training_eps: float = 0.0
+    mixture: BinaryMixture, class_snr: float, learner: str, n: int, *, eps: float = 0.0, training_eps: float = 0.0
 ) -> float:
     """Mean l_2-robust accuracy after training on n aligned samples with class SNR kappa_1, for large n (T10, T11).
 

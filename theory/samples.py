@@ -12,7 +12,7 @@ from theory.synthetic import learned_classifier
 
 
 def required_samples(
-    mixture: BinaryMixture, synthetic: BinaryMixture, eps: float, accuracy: float, confidence: float = 0.95, p: float = 2
+    mixture: BinaryMixture, synthetic: BinaryMixture, *, eps: float, accuracy: float, confidence: float = 0.95, p: float = 2
 ) -> int:
     """Smallest n with P(robust accuracy >= accuracy) >= confidence for the averaging learner.
 

@@ -253,7 +253,7 @@ def schmidt_mixture(dim: int, n0: float) -> BinaryMixture:
     return BinaryMixture(np.ones(dim), math.sqrt(positive(n0, "n0") * dim))
 
 
-def robust_sample_gap(dim: int, n0: float, eps: float, accuracy: float = 0.8, separation: float = 1.0) -> SampleGap:
+def robust_sample_gap(dim: int, n0: float, *, eps: float, accuracy: float = 0.8, separation: float = 1.0) -> SampleGap:
     """How many averaged samples reach a mean accuracy in the Schmidt model, without attack (T4) and at l_inf radius eps (T5).
 
     carmon_samples = n0 * 4 eps^2 sqrt(d / n0) is the order given by Carmon et al. (2019, theorem 1) for the robust case.

@@ -48,7 +48,7 @@ def learned_classifier(
     return LinearClassifier(synthetic.covariance.solve(synthetic.mean), synthetic.log_odds / 2)
 
 
-def optimality_gap(synthetic: BinaryMixture, mixture: BinaryMixture, eps: float, p: float = 2, learner: str = "averaging") -> float:
+def optimality_gap(mixture: BinaryMixture, synthetic: BinaryMixture, eps: float, p: float = 2, learner: str = "averaging") -> float:
     """Robust accuracy lost with infinitely many samples of `synthetic`: A* - A(learned classifier) >= 0 (T3).
 
     If both mixtures are balanced, it is 0 iff the learned direction is proportional to w* of T2; unequal synthetic priors also move

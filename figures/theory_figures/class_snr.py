@@ -12,10 +12,10 @@ from figures.inputs import Files, where
 
 TABLE = "gaussian_mixture/class_snr.csv"
 FIGURE = Figure(
-    "More distinguishable is not always better",
+    "With very many samples, more distinguishable is not always better",
     "Relative sample need V of each learner against the class SNR of one training sample; a large mark is the optimum. Averaging "
     "always gains, LDA saturates, logistic regression learns fastest at 1.228, and adversarial training shifts the optimum up "
-    "(T10, T11).",
+    "(T10, T11). This is the limit of very many samples per dimension; the next figure is for any number.",
     (TABLE,),
     "isotropic, aligned classes, n/d large",
 )

@@ -14,7 +14,7 @@ from figures.inputs import Files
 TABLE = "gaussian_mixture/theory_vs_simulation.csv"
 FIGURE = Figure(
     "Every formula against simulation",
-    "Each mark compares a number of the theory (T1 to T15) with a simulation that samples data, trains learners and attacks them "
+    "Each mark compares a number of the theory (T1 to T16) with a simulation that samples data, trains learners and attacks them "
     "exactly: z = (simulation − theory)/standard error, sorted, against the quantiles of a standard normal. On the line: no more "
     "than chance.",
     (TABLE,),

@@ -102,7 +102,7 @@ def tabulate(by_seed: list[list[tuple[str, float, float, float, float]]], sample
     for i, (learner, training_eps, class_snr, _, _) in enumerate(by_seed[0]):
         variance, accuracy = (mean_and_error([rows_of[i][column] for rows_of in by_seed]) for column in (3, 4))
         theory = direction_variance(class_snr, learner, training_eps) if class_snr > training_eps else math.nan
-        reached = large_sample_accuracy(problem.binary, class_snr, learner, samples, problem.eps, training_eps)
+        reached = large_sample_accuracy(problem.binary, class_snr, learner, samples, eps=problem.eps, training_eps=training_eps)
         best = optimal_class_snr(learner, training_eps)
         rows.append((learner, training_eps, class_snr, theory, *variance, reached, *accuracy, best))
     return rows

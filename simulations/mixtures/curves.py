@@ -15,6 +15,7 @@ from simulations.mixtures.theory_checks import aligned, averaged_accuracies, two
 from theory import (
     AveragingLaw,
     BinaryMixture,
+    ProportionalLaw,
     ddim_law,
     direction_variance,
     distinguishability_frontier,
@@ -26,6 +27,7 @@ from theory import (
     optimal_synthetic_snr,
     pooled_direction_variance,
     robust_sample_gap,
+    separability_threshold,
     subpopulation_law,
 )
 
@@ -107,6 +109,23 @@ def class_snr(_seed: int, _effort: Effort) -> CurveTable:
     return ("learner", "training_eps_over_sigma", "class_snr", "variance", "optimal_class_snr"), rows
 
 
+def phase_diagram(_seed: int, _effort: Effort) -> CurveTable:
+    """T16: tan(angle) of logistic regression against the class SNR, for few and many samples per dimension, without and with a ridge."""
+    rows: list[tuple[Any, ...]] = []
+    for eps, ridge in ((0.0, 0.0), (0.0, 1e-3), (0.5, 0.0)):
+        for ratio in (1.0, 3.0, 10.0, 20.0, 50.0, 300.0, 3000.0):
+            for snr in np.geomspace(0.3, 10, 31):
+                if snr > eps:
+                    law = ProportionalLaw(float(snr), ratio, ridge=ridge, eps=eps)
+                    rows.append((eps, ridge, ratio, float(snr), law.across / law.along, law.alignment, int(law.separable)))
+    return ("training_eps_over_sigma", "ridge", "samples_per_dim", "class_snr", "tan_angle", "alignment", "separable"), rows
+
+
+def separability(_seed: int, _effort: Effort) -> CurveTable:
+    """T16: the number of samples per dimension up to which the classes are linearly separable."""
+    return ("class_snr", "samples_per_dim"), [(float(snr), separability_threshold(float(snr))) for snr in np.linspace(0.1, 4.5, 45)]
+
+
 def beside_real_data(_seed: int, _effort: Effort) -> CurveTable:
     """T12: the best class SNR of synthetic samples that are added to real ones, against the real class SNR."""
     rows: list[tuple[Any, ...]] = []
@@ -147,7 +166,7 @@ def sample_gap(_seed: int, _effort: Effort) -> CurveTable:
     """T6: samples for a mean accuracy of 0.8 without and with an l_inf attack of 0.25, n0 = 5."""
     rows: list[tuple[Any, ...]] = []
     for dim in np.unique(np.geomspace(50, 100_000, 15).astype(int)):
-        plain, separated = (robust_sample_gap(int(dim), 5.0, 0.25, 0.8, c) for c in (1.0, 2.0))
+        plain, separated = (robust_sample_gap(int(dim), 5.0, eps=0.25, accuracy=0.8, separation=c) for c in (1.0, 2.0))
         rows.append((int(dim), plain.standard_samples, plain.robust_samples, separated.robust_samples, plain.carmon_samples))
     return ("dim", "standard_samples", "robust_samples", "robust_samples_separation_2", "carmon_order"), rows
 
@@ -159,6 +178,8 @@ CURVES = {
     "frontier": frontier,
     "ddim_shrinkage": ddim_shrinkage,
     "class_snr": class_snr,
+    "phase_diagram": phase_diagram,
+    "separability": separability,
     "beside_real_data": beside_real_data,
     "subpopulations": subpopulations,
     "multiclass": multiclass,

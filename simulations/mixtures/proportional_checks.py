@@ -41,7 +41,7 @@ def check_proportional(
     small, large = (
         [
             _cosine(rng, dim, round(samples_per_dim * (dim - 1)), class_snr, eps, ridge, hard)
-            for _ in range(max(effort.fits // 4, 20))
+            for _ in range(max(effort.fits // 4, 24))
         ]
         for dim in DIMS
     )

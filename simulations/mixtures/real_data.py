@@ -271,7 +271,7 @@ def describe_shapes(test: _Half, mixture: BinaryMixture, classes: tuple[str, str
 def need(mixture: BinaryMixture, eps: float, p: float, accuracy: float, confidence: float) -> Need:
     """Samples needed for the target accuracy, or None if the ceiling is below it."""
     ceiling = robust_accuracy(learned_classifier(mixture, "averaging"), mixture, eps, p)
-    n = required_samples(mixture, mixture, eps, accuracy, confidence, p) if accuracy < ceiling else None
+    n = required_samples(mixture, mixture, eps=eps, accuracy=accuracy, confidence=confidence, p=p) if accuracy < ceiling else None
     return Need(p, eps, accuracy, ceiling, n)
 
 

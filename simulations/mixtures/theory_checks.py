@@ -257,7 +257,7 @@ def check_required(
     """T4: at the required n the target is reached with the requested confidence; at half of it, with the lower probability of the law."""
     mixture, eps = BinaryMixture(aligned(dim, 2.0)), 0.5
     synthetic = BinaryMixture(aligned(dim, 2.0 * c, cosine))
-    n = required_samples(mixture, synthetic, eps, accuracy, confidence)
+    n = required_samples(mixture, synthetic, eps=eps, accuracy=accuracy, confidence=confidence)
     estimates = {}
     for name, size in (("n", n), ("n/2", max(1, n // 2))):
         exact, _ = averaged_accuracies(mixture, synthetic, size, eps, 2, 0, effort.replicates, rng)
@@ -309,7 +309,7 @@ def check_sample_gap(rng: Rng, effort: Effort, dim: int, n0: float, eps: float, 
     """T6: mean accuracies at the sample sizes that the gap names, without and with the attack."""
     mixture = schmidt_mixture(dim, n0)
     synthetic = BinaryMixture(separation * mixture.mean, mixture.cov)
-    gap = robust_sample_gap(dim, n0, eps, 0.8, separation)
+    gap = robust_sample_gap(dim, n0, eps=eps, accuracy=0.8, separation=separation)
     standard, robust = gap.standard_samples, gap.robust_samples
     replicates = effort.replicates // 4
     _, clean = averaged_accuracies(mixture, synthetic, standard, 0.0, math.inf, 0, replicates, rng)
@@ -452,7 +452,7 @@ def check_direction(rng: Rng, effort: Effort, learner: str, class_snr: float, tr
         tangents[i] = (w[1:] @ w[1:]) / w[0] ** 2 * n / (dim - 1)
         hits += attacked_hits(LinearClassifier(w), mixture, eps, 2, per_fit, rng)
     variance = direction_variance(class_snr, learner, training_eps)
-    accuracy = large_sample_accuracy(mixture, class_snr, learner, n, eps, training_eps)
+    accuracy = large_sample_accuracy(mixture, class_snr, learner, n, eps=eps, training_eps=training_eps)
     # tan^2 is V/n times a chi-square with d-1 degrees of freedom, so its standard error is V sqrt(2 / (d-1) / fits)
     error = variance * math.sqrt(2 / (dim - 1) / effort.fits)
     return {

@@ -169,7 +169,7 @@ def test_hopeless_attack():
 )
 def test_required_samples_is_the_smallest(cosine, accuracy, confidence):
     mixture, synthetic = law(cosine=cosine).mixture, law(cosine=cosine).synthetic
-    n = required_samples(mixture, synthetic, 0.5, accuracy, confidence)
+    n = required_samples(mixture, synthetic, eps=0.5, accuracy=accuracy, confidence=confidence)
     assert 1 - AveragingLaw(mixture, synthetic, n, 0.5).cdf(accuracy) >= confidence
     assert n == 1 or 1 - AveragingLaw(mixture, synthetic, n - 1, 0.5).cdf(accuracy) < confidence
 
@@ -177,7 +177,7 @@ def test_required_samples_is_the_smallest(cosine, accuracy, confidence):
 def test_required_samples_in_simulation():
     """At n the wish is met with the wished confidence, at half of it not: 3,000 fitted data sets, bounds of 5 standard errors."""
     mixture = law().mixture
-    n = required_samples(mixture, mixture, 0.5, 0.9, 0.95)
+    n = required_samples(mixture, mixture, eps=0.5, accuracy=0.9, confidence=0.95)
     rng = np.random.default_rng(1)
     met, _ = averaged_accuracies(mixture, mixture, n, 0.5, 2, 0, 3000, rng)
     half, _ = averaged_accuracies(mixture, mixture, n // 2, 0.5, 2, 0, 3000, rng)
@@ -187,7 +187,7 @@ def test_required_samples_in_simulation():
 
 def test_required_samples_scales_with_separation():
     mixture = BinaryMixture(aligned(50, 1.0))
-    near, far = (required_samples(mixture, BinaryMixture(aligned(50, c)), 0.1, 0.8) for c in (0.01, 0.1))
+    near, far = (required_samples(mixture, BinaryMixture(aligned(50, c)), eps=0.1, accuracy=0.8) for c in (0.01, 0.1))
     assert near / far == pytest.approx(100, rel=1e-2)
 
 
@@ -195,7 +195,7 @@ def test_required_samples_scales_with_separation():
 def test_above_the_ceiling_names_it(cosine):
     case = law(cosine=cosine)
     with pytest.raises(ValueError, match=f"out of reach.*ceiling.*{case.ceiling:.6g}"):
-        required_samples(case.mixture, case.synthetic, 0.5, min(0.999, case.ceiling + 1e-6))
+        required_samples(case.mixture, case.synthetic, eps=0.5, accuracy=min(0.999, case.ceiling + 1e-6))
 
 
 def test_required_samples_for_linf_and_anisotropic_data():
@@ -205,7 +205,7 @@ def test_required_samples_for_linf_and_anisotropic_data():
     rng = np.random.default_rng(2)
     mixture = BinaryMixture(rng.normal(0, 0.4, 40), rng.uniform(0.5, 2, 40))
     for p in (2, np.inf):
-        n = required_samples(mixture, mixture, 0.05, 0.85, 0.9, p)
+        n = required_samples(mixture, mixture, eps=0.05, accuracy=0.85, confidence=0.9, p=p)
         assert SecondOrderLaw(mixture, mixture, n, 0.05, p).quantile(0.1) >= 0.85
         assert SecondOrderLaw(mixture, mixture, n - 1, 0.05, p).quantile(0.1) < 0.85
 

@@ -221,6 +221,6 @@ def test_variance_of_real_fits(learner, fit, snr):
 def test_large_sample_accuracy_agrees_with_the_exact_law():
     mixture = BinaryMixture(np.eye(12)[0] * 1.5)
     exact = AveragingLaw(mixture, BinaryMixture(np.eye(12)[0] * 0.8), 20_000, 0.4).mean()
-    assert large_sample_accuracy(mixture, 0.8, "averaging", 20_000, 0.4) == pytest.approx(exact, abs=2e-7)
+    assert large_sample_accuracy(mixture, 0.8, "averaging", 20_000, eps=0.4) == pytest.approx(exact, abs=2e-7)
     one = BinaryMixture([1.5])
-    assert large_sample_accuracy(one, 1.0, "lda", 100, 0.4) == pytest.approx(norm.cdf(1.1))
+    assert large_sample_accuracy(one, 1.0, "lda", 100, eps=0.4) == pytest.approx(norm.cdf(1.1))

@@ -92,12 +92,14 @@ def test_schmidt_model_and_gap():
     mixture = schmidt_mixture(900, 9.0)
     assert mixture.mean @ mixture.mean == pytest.approx(900)
     assert float(mixture.cov) == pytest.approx((9 * 900) ** 0.5)
-    gap = robust_sample_gap(10_000, 5.0, 0.25)
+    gap = robust_sample_gap(10_000, 5.0, eps=0.25)
     assert gap.carmon_samples == pytest.approx(4 * 0.25**2 * math.sqrt(5 * 10_000))
     assert AveragingLaw(schmidt_mixture(10_000, 5.0), schmidt_mixture(10_000, 5.0), gap.standard_samples, 0.0).mean() >= 0.8
-    wide = robust_sample_gap(1_000_000, 5.0, 0.25)
+    wide = robust_sample_gap(1_000_000, 5.0, eps=0.25)
     assert wide.ratio > 2 * gap.ratio > 8
-    assert robust_sample_gap(1_000_000, 5.0, 0.25, separation=2.0).robust_samples == pytest.approx(wide.robust_samples / 4, abs=1)
+    assert robust_sample_gap(1_000_000, 5.0, eps=0.25, separation=2.0).robust_samples == pytest.approx(
+        wide.robust_samples / 4, abs=1
+    )
 
 
 def test_robust_samples_grow_like_the_square_root_of_the_dimension():
@@ -117,7 +119,7 @@ def test_robust_samples_grow_like_the_square_root_of_the_dimension():
 
     slope = np.polyfit(np.log(dims), [math.log(needed(d)) for d in dims], 1)[0]
     assert 0.35 < slope < 0.55
-    assert robust_sample_gap(100_000, 5.0, 0.25).robust_samples == pytest.approx(needed(1e5), abs=1.5)
+    assert robust_sample_gap(100_000, 5.0, eps=0.25).robust_samples == pytest.approx(needed(1e5), abs=1.5)
 
 
 @pytest.mark.parametrize(("low", "n"), [(-0.5, 2), (1.0, 1)])
@@ -140,9 +142,9 @@ def test_strong_attack_in_l2_to_its_error():
 
 
 def test_gap_uses_the_standard_accuracy_and_names_the_ceiling():
-    gaps = [robust_sample_gap(400, 4.0, eps) for eps in (0.05, 0.4)]
+    gaps = [robust_sample_gap(400, 4.0, eps=eps) for eps in (0.05, 0.4)]
     assert gaps[0].standard_samples == gaps[1].standard_samples
     mixture = schmidt_mixture(400, 4.0)
     ceiling = ndtr((400 - 0.25 * 400) / math.sqrt(float(mixture.cov) * 400))
     with pytest.raises(ValueError, match=f"the ceiling at eps=0.25 is {ceiling:.6g}"):
-        robust_sample_gap(400, 4.0, 0.25, 0.9999)
+        robust_sample_gap(400, 4.0, eps=0.25, accuracy=0.9999)

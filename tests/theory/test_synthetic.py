@@ -106,7 +106,7 @@ def test_optimal_mean_closes_the_gap(kind, p, learner):
     mixture = random_mixture(kind, 6, 27)
     eps = 0.4 * np.linalg.norm(mixture.mean, p)
     synthetic = BinaryMixture(optimal_synthetic_mean(mixture, eps, p, learner), mixture.cov)
-    assert optimality_gap(synthetic, mixture, eps, p, learner) == pytest.approx(0, abs=1e-9)
+    assert optimality_gap(mixture, synthetic, eps, p, learner) == pytest.approx(0, abs=1e-9)
     if learner != "adversarial" and kind != "scalar":
         assert optimality_gap(mixture, mixture, eps, p, learner) > 1e-4
 

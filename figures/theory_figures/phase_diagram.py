@@ -1,0 +1,69 @@
+"""T16: for which numbers of samples per dimension does separation help?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from command_line.drawing import new_figure
+from figures.figure import Figure, Numbers, Row, line, points, ticks
+from figures.inputs import Files, where
+
+TABLE = "gaussian_mixture/phase_diagram.csv"
+BORDER = "gaussian_mixture/separability.csv"
+FIGURE = Figure(
+    "Few samples per dimension, or a ridge: the more distinguishable the better; many and no ridge: not so",
+    "Left and middle: tan of the angle between logistic regression and μ, over its smallest value for class SNRs up to 10, against the "
+    "class SNR of the training samples; one curve per number of samples per dimension n/d. Without a ridge there are two valleys, and with "
+    "more samples the left one becomes the lower. With a ridge of 0.001 the right one always wins. Right: the class SNR of the smallest "
+    "value against n/d, and the n/d up to which the samples are linearly separable (T16).",
+    (TABLE, BORDER),
+    "isotropic, aligned classes, d large",
+)
+LEFT, MIDDLE, RIGHT = "without ridge", "ridge 0.001", "best class SNR up to 10"
+PANELS = {LEFT: (0.0, 0.0), MIDDLE: (0.0, 1e-3)}
+SHOWN = (1.0, 10.0, 20.0, 50.0, 3000.0)
+KINDS = {"without ridge": (0.0, 0.0), "ridge 0.001": (0.0, 1e-3), "adversarial, ε/σ = 0.5": (0.5, 0.0)}
+SEPARABLE = "separable left of this line"
+
+
+def numbers(files: Files) -> Numbers:
+    data = files.columns(TABLE, "training_eps_over_sigma ridge samples_per_dim class_snr tan_angle")
+    border = files.columns(BORDER, "class_snr samples_per_dim")
+    rows: list[Row] = []
+
+    def curve(eps: float, ridge: float, ratio: float) -> tuple[Any, Any]:
+        of = where(data, training_eps_over_sigma=eps, ridge=ridge, samples_per_dim=ratio)
+        return data["class_snr"][of], data["tan_angle"][of]
+
+    ratios = list(dict.fromkeys(data["samples_per_dim"].tolist()))
+    for panel, (eps, ridge) in PANELS.items():
+        for ratio in (ratio for ratio in ratios if ratio in SHOWN):
+            snr, tangent = curve(eps, ridge, ratio)
+            rows += points(panel, f"n/d = {ratio:g}", snr, tangent / tangent.min())
+    for name, (eps, ridge) in KINDS.items():
+        best = [snr[np.argmin(tangent)] for snr, tangent in (curve(eps, ridge, ratio) for ratio in ratios)]
+        rows += points(RIGHT, name, ratios, best)
+    reached = border["samples_per_dim"] <= max(ratios)
+    rows += points(RIGHT, SEPARABLE, border["samples_per_dim"][reached], border["class_snr"][reached])
+    return Numbers.of(rows)
+
+
+def draw(numbers: Numbers) -> Any:
+    figure, axes = new_figure(3, height=3.2)
+    for axis, panel in zip(axes, (*PANELS, RIGHT), strict=True):
+        for i, series in numbers.all(panel):
+            look = {"drawstyle": "steps-mid"} if panel == RIGHT and series.name != SEPARABLE else {}
+            line(axis, i, series, series.name, **look)
+        axis.set(title=panel[0].upper() + panel[1:], xscale="log")
+        axis.legend(fontsize=6.5)
+    for axis in axes[:2]:
+        axis.set(yscale="log", ylim=(0.95, 20), xlabel="class SNR of one sample")
+        ticks(axis, "x", (0.3, 1, 3, 10))
+        ticks(axis, "y", (1, 2, 5, 10, 20))
+    axes[0].set_ylabel("tan(angle) over its smallest")
+    axes[2].set(xlabel="samples per dimension n/d", ylabel="class SNR", yscale="log", ylim=(0.3, math.ceil(12)))
+    ticks(axes[2], "y", (0.3, 1, 3, 10))
+    return figure
