@@ -5,8 +5,15 @@ Depends on numpy and scipy only. All arrays are float64. The docstring of each p
 
 from theory.averaging import AveragingLaw
 from theory.ddim import ddim_law, gaussian_nodes, guided_ddim_law
+from theory.elliptical import generalised_normal_margin, student_t_margin
 from theory.frontier import Frontier, distinguishability_frontier
-from theory.learners import direction_variance, large_sample_accuracy, large_sample_threshold, optimal_class_snr
+from theory.learners import (
+    accuracy_from_variance,
+    direction_variance,
+    large_sample_accuracy,
+    large_sample_threshold,
+    optimal_class_snr,
+)
 from theory.linear import LinearClassifier, multiclass_robust_accuracy, robust_accuracy, worst_case_perturbation
 from theory.mixtures import BinaryMixture, GaussianMixture
 from theory.optimal import bayes_robust_accuracy, bayes_robust_classifier, duality_gap, is_trivial
@@ -45,6 +52,7 @@ __all__ = [
     "SecondOrderLaw",
     "SubpopulationLaw",
     "SubpopulationMixture",
+    "accuracy_from_variance",
     "bayes_robust_accuracy",
     "bayes_robust_classifier",
     "ddim_law",
@@ -53,6 +61,7 @@ __all__ = [
     "distinguishability_frontier",
     "duality_gap",
     "gaussian_nodes",
+    "generalised_normal_margin",
     "guided_ddim_law",
     "is_trivial",
     "large_sample_accuracy",
@@ -73,6 +82,7 @@ __all__ = [
     "robust_sample_gap",
     "schmidt_mixture",
     "separability_threshold",
+    "student_t_margin",
     "subpopulation_law",
     "worst_case_perturbation",
 ]

@@ -136,7 +136,7 @@ def large_sample_accuracy(
 ) -> float:
     """Mean l_2-robust accuracy after training on n aligned samples with class SNR kappa_1, for large n (T10, T11).
 
-    tan(angle) ~ sqrt(V / n) chi_{d-1}, so E[A] = E Phi((||mu|| / sqrt(1 + tan^2) - eps) / sigma): T3's ceiling at the random cosine.
+    See accuracy_from_variance, with the V of direction_variance.
 
     mixture: the attacked mixture, with scalar covariance. eps: attack radius in units of x. training_eps: l_2 training radius over
     sigma~ (logistic only). Valid to first order in d V / n.
@@ -144,17 +144,30 @@ def large_sample_accuracy(
     Errors as in direction_variance; ValueError for another covariance.
     """
     samples, radius = count(n, "n"), non_negative(eps, "eps")
-    variance = direction_variance(class_snr, learner, training_eps)
+    accuracy = accuracy_from_variance(mixture, direction_variance(class_snr, learner, training_eps), samples, eps=radius)
+    if learner != "averaging" and mixture.dim > 1:
+        _warn_if_few(mixture, class_snr, learner, samples, radius, training_eps, accuracy)
+    return accuracy
+
+
+def accuracy_from_variance(mixture: BinaryMixture, variance: float, n: int, *, eps: float = 0.0) -> float:
+    """Mean l_2-robust accuracy of a learner with E tan^2(angle to mu) = V (d - 1) / n, n large (T10 to T13, two classes).
+
+    tan(angle) ~ sqrt(V / n) chi_{d-1}, so E[A] = E Phi((||mu|| / sqrt(1 + tan^2) - eps) / sigma): T3's ceiling at the random cosine.
+
+    mixture: the attacked mixture, with scalar covariance. variance: V, of direction_variance or pooled_direction_variance. eps: attack
+    radius in units of x. V says nothing of n: below the n / d where its law holds (large_sample_threshold), use ProportionalLaw.
+    Raises ValueError for another covariance, V <= 0 and n < 1.
+    """
+    samples, radius = count(n, "n"), non_negative(eps, "eps")
+    spread = math.inf if variance == math.inf else positive(variance, "variance")
     if mixture.covariance.kind != "scalar":
         raise ValueError(f"the covariance is {mixture.covariance.kind}: this law needs a scalar variance")
     cosine, weights = np.ones(1), np.ones(1)
     if mixture.dim > 1:
         chi, weights = chi_quadrature(mixture.dim - 1)
-        cosine = 1 / np.hypot(1, math.sqrt(variance / samples) * chi)
-    accuracy = float(weights @ ndtr((np.linalg.norm(mixture.mean) * cosine - radius) / math.sqrt(mixture.cov)))
-    if learner != "averaging" and mixture.dim > 1:
-        _warn_if_few(mixture, class_snr, learner, samples, radius, training_eps, accuracy)
-    return accuracy
+        cosine = 1 / np.hypot(1, math.sqrt(spread / samples) * chi)
+    return float(weights @ ndtr((np.linalg.norm(mixture.mean) * cosine - radius) / math.sqrt(mixture.cov)))
 
 
 def _warn_if_few(

@@ -20,6 +20,7 @@ from theory._checks import (
     real_number,
     same_dimension,
 )
+from theory.elliptical import MarginCdf
 from theory.mixtures import BinaryMixture, GaussianMixture
 
 
@@ -57,13 +58,16 @@ def robust_margin(w: Array, mixture: BinaryMixture, eps: float, p: float) -> tup
     return margin, math.sqrt(mixture.covariance.quadratic(w))
 
 
-def robust_accuracy(classifier: LinearClassifier, mixture: BinaryMixture, eps: float = 0.0, p: float = 2) -> float:
+def robust_accuracy(
+    classifier: LinearClassifier, mixture: BinaryMixture, eps: float = 0.0, p: float = 2, *, margin_cdf: MarginCdf | None = None
+) -> float:
     """Accuracy of a linear classifier if every point may move by eps in l_p (T1).
 
     A(w, b) = pi Phi((w.mu + b - eps ||w||_q) / s) + (1 - pi) Phi((w.mu - b - eps ||w||_q) / s),
     s = sqrt(w' Sigma w), 1/p + 1/q = 1. With w = 0 the classifier is constant, and A is the share of the class it predicts.
 
-    eps: attack radius in units of x; p: any norm in [1, inf]. Returns a value in [0, 1].
+    eps: attack radius in units of x; p: any norm in [1, inf]. margin_cdf: F instead of Phi, for classes that are elliptical with this mean
+    and covariance (theory/elliptical.py: student_t_margin(3), for example). Returns a value in [0, 1].
     Raises ValueError for eps < 0, p < 1 or mismatched dimensions. Source: Bhagoji, Cullina, Mittal (2019), section 4.
     """
     radius, order = non_negative(eps, "eps"), norm_order(p)
@@ -74,7 +78,8 @@ def robust_accuracy(classifier: LinearClassifier, mixture: BinaryMixture, eps: f
         return prior if b >= 0 else 1 - prior
     margin, s = robust_margin(w / scale, mixture, radius, order)
     b = b / scale
-    return float(prior * ndtr((margin + b) / s) + (1 - prior) * ndtr((margin - b) / s))
+    cdf = ndtr if margin_cdf is None else margin_cdf
+    return float(prior * cdf((margin + b) / s) + (1 - prior) * cdf((margin - b) / s))
 
 
 def worst_case_perturbation(classifier: LinearClassifier, y: Any, eps: float, p: float = 2) -> Array:

@@ -20,6 +20,7 @@ from scipy.linalg import cho_solve, cholesky
 from scipy.special import ndtr
 
 from theory._checks import Array, finite_array, non_negative, norm_order, same_dimension
+from theory.elliptical import MarginCdf
 from theory.linear import LinearClassifier, robust_accuracy, robust_margin, vector_norm
 from theory.mixtures import BinaryMixture
 
@@ -62,14 +63,17 @@ def bayes_robust_classifier(mixture: BinaryMixture, eps: float, p: float = 2) ->
     return LinearClassifier(weights, mixture.log_odds / 2)
 
 
-def bayes_robust_accuracy(mixture: BinaryMixture, eps: float, p: float = 2) -> float:
+def bayes_robust_accuracy(mixture: BinaryMixture, eps: float, p: float = 2, *, margin_cdf: MarginCdf | None = None) -> float:
     """Robust accuracy of the best classifier, A* = Phi(||mu - z*||_{Sigma^-1}) for balanced classes (T2).
 
     If eps >= ||mu||_p, exactly max(prior, 1 - prior), 1/2 for balanced classes. Arguments and errors as in bayes_robust_classifier.
+    margin_cdf: F instead of Phi for elliptical classes (theory/elliptical.py); ValueError with unequal priors.
     """
+    if margin_cdf is not None and mixture.prior != 0.5:
+        raise ValueError(f"prior={mixture.prior:g}: the best rule for elliptical classes is linear only for balanced ones; use 0.5")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the trivial case has an exact answer here and needs no warning
-        return robust_accuracy(bayes_robust_classifier(mixture, eps, p), mixture, eps, p)
+        return robust_accuracy(bayes_robust_classifier(mixture, eps, p), mixture, eps, p, margin_cdf=margin_cdf)
 
 
 def is_trivial(mixture: BinaryMixture, eps: float, p: float = 2) -> bool:

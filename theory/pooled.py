@@ -50,6 +50,7 @@ MOST_HALF_DISTANCE = 15.0  # for more than two classes
 def pooled_direction_variance(means: Any, stds: Any, shares: Any, eps: float = 0.0) -> float:
     """V in E tan^2(angle to mu) = V (d - 1) / n for logistic regression on several parts together (T12), with n samples in total, n large.
 
+    The limit n / d -> infinity; for any n / d, ProportionalLaw takes the same parts. accuracy_from_variance turns V into an accuracy.
     means, stds: (J,), distance of a class mean from the boundary and standard deviation, per part, in one unit. shares: (J,) positive,
     summing to 1. eps: l_2 training radius in that unit.
     Raises ValueError for different shapes, values that are not positive, a class SNR above 30, shares that do not sum to 1, and
