@@ -214,3 +214,18 @@ def test_one_dimension_at_its_top():
     case = law(dim=1, n=4, c=0.25)
     assert case.cdf(0.9999) == 1.0
     assert case.cdf(0.001) == 0.0
+
+
+def test_the_product_rule_and_the_integral_over_angles_agree():
+    """Two ways to the mean, on random laws from d = 20 on: misaligned, few and many samples, weak and strong signals."""
+    rng, compared = np.random.default_rng(0), 0
+    for _ in range(60):
+        dim, cosine = int(rng.choice([20, 21, 60, 400])), rng.uniform(-0.3, 1)
+        mean = np.r_[10 ** rng.uniform(-0.5, 0.9), np.zeros(dim - 1)]
+        direction = np.r_[cosine, math.sqrt(1 - cosine**2), np.zeros(dim - 2)]
+        real, synthetic = BinaryMixture(mean, rng.uniform(0.4, 3)), BinaryMixture(direction * 10 ** rng.uniform(-1, 1))
+        law = AveragingLaw(real, synthetic, int(10 ** rng.uniform(0, 5)), rng.uniform(0, 0.9) * mean[0])
+        if law.mean() == law._mean_by_product():
+            compared += 1
+            assert law.mean() == pytest.approx(law._mean_over_angles(), abs=1e-13)
+    assert compared > 30
