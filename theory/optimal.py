@@ -39,6 +39,7 @@ def bayes_robust_classifier(mixture: BinaryMixture, eps: float, p: float = 2) ->
     on the l_1 ball by sorting; p=2 otherwise: one-dimensional secular equation; p in {1, inf} with a full covariance: an
     interior-point method whose duality gap is checked to 1e-9.
 
+    With a full covariance and p in {1, inf} the gap closes up to a condition number of 1e8; beyond, some fail, never without the error.
     If eps >= ||mu||_p, no classifier beats guessing: the weights are zero, with a UserWarning.
     eps: attack radius in units of x. p: 1, 2 or inf. Raises ValueError for any other p, RuntimeError if the gap does not close.
     """
