@@ -7,6 +7,7 @@ Only the coordinate along mu is guided, so one dimension with mu = sqrt(d) is ex
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def guided_quantiles(mu, scale, x):
     t = np.linspace(1, 0, STEPS + 1)
     alpha_bars = np.clip(np.cos(t * math.pi / 2) ** 2, 1e-5, 1.0)
     x = x[:, None].copy()
-    for a, following in zip(alpha_bars, alpha_bars[1:], strict=False):
+    for a, following in pairwise(alpha_bars):
         noise = (1 + scale) * mixture.noise_prediction(x, a, labels) - scale * mixture.noise_prediction(x, a)
         clean = (x - math.sqrt(1 - a) * noise) / math.sqrt(a)
         x = math.sqrt(following) * clean + math.sqrt(1 - following) * noise
