@@ -26,6 +26,7 @@ from theory.pooled import (
     pooled_direction_variance,
 )
 from theory.proportional import ClassSnrOptimum, ProportionalLaw, separability_threshold
+from theory.sampled import QuasiMonteCarloLaw
 from theory.samples import required_samples
 from theory.second_order import SampleGap, SecondOrderLaw, robust_sample_gap, schmidt_mixture
 from theory.subpopulations import SubpopulationLaw, SubpopulationMixture, subpopulation_law
@@ -48,6 +49,7 @@ __all__ = [
     "LinearClassifier",
     "LinfTraining",
     "ProportionalLaw",
+    "QuasiMonteCarloLaw",
     "SampleGap",
     "SecondOrderLaw",
     "SubpopulationLaw",

@@ -1,10 +1,10 @@
 """T8: the result of finitely many deterministic DDIM steps on Gaussian classes; exact without guidance and with affine guidance.
 
 What classifier-free guidance does to Gaussian mixtures is known in continuous time: it raises the confidence and lowers the entropy of the
-classes (Wu et al. 2024, arXiv 2403.01639), overshoots to the edge of their support (Chidambaram et al. 2024, 2409.13074), and distorts the
-less, the higher the dimension (Pavasovic et al. 2025, 2502.07849). tests/theory/test_guidance_literature.py checks the first; of the last it
-finds that the distortion shrinks against the distance of the classes, not in standard deviations along mu. Guidance in a limited interval of
-noise levels: Kynkaanniemi et al. 2024, 2404.07724. Beyond these, the laws here are exact for finitely many steps, and for any guidance.
+classes (Wu et al. 2024, arXiv 2403.01639), overshoots to the edge of their support (Chidambaram et al. 2024, 2409.13074), and distorts
+the less, the higher the dimension (Pavasovic et al. 2025, 2502.07849). tests/theory/test_guidance_literature.py checks the first. Of the
+last it finds that the distortion shrinks against the distance of the classes, not in standard deviations along mu. Guidance in a limited
+interval of noise levels: Kynkaanniemi et al. 2024, 2404.07724. The laws here are exact for finitely many steps, and for any guidance.
 """
 
 from __future__ import annotations
