@@ -1,6 +1,7 @@
 """Closed forms for robust classification of Gaussian mixtures: which synthetic data make a classifier robust, and how many.
 
 Depends on numpy and scipy only. All arrays are float64. The docstring of each public name states its equation, source and errors.
+Arguments are single numbers where not said otherwise; numpy.vectorize broadcasts a function over arrays of them.
 """
 
 from theory.averaging import AveragingLaw
