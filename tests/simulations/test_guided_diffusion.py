@@ -214,8 +214,9 @@ def test_learners_meet_each_class_snr_and_theory(schedule):
         std = float(ddim_law(0.0, 1.0, schedule.visited(50).numpy())[1])
         assert float(x.mean(dim=0).norm()) / std == pytest.approx(class_snr, rel=1e-6)
     by_seed = [learn_at_every_snr(seed, 2000, 4) for seed in range(4)]
-    for learner, eps, snr, theory, variance, _, _, accuracy, _, _ in tabulate(by_seed, 2000):
+    for learner, eps, snr, theory, variance, _, reached, accuracy, _, _ in tabulate(by_seed, 2000):
         assert 0.5 < accuracy < problem.optimum
+        assert (snr < 2) <= (abs(accuracy - reached) < 0.01)  # NaN where the law needs more samples
         if snr <= 1.5:
             assert abs(variance - theory) < 5 * theory * math.sqrt(2 / 9 / 16) + 0.05 * theory, (learner, eps, snr)
     for eps in (0.0, 0.5):
