@@ -17,6 +17,14 @@ from typing import Any
 class UserError(Exception):
     """An error the user can fix: shown as one line, without a traceback."""
 
+    def __str__(self) -> str:
+        line = " ".join(super().__str__().splitlines())
+        return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
+
+
+LONGEST_LINE = 2000
+"""Characters; values of any length may be quoted in an error."""
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ ", did you mean NEAREST?" for an unknown name; empty if there is no similar name."""

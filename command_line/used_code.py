@@ -188,7 +188,7 @@ class _Bare(ast.NodeTransformer):
         if isinstance(node, ast.arg):
             node.annotation = None
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            node.exc = node.exc.func
+            node.exc.args = [value for value in node.exc.args if not _says(value)]
         if isinstance(node, ast.Assert):
             node.msg = None
         body = getattr(node, "body", None)
@@ -196,6 +196,14 @@ class _Bare(ast.NodeTransformer):
             kept = [entry for entry in body if not _is_text(entry)]
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
         return node
+
+
+def _says(value: ast.expr) -> bool:
+    """Whether a value is a message: text, or made of text."""
+    parts = list(ast.walk(value))
+    return any(
+        isinstance(each, ast.JoinedStr) or (isinstance(each, ast.Constant) and isinstance(each.value, str)) for each in parts
+    )
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -242,7 +250,7 @@ def module_named(name: str, packages: tuple[str, ...]) -> Module | None:
 @functools.cache
 def _parsed(name: str, path: Path) -> Module:
     module = Module(name, name if path.stem == "__init__" else name.rpartition(".")[0])
-    statements = [each for each in ast.parse(path.read_text(encoding="utf-8")).body if not _without_effect(each)]
+    statements = [each for statement in ast.parse(path.read_text(encoding="utf-8")).body for each in _with_effect(statement)]
     module.imported = _by_name(pair for statement in statements for pair in _imports_at_top(statement, module.package))
     statements = [each for each in statements if not isinstance(each, ast.Import | ast.ImportFrom)]
     for statement in statements:
@@ -258,10 +266,12 @@ def _parsed(name: str, path: Path) -> Module:
     return module
 
 
-def _without_effect(statement: ast.stmt) -> bool:
-    """Texts, and what runs only in a type checker or in a program."""
+def _with_effect(statement: ast.stmt) -> list[ast.stmt]:
+    """The statement, without texts and without what runs only in a type checker or in a program."""
     test = ast.unparse(statement.test) if isinstance(statement, ast.If) else ""
-    return _is_text(statement) or test in ("TYPE_CHECKING", "typing.TYPE_CHECKING") or test.startswith("__name__ == ")
+    if isinstance(statement, ast.If) and (test in ("TYPE_CHECKING", "typing.TYPE_CHECKING") or test.startswith("__name__ == ")):
+        return statement.orelse
+    return [] if _is_text(statement) else [statement]
 
 
 def _imports_at_top(statement: ast.stmt, package: str) -> Iterator[tuple[str, Place]]:

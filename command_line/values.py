@@ -1,8 +1,9 @@
-"""Numbers as written on a command line."""
+"""Values of settings: numbers as written on a command line, and what Python programs give."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -14,6 +15,8 @@ import tyro
 
 from command_line.output import UserError, did_you_mean
 
+LONGEST_PATH = 4095
+"""Bytes, on Linux."""
 SettingsT = TypeVar("SettingsT", bound=Any)
 
 
@@ -94,7 +97,7 @@ def changed(settings: SettingsT, **changes: Any) -> SettingsT:
         plain[part] = changed(plain.get(part, getattr(settings, part)), **values)
     hints = get_type_hints(type(settings), include_extras=True)
     for name, value in plain.items():
-        whole = is_dataclass(value) and isinstance(value, type(getattr(settings, name)))
+        whole = is_dataclass(value) and isinstance(hints[name], type) and isinstance(value, hints[name])
         plain[name] = value if whole else _fitting(name, hints[name], value)
     try:
         return replace(settings, **plain)
@@ -125,8 +128,10 @@ def _fitting(name: str, hint: Any, value: Any) -> Any:
             )
         return value
     if kind is Path:
-        if not isinstance(value, str | Path) or not str(value):
+        if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
             raise UserError(f"{name}={value!r}: give a path")
+        if len(os.fsencode(value)) > LONGEST_PATH:
+            raise UserError(f"{name}: a path of {len(str(value))} characters is too long; give a shorter one")
         return Path(value)
     if kind is float and isinstance(value, str):
         try:

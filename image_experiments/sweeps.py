@@ -185,6 +185,8 @@ class SweepResult:
     """
 
     def __init__(self, out: str | Path) -> None:
+        if not isinstance(out, str | Path) or "\0" in str(out):
+            raise UserError(f"out={out!r}: give the folder of a sweep")
         self.out = Path(out).absolute()
         path = self.out / "summary.json"
         try:
@@ -223,7 +225,7 @@ def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes:
 
     changes: to SweepSettings, for example seeds=2, out="results/mine". Raises UserError: one line.
     """
-    if not isinstance(design, str | Path | Mapping):
+    if not isinstance(design, str | Path | Mapping) or "\0" in str(design):
         raise UserError(f"design={design!r}: give the path of a design file, or a dictionary like one")
     if isinstance(design, Mapping):
         parsed, changes = design_of(design), {"design": Path("sweep"), **changes}

@@ -21,7 +21,11 @@ from theory._checks import Array, count, numbers_only, positive
 
 MarginCdf = Callable[[Any], Array]
 """F: cdf of a margin of mean 0 and variance 1."""
-NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(200)
+_nodes, _weights = np.polynomial.legendre.leggauss(20)
+_panels = np.linspace(math.log(1e-12), math.log(math.pi / 2), 61)
+ANGLES = np.exp((_panels[:-1, None] + (_panels[1] - _panels[0]) * (1 + _nodes) / 2).ravel())
+ANGLE_WEIGHTS = ANGLES * np.tile(_weights, 60)
+"""For integrals over (0, pi / 2), in the logarithm: near 0, margins are of any scale."""
 MANY = 20
 """Dimensions from which on the average is over R."""
 
@@ -49,11 +53,11 @@ def generalised_normal_margin(shape: float, dim: int) -> MarginCdf:
     power, d = positive(shape, "shape"), count(dim, "dim")
     order = d / power  # (R / scale)^power ~ Gamma(order), and E R^2 = d
     scale = math.exp(0.5 * (math.log(d) + gammaln(order) - gammaln(order + 2 / power)))
-    first, weight = np.sin(math.pi / 4 * (1 + NODES)), NODE_WEIGHTS * np.cos(math.pi / 4 * (1 + NODES)) ** max(d - 2, 0)
-    if d == 1:  # u_1 = +-1
-        first, weight = np.ones(1), np.ones(1)
+    first, weight = np.ones(1), np.ones(1)  # in one dimension, u_1 = +-1
+    if 1 < d < MANY:
+        first, weight = np.sin(ANGLES), ANGLE_WEIGHTS * np.cos(ANGLES) ** (d - 2)
     reach = 9 / math.sqrt(order) + 9 / order
-    logs = np.linspace(-reach, reach, 401)  # of (R / scale)^power / order
+    logs = np.linspace(-reach, min(reach, 10.0), 2001 if d >= MANY else 1)  # of (R / scale)^power / order
     density = np.exp(order * (logs - np.expm1(logs)))
     radius = scale * (order * np.exp(logs)) ** (1 / power)
 
@@ -61,7 +65,8 @@ def generalised_normal_margin(shape: float, dim: int) -> MarginCdf:
         x = np.asarray(numbers_only(margin, "margin"))
         size = np.abs(x)[..., None]
         if d < MANY:
-            inside = gammainc(order, (size / (first * scale)) ** power) @ (weight / weight.sum())
+            with np.errstate(over="ignore"):  # to infinity, where the probability is 1
+                inside = gammainc(order, (size / (first * scale)) ** power) @ (weight / weight.sum())
         else:
             inside = betainc(0.5, (d - 1) / 2, np.minimum((size / radius) ** 2, 1.0)) @ (density / density.sum())
         return np.asarray(0.5 + np.sign(x) * inside / 2)

@@ -34,7 +34,7 @@ from scipy.special import ndtr
 from theory._checks import count, non_negative, one_of, positive
 from theory.averaging import chi_quadrature
 from theory.mixtures import BinaryMixture
-from theory.proportional import MOST, ClassSnrOptimum, ProportionalLaw, best_class_snr
+from theory.proportional import FEWEST, MOST, ClassSnrOptimum, ProportionalLaw, best_class_snr
 from theory.proportional import MOST_SNR as MOST_PROPORTIONAL_SNR
 
 DIRECTION_LEARNERS = ("averaging", "lda", "logistic")
@@ -83,10 +83,12 @@ def large_sample_threshold(class_snr: float, learner: str = "logistic", eps: flo
         return (law.across / law.along) ** 2 * math.exp(log_ratio) / variance - 1
 
     high, last = math.log(MOST) - 0.5, math.log(MOST) - 0.5
-    while abs(excess(high)) < 0.01 and high > 0:  # downwards, because the error may change its sign where n / d is small
+    while abs(excess(high)) < 0.01 and high > 0.0:  # downwards, because the error may change its sign where n / d is small
         last, high = high, high - math.log(2)
     if last == high:
         return math.inf
+    if abs(excess(high)) < 0.01:
+        return math.exp(high)
     sign = math.copysign(0.01, excess(high))
     return math.exp(float(brentq(lambda x: excess(x) - sign, high, last, xtol=1e-4)))
 
@@ -174,7 +176,7 @@ def _warn_if_few(
     mixture: BinaryMixture, class_snr: float, learner: str, n: int, eps: float, training_eps: float, accuracy: float
 ) -> None:
     """Warn if T16 gives another accuracy: n / d, counted over the d - 1 directions across mu, is then too small for the limit."""
-    ratio = n / (mixture.dim - 1)
+    ratio = max(n / (mixture.dim - 1), FEWEST)
     if class_snr > MOST_PROPORTIONAL_SNR or ratio > MOST:
         if not math.isfinite(direction_variance(class_snr, learner, training_eps)):
             warnings.warn(f"class_snr={class_snr:g}: such samples are separable for any n; use ProportionalLaw", stacklevel=3)

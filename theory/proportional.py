@@ -55,8 +55,12 @@ from theory.mixtures import BinaryMixture
 PROPORTIONAL_LEARNERS = ("averaging", "lda", "least-squares", "logistic", "svm")
 MOST_SNR = 30.0
 NODES = np.linspace(-9.0, 9.0, 721)
-"""Of the trapezoidal rule over Z: exponentially accurate for the logistic loss, to 3e-5 at the kinks of the hinge."""
+"""Of the trapezoidal rule over Z: exponentially accurate."""
 WEIGHTS = np.exp(-NODES * NODES / 2) * (NODES[1] - NODES[0]) / math.sqrt(2 * math.pi)
+_panel_nodes, _panel_weights = np.polynomial.legendre.leggauss(16)
+HINGE_NODES = np.concatenate([(_panel_nodes + 2 * i - 19) / 20 for i in range(20)])
+HINGE_WEIGHTS = np.tile(_panel_weights / 20, 20)
+"""20 panels over [-1, 1]."""
 FEWEST, MOST = 1e-3, 1e15
 """Samples per dimension."""
 
@@ -96,6 +100,10 @@ class ProportionalLaw(Remade):
         parts = self._parts
         if self.learner == "lda" and parts.delta <= 1:
             raise ValueError(f"samples_per_dim={parts.delta:g}: lda needs n > d; use more, or least-squares")
+        if self.learner == "least-squares" and not self.ridge and parts.delta == 1:
+            raise ValueError(
+                "samples_per_dim=1 without ridge: least squares has no finite limit at n = d; use another n, or a ridge"
+            )
         length = math.hypot(parts.mean_of(parts.k), math.sqrt(parts.mean_of(parts.s**2) / parts.delta))
         if self.eps >= length:
             raise ValueError(
@@ -195,7 +203,8 @@ def best_class_snr(samples_per_dim: float, learner: str, ridge: float, eps: floa
         law = ProportionalLaw(snr, samples_per_dim, learner, ridge, eps)
         return math.log(law.across / law.along)  # of tan: the cosine is flat at 1
 
-    grid = np.exp(np.linspace(math.log(least), math.log(most), 48))
+    grid = np.geomspace(least, most, 48)
+    grid[0], grid[-1] = least, most  # free of rounding
     losses = np.array([loss(float(snr)) for snr in grid])
     inner = [i for i in range(1, len(grid) - 1) if losses[i] < min(losses[i - 1], losses[i + 1])]
     local, local_loss = math.nan, math.inf
@@ -313,7 +322,7 @@ def _least_squares(parts: _Parts, ridge: float) -> tuple[float, float]:
             g = math.exp(log_g)
             return parts.mean_of(g * s2 / (1 + g * s2)) + ridge * g - 1 / delta
 
-        g = math.exp(float(brentq(excess, -80.0, 80.0, xtol=1e-14)))
+        g = math.exp(float(brentq(excess, -650.0, 650.0, xtol=1e-14)))
         share = g / (1 + g * s2)
     signal = delta * parts.mean_of(parts.k * share)
     a = signal / (1 + delta * parts.mean_of(parts.k**2 * share))
@@ -322,32 +331,45 @@ def _least_squares(parts: _Parts, ridge: float) -> tuple[float, float]:
     return a, math.sqrt(noise / (1 - parts.mean_of(weight * s2)))
 
 
-Loss = Callable[[Array, Array], Array]
-"""(V, G) -> p = -l'(u) at the proximal point u = V + G p."""
+Moments = Callable[[_Parts, float, float, float, float], tuple[Array, Array, Array]]
+"""(parts, a, q, g, eps) -> E[p], E[p^2], E[p Z] of each part, p = -l'(u) at the proximal points u = V + G p, G = g s^2."""
 
 
-def _logistic(v: Array, g: Array) -> Array:
-    """Newton from the end of [V, V + G], or the inflection at 0, from which it is monotone."""
-    u = np.clip(0.0, v, v + g)
+def _logistic(parts: _Parts, a: float, q: float, g: float, eps: float) -> tuple[Array, Array, Array]:
+    """By the trapezoidal rule. Newton starts at the end of [V, V + G], or the inflection at 0, from which it is monotone."""
+    v, scale = a * parts.k[:, None] + q * (parts.s[:, None] * NODES - eps), g * parts.s[:, None] ** 2
+    u = np.clip(0.0, v, v + scale)
     for _ in range(100):
         p = expit(-u)
-        step = (u - v - g * p) / (1 + g * p * (1 - p))
+        step = (u - v - scale * p) / (1 + scale * p * (1 - p))
         u = u - step
         if np.abs(step).max() < 1e-12 * (1 + np.abs(u).max()):
             break
-    return np.asarray(expit(-u))
+    p = expit(-u)
+    return p @ WEIGHTS, (p * p) @ WEIGHTS, (p * NODES) @ WEIGHTS
 
 
-def _hinge(v: Array, g: Array) -> Array:
-    return np.clip((1 - v) / g, 0.0, 1.0)
+def _hinge(parts: _Parts, a: float, q: float, g: float, eps: float) -> tuple[Array, Array, Array]:
+    """p falls linearly from 1 to 0 as Z goes from `low` to `high`: the average over b in between of [Z < b]. By Gauss-Legendre."""
+    spread = q * parts.s
+    high = (1 - a * parts.k + q * eps) / spread
+    width = g * parts.s / q
+    low = high - width
+    left, right = np.clip((-40 - low) / width, 0, 1), np.clip((high - 40) / width, 0, 1)  # shares where Phi is 0, and 1
+    inside = (1 - left - right)[:, None] / 2
+    t = left[:, None] + inside * (1 + HINGE_NODES)  # from 0 at low to 1 at high
+    b, weight = low[:, None] + width[:, None] * t, inside * HINGE_WEIGHTS
+    cdf = ndtr(b)
+    first, second = (weight * cdf).sum(axis=1) + right, 2 * (weight * (1 - t) * cdf).sum(axis=1) + right**2
+    return first, second, -(weight * np.exp(-b * b / 2)).sum(axis=1) / math.sqrt(2 * math.pi)
 
 
-def _margin_learner(parts: _Parts, ridge: float, eps: float, loss: Loss) -> tuple[float, float]:
+def _margin_learner(parts: _Parts, ridge: float, eps: float, moments: Moments) -> tuple[float, float]:
     """(a, r), of the unit vector w / ||w|| where the norm is infinite."""
     if not ridge and _least_excess(parts, eps)[0] < 0:
         c = _hard_margin(parts)[1]
         return c, math.sqrt(1 - c * c)
-    return _regularised(parts, ridge, eps, loss)
+    return _regularised(parts, ridge, eps, moments)
 
 
 def logistic_tangent(share: Array, k: Array, samples_per_dim: float, eps: float) -> float:
@@ -356,41 +378,48 @@ def logistic_tangent(share: Array, k: Array, samples_per_dim: float, eps: float)
     return r / a
 
 
-def _regularised(parts: _Parts, ridge: float, eps: float, loss: Loss) -> tuple[float, float]:
-    """(a, r) at a finite optimum: the three equations, solved from a large ridge downwards."""
+def _regularised(parts: _Parts, ridge: float, eps: float, moments: Moments) -> tuple[float, float]:
+    """(a, r) at a finite optimum: the three equations, solved from a large ridge downwards, in units of the largest spread."""
     from scipy.optimize import root
 
-    def equations(x: Array, ridge: float) -> Array:
-        a, r, g = np.exp(np.clip(x, -60, 60))
-        q = math.hypot(a, r)
-        s, k = parts.s[:, None], parts.k[:, None]
-        p = loss(a * k + q * (s * NODES - eps), g * s * s)
-        mean_p = parts.mean_of(p)
-        curvature = (eps * mean_p - parts.mean_of(s * p * NODES)) / q + ridge
-        new = (
-            parts.delta * g * parts.mean_of(k * p),
-            parts.delta * g * g * parts.mean_of(s * s * p * p),
-            1 / (parts.delta * curvature),
-        )
-        return np.asarray(np.log(np.maximum(new, 1e-300)) - [x[0], 2 * x[1], x[2]])
+    unit = float(parts.s.max())
+    parts, ridge, eps = _Parts(parts.share, parts.k / unit, parts.s / unit, parts.delta), ridge / unit**2, eps / unit
 
-    first = max(ridge, 10.0)
-    slope = 0.5 if loss is _logistic else 1.0
-    x = np.log([parts.mean_of(parts.k) * slope / first, math.sqrt(parts.mean_of(parts.s**2) / parts.delta) * slope / first,
-                1 / (parts.delta * first)])  # fmt: skip
-    target, now, factor = ridge if ridge else 1e-9, first, 10.0
-    found = root(equations, x, args=(first,), tol=1e-10)
-    x = found.x
-    while now > target * (1 + 1e-12):
+    def equations(x: Array, ridge: float) -> Array:
+        a, r, g = np.exp(np.clip(x, -100, 100))
+        q = math.hypot(a, r)
+        first, second, with_z = moments(parts, a, q, g, eps)
+        curvature = (eps * parts.mean_of(first) - parts.mean_of(parts.s * with_z)) / q + ridge
+        along = parts.delta * g * parts.mean_of(parts.k * first)
+        across = parts.delta * g * g * parts.mean_of(parts.s**2 * second)
+        new = np.maximum((along, across, 1 / max(parts.delta * curvature, 1e-300)), 1e-300)
+        return np.asarray(np.log(new) - [x[0], 2 * x[1], x[2]])
+
+    def solved(x: Array, ridge: float) -> Array | None:
+        found = root(equations, x, args=(ridge,), tol=1e-10)
+        return found.x if np.abs(found.fun).max() < 1e-8 else None
+
+    now = max(ridge, 10 * (1 + float(parts.mean_of(parts.k**2))))
+    slope = 0.5 if moments is _logistic else 1.0
+    sizes = parts.mean_of(parts.k) * slope / now, math.sqrt(parts.mean_of(parts.s**2) / parts.delta) * slope / now
+    x = solved(np.log([*sizes, 1 / (parts.delta * now)]), now)
+    target, factor = ridge or 1e-9, 10.0
+    while x is not None and now > target * (1 + 1e-12):
         following = max(now / factor, target)
-        found = root(equations, x, args=(following,), tol=1e-10)
-        if np.abs(found.fun).max() < 1e-8:
-            x, now, factor = found.x, following, min(factor * 2, 100.0)
-        elif factor < 1.01:
-            raise RuntimeError(f"the law was not found below ridge {now:.3g}: please report these settings")
-        else:
-            factor = math.sqrt(factor)
-    if not ridge:
-        found = root(equations, x, args=(0.0,), tol=1e-10)
-        x = found.x if np.abs(found.fun).max() < 1e-8 else x
-    return float(math.exp(x[0])), float(math.exp(x[1]))
+        if (further := solved(x, following)) is not None:
+            x, now, factor = further, following, min(factor * 2, 100.0)
+        elif (factor := math.sqrt(factor)) < 1.01:
+            x = None
+        if x is not None and not ridge and now <= target:
+            if (without := solved(x, 0.0)) is not None:
+                x = without
+            elif target > 1e-40:
+                target /= 1e3
+            else:
+                x = None
+    if x is not None:
+        return float(math.exp(x[0])) / unit, float(math.exp(x[1])) / unit
+    if not ridge and abs(_least_excess(parts, eps)[0]) * parts.delta < 1e-3:  # next to the threshold, where both sides meet
+        c = _hard_margin(parts)[1]
+        return c, math.sqrt(1 - c * c)
+    raise RuntimeError(f"the law was not found from ridge {now:.3g} down to {ridge:.3g}: please report these settings")

@@ -14,6 +14,7 @@ from typing import Any
 
 from command_line import used_code
 from command_line.output import UserError, file_digest, listed
+from contrastive_dp.processes import Processes
 from image_experiments.engine.stages import Stage, plain, read_stamp
 
 PACKAGES = ("image_experiments", "contrastive_dp", "command_line")
@@ -65,8 +66,9 @@ def fingerprint(stage: Stage, out: Path, where: str) -> str | None:
 
 
 def _code_of(stage: Stage) -> Function:
-    """A stage's function and the types of its arguments."""
-    return stage.function, tuple(sorted(_types_in(stage.arguments), key=str))
+    """A stage's function and the types of its arguments; with several processes at work, also how they talk to each other."""
+    types = _types_in(stage.arguments) | ({Processes} if stage.shared else set())
+    return stage.function, tuple(sorted(types, key=str))
 
 
 def _types_in(value: Any) -> set[type]:
@@ -82,6 +84,15 @@ def _types_in(value: Any) -> set[type]:
 
 def source_digest(path: Path) -> str:
     """Checksum of a file's content, or of the names and contents of all files in a folder."""
+    try:
+        return _source_digest(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}: {error.filename}); change its permissions, or leave it out"
+        ) from None
+
+
+def _source_digest(path: Path) -> str:
     if path.is_file():
         return file_digest(path)
     files = [p for p in sorted(path.rglob("*")) if p.is_file()]

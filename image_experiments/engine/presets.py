@@ -166,7 +166,7 @@ def preset_named(arguments: list[str]) -> Settings:
     return PRESETS[named]()
 
 
-def preset(name: str = "smoke", **changes: Any) -> Settings:
+def preset(name: str = "smoke", /, **changes: Any) -> Settings:
     """The settings of a preset with changes: preset("cpu", eps=8 / 255, classifier={"steps": 50}).
 
     Raises UserError for an unknown preset, setting or value, suggesting the nearest name.
@@ -182,7 +182,7 @@ def settings_from(arguments: Sequence[str]) -> Settings:
     """The settings given by a command line of run_cifar.py. Raises UserError."""
     given = list(arguments)
     try:
-        with contextlib.redirect_stderr(io.StringIO()) as said:
+        with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
             return tyro.cli(Settings, args=given, default=preset_named(given), config=(tyro.conf.AvoidSubcommands,))
     except SystemExit:
         reason = " ".join(re.sub(r"[^\w\s.,:;'=/()-]", " ", said.getvalue()).split())

@@ -169,6 +169,8 @@ UNUSUAL = {
     "a star": ("from sources_odd.other import *\n\ndef root():\n    return f()\n", "other: 7"),
     "a name made by __getattr__": ("from sources_odd import more\n\ndef root():\n    return more.made\n", "more: 8"),
     "a class within a function": ("X = 5\n\ndef root():\n    class Y:\n        X = X\n    return Y.X\n", "X = 5"),
+    "an else": ("if __name__ == 'x':\n    X = 0\nelse:\n    X = 5\n\ndef root():\n    return X\n", "5"),
+    "a value that is raised": ("def f():\n    return 5\n\ndef root():\n    raise StopIteration(f())\n", "5"),
     "a statement for all": ("import torch\ntorch.set_default_dtype(5)\n\ndef root():\n    return 1\n", "5"),
 }
 

@@ -230,6 +230,10 @@ ALL_KINDS = {"data", "split", "diffusion", "encoder", "judge", "strength", "gene
 ALL_KINDS |= {"evaluate"}
 
 
+SHARED = {"diffusion", "encoder", "judge", "generate", "classifier"}
+"""Stages on which several processes work together."""
+
+
 @pytest.mark.parametrize(
     ("module", "old", "new", "expected"),
     [
@@ -249,6 +253,7 @@ ALL_KINDS |= {"evaluate"}
             {"encoder", "judge", "classifier", "evaluate"},
         ),
         ("contrastive_dp.schedules", "offset: float = 0.008", "offset: float = 0.009", {"diffusion", "strength", "generate"}),
+        ("contrastive_dp.processes", "def all_of(self", "def all_of(self, *_unused", SHARED),
         ("command_line.statistics", "ddof=1", "ddof=0", set()),  # of the tables, which are written every time
         ("command_line.output", "raise the limit of", "raise the limits of", set()),  # words of an error
         ("command_line.output", "LONGEST_SHOWN = 160", "LONGEST_SHOWN = 150", set()),
@@ -261,7 +266,7 @@ def test_a_change_of_code_runs_what_uses_it_again_and_nothing_else(tmp_path, alt
     stages_of_run = make_plan(resolve(settings))
 
     def digests():
-        return {s.name: code_digest(s.function, tuple(fingerprint._types_in(s.arguments)))[0] for s in stages_of_run}
+        return {s.name: code_digest(*fingerprint._code_of(s))[0] for s in stages_of_run}
 
     before = digests()
     altered(module, old, new)
