@@ -29,8 +29,8 @@ from theory.synthetic import misalignment_ceiling
 NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(80)  # resolves a Gaussian over +-9 standard deviations to 1e-15
 WIDE_NODES, WIDE_WEIGHTS = np.polynomial.legendre.leggauss(120)
 LEAST_DIM = 20
-"""From this dimension on, the singularity of the angle at theta = 0 has no weight in a product rule; beyond a signal of 0.9, the rule is too
-coarse. Within these, both ways to the mean agree to 1e-11."""
+"""From this dimension on, the singularity of the angle at theta = 0 has no weight in a product rule. Signals that are strong against the
+noise of theta make the rule too coarse. Within both limits, it agrees with the integral over angles to 1e-11."""
 PANEL_NODES, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(16)
 POISSON_TAIL = 9.0  # standard deviations kept on either side
 CERTAIN = 8.5  # standard deviations; the normal tail beyond is 1e-17
