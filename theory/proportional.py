@@ -76,7 +76,8 @@ class ProportionalLaw(Remade):
     eps: l_2 training radius over the standard deviation (logistic, svm). label_noise: share of wrong labels, number or (J,), below 1/2.
     stds: (J,) standard deviations (default 1), in the unit of class_snr, ridge and eps.
 
-    Measured against fits at d = 200: |difference of cosines| <= 0.01. At smaller d the mean cosine differs by O(1 / d).
+    Fits at d = 200 agree within their noise (96 settings, 20 fits each: root mean square of z 0.97). At smaller d the mean cosine differs
+    by O(1 / d), and n / (d - 1) is the better samples_per_dim.
     Raises ValueError for values out of range, for ridge or eps with a learner that has none, lda with n <= d, and for eps so large that
     training returns w = 0.
     """
