@@ -50,4 +50,4 @@ def test_the_first_command_installs_no_torch_and_ends_with_every_picture(tmp_pat
     installed = {line.split("==")[0].lower() for line in listed.stdout.splitlines()}
     assert "numpy" in installed
     assert not installed & {"torch", "diffusers", "sphinx", "pytest", "mypy"}
-    assert len(list((project / "results/gaussian_mixture-quick").glob("*.png"))) == 11
+    assert len(list((project / "results/gaussian_mixture-quick").glob("*.png"))) == 12  # one a figure
