@@ -9,26 +9,23 @@ from typing import Any
 from command_line.output import UserError
 
 
-def is_file(path: Path) -> bool:
-    """Also False for a name that is too long for the system."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+def folder_of(out: Any, what: str) -> Path:
+    """The absolute path of a folder of results, so that it stays valid when the program changes its own. Raises UserError for no path."""
+    if not isinstance(out, str | Path) or "\0" in str(out):
+        raise UserError(f"out={out!r}: give the folder of {what}")
+    return Path(out).absolute()
 
 
 class Result:
     """out: the folder. summary: the content of summary.json. tables: names of the csv files. Raises UserError if it is not finished."""
 
     def __init__(self, out: str | Path) -> None:
-        if not isinstance(out, str | Path) or "\0" in str(out):
-            raise UserError(f"out={out!r}: give the folder of a run")
-        self.out = Path(out).absolute()  # also after the program has changed its folder
+        self.out = folder_of(out, "a run")
         path = self.out / "summary.json"
-        if not is_file(path):
-            raise UserError(f"{self.out}: holds no finished run, there is no summary.json; run it to the end first")
         try:
             self.summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except OSError:  # not there, or a name that the system refuses
+            raise UserError(f"{self.out}: holds no finished run, there is no summary.json; run it to the end first") from None
         except ValueError:
             raise UserError(f"{path}: damaged; run it again") from None
 

@@ -92,8 +92,7 @@ def changed(settings: SettingsT, **changes: Any) -> SettingsT:
         else:
             plain[part] = value
     for part, values in inner.items():
-        if bad := [name for name in values if not isinstance(name, str)]:
-            raise UserError(f"{part}: {bad[0]!r}: settings are named by text")
+        check_named_by_text(values, f"{part}: ")
         plain[part] = changed(plain.get(part, getattr(settings, part)), **values)
     hints = get_type_hints(type(settings), include_extras=True)
     for name, value in plain.items():
@@ -105,12 +104,23 @@ def changed(settings: SettingsT, **changes: Any) -> SettingsT:
         raise UserError(" ".join(str(error).split())) from None
 
 
+def check_named_by_text(changes: Mapping[Any, Any], where: str = "") -> None:
+    """Raise UserError if a setting is named by anything but text, which could not be an argument's name."""
+    if bad := [name for name in changes if not isinstance(name, str)]:
+        raise UserError(f"{where}{bad[0]!r}: settings are named by text, for example 'classifier.steps'")
+
+
+def as_number(value: Any) -> Any:
+    """Numbers of numpy as Python's; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
 def _fitting(name: str, hint: Any, value: Any) -> Any:
     """The value as the setting has it: text for paths, one text for a list of them, numpy's numbers as Python's. Raises UserError."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    value = as_number(value)
     if value is None and type(None) in kinds:
         return None
     kind = next(each for each in kinds if each is not type(None))

@@ -30,7 +30,7 @@ from image_experiments.engine.checks import (
     facts_of,
     facts_without_reading,
 )
-from image_experiments.engine.fingerprint import check_code, source_digest
+from image_experiments.engine.fingerprint import check_code, forget_code, source_digest
 from image_experiments.engine.plan import needed_for, plan, up_to
 from image_experiments.engine.processes import run_together
 from image_experiments.engine.progress import work_of
@@ -138,8 +138,8 @@ def run(settings: Settings, talk: Talk = QUIET) -> Result:
         if getattr(settings, name) != usual:
             raise UserError(f"{name}={getattr(settings, name)}: belongs to the command line, run_cifar.py; leave it out")
     settings = prepared(settings)
+    forget_code()
     stages = checked_stages(settings)
-    check_code(stages, anew=True)
     place, workers = place_of(settings)
     with without_main():
         conduct(settings, stages, place, workers, talk)

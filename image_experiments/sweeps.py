@@ -15,9 +15,10 @@ from command_line.command import versions
 from command_line.folder_claim import claim
 from command_line.messages import QUIET, Talk
 from command_line.output import UserError, did_you_mean, prepare_folder, text_table, write_csv, write_json
-from command_line.result import read_table
+from command_line.result import folder_of, read_table
 from command_line.spawning import without_main
 from command_line.values import changed
+from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import flags_of, settings_from
 from image_experiments.experiment import Result, check_settings, checked_stages, conduct, place_of, prepared
 from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in
@@ -185,9 +186,7 @@ class SweepResult:
     """
 
     def __init__(self, out: str | Path) -> None:
-        if not isinstance(out, str | Path) or "\0" in str(out):
-            raise UserError(f"out={out!r}: give the folder of a sweep")
-        self.out = Path(out).absolute()
+        self.out = folder_of(out, "a sweep")
         path = self.out / "summary.json"
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
@@ -232,6 +231,7 @@ def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes:
     else:
         parsed, changes = read_design(Path(design)), {"design": Path(design), **changes}
     settings, runs = resolved(changed(SweepSettings(), **changes), parsed)
+    forget_code()
     if settings.dry_run:
         raise UserError("dry_run=True: belongs to the command line, run_sweep.py; leave it out")
     with without_main():

@@ -249,8 +249,8 @@ class _Parts:
     delta: float
 
     def mean_of(self, values: Array) -> float:
-        """Average over parts of (J,) values, or over parts and Z of (J, Z) values."""
-        return float(self.share @ (values if values.ndim == 1 else values @ WEIGHTS))
+        """Average of (J,) values over the parts."""
+        return float(self.share @ values)
 
 
 def _parts(class_snr: Any, samples_per_dim: Any, label_noise: Any, stds: Any) -> _Parts:

@@ -138,11 +138,14 @@ def code_digest(function: Callable[..., Any], types: tuple[type, ...] = ()) -> D
     return _digests[function, types]
 
 
-def check_code(stages: Iterable[Stage], anew: bool = False) -> None:
-    """Read the code of stages. anew: although it was read before. Raises UserError if it has changed since Python imported it."""
-    if anew:
-        _digests.clear()
-        used_code.forget()
+def forget_code() -> None:
+    """Read the code again when it is needed next: a run from Python begins with what is on disk, or is refused."""
+    _digests.clear()
+    used_code.forget()
+
+
+def check_code(stages: Iterable[Stage]) -> None:
+    """Read the code of stages that was not read yet. Raises UserError if it has changed since Python imported it."""
     for stage in stages:
         code_digest(*_code_of(stage))
 

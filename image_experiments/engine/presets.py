@@ -13,7 +13,7 @@ from typing import Any
 import tyro
 
 from command_line.output import UserError, did_you_mean
-from command_line.values import changed
+from command_line.values import as_number, changed, check_named_by_text
 from image_experiments.engine.settings import Settings
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
@@ -194,9 +194,8 @@ def flags_of(changes: Mapping[str, Any]) -> list[str]:
 
     "preset" may be among them. Raises UserError for an unknown name and for a value that does not fit.
     """
+    check_named_by_text(changes)
     others = {name: value for name, value in changes.items() if name != "preset"}
-    if bad := [name for name in others if not isinstance(name, str)]:
-        raise UserError(f"{bad[0]!r}: settings are named by text, for example 'classifier.steps'")
     preset(changes.get("preset", "smoke"), **others)
     return [word for name, value in changes.items() for word in _flag_of(name, value)]
 
@@ -205,7 +204,7 @@ def _flag_of(name: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return [word for inner, entry in value.items() for word in _flag_of(f"{name}.{inner}", entry)]
     flag = name.replace("_", "-")
-    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    value = as_number(value)
     if isinstance(value, bool):
         part, dot, last = flag.rpartition(".")
         return [f"--{part}{dot}{'' if value else 'no-'}{last}"]

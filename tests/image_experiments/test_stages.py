@@ -286,8 +286,9 @@ def test_code_that_changed_after_it_was_imported_is_refused(monkeypatch):
     check_code(stages_of_run)
     monkeypatch.setattr(fingerprint, "source_times", lambda: {**times, path: (3, 2)})
     check_code(stages_of_run)  # a run, or a sweep, that is under way knows its code already
+    fingerprint.forget_code()
     with pytest.raises(UserError, match=r"test_stages: changed on disk after Python imported it; start Python again"):
-        check_code(stages_of_run, anew=True)
+        check_code(stages_of_run)
 
 
 def test_a_worker_that_started_with_other_code_does_not_run_it(monkeypatch):
