@@ -5,6 +5,7 @@ Arguments are single numbers where not said otherwise; numpy.vectorize broadcast
 """
 
 from theory.averaging import AveragingLaw
+from theory.confidence import Interval, MixtureEstimate, margin_interval, share_interval
 from theory.ddim import ddim_law, gaussian_nodes, guided_ddim_law
 from theory.elliptical import generalised_normal_margin, student_t_margin
 from theory.frontier import Frontier, distinguishability_frontier
@@ -47,8 +48,10 @@ __all__ = [
     "ClassSnrOptimum",
     "Frontier",
     "GaussianMixture",
+    "Interval",
     "LinearClassifier",
     "LinfTraining",
+    "MixtureEstimate",
     "ProportionalLaw",
     "QuasiMonteCarloLaw",
     "SampleGap",
@@ -71,6 +74,7 @@ __all__ = [
     "large_sample_threshold",
     "learned_classifier",
     "linf_training",
+    "margin_interval",
     "misalignment_ceiling",
     "multiclass_direction_variance",
     "multiclass_robust_accuracy",
@@ -85,6 +89,7 @@ __all__ = [
     "robust_sample_gap",
     "schmidt_mixture",
     "separability_threshold",
+    "share_interval",
     "student_t_margin",
     "subpopulation_law",
     "worst_case_perturbation",

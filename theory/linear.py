@@ -90,7 +90,7 @@ def worst_case_perturbation(classifier: LinearClassifier, y: Any, eps: float, p:
 
     y: (n,) labels in {-1, +1}. Returns (n, d). Raises ValueError for other labels, eps < 0 or p < 1.
     """
-    labels, radius, order = _check_signs(y), non_negative(eps, "eps"), norm_order(p)
+    labels, radius, order = check_signs(y), non_negative(eps, "eps"), norm_order(p)
     direction = _steepest_direction(classifier.weights, order)
     return np.asarray(-radius * labels[:, None] * direction)
 
@@ -111,7 +111,8 @@ def _steepest_direction(w: Array, p: float) -> Array:
     return np.asarray(np.sign(w) * (np.abs(w) / vector_norm(w, q)) ** (q - 1))
 
 
-def _check_signs(y: Any) -> Array:
+def check_signs(y: Any) -> Array:
+    """Return labels as float64 (n,); ValueError for any but -1 and +1."""
     labels = finite_array(y, "y", 1)
     wrong = labels[np.abs(labels) != 1]
     if len(wrong):

@@ -27,9 +27,7 @@ def required_samples(
     Raises ValueError naming the ceiling, the accuracy at n = infinity, if accuracy is not below it; for an accuracy outside
     [1/2, 1), a confidence outside (0, 1) or too high, a synthetic mean of zero, or another p in more than 200 dimensions.
     """
-    wished, level, order = real_number(accuracy, "accuracy"), open_unit(confidence, "confidence"), norm_order(p)
-    if not 0.5 <= wished < 1:
-        raise ValueError(f"accuracy={wished:g} must lie in [0.5, 1): below one half no data are needed")
+    (wished, level), order = sample_goal(accuracy, confidence), norm_order(p)
     if not synthetic.mean.any():
         raise ValueError("synthetic.mean is zero: its samples carry no direction, whatever their number")
     ceiling = robust_accuracy(learned_classifier(synthetic, "averaging"), mixture, eps, order)
@@ -51,3 +49,11 @@ def required_samples(
         return bool(law(mixture, synthetic, n, eps, order).cdf(wished) <= 1 - level)
 
     return smallest_count(confident, f"accuracy={wished:g} (the ceiling is {ceiling:.15g})")
+
+
+def sample_goal(accuracy: float, confidence: float) -> tuple[float, float]:
+    """Both as floats; ValueError for an accuracy outside [1/2, 1) or a confidence outside (0, 1)."""
+    wished, level = real_number(accuracy, "accuracy"), open_unit(confidence, "confidence")
+    if not 0.5 <= wished < 1:
+        raise ValueError(f"accuracy={wished:g} must lie in [0.5, 1): below one half no data are needed")
+    return wished, level

@@ -20,6 +20,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from command_line.output import UserError
+from simulations.mixtures.certainty import Attack, Certainty, certainties
 from simulations.mixtures.learners import Array, fit_adversarial, fit_averaging, fit_logistic, fit_shrunk_lda, fit_svm
 from simulations.mixtures.tables import Table, copy_groups
 from theory import (
@@ -114,6 +115,7 @@ class Analysis:
     comparisons: tuple[Comparison, ...]
     shapes: tuple[Shape, ...]
     needs: tuple[Need, ...]
+    certainties: tuple[Certainty, ...]
     curve: tuple[CurvePoint, ...]
     frontier: tuple[tuple[float, float, float, float], ...]  # radius, mean scale, std scale, sample multiplier
 
@@ -154,6 +156,7 @@ def analyse(
         comparisons=tuple(row for p in norms for radius in grids[p] for row in compare(standard, train, test, mixture, radius, p)),
         shapes=tuple(describe_shapes(test, mixture, table.classes)),
         needs=tuple(need(mixture, radius, p, accuracy, confidence) for p in norms if p != 1 for radius in grids[p]),
+        certainties=tuple(how_sure(train, test, mixture, grids, accuracy, confidence, seed)),
         curve=tuple(curve),
         frontier=tuple((f.radius, f.mean_scale, f.std_scale, f.sample_multiplier) for f in frontier),
     )
@@ -198,6 +201,26 @@ def estimate_mixture(train: _Half) -> tuple[BinaryMixture, float]:
         )
     pooled = LedoitWolf(assume_centered=True).fit(residual)
     return BinaryMixture(mean, pooled.covariance_, float((train.y > 0).mean())), float(pooled.shrinkage_)
+
+
+def how_sure(
+    train: _Half,
+    test: _Half,
+    mixture: BinaryMixture,
+    grids: dict[float, tuple[float, ...]],
+    accuracy: float,
+    confidence: float,
+    seed: int,
+) -> list[Certainty]:
+    """The intervals at every radius at which robustness is possible."""
+    attacks = [
+        Attack(p, eps, bayes_robust_classifier(mixture, eps, p))
+        for p, radii in grids.items()
+        for eps in radii
+        if not is_trivial(mixture, eps, p)
+    ]
+    halves = (train.x, train.y), (test.x, test.y)
+    return certainties(*halves, attacks, accuracy, confidence, np.random.default_rng([seed, 2]))
 
 
 def fit_standard(train: _Half) -> dict[str, LinearClassifier]:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from command_line.output import text_table, write_csv
+from simulations.mixtures.certainty import MOST_ROWS, subset_sizes
 from simulations.mixtures.real_data import OPTIMUM, Analysis, optimum_by_eps, verdict
+from theory import Interval
 
 ROWS_A_FEATURE = 5  # with fewer training rows per feature, the estimated mixture is too optimistic
 SHORT_NAMES = {OPTIMUM: "est. optimum", "adversarial logistic": "adv. logistic"}
 
 
 def write_analysis(analysis: Analysis, folder: Path) -> None:
-    """Write real_data.csv and the four files that go with it; `n` is empty if no number of samples is enough."""
+    """Write real_data.csv and the five files that go with it; `n` is empty if no number of samples is enough."""
     name = analysis.table.name
     write_csv(
         folder / "real_data.csv",
@@ -37,6 +39,9 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
     )
     needs = [(name, n.p, n.eps, n.accuracy, n.ceiling, "" if n.n is None else n.n) for n in analysis.needs]
     write_csv(folder / "real_data_samples.csv", ("data", "p", "eps", "accuracy", "ceiling", "n"), needs)
+    write_csv(
+        folder / "real_data_certainty.csv", ("data", "p", "eps", "quantity", "low", "estimate", "high"), _certainty_rows(analysis)
+    )
     curve = [(name, c.p, c.eps, c.n, c.predicted, c.measured, c.standard_error) for c in analysis.curve]
     write_csv(folder / "real_data_learning_curve.csv", ("data", "p", "eps", "n", "predicted", "measured", "standard_error"), curve)
     frontier_header = ("radius", "mean_scale", "std_scale", "sample_multiplier")
@@ -75,13 +80,13 @@ def describe_analysis(analysis: Analysis, accuracy: float, confidence: float) ->
     if analysis.distinct_train_rows < ROWS_A_FEATURE * dim:
         lines.append(
             f"WARNING: {analysis.distinct_train_rows} {different}training rows for {dim} features, fewer than {ROWS_A_FEATURE} a feature: "
-            "predictions of the estimated mixture are biased upwards; trust the measured column"
+            "predictions of the estimated mixture are biased upwards; trust the measured column and the intervals"
         )
     lines += [
-        _accuracy_table(analysis, accuracy),
+        _accuracy_table(analysis),
         "est. optimum: best classifier for the Gaussian mixture estimated from the training half. trivial: eps >= ||mu||_p there, and its",
-        f"best classifier guesses the larger class. n for {accuracy:g}: samples of that mixture with which averaging reaches a",
-        f"balanced robust accuracy of {accuracy:g} with probability {confidence:g}; 'max 0.7': no number of samples brings it above 0.7.",
+        "best classifier guesses the larger class.",
+        *(_how_sure(analysis, accuracy, confidence) if analysis.certainties else []),
         "samples at Wasserstein-2 distance r from the real classes can be as distinguishable as this many real ones each (frontier, T7):",
         "  " + ", ".join(f"r={r:.3g}: {m:.2f}" for r, _, _, m in analysis.frontier),
         "where the Gaussian assumption breaks (moments: gap closed by held-out means and spreads of the scores; shape: the rest)",
@@ -90,19 +95,56 @@ def describe_analysis(analysis: Analysis, accuracy: float, confidence: float) ->
     return "\n".join(lines)
 
 
-def _accuracy_table(analysis: Analysis, accuracy: float) -> str:
+def _certainty_rows(analysis: Analysis) -> list[tuple[Any, ...]]:
+    return [
+        (analysis.table.name, row.p, row.eps, quantity, *interval)
+        for row in analysis.certainties
+        for quantity, interval in (
+            ("optimum, Gaussian", row.optimum),
+            ("estimated optimum, measured", row.measured),
+            ("n, Gaussian", row.needed),
+            ("n, measured", row.measured_needed),
+        )
+        if interval is not None
+    ]
+
+
+def _how_sure(analysis: Analysis, accuracy: float, confidence: float) -> list[str]:
+    header = ("how sure (95 %)", "best possible", "measured", f"n for {accuracy:g}, Gaussian", f"n for {accuracy:g}, measured")
+    most = subset_sizes(min(analysis.train_rows, MOST_ROWS))[-1]
+    rows = [
+        (
+            f"p={row.p:g} eps={row.eps:.3g}",
+            _shown(row.optimum, ".3f"),
+            _shown(row.measured, ".3f"),
+            _shown(row.needed, ".0f"),
+            _shown(row.measured_needed, ".0f").replace("inf", f">{most}"),
+        )
+        for row in analysis.certainties
+    ]
+    return [
+        text_table(header, rows),
+        "best possible: robust accuracy of the best classifier if the classes are Gaussian with one covariance; estimate [95 % interval]",
+        "('-': too few rows for the features, or features that depend on others). measured: the estimated best classifier on the held-out",
+        "rows; the best one reaches at least the low end. n: rows with which averaging reaches a balanced robust accuracy of "
+        f"{accuracy:g} with",
+        f"probability {confidence:g}, by the Gaussian model (inf: no number is enough), and measured with subsets of the training half.",
+    ]
+
+
+def _shown(interval: Interval | None, digits: str) -> str:
+    return "-" if interval is None else f"{interval.estimate:{digits}} [{interval.low:{digits}}, {interval.high:{digits}}]"
+
+
+def _accuracy_table(analysis: Analysis) -> str:
     names = list(dict.fromkeys(row.classifier for row in analysis.comparisons))
     cells = {(row.p, row.eps, row.classifier): f"{row.predicted:.3f} / {row.measured:.3f}" for row in analysis.comparisons}
-    needs = {
-        (need.p, need.eps): f"max {need.ceiling:.3f}" if need.n is None else str(need.n) for need in analysis.needs
-    }  # none for p = 1
     rows = [
         (
             f"p={p:g} eps={eps:.3g}" + " (trivial)" * trivial,
             *(cells.get((p, eps, name), "-") for name in names),
-            needs.get((p, eps), "-"),
         )
         for p, eps, _, trivial in optimum_by_eps(analysis)
     ]
-    header = ("robust accuracy, predicted / measured", *(SHORT_NAMES.get(name, name) for name in names), f"n for {accuracy:g}")
+    header = ("robust accuracy, predicted / measured", *(SHORT_NAMES.get(name, name) for name in names))
     return text_table(header, rows)

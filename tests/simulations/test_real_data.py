@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from simulations.mixtures.certainty import estimate, measured_needs, subset_sizes
 from simulations.mixtures.real_data import OPTIMUM, analyse, estimate_mixture, split_and_scale, verdict
 from simulations.mixtures.tables import make_table
-from theory import BinaryMixture, bayes_robust_accuracy
+from theory import BinaryMixture, QuasiMonteCarloLaw, bayes_robust_accuracy, required_samples
 
 
 def table_of(x, y):
@@ -100,3 +101,44 @@ def test_copies_of_a_row_stay_on_one_side_of_the_split():
         scores = test.x @ mixture.covariance.solve(mixture.mean)
         measured.append(((scores > 0) == (test.y > 0)).mean())
     assert abs(np.mean(measured) - 0.5) < 3 * np.std(measured) / np.sqrt(20) + 0.05
+
+
+def test_intervals_hold_on_gaussian_data(gaussian):
+    """10,000 training rows: the interval is 0.02 wide, and the prediction and the held-out accuracy lie in or near it."""
+    assert len(gaussian.certainties) == 2 * 6  # all but the trivial radius
+    for row in gaussian.certainties:
+        predicted = bayes_robust_accuracy(gaussian.mixture, row.eps, row.p)
+        assert row.optimum.low - 0.005 < predicted < row.optimum.high + 0.005
+        assert row.measured.low < row.optimum.high
+        assert row.optimum.low < row.measured.high
+        assert row.optimum.high - row.optimum.low < 0.025
+        if math.isfinite(row.needed.high):
+            assert row.needed.low <= row.measured_needed.high
+            assert row.measured_needed.low <= row.needed.high
+
+
+def test_measured_rows_are_those_of_the_law():
+    """n from subsets of 3,000 rows against the exact law: within 20 %, and inside the interval up to one of the sizes tried."""
+    rng = np.random.default_rng(4)
+    mixture = BinaryMixture(np.full(8, 0.6), 1.0)
+    train, test = mixture.sample(3000, rng), mixture.sample(6000, rng)
+    attacks = [(2.0, 0.3), (math.inf, 0.1), (2.0, 100.0)]
+    found = measured_needs(train, test, attacks, 0.85, 0.9, rng)
+    for (p, eps), interval in zip(attacks[:2], found, strict=False):
+        exact = required_samples(mixture, mixture, eps=eps, accuracy=0.85, confidence=0.9, p=p)
+        assert 6 < exact < 60
+        assert abs(interval.estimate - exact) <= 0.25 * exact
+        assert interval.low - 1 <= exact <= interval.high + 1
+        assert QuasiMonteCarloLaw(mixture, mixture, exact, eps, p).quantile(0.1) >= 0.849
+    assert found[2].estimate == found[2].low == math.inf
+    assert measured_needs(train, test, [], 0.8, 0.9, rng) == []
+
+
+def test_too_few_rows_and_dependent_features_have_no_gaussian_interval():
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((60, 5)) + 0.5, np.repeat([1.0, -1.0], 30)
+    assert estimate(x, y) is not None
+    assert estimate(np.column_stack([x, x.sum(axis=1)]), y) is None
+    assert estimate(rng.standard_normal((60, 50)), y) is None
+    assert subset_sizes(13) == [1, 2, 3, 4, 6]
+    assert subset_sizes(1) == [1]

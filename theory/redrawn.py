@@ -1,0 +1,209 @@
+"""The parametric bootstrap behind theory/confidence.py: what would be estimated if a given mixture were the true one.
+
+Redrawn estimates of (s m, C), d dimensions, n effective rows, k degrees of freedom:
+
+    mean  ~ N(s m, C / n),    covariance ~ C times chi^2_{k d} / (k d) (scalar), chi^2_k / k per feature (diagonal), Wishart(C, k) / k (full).
+
+The random numbers are the same for every s, so a statistic of a redrawn estimate is a smooth function of s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from theory._checks import Array
+from theory.covariance import Covariance
+
+NEWTON_STEPS = 60
+BARRIER_STEPS = 60
+NO_ATTACK = 1e-9
+"""An attack smaller than this against the largest entry of the mean changes the margin by less."""
+GROWTH, MOST_GROWTH = 1.5, 40
+REFINEMENTS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Spreads:
+    """B covariances of one kind: values (B, 1), (B, d) or (B, d, d)."""
+
+    values: Array
+    dim: int
+
+    @cached_property
+    def spectra(self) -> tuple[Array, Array]:
+        """Eigenvalues (B, d) and eigenvectors (B, d, d) of full covariances."""
+        values, vectors = np.linalg.eigh(self.values)
+        return values, vectors
+
+    @cached_property
+    def inverses(self) -> Array:
+        """(B, d, d), of full covariances."""
+        values, vectors = self.spectra
+        return np.asarray((vectors / values[:, None, :]) @ vectors.transpose(0, 2, 1))
+
+    def optimal_margin(self, means: Array, eps: float, p: float) -> Array:
+        """min over ||z||_p <= eps of ||mean - z||_{C^-1}, (B,): the margin of the robust optimum (T2), p = 2 or inf. means: (B, d)."""
+        full = self.values.ndim == 3
+        eps = eps if eps > NO_ATTACK * np.abs(means).max() else 0.0
+        if p == 2:
+            if not full:
+                return _least_l2(means, self.values, eps)
+            values, vectors = self.spectra
+            return _least_l2(np.einsum("bij,bi->bj", vectors, means), values, eps)
+        if not full:
+            return np.asarray(np.sqrt((np.maximum(np.abs(means) - eps, 0) ** 2 / self.values).sum(axis=1)))
+        return _least_linf(means, self.inverses, eps)
+
+    def averaging_margin(self, means: Array, eps: float, p: float, n: float) -> Array:
+        """First order of the averaging learner's attacked margin after n samples (T5), (B,): h of theory/second_order.py at the means."""
+        if self.values.ndim == 3:
+            variances = np.diagonal(self.values, axis1=1, axis2=2)
+            quadratic = np.einsum("bi,bij,bj->b", means, self.values, means)
+            squares = (self.values**2).sum(axis=(1, 2))
+        else:
+            variances = np.broadcast_to(self.values, means.shape)
+            quadratic, squares = (means**2 * variances).sum(axis=1), (variances**2).sum(axis=1)
+        if p == 2:
+            norm = np.sqrt((means**2).sum(axis=1) + variances.sum(axis=1) / n)
+        else:
+            std = np.sqrt(variances / n)
+            ratio = means / std
+            folded = 2 * std * np.exp(-ratio * ratio / 2) / math.sqrt(2 * math.pi) + means * (2 * ndtr(ratio) - 1)
+            norm = folded.sum(axis=1)
+        return np.asarray(((means**2).sum(axis=1) - eps * norm) / np.sqrt(quadratic + squares / n))
+
+
+@dataclass(frozen=True, eq=False)
+class Redrawn:
+    """B redrawn estimates of (s mean, covariance) for any s."""
+
+    mean: Array
+    noise: Array  # (B, d)
+    spreads: Spreads
+
+    @classmethod
+    def of(cls, mean: Array, covariance: Covariance, rows: float, degrees: int, draws: int, seed: int) -> Redrawn:
+        """rows: effective rows n of the mean. degrees: k."""
+        rng = np.random.default_rng(seed)
+        dim = len(mean)
+        normals = rng.standard_normal((draws, dim)) / math.sqrt(rows)
+        if covariance.is_full:
+            factor = covariance.factor @ _bartlett(dim, degrees, draws, rng)
+            return cls(mean, normals @ covariance.factor.T, Spreads(factor @ factor.transpose(0, 2, 1) / degrees, dim))
+        freedom, shape = (degrees * dim, (draws, 1)) if covariance.kind == "scalar" else (degrees, (draws, dim))
+        values = covariance.value * rng.chisquare(freedom, shape) / freedom
+        return cls(mean, normals * np.sqrt(covariance.value), Spreads(np.asarray(values), dim))
+
+    def scales(self, statistic: Callable[[Spreads, Array], Array], observed: float, levels: tuple[float, ...]) -> tuple[float, ...]:
+        """For each level q, the s at which the observed statistic is the q-quantile of the redrawn ones; 0 if it is lower even at s = 0.
+
+        Raises ValueError if no s reaches the observed value.
+        """
+        below, curve = [0.0], [self._quantiles(statistic, 0.0, levels)]
+
+        def add(scale: float) -> None:
+            place = int(np.searchsorted(below, scale))
+            below.insert(place, scale)
+            curve.insert(place, self._quantiles(statistic, scale, levels))
+
+        scale = 1.0
+        for _ in range(MOST_GROWTH):
+            add(scale)
+            if curve[-1].min() > observed:
+                break
+            scale *= GROWTH
+        else:
+            raise ValueError("the estimate is out of reach of its own bootstrap: the covariance is nearly singular; use more rows")
+        for _ in range(REFINEMENTS):
+            for i in range(len(levels)):
+                add(_crossing(below, [values[i] for values in curve], observed, inside=True))
+        return tuple(_crossing(below, [values[i] for values in curve], observed, inside=False) for i in range(len(levels)))
+
+    def _quantiles(self, statistic: Callable[[Spreads, Array], Array], scale: float, levels: tuple[float, ...]) -> Array:
+        values = statistic(self.spreads, scale * self.mean + self.noise)
+        return np.asarray(np.quantile(values, levels, method="weibull"))
+
+
+def _crossing(scales: list[float], values: list[float], observed: float, *, inside: bool) -> float:
+    """Where the increasing curve crosses the observed value, by linear interpolation; inside: at least 5 % from either end."""
+    right = next(i for i, value in enumerate(values) if value > observed) if values[-1] > observed else len(values) - 1
+    if right == 0:
+        return scales[1] * 0.01 if inside else 0.0
+    low, high = values[right - 1], values[right]
+    share = min(max((observed - low) / (high - low), 0.0), 1.0) if high > low else 0.5
+    if inside:
+        share = min(max(share, 0.05), 0.95)
+    return scales[right - 1] + share * (scales[right] - scales[right - 1])
+
+
+def _bartlett(dim: int, degrees: int, draws: int, rng: np.random.Generator) -> Array:
+    """Lower triangular A with A A' ~ Wishart(I, degrees), (draws, dim, dim); degrees >= dim."""
+    factor = np.zeros((draws, dim, dim))
+    rows, columns = np.tril_indices(dim, -1)
+    factor[:, rows, columns] = rng.standard_normal((draws, len(rows)))
+    diagonal = np.arange(dim)
+    factor[:, diagonal, diagonal] = np.sqrt(rng.chisquare(degrees - diagonal, (draws, dim)))
+    return factor
+
+
+def _least_l2(means: Array, variances: Array, eps: float) -> Array:
+    """min over ||z||_2 <= eps of ||m - z|| weighted by 1 / v, row by row: z = m / (1 + t v), Newton on the secular equation (T2)."""
+    if eps == 0:
+        return np.asarray(np.sqrt((means**2 / variances).sum(axis=1)))
+    result = np.zeros(len(means))
+    live = np.linalg.norm(means, axis=1) > eps * (1 + 1e-12)
+    m, v, t = means[live], variances[live], np.zeros((int(live.sum()), 1))
+    for _ in range(NEWTON_STEPS):
+        damped = 1 + t * v
+        z = m / damped
+        norm = np.linalg.norm(z, axis=1, keepdims=True)
+        step = (norm / eps - 1) * norm**2 / (z * z * (v / damped)).sum(axis=1, keepdims=True)
+        t += step
+        if not (step > 1e-10 * t).any():
+            break
+    w = t * m / (1 + t * v)
+    result[live] = np.sqrt((w * w * v).sum(axis=1))
+    return result
+
+
+def _least_linf(means: Array, precisions: Array, eps: float) -> Array:
+    """min over |z_i| <= eps of ||m - z||_P, row by row: interior point with multipliers a, b of the two bounds, to 1e-6 relative.
+
+    Stationary: P (m - z) = a - b; a (eps - z) = b (eps + z) = tau, tau -> 0.
+    """
+    if eps == 0:
+        return np.asarray(np.sqrt(np.einsum("bi,bij,bj->b", means, precisions, means)))
+    batch, dim = means.shape
+    z = np.zeros_like(means)
+    pull = np.abs(np.einsum("bij,bj->bi", precisions, means))
+    a = b = np.repeat(pull.max(axis=1, keepdims=True), dim, axis=1)
+    upper = lower = np.full_like(means, eps)  # eps - z and eps + z, updated step by step because recomputing them would cancel
+    diagonal = np.arange(dim)
+    for _ in range(BARRIER_STEPS):
+        w = np.einsum("bij,bj->bi", precisions, means - z)
+        gap = (a * upper + b * lower).sum(axis=1, keepdims=True)
+        size = np.maximum((w * (means - z)).sum(axis=1, keepdims=True), 1e-12)
+        if (gap < 1e-6 * size).all() and np.abs(w - a + b).max() < 1e-6 * np.abs(w).max():
+            break
+        tau = 0.1 * gap / (2 * dim)
+        matrix = precisions.copy()
+        matrix[:, diagonal, diagonal] += a / upper + b / lower
+        dz = np.linalg.solve(matrix, (w - tau / upper + tau / lower)[:, :, None])[:, :, 0]
+        da, db = (tau + a * dz) / upper - a, (tau - b * dz) / lower - b
+        reach = np.minimum(1.0, 0.995 * _room((upper, -dz), (lower, dz), (a, da), (b, db)))
+        z, a, b = z + reach * dz, a + reach * da, b + reach * db
+        upper, lower = upper - reach * dz, lower + reach * dz
+    return np.asarray(np.sqrt(np.maximum(np.einsum("bi,bij,bj->b", means - z, precisions, means - z), 0)))
+
+
+def _room(*pairs: tuple[Array, Array]) -> Any:
+    """Row by row, the largest step that keeps every value + step * change >= 0."""
+    steps = [np.where(change < 0, -value / np.where(change < 0, change, -1.0), np.inf) for value, change in pairs]
+    return np.min(steps, axis=(0, 2))[:, None]
