@@ -207,9 +207,9 @@ class MixtureEstimate(Remade):
     def required_samples(
         self, *, eps: float, accuracy: float, confidence: float = 0.95, p: float = 2, level: float = 0.95
     ) -> Interval:
-        """Interval for required_samples(mixture, mixture, ...) of the true mixture: fresh rows that averaging needs; inf where out of reach.
+        """Interval for required_samples(mixture, mixture, ...) of the true mixture: fresh rows that averaging needs.
 
-        Arguments as there. high is inf if the data allow a mixture on which no number of rows reaches the accuracy.
+        Arguments as there. inf: out of reach. high is inf if the data allow a mixture on which no number of rows reaches the accuracy.
         """
         radius, order = non_negative(eps, "eps"), _two_or_inf(p)
         sample_goal(accuracy, confidence)
@@ -241,8 +241,8 @@ class MixtureEstimate(Remade):
     def _direction(self) -> Array:
         """m of the candidates (s m, C): the estimated mean, with each component shortened by what noise adds to its square on average.
 
-        Along an eigenvector of C with variance v the square of the mean is mu^2 + v / n. If the mu^2 are t^2 on average, sqrt(t^2 / (t^2 + v / n))
-        makes up for it; otherwise directions of large variance would count for too much.
+        Along an eigenvector of C with variance v the square of the mean is mu^2 + v / n. If the mu^2 are t^2 on average, the factor
+        sqrt(t^2 / (t^2 + v / n)) makes up for it; otherwise directions of large variance would count for too much.
         """
         covariance, n = self._base, self.effective_rows
         if covariance.kind == "scalar":
@@ -344,7 +344,10 @@ def _two_or_inf(p: float) -> float:
 
 
 def _unbiased_spectrum(cov: Array, degrees: int) -> Array:
-    """The covariance with its eigenvalues drawn to their mean until tr C and tr C^2 are unbiased: E tr C^2 = tr S^2 (1 + 1/k) + (tr S)^2 / k."""
+    """The covariance with its eigenvalues drawn to their mean until tr C and tr C^2 are unbiased.
+
+    E tr C^2 = tr S^2 (1 + 1/k) + (tr S)^2 / k for a Wishart estimate C of S with k degrees of freedom.
+    """
     dim = len(cov)
     mean, square = float(np.trace(cov)) / dim, float((cov * cov).sum()) / dim
     spread = square - mean**2

@@ -2,7 +2,8 @@
 
 Redrawn estimates of (s m, C), d dimensions, n effective rows, k degrees of freedom:
 
-    mean  ~ N(s m, C / n),    covariance ~ C times chi^2_{k d} / (k d) (scalar), chi^2_k / k per feature (diagonal), Wishart(C, k) / k (full).
+    mean        N(s m, C / n),
+    covariance  C times chi^2_{k d} / (k d) (scalar) or chi^2_k / k per feature (diagonal), or Wishart(C, k) / k (full).
 
 The random numbers are the same for every s, so a statistic of a redrawn estimate is a smooth function of s.
 """
@@ -180,7 +181,7 @@ def _least_linf(means: Array, precisions: Array, eps: float) -> Array:
     """
     if eps == 0:
         return np.asarray(np.sqrt(np.einsum("bi,bij,bj->b", means, precisions, means)))
-    batch, dim = means.shape
+    dim = means.shape[1]
     z = np.zeros_like(means)
     pull = np.abs(np.einsum("bij,bj->bi", precisions, means))
     a = b = np.repeat(pull.max(axis=1, keepdims=True), dim, axis=1)

@@ -25,7 +25,8 @@ DEPENDENT = 1e-6
 
 @dataclass(frozen=True)
 class Certainty:
-    """At one radius: intervals of 95 %. None: too few training rows for that many features, features that depend linearly on others, or p = 1."""
+    """At one radius: intervals of 95 %. None: p = 1, too few training rows for the features, or features
+    that depend linearly on others."""
 
     p: float
     eps: float
@@ -113,9 +114,8 @@ def measured_needs(
         tested = np.arange(len(held)) if i == 0 else rng.integers(len(held), size=len(held))
         share = np.where(held_y[tested] > 0, 0.5 / max((held_y[tested] > 0).sum(), 1), 0.5 / max((held_y[tested] < 0).sum(), 1))
         for k, size in enumerate(sizes):
-            w = np.stack(
-                [signed[rows[rng.choice(len(rows), size, replace=False, shuffle=False)]].mean(axis=0) for _ in range(SUBSETS)]
-            )  # (S, d)
+            chosen = [rows[rng.choice(len(rows), size, replace=False, shuffle=False)] for _ in range(SUBSETS)]
+            w = np.stack([signed[subset].mean(axis=0) for subset in chosen])  # (S, d)
             margins = held[tested] @ w.T  # (held-out rows, S)
             for j, (p, eps) in enumerate(attacks):
                 right = margins > eps * np.linalg.norm(w, ord=_dual(p), axis=1)
@@ -138,7 +138,7 @@ def _passes(sizes: list[int], curve: Array, accuracy: float) -> float:
     if right == 0:
         return float(sizes[0])
     share = (accuracy - rising[right - 1]) / (rising[right] - rising[right - 1])
-    return math.ceil(sizes[right - 1] * (sizes[right] / sizes[right - 1]) ** share - 1e-9)
+    return float(math.ceil(sizes[right - 1] * (sizes[right] / sizes[right - 1]) ** share - 1e-9))
 
 
 def _percentiles(counts: list[float]) -> Interval:

@@ -27,7 +27,6 @@ from theory import (
     share_interval,
 )
 from theory.confidence import _unbiased_spectrum
-from theory.covariance import Covariance
 from theory.linear import robust_margin
 from theory.redrawn import Redrawn, Spreads
 
