@@ -12,6 +12,7 @@ from scipy.special import ndtr
 from theory._checks import (
     Array,
     Remade,
+    count,
     dual_exponent,
     finite_array,
     frozen_array,
@@ -121,7 +122,7 @@ def check_signs(y: Any) -> Array:
 
 
 def multiclass_robust_accuracy(
-    weights: Any, biases: Any, mixture: GaussianMixture, eps: float = 0.0, p: float = 2, seed: int = 0
+    weights: Any, biases: Any, mixture: GaussianMixture, eps: float = 0.0, p: float = 2, seed: int = 0, *, points: int = 2000
 ) -> float:
     """Robust accuracy of argmax_k (w_k.x + b_k) on K Gaussian classes (T9).
 
@@ -129,7 +130,8 @@ def multiclass_robust_accuracy(
     The K-1 margins are jointly Gaussian, so this is a Gaussian orthant probability of dimension K-1.
 
     weights: (K, d). biases: (K,). eps: attack radius in units of x. Exact up to rounding for K = 2 and to about 1e-8 for K = 3. From
-    K = 4 on, uses scipy's randomised quasi-Monte Carlo, with an error of about 3e-5 per class, reproducible through `seed`.
+    K = 4 on, uses scipy's randomised quasi-Monte Carlo with `points` times (K - 1) points a class, reproducible through `seed`. Ten
+    classes, 2,000: standard error up to 5e-5, 0.2 s; 50,000: up to 6e-6, 2 s.
     Raises ValueError for mismatched shapes, equal rows of weights, eps < 0 or p < 1.
     """
     w, b = finite_array(weights, "weights", 2), finite_array(biases, "biases", 1)
@@ -141,12 +143,12 @@ def multiclass_robust_accuracy(
         )
     if mixture.classes < 2:
         raise ValueError("the mixture has one class: robust accuracy needs at least two")
-    by_class = [_class_orthant(w, b, mixture, k, radius, q, seed) for k in range(mixture.classes)]
+    by_class = [_class_orthant(w, b, mixture, k, radius, q, (seed, count(points, "points"))) for k in range(mixture.classes)]
     return float(np.dot(mixture.weights, by_class))
 
 
-def _class_orthant(w: Array, b: Array, mixture: GaussianMixture, k: int, eps: float, q: float, seed: int) -> float:
-    """P(all robust margins of class k are positive)."""
+def _class_orthant(w: Array, b: Array, mixture: GaussianMixture, k: int, eps: float, q: float, effort: tuple[int, int]) -> float:
+    """P(all robust margins of class k are positive). effort: seed, points."""
     others = np.arange(len(w)) != k
     differences = w[k] - w[others]  # (K-1, d)
     norms = np.array([vector_norm(row, q) for row in differences])
@@ -159,6 +161,6 @@ def _class_orthant(w: Array, b: Array, mixture: GaussianMixture, k: int, eps: fl
         return float(ndtr(margin[0] / np.sqrt(covariance[0, 0])))
     from scipy.stats import multivariate_normal  # imported here because it takes 0.4 s and only T9 needs it
 
-    effort = {"abseps": 1e-5, "releps": 0, "maxpts": 50_000 * len(margin)}
-    rng = np.random.default_rng(seed)
-    return float(multivariate_normal.cdf(margin, cov=covariance, allow_singular=True, rng=rng, **effort))
+    seed, points = effort
+    limits = {"abseps": 1e-5, "releps": 0, "maxpts": points * len(margin)}
+    return float(multivariate_normal.cdf(margin, cov=covariance, allow_singular=True, rng=np.random.default_rng(seed), **limits))

@@ -114,10 +114,10 @@ function sortTable(heading) {
   Array.from(body.rows).sort(compare).forEach((row) => body.append(row));
 }
 
-document.querySelectorAll(".explorer input").forEach((input) => input.addEventListener("input", update));
+document.querySelectorAll("#averaging input").forEach((input) => input.addEventListener("input", update));
 // Arrow keys go on to the next value that is shown: at small n many positions of the slider mean the same number.
 const ARROWS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
-document.querySelectorAll(".explorer input").forEach((input) => input.addEventListener("keydown", (event) => {
+document.querySelectorAll("#averaging input").forEach((input) => input.addEventListener("keydown", (event) => {
   const way = ARROWS[event.key];
   if (!way) return;
   event.preventDefault();
@@ -126,7 +126,7 @@ document.querySelectorAll(".explorer input").forEach((input) => input.addEventLi
   update();
 }));
 document.getElementById("reset").addEventListener("click", () => {
-  document.querySelectorAll(".explorer input").forEach((input) => { input.value = input.defaultValue; });
+  document.querySelectorAll("#averaging input").forEach((input) => { input.value = input.defaultValue; });
   update();
 });
 document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.parentNode)));

@@ -18,12 +18,13 @@ from figures.experiments import EXPERIMENTS, experiment_of
 from figures.image_figures import forecast, radius
 from figures.inputs import Files
 from figures.registry import SECTIONS, Entry, entries
+from figures.report.separation import as_script, separation_block, separation_numbers
 from figures.state import code_digest, forget, made_from, remember, what_changed
 from figures.table import sort_key, text_of
 from figures.tables import ablations, claims, claims_photographs
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("page.html", "page.css", "law.js", "explorer.js")
+PARTS = ("page.html", "page.css", "law.js", "explorer.js", "separation.html", "separation.js")
 STORY = {
     "theory_figures": (
         "Theory: what makes synthetic data good",
@@ -92,11 +93,15 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
                 with suppress(UserError):  # reported in place of the table or figure
                     words = f"{words} {told.finding(files)}"
         sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]
+    ways = separation_numbers(files)
     contents.append('<li><a href="#how">How these results were made</a></li>')
     return Template(_read("page.html")).substitute(
         css=_read("page.css"),
         law=_read("law.js"),
         explorer=_read("explorer.js"),
+        separation=separation_block(ways),
+        separation_numbers=as_script(ways),
+        separation_script=_read("separation.js"),
         contents="\n".join(contents),
         sliders="\n".join(_slider(*slider) for slider in SLIDERS),
         sections="\n".join(sections),

@@ -113,7 +113,7 @@ def phase_diagram(_seed: int, _effort: Effort) -> CurveTable:
     """T16: tan(angle) of logistic regression against the class SNR, for few and many samples per dimension, without and with a ridge."""
     rows: list[tuple[Any, ...]] = []
     for eps, ridge in ((0.0, 0.0), (0.0, 1e-3), (0.5, 0.0)):
-        for ratio in (1.0, 3.0, 10.0, 20.0, 50.0, 300.0, 3000.0):
+        for ratio in (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0):
             for snr in np.geomspace(0.3, 10, 31):
                 if snr > eps:
                     law = ProportionalLaw(float(snr), ratio, ridge=ridge, eps=eps)

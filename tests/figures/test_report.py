@@ -12,7 +12,7 @@ from figures.inputs import Files
 from figures.registry import entries
 from figures.report.page import SLIDERS
 from figures.table import Spread, csv_columns, latex, markdown, text_of
-from theory import AveragingLaw, BinaryMixture, misalignment_ceiling
+from theory import AveragingLaw, BinaryMixture, ProportionalLaw, misalignment_ceiling, optimal_class_snr
 
 PHONE = {"viewport": {"width": 375, "height": 812}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 
@@ -108,6 +108,38 @@ def test_the_law_of_the_page_is_that_of_theory_in_few_dimensions_and_at_every_en
     chosen.append({"d": 3, "norm": 1.0, "sigma": 0.4, "eps": 1.0, "c": 0.25, "n": 1, "angle": 1})
     found = opened.page.evaluate("all => all.map(meanRobustAccuracy)", chosen)
     assert found == pytest.approx([exact(**setting) for setting in chosen], abs=2e-4)
+
+
+def test_the_second_explorer_shows_the_law_and_its_best_class_snr(opened):
+    """Every stop of the slider under every training: points of the curve against T16 to a pixel, the best class SNR against a search."""
+    stops = int(opened.page.get_attribute("#slider-ratio", "max")) + 1
+    grid = np.geomspace(0.3, 10, 31)
+    for training, (eps, ridge) in enumerate([(0.0, 0.0), (0.0, 1e-3), (0.5, 0.0)]):
+        opened.page.select_option("#training", str(training))
+        for stop in range(stops):
+            opened.slide(ratio=stop)
+            ratio = float(opened.text("value-ratio").replace(",", ""))
+            paths = opened.page.eval_on_selector_all(
+                "#separation-plot path.curve", "all => all.map((one) => one.getAttribute('d'))"
+            )
+            points = np.array([[float(v) for v in point.split()] for point in re.findall(r"[ML]([\d. -]+)", " ".join(paths))])
+            for x, y in points[:: len(points) // 3]:
+                snr = 10 ** (np.log10(0.3) + (x - 58) / (640 - 58 - 14) * (1 - np.log10(0.3)))
+                law = ProportionalLaw(snr, ratio, ridge=ridge, eps=eps)
+                assert 2 - 5 * (y - 12) / (380 - 12 - 44) == pytest.approx(max(np.log10(law.across / law.along), -3), abs=0.02)
+            found = optimal_class_snr("logistic", eps, samples_per_dim=ratio, ridge=ridge)
+            best = opened.text("out-best")
+            if found.more_is_better:
+                assert best == "10 or more"
+            else:
+                assert float(best) == pytest.approx(found.best, rel=grid[1] / grid[0] - 1 + 0.01)
+            assert float(opened.text("out-cosine")) == pytest.approx(found.alignment, abs=2e-3)
+            shown = opened.text("out-separable")
+            threshold = min((snr for snr in grid[grid > eps] if ProportionalLaw(snr, ratio, eps=eps).separable), default=None)
+            assert shown == ("none up to 10" if threshold is None else shown)
+            if shown.startswith("from"):
+                assert float(shown.split()[1]) == pytest.approx(threshold, rel=0.01)
+    assert opened.said == []
 
 
 def test_the_reference_value_of_the_theory(opened):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.special import ndtr
 from scipy.stats import norm
 
 from tests.theory.conftest import random_mixture
@@ -108,3 +109,14 @@ def test_no_perturbation_in_the_ball_beats_the_worst_case():
     )  # fmt: skip
     assert found.fun == pytest.approx(best, abs=1e-6)
     assert found.fun >= best - 1e-9
+
+
+@pytest.mark.parametrize(("points", "tolerance"), [(2000, 2.5e-4), (50_000, 3e-5)])
+def test_ten_classes_against_a_one_dimensional_integral(points, tolerance):
+    """Unit vectors: class k is right iff x_k exceeds the others by eps sqrt(2), so A = E Phi(Z + a - eps sqrt(2))^9."""
+    z = np.linspace(-9, 9, 4001)
+    for a, eps in ((1.0, 0.0), (2.5, 0.3), (4.0, 1.0)):
+        mixture = GaussianMixture(a * np.eye(10), [1.0] * 10)
+        found = multiclass_robust_accuracy(np.eye(10), np.zeros(10), mixture, eps, points=points)
+        exact = np.trapezoid(np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * ndtr(z + a - eps * np.sqrt(2)) ** 9, z)
+        assert found == pytest.approx(exact, abs=tolerance)

@@ -1,0 +1,72 @@
+"use strict";
+// The second explorer: T16's angle between logistic regression and mu against the class SNR of the samples, from phase_diagram.csv.
+// SEPARATION: [{ name, snr: [...], curves: [{ ratio, tangent: [...], separable: [0 or 1, ...] }, ...] }, ...], one entry a way of training.
+
+const ANGLES = { low: -3, high: 2 }; // powers of ten of tan(angle) on the axis
+const SNRS = { low: Math.log10(0.3), high: 1 };
+
+const spot = {
+  x: (snr) => PLOT.left + (PLOT.width - PLOT.left - PLOT.right) * (Math.log10(snr) - SNRS.low) / (SNRS.high - SNRS.low),
+  y: (tangent) => {
+    const power = Math.min(Math.max(Math.log10(tangent), ANGLES.low), ANGLES.high);
+    return PLOT.top + (PLOT.height - PLOT.top - PLOT.bottom) * (ANGLES.high - power) / (ANGLES.high - ANGLES.low);
+  },
+};
+
+/** The class SNRs with the smallest angle, of all and of those with a larger angle on both sides; undefined where there is none. */
+function bestSeparation(snr, tangent) {
+  const order = tangent.map((_, i) => i).sort((i, j) => tangent[i] - tangent[j]);
+  const inner = order.find((i) => 0 < i && i < snr.length - 1 && tangent[i] < tangent[i - 1] && tangent[i] < tangent[i + 1]);
+  return { best: order[0], inner };
+}
+
+function drawSeparationAxes(svg) {
+  for (let power = ANGLES.low; power <= ANGLES.high; power++) {
+    const y = spot.y(Math.pow(10, power));
+    svg.append(element("line", { x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: y, y2: y, class: "grid" }));
+    svg.append(element("text", { x: PLOT.left - 8, y: y + 4, class: "tick", "text-anchor": "end" }, String(Math.pow(10, power))));
+  }
+  for (const snr of [0.3, 1, 3, 10]) {
+    const x = spot.x(snr);
+    svg.append(element("line", { x1: x, x2: x, y1: PLOT.top, y2: PLOT.height - PLOT.bottom, class: "grid" }));
+    svg.append(element("text", { x, y: PLOT.height - PLOT.bottom + 18, class: "tick", "text-anchor": snr === 10 ? "end" : "middle" }, String(snr)));
+  }
+  const middle = (PLOT.left + PLOT.width) / 2;
+  svg.append(element("text", { x: middle, y: PLOT.height - 6, class: "label", "text-anchor": "middle" }, "class SNR of one sample"));
+  const turned = { transform: `translate(15 ${PLOT.height / 2 - 10}) rotate(-90)`, class: "label", "text-anchor": "middle" };
+  svg.append(element("text", turned, "tan of the angle to μ"));
+}
+
+function updateSeparation() {
+  const way = SEPARATION[Number(document.getElementById("training").value)];
+  const slider = document.getElementById("slider-ratio");
+  const { ratio, tangent, separable } = way.curves[Number(slider.value)];
+  const text = ratio.toLocaleString("en");
+  document.getElementById("value-ratio").textContent = text;
+  slider.setAttribute("aria-valuetext", text);
+  const svg = document.getElementById("separation-plot");
+  svg.querySelectorAll(":scope > :not(title):not(desc)").forEach((old) => old.remove());
+  drawSeparationAxes(svg);
+  const parts = [["real", (i) => separable[i]], ["synthetic", (i) => !separable[i]]];
+  for (const [kind, belongs] of parts) {
+    const places = tangent.map((_, i) => i).filter((i) => belongs(i) || (kind === "real" && i + 1 < separable.length && separable[i + 1]));
+    const d = places.map((i, k) => `${k ? "L" : "M"}${spot.x(way.snr[i]).toFixed(2)} ${spot.y(tangent[i]).toFixed(2)}`).join(" ");
+    svg.append(element("path", { d, class: `curve ${kind}` }));
+  }
+  const { best, inner } = bestSeparation(way.snr, tangent);
+  svg.append(element("circle", { cx: spot.x(way.snr[best]), cy: spot.y(tangent[best]), r: 5, class: "here" }));
+  const first = separable.indexOf(1);
+  const written = {
+    best: best === way.snr.length - 1 ? "10 or more" : way.snr[best].toFixed(2),
+    inner: inner === undefined ? "none" : way.snr[inner].toFixed(2),
+    cosine: (1 / Math.hypot(1, tangent[best])).toFixed(4),
+    separable: first < 0 ? "none up to 10" : first === 0 ? "all" : `from ${way.snr[first].toFixed(2)} on`,
+  };
+  for (const [name, value] of Object.entries(written)) document.getElementById(`out-${name}`).textContent = value;
+}
+
+if (SEPARATION.length) {
+  document.getElementById("slider-ratio").addEventListener("input", updateSeparation);
+  document.getElementById("training").addEventListener("change", updateSeparation);
+  updateSeparation();
+}
