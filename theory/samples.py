@@ -19,8 +19,9 @@ def required_samples(
 
     p = 2 and scalar covariances: exact (T4). P increases with n, so bisection finds n: {A >= accuracy >= 1/2} is a convex cone around
     mu that contains the mean direction, and a larger kappa only moves theta deeper into it.
+    p = 2, a scalar real covariance and any synthetic one (or eps = 0 and any two), up to 200 dimensions: exact as QuasiMonteCarloLaw says.
     Any other p or covariances, up to 200 dimensions: quasi-Monte Carlo with 8,192 points, which misses a confidence of 0.95 by about 0.001;
-    confidences above 0.999 are refused, because too few points decide. Beyond 200 dimensions, p = 2 or inf: the second-order law (T5),
+    confidences above 0.999 are refused, because too few points decide. Beyond, p = 2 or inf: the second-order law (T5),
     which has normal tails: at d = 100, isotropic, a confidence of 0.95 is really 0.95, one of 0.999 about 0.996.
 
     mixture: the attacked mixture. eps: radius in units of x. The classifier has no bias, so priors do not matter.

@@ -114,8 +114,8 @@ def measured_needs(
         tested = np.arange(len(held)) if i == 0 else rng.integers(len(held), size=len(held))
         share = np.where(held_y[tested] > 0, 0.5 / max((held_y[tested] > 0).sum(), 1), 0.5 / max((held_y[tested] < 0).sum(), 1))
         for k, size in enumerate(sizes):
-            chosen = [rows[rng.choice(len(rows), size, replace=False, shuffle=False)] for _ in range(SUBSETS)]
-            w = np.stack([signed[subset].mean(axis=0) for subset in chosen])  # (S, d)
+            subsets = [rows[rng.choice(len(rows), size, replace=False, shuffle=False)] for _ in range(SUBSETS)]
+            w = np.stack([signed[subset].mean(axis=0) for subset in subsets])  # (S, d)
             margins = held[tested] @ w.T  # (held-out rows, S)
             for j, (p, eps) in enumerate(attacks):
                 right = margins > eps * np.linalg.norm(w, ord=_dual(p), axis=1)
