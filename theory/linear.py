@@ -129,9 +129,9 @@ def multiclass_robust_accuracy(
     x of class y is robustly correct iff every margin (w_y - w_j).x + b_y - b_j beats eps ||w_y - w_j||_q, j != y.
     The K-1 margins are jointly Gaussian, so this is a Gaussian orthant probability of dimension K-1.
 
-    weights: (K, d). biases: (K,). eps: attack radius in units of x. Exact up to rounding for K = 2 and to about 1e-8 for K = 3. From
-    K = 4 on, uses scipy's randomised quasi-Monte Carlo with `points` times (K - 1) points a class, reproducible through `seed`. Ten
-    classes, 2,000: standard error up to 5e-5, 0.2 s; 50,000: up to 6e-6, 2 s.
+    weights: (K, d). biases: (K,). The covariances of the classes may differ. eps: attack radius in units of x. Exact up to rounding for
+    K = 2 and to about 1e-8 for K = 3. From K = 4 on, uses scipy's randomised quasi-Monte Carlo with `points` times (K - 1) points a class,
+    reproducible through `seed`. Ten classes, 2,000: standard error up to 5e-5, 0.2 s; 50,000: up to 6e-6, 2 s.
     Raises ValueError for mismatched shapes, equal rows of weights, eps < 0 or p < 1.
     """
     w, b = finite_array(weights, "weights", 2), finite_array(biases, "biases", 1)

@@ -23,6 +23,7 @@ from scipy.special import ndtr, ndtri
 from theory._checks import Array, Remade, count, non_negative, norm_order, numbers_only, open_unit, same_dimension
 from theory._checks import dual_exponent as dual
 from theory.cone import Cone
+from theory.elliptical import student_t_margin
 from theory.mixtures import BinaryMixture
 
 REPLICATES = 8
@@ -30,6 +31,7 @@ POINTS = 2**10
 """Per replicate."""
 LEAST_DIM = 3
 EXACT_ERROR = 1e-8
+MOST_T = 10_000
 MOST_DIM = 200
 """Largest dimension at which required_samples uses this law: above, it takes seconds, and SecondOrderLaw is good there."""
 
@@ -41,7 +43,9 @@ class QuasiMonteCarloLaw(Remade):
     n: samples, >= 1. eps: attack radius in units of x. Each value comes with the standard error over 8 replicates of 1,024 points:
     1e-6 to 2e-4 for the mean; 1e-3 to 2e-3 for a probability of 0.95. For p = 2 with a scalar real covariance, and for eps = 0, a
     probability is exact to 1e-8 from five dimensions on, unless very few directions hold nearly all noise.
-    Raises ValueError for mismatched dimensions, n < 1, eps < 0 or p < 1.
+    df: the classes are multivariate Student t with these means and covariances and df > 2 degrees of freedom, for training and test alike:
+    a scale mixture, so theta ~ N(m, S Sigma~ / n), S the average of n independent (df - 2) / chi^2_df, and the margin is t_df; n <= 10^4.
+    Raises ValueError for mismatched dimensions, n < 1, eps < 0, p < 1, df <= 2.
     """
 
     mixture: BinaryMixture
@@ -49,12 +53,20 @@ class QuasiMonteCarloLaw(Remade):
     n: int
     eps: float
     p: float = 2
+    df: float = math.inf
 
     def __post_init__(self) -> None:
         same_dimension(self.mixture.dim, self.synthetic.dim, "mixture and synthetic")
         object.__setattr__(self, "n", count(self.n, "n"))
         object.__setattr__(self, "eps", non_negative(self.eps, "eps"))
         object.__setattr__(self, "p", norm_order(self.p))
+        df = numbers_only(self.df, "df")
+        if df.ndim or not df > 2:
+            raise ValueError(f"df={self.df!r} must be a number above 2: otherwise the classes have no covariance")
+        if math.isfinite(self.df) and self.n > MOST_T:
+            raise ValueError(
+                f"n={self.n} with df={self.df:g}: give at most {MOST_T}, or leave df out: an average of so many is nearly normal"
+            )
 
     @cached_property
     def accuracies(self) -> Array:
@@ -62,10 +74,13 @@ class QuasiMonteCarloLaw(Remade):
         z = _normals(self.mixture.dim)
         cov = self.synthetic.covariance
         noise = z @ cov.factor.T if cov.is_full else z * np.sqrt(cov.variances)
+        if math.isfinite(self.df):
+            noise = noise * np.sqrt(_average_scales(self.n, float(self.df)))[:, None]
         theta = self.synthetic.mean + noise / math.sqrt(self.n)
         norm = np.linalg.norm(theta, ord=dual(self.p), axis=1)
         length = np.sqrt((self.mixture.covariance.matvec(theta) * theta).sum(axis=1))
-        return np.asarray(ndtr((theta @ self.mixture.mean - self.eps * norm) / length).reshape(REPLICATES, POINTS))
+        cdf = student_t_margin(self.df) if math.isfinite(self.df) else ndtr
+        return np.asarray(cdf((theta @ self.mixture.mean - self.eps * norm) / length).reshape(REPLICATES, POINTS))
 
     def mean(self) -> float:
         """E[A]."""
@@ -124,7 +139,12 @@ class QuasiMonteCarloLaw(Remade):
     def _exact(self, a: float) -> float | None:
         """P(A <= a) without sampling, where that is possible."""
         scalar = self.mixture.covariance.kind == "scalar"
-        if (self.eps and (self.p != 2 or not scalar)) or self.mixture.dim < LEAST_DIM or not self.mixture.mean.any():
+        if (
+            math.isfinite(self.df)
+            or (self.eps and (self.p != 2 or not scalar))
+            or self.mixture.dim < LEAST_DIM
+            or not self.mixture.mean.any()
+        ):
             return None
         length, cone = self._cone
         threshold = (self.eps / math.sqrt(self.mixture.cov) if scalar else 0.0) + float(ndtri(np.clip(a, 0, 1)))
@@ -136,6 +156,14 @@ class QuasiMonteCarloLaw(Remade):
 
 def _error(replicates: Array) -> float:
     return float(replicates.std(ddof=1) / math.sqrt(len(replicates)))
+
+
+@lru_cache(maxsize=4)
+def _average_scales(n: int, df: float) -> Array:
+    """(8 * 1024,) averages of n independent (df - 2) / chi^2_df; always the same."""
+    rng = np.random.default_rng([n, int(df * 1e6) % 2**32])
+    averages = [((df - 2) / rng.chisquare(df, (POINTS, n))).mean(axis=1) for _ in range(REPLICATES)]
+    return np.concatenate(averages)
 
 
 @lru_cache(maxsize=4)

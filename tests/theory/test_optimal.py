@@ -290,7 +290,7 @@ def test_secular_shift_lies_on_the_sphere():
 @pytest.mark.parametrize("p", [1, math.inf])
 @pytest.mark.parametrize("seed", range(25))
 def test_ill_conditioned_problems_whose_solution_is_known(p, seed):
-    """mu = z + Sigma w with z and w complementary, condition 1e10: accuracy Phi(sqrt(w' Sigma w)). In float64 alone 1 in 5 fails."""
+    """mu = z + Sigma w with z and w complementary, condition 1e10: accuracy Phi(sqrt(w' Sigma w))."""
     rng = np.random.default_rng([seed, 7])
     dim = int(rng.integers(3, 30))
     axes = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
@@ -311,3 +311,32 @@ def test_ill_conditioned_problems_whose_solution_is_known(p, seed):
     w *= rng.uniform(0.5, 3) / math.sqrt(w @ cov @ w)
     mixture = BinaryMixture(z + cov @ w, cov)
     assert bayes_robust_accuracy(mixture, eps, p) == pytest.approx(norm.cdf(math.sqrt(w @ cov @ w)), abs=2e-9)
+
+
+def exact_gap(mixture, weights, eps, p):
+    """The duality gap in 60 digits."""
+    from mpmath import lu_solve, matrix, mp
+
+    mp.dps = 60
+    sigma, mu = matrix(mixture.cov.tolist()), matrix(mixture.mean.tolist())
+    w = matrix((weights / np.abs(weights).max()).tolist())
+    spread = (w.T * sigma * w)[0]
+    margin = (w.T * mu)[0] - eps * (max(map(abs, w)) if p == 1 else sum(map(abs, w)))
+    shift = mu - sigma * w * (margin / spread)
+    size = sum(map(abs, shift)) if p == 1 else max(map(abs, shift))
+    left = mu - shift * min(1, eps / size)
+    return float(mp.ncdf(mp.sqrt((left.T * lu_solve(sigma, left))[0])) - mp.ncdf(margin / mp.sqrt(spread)))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_condition_1e10_is_certified_in_60_digits(seed):
+    """Random problems; without extended precision every sixth raises."""
+    rng = np.random.default_rng([seed, 100])
+    dim, p = int(rng.integers(3, 25)), float(rng.choice([1, math.inf]))
+    axes = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    sizes = 10 ** rng.uniform(-5, 5, dim)
+    sizes[:2] = 1e-5, 1e5
+    cov = (axes * sizes) @ axes.T
+    mixture = BinaryMixture(rng.standard_normal(dim), (cov + cov.T) / 2)
+    eps = float(rng.uniform(0.02, 0.98)) * float(np.linalg.norm(mixture.mean, p))
+    assert -1e-15 <= exact_gap(mixture, bayes_robust_classifier(mixture, eps, p).weights, eps, p) < 2e-9

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import ndtr
+from scipy.stats import t as t_law
 
 from theory import AveragingLaw, BinaryMixture, QuasiMonteCarloLaw, learned_classifier, required_samples, robust_accuracy
 
@@ -105,6 +106,24 @@ def test_the_probability_is_that_of_the_exact_law(dim, n):
             assert found.quantile(level) == pytest.approx(a, abs=1e-6)
 
 
+@pytest.mark.parametrize(("df", "n", "dim"), [(3.0, 20, 50), (5.0, 3, 8), (2.5, 1, 4)])
+@pytest.mark.parametrize(("p", "q"), [(2, 2), (np.inf, 1)])
+def test_student_t_classes_against_averages_of_their_samples(df, n, dim, p, q):
+    """2,000 training sets, attacked in closed form through the t cdf: |z| < 4. The Gaussian law is off by 0.02 to 0.08 there."""
+    rng = np.random.default_rng(int(df * 10))
+    mixture = BinaryMixture(np.full(dim, 2 / math.sqrt(dim)), rng.uniform(0.5, 1.5, dim))
+    eps = 0.2 * float(np.linalg.norm(mixture.mean, p))
+    scales = (df - 2) / rng.chisquare(df, (2000, n, 1))
+    theta = (mixture.mean + np.sqrt(mixture.cov * scales) * rng.standard_normal((2000, n, dim))).mean(axis=1)
+    margin = (theta @ mixture.mean - eps * np.linalg.norm(theta, ord=q, axis=1)) / np.sqrt(theta**2 @ mixture.cov)
+    values = t_law.cdf(margin * math.sqrt(df / (df - 2)), df)
+    law = QuasiMonteCarloLaw(mixture, mixture, n, eps, p, df)
+    error = math.hypot(values.std() / math.sqrt(len(values)), law.mean_error)
+    assert abs(values.mean() - law.mean()) < 4 * error
+    assert abs(values.mean() - QuasiMonteCarloLaw(mixture, mixture, n, eps, p).mean()) > 8 * error
+    assert law.cdf(law.quantile(0.3)) == pytest.approx(0.3, abs=1e-3)
+
+
 def test_errors():
     mixture = BinaryMixture(MEAN, EQUAL)
     with pytest.raises(ValueError, match=r"confidence=0\.9999 is too high"):
@@ -113,3 +132,7 @@ def test_errors():
         QuasiMonteCarloLaw(mixture, BinaryMixture([1.0, 0.0]), 3, 0.1)
     with pytest.raises(ValueError, match="n=0"):
         QuasiMonteCarloLaw(mixture, mixture, 0, 0.1)
+    with pytest.raises(ValueError, match="df=2 must be"):
+        QuasiMonteCarloLaw(mixture, mixture, 3, 0.1, df=2)
+    with pytest.raises(ValueError, match="n=20000 with df=3"):
+        QuasiMonteCarloLaw(mixture, mixture, 20_000, 0.1, df=3)
