@@ -3,6 +3,7 @@
 Wu et al. 2024 (arXiv 2403.01639): confidence in the class rises with guidance, and the entropy of what is drawn falls.
 Pavasovic et al. 2025 (2502.07849): the distortion shrinks as the dimension grows, because classes ||mu|| ~ sqrt(d) apart are decided
 early. We find that against ||mu||; in standard deviations along mu it stays.
+Chidambaram et al. 2024 (2409.13074): strong guidance of classes of bounded support draws from the edge of the support.
 Only the coordinate along mu is guided, so one dimension with mu = sqrt(d) is exact.
 """
 
@@ -59,3 +60,25 @@ def test_the_distortion_shrinks_as_the_dimension_grows_only_against_the_distance
     assert min(moved) > 0.6
     assert max(moved) < 0.7
     assert (np.diff(moved / np.sqrt(dims)) < 0).all()
+
+
+def test_strong_guidance_ends_at_the_outer_edge_of_a_bounded_class():
+    """Two classes uniform on [0.5, 1.5] and [-1.5, -0.5], as 60 narrow Gaussians each: strong guidance draws near 1.5, not from the class."""
+    centres, std = np.linspace(0.5, 1.5, 60), 0.01
+    upper = GaussianMixture(centres[:, None], [std**2] * 60)
+    both = GaussianMixture(np.r_[centres, -centres][:, None], [std**2] * 120)
+    alpha_bars = np.clip(np.cos(np.linspace(1, 0, STEPS + 1) * math.pi / 2) ** 2, 1e-5, 1.0)
+    drawn = {}
+    for scale in (0.0, 1.0, 3.0, 10.0):
+        x = X_T[::20, None].copy()
+        for a, following in pairwise(alpha_bars):
+            noise = (1 + scale) * upper.noise_prediction(x, a) - scale * both.noise_prediction(x, a)
+            clean = (x - math.sqrt(1 - a) * noise) / math.sqrt(a)
+            x = math.sqrt(following) * clean + math.sqrt(1 - following) * noise
+        drawn[scale] = x[:, 0]
+    means = [float(x.mean()) for x in drawn.values()]
+    near = [float((x > 1.4).mean()) for x in drawn.values()]
+    assert means[0] == pytest.approx(1.0, abs=0.02)
+    assert near[0] == pytest.approx(0.1, abs=0.02)
+    assert (np.diff(means) > 0).all()
+    assert near[-1] > 0.99
