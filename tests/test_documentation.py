@@ -31,7 +31,7 @@ def quick_smoke(monkeypatch):
 def run_tutorial(folder):
     names = {}
     blocks = python_blocks(ROOT / "docs" / "tutorial.md")
-    assert sum(run_block(block, names) for block in blocks) == 14
+    assert sum(run_block(block, names) for block in blocks) == 18
     guided, unguided, labels = names["guided"], names["unguided"], names["labels"]
     far, near = (x[labels == 1].mean(0) - x[labels == 0].mean(0) for x in (guided, unguided))
     assert far.norm() > 1.2 * near.norm()  # computed here another way: guidance moved the classes apart

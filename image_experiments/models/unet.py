@@ -13,6 +13,8 @@ from torch import nn
 
 from contrastive_dp import DiffusersNoisePrediction, NoiseSchedule
 
+MOST_BLOCKS, MOST_CHANNELS, MOST_TIMESTEPS = 32, 4096, 1_000_000
+
 
 @dataclass(frozen=True)
 class UNetSettings:
@@ -51,8 +53,16 @@ class UNetSettings:
             raise ValueError(
                 f"attention has {len(self.attention)} entries, channels {len(self.channels)}: give one for each resolution"
             )
-        if self.blocks < 1 or self.timesteps < 2:
-            raise ValueError(f"blocks={self.blocks}, timesteps={self.timesteps}: give at least 1 block and 2 timesteps")
+        if not 1 <= self.blocks <= MOST_BLOCKS:
+            raise ValueError(
+                f"blocks={self.blocks} must lie in 1 .. {MOST_BLOCKS}: published networks have up to 4 at each resolution"
+            )
+        if max(self.channels) > MOST_CHANNELS:
+            raise ValueError(
+                f"channels={self.channels}: give at most {MOST_CHANNELS} at each resolution; published networks have up to 1,024"
+            )
+        if not 2 <= self.timesteps <= MOST_TIMESTEPS:
+            raise ValueError(f"timesteps={self.timesteps} must lie in 2 .. {MOST_TIMESTEPS}: 1,000 is usual")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
         if self.load is None and (self.class_labels or self.null_label is not None):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from simulations.mixtures.interval_checks import interval_checks
 from simulations.mixtures.learners import LEARNERS, Array, fit_adversarial, fit_averaging, fit_softmax
 from simulations.mixtures.monte_carlo import Check, Effort, Estimate, average, share
 from simulations.mixtures.proportional_checks import t16_checks
@@ -51,7 +52,7 @@ TEST_POINTS_A_REPLICATE = 100
 
 
 def all_checks() -> list[Check]:
-    """The checks of T1-T16 in order."""
+    """The checks of T1-T16 in order, then of intervals."""
     parts = (
         t1_checks,
         t2_checks,
@@ -65,6 +66,7 @@ def all_checks() -> list[Check]:
         t12_t14_checks,
         t15_checks,
         t16_checks,
+        interval_checks,
     )
     return [check for part in parts for check in part()]
 

@@ -393,6 +393,9 @@ def test_bad_input_is_one_line_and_status_1(tmp_path, capsys, arguments, message
     [
         ("--classifier.learning-rate", "nan", "learning_rate=nan must be a finite number > 0"),
         ("--diffusion.channels", "10", "must be multiples of 8"),
+        ("--diffusion.blocks", str(10**30), "must lie in 1 .. 32"),
+        ("--diffusion.channels", "8000", "give at most 4096"),
+        ("--diffusion.timesteps", str(10**9), "must lie in 2 .. 1000000"),
         ("--evaluation.threats", "linf", "write NORM:EPS"),
         ("--diffusion.ema", "1.5", "ema=1.5 must lie in"),
         ("--generation.solver", "euler", "ddim"),

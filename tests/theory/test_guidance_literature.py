@@ -63,7 +63,7 @@ def test_the_distortion_shrinks_as_the_dimension_grows_only_against_the_distance
 
 
 def test_strong_guidance_ends_at_the_outer_edge_of_a_bounded_class():
-    """Two classes uniform on [0.5, 1.5] and [-1.5, -0.5], as 60 narrow Gaussians each: strong guidance draws near 1.5, not from the class."""
+    """Two classes uniform on [0.5, 1.5] and [-1.5, -0.5], 60 narrow Gaussians each: strong guidance draws near 1.5 alone."""
     centres, std = np.linspace(0.5, 1.5, 60), 0.01
     upper = GaussianMixture(centres[:, None], [std**2] * 60)
     both = GaussianMixture(np.r_[centres, -centres][:, None], [std**2] * 120)
