@@ -8,25 +8,28 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from command_line.drawing import COLOURS, MARKERS, PANEL_WIDTH
-from figures.figure import Figure, Numbers, diagonal, line, marks, points
+from figures.figure import Figure, Numbers, band, diagonal, line, marks, points
 from figures.inputs import Files, where
 
 TABLE, CURVE = "gaussian_mixture/real_data.csv", "gaussian_mixture/real_data_learning_curve.csv"
+CERTAINTY = "gaussian_mixture/real_data_certainty.csv"
 FIGURE = Figure(
     "Predictions on real data",
     "Robust accuracy that theory predicts from one half of a real table (lines) and that fitted classifiers measure on the other "
     "half, attacked exactly (marks of the same colour, ± 2 standard errors): against the attack radius, all attacks at once, and "
-    "averaging against its samples.",
-    (TABLE, CURVE),
+    "averaging against its samples. Band: 95 % interval of the best classifier's robust accuracy if the classes are Gaussian.",
+    (TABLE, CURVE, CERTAINTY),
     "breast-cancer (569 rows, 30 features), one split",
 )
 ALL, LEARNING = "all attacks", "averaging against its samples"
 PREDICTED = ", predicted"
+BEST = "best possible"
 
 
 def numbers(files: Files) -> Numbers:
     data = files.columns(TABLE, "p eps predicted measured standard_error", text="data classifier")
     curve = files.columns(CURVE, "p eps n predicted measured standard_error", text="data")
+    sure = files.columns(CERTAINTY, "p eps low estimate high", text="quantity")
     norms = np.unique(data["p"])
     rows = []
     for p in norms:
@@ -35,6 +38,8 @@ def numbers(files: Files) -> Numbers:
             of = where(data, p=p, classifier=name)
             rows += points(panel, name + PREDICTED, data["eps"][of], data["predicted"][of])
             rows += _measured(panel, name, data["eps"][of], data, of)
+        of = where(sure, p=p, quantity="optimum, Gaussian")
+        rows += points(panel, BEST, sure["eps"][of], sure["estimate"][of], sure["low"][of], sure["high"][of])
     for name in dict.fromkeys(data["classifier"].tolist()):
         of = where(data, classifier=name)
         rows += points(ALL, name, data["predicted"][of], data["measured"][of])
@@ -68,7 +73,9 @@ def draw(numbers: Numbers) -> Any:
             diagonal(axis, 0, 1)
             axis.set(xlabel="predicted robust accuracy", ylabel="measured", title=panel)
             continue
-        for i, name in enumerate(name for name in numbers.names(panel) if not name.endswith(PREDICTED)):
+        if BEST in numbers.names(panel):
+            band(axis, 0, numbers.series(panel, BEST))
+        for i, name in enumerate(name for name in numbers.names(panel) if name != BEST and not name.endswith(PREDICTED)):
             line(axis, i, numbers.series(panel, name + PREDICTED))
             marks(axis, i, numbers.series(panel, name), name, ms=3.5)
         axis.set(ylabel="robust accuracy", xlabel="attack radius ε (feature standard deviations)")

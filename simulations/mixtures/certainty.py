@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
+from sklearn.isotonic import isotonic_regression
 
 from simulations.mixtures.learners import Array
 from theory import Interval, MixtureEstimate, share_interval, worst_case_perturbation
@@ -131,7 +131,7 @@ def subset_sizes(rows: int) -> list[int]:
 
 def _passes(sizes: list[int], curve: Array, accuracy: float) -> float:
     """Where the curve, made increasing, passes the accuracy, between two sizes along log n; rounded up."""
-    rising = IsotonicRegression().fit_transform(np.arange(len(sizes)), curve)
+    rising = isotonic_regression(curve)
     if rising[-1] < accuracy:
         return math.inf
     right = int(np.searchsorted(rising, accuracy))
