@@ -59,7 +59,7 @@ class DiffusersNoisePrediction(nn.Module):
         out: Tensor = self.unet(x, t, class_labels=classes).sample[:, : x.shape[1]]
         if self.prediction_type == "epsilon":
             return out
-        a = self.schedule.alpha_bar.to(x.device)[t].reshape(-1, *[1] * (x.ndim - 1))
+        a = self.schedule.alpha_bar_on(x.device)[t].reshape(-1, *[1] * (x.ndim - 1))
         signal, noise = a.sqrt().to(x.dtype), (1 - a).sqrt().to(x.dtype)  # 1 - a in double precision: in half precision it can be 0
         if self.prediction_type == "v_prediction":
             return signal * out + noise * x
@@ -84,9 +84,12 @@ class EDMNoisePrediction(nn.Module):
         if self.classes:
             one_hot = x.new_zeros(len(x), self.classes)
             if labels is not None:
-                known = labels != self.null_label if self.null_label is not None else torch.ones_like(labels, dtype=torch.bool)
-                one_hot[known] = torch.nn.functional.one_hot(labels[known], self.classes).to(x.dtype)
-        a = self.schedule.alpha_bar.to(x.device)[t]
+                none = torch.zeros_like(labels, dtype=torch.bool) if self.null_label is None else labels == self.null_label
+                one_hot = torch.nn.functional.one_hot(labels.masked_fill(none, 0), self.classes).to(x.dtype)
+                one_hot = one_hot.masked_fill(
+                    none[:, None], 0
+                )  # not by a mask as an index, for which the device would have to stop
+        a = self.schedule.alpha_bar_on(x.device)[t]
         sigma = ((1 - a) / a).sqrt().to(x.dtype)
         wide = [-1] + [1] * (x.ndim - 1)
         y = x / a.sqrt().to(x.dtype).reshape(wide)

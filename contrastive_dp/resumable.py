@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from contrastive_dp._checks import count
 from contrastive_dp.files import read_checkpoint, write_checkpoint
@@ -37,19 +37,11 @@ class ResumableTraining:
     def __init__(
         self, network: nn.Module, optimiser: torch.optim.Optimizer, ema: float, settings: Mapping[str, Any], data: str
     ) -> None:
-        def decayed(averaged: Sequence[Tensor], current: Sequence[Tensor], _count: Any) -> None:
-            decay = min(ema, (1 + self.step) / (10 + self.step))
-            for mean, value in zip(averaged, current, strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1 - decay)
-                else:
-                    mean.copy_(value)
-
         self.network, self.optimiser, self.settings, self.data = network, optimiser, dict(settings), data
-        self.step = 0
+        self.step, self.ema = 0, ema
         self.extra: dict[str, Any] = {}
-        self.average = AveragedModel(network, multi_avg_fn=decayed, use_buffers=True)
-        self.average.update_parameters(network)
+        self.average = AveragedModel(network, use_buffers=True)
+        self.average.update_parameters(network)  # the first time it copies
 
     @property
     def averaged(self) -> nn.Module:
@@ -58,9 +50,22 @@ class ResumableTraining:
         return module
 
     def stepped(self) -> None:
-        """Count an optimiser step and update the average."""
+        """Count an optimiser step and update the average.
+
+        Not by AveragedModel.update_parameters, which waits for the device to read its own counter.
+        """
         self.step += 1
-        self.average.update_parameters(self.network)
+        decay = min(self.ema, (1 + self.step) / (10 + self.step))
+        tensors = [[*module.parameters(), *module.buffers()] for module in (self.averaged, self.network)]
+        floating, counters = (
+            [pair for pair in zip(*tensors, strict=True) if pair[0].is_floating_point() == k] for k in (True, False)
+        )
+        with torch.no_grad():
+            if floating:
+                means, values = zip(*floating, strict=True)
+                get_ema_multi_avg_fn(decay)(list(means), list(values), 0)  # a launch for many tensors
+            for mean, value in counters:
+                mean.copy_(value)
 
     def check_same_step(self, processes: Processes) -> None:
         """Raise ValueError if the processes would resume from different checkpoints."""

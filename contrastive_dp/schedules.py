@@ -24,6 +24,7 @@ class NoiseSchedule:
     alpha_bar: Tensor
     levels: list[float] = field(init=False, repr=False)
     """alpha_bar as Python floats, so that samplers read it without a copy from a device."""
+    _copies: dict[torch.device, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         values = torch.as_tensor(self.alpha_bar, dtype=torch.float64, device="cpu").clone()
@@ -33,6 +34,7 @@ class NoiseSchedule:
             raise ValueError("alpha_bar must decrease strictly and stay within (0, 1): check the betas it was made from")
         object.__setattr__(self, "alpha_bar", values)
         object.__setattr__(self, "levels", values.tolist())
+        object.__setattr__(self, "_copies", {})
 
     @classmethod
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
@@ -92,7 +94,15 @@ class NoiseSchedule:
         """(steps + 1,) alpha_bar in the order visited, ending at 1.0: the argument of theory.ddim_law."""
         return torch.tensor([self[t] for t in self.timesteps(steps)] + [1.0], dtype=torch.float64)
 
+    def alpha_bar_on(self, device: torch.device) -> Tensor:
+        """alpha_bar on this device, copied to it once."""
+        if device.type == "cpu":
+            return self.alpha_bar
+        if device not in self._copies:
+            self._copies[device] = self.alpha_bar.to(device)
+        return self._copies[device]
+
     def add_noise(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise. x_0, noise: (n, ...); t: (n,) int."""
-        level = self.alpha_bar.to(x_0.device)[t].reshape(-1, *[1] * (x_0.ndim - 1))
+        level = self.alpha_bar_on(x_0.device)[t].reshape(-1, *[1] * (x_0.ndim - 1))
         return level.sqrt().to(x_0.dtype) * x_0 + (1 - level).sqrt().to(x_0.dtype) * noise

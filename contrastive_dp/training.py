@@ -100,7 +100,7 @@ def train_noise_prediction(
     if checkpoints.path is not None and checkpoints.path.exists():
         run.restore(checkpoints.path)
     run.check_same_step(processes)
-    alpha_bar = schedule.alpha_bar.to(device)
+    alpha_bar = schedule.alpha_bar_on(device)
 
     def advance() -> Tensor:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
