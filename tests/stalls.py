@@ -1,0 +1,55 @@
+"""Counts what would make the host wait for a device: values read by the host, and tensors whose size depends on values.
+
+On a CPU nothing waits, so the operations are counted by name; with CUDA, torch.cuda.set_sync_debug_mode("error") does it.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+READS = {aten._local_scalar_dense.default, aten.equal.default}
+SIZED_BY_VALUES = {
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+    aten.unique_consecutive.default,
+    aten.repeat_interleave.Tensor,
+}
+
+
+class Stalls(TorchDispatchMode):
+    """`with Stalls() as stalls:` collects the places; torch's optimisers read step counters that they keep on the host anyway.
+
+    Tensor.tolist and Tensor.cpu of a CPU tensor pass unseen.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.places = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        masked = func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default) and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if func in READS or func in SIZED_BY_VALUES or masked:
+            frames = [frame for frame in traceback.extract_stack()[:-1] if "torch/utils" not in frame.filename]
+            if not any("torch/optim/" in frame.filename for frame in frames):
+                ours = [frame for frame in frames if "site-packages" not in frame.filename]
+                if "one_hot" not in ours[-1].line:  # reads the labels' range on a CPU only
+                    self.places.append(f"{func} at {ours[-1].filename}:{ours[-1].lineno}")
+        return func(*args, **(kwargs or {}))
+
+
+def assert_no_stall_a_step(run, fewer=3, more=8):
+    """run(steps) may wait as often as it likes before and after its steps, but not more often for more of them."""
+    found = {}
+    for steps in (fewer, more):
+        with Stalls() as stalls:
+            run(steps)
+        found[steps] = stalls.places
+    extra = [place for place in set(found[more]) if found[more].count(place) > found[fewer].count(place)]
+    assert not extra, f"waits in every step: {extra}"

@@ -1,0 +1,139 @@
+"""No step of training, sampling, guidance or attack makes the host wait for the device."""
+
+import pytest
+import torch
+from torch import nn
+
+from contrastive_dp import (
+    ClassAnchored,
+    ClassifierGuidance,
+    ContrastiveGuidance,
+    DiffusersNoisePrediction,
+    HardNegativeMining,
+    InfoNCE,
+    NoisePredictionMLP,
+    NoiseSchedule,
+    SupervisedContrastive,
+    TrainingSettings,
+    classifier_free,
+    ddim_sample,
+    ddpm_sample,
+    train_noise_prediction,
+)
+from contrastive_dp.adapters import EDMNoisePrediction
+from contrastive_dp.nan_watch import Watch
+from image_experiments.data.images import Images
+from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
+from image_experiments.training.attacks import Threat, pgd
+from tests.contrastive_dp.conftest import small_unet
+from tests.stalls import Stalls, assert_no_stall_a_step
+
+LABELS = torch.arange(8) % 2
+ENCODER = nn.Sequential(nn.Flatten(), nn.Linear(2, 4))
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_device(monkeypatch):
+    """On a CPU the watch for NaN reads every value at once; on a device it does so every ten steps."""
+    monkeypatch.setattr(Watch, "__call__", lambda self, term, t, values: self.noted.append((term, t, torch.isfinite(values.sum()))))
+
+
+def network():
+    torch.manual_seed(0)
+    return NoisePredictionMLP(2, classes=2, width=16, depth=1)
+
+
+def unit(x):
+    return nn.functional.normalize(ENCODER(x), dim=1)
+
+
+def test_the_counter_sees_what_waits():
+    x = torch.arange(4.0)
+    with Stalls() as stalls:
+        x.sum().item()
+        bool(x.sum() > 1)
+        x[x > 1]
+        torch.nonzero(x)
+        x.unique()
+    assert len(stalls.places) >= 5
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        None,
+        ContrastiveGuidance(unit, InfoNCE(), 0.3),
+        ContrastiveGuidance(unit, HardNegativeMining(), 0.3, relative=True),
+        ContrastiveGuidance(unit, SupervisedContrastive(), 0.3, at="xt"),
+        ContrastiveGuidance(
+            unit, ClassAnchored(nn.functional.normalize(torch.ones(2, 4) + torch.eye(2, 4), dim=1), torch.arange(2)), 0.3
+        ),
+        ClassifierGuidance(ENCODER, 0.3),
+    ],
+    ids=lambda guidance: "none" if guidance is None else type(getattr(guidance, "loss", guidance)).__name__,
+)
+def test_sampling(guidance):
+    schedule, x_T = NoiseSchedule.cosine(50), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    assert_no_stall_a_step(lambda steps: ddim_sample(network(), x_T, schedule, steps, LABELS, guidance=guidance, clip=3.0))
+    noise = torch.Generator().manual_seed(1)
+    assert_no_stall_a_step(lambda steps: ddpm_sample(network(), x_T, schedule, steps, LABELS, guidance=guidance, generator=noise))
+
+
+def test_classifier_free():
+    schedule, x_T = NoiseSchedule.cosine(50), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    assert_no_stall_a_step(lambda steps: ddim_sample(classifier_free(network(), 0.5, 2), x_T, schedule, steps, LABELS))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "edm"])
+def test_noise_predictions(prediction):
+    schedule, x_T = NoiseSchedule.cosine(50), torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    if prediction == "edm":
+        model = EDMNoisePrediction(lambda y, sigma, classes: y * classes.sum(dim=1).reshape(-1, 1, 1, 1), schedule, 2, null_label=2)
+    else:
+        model = DiffusersNoisePrediction(small_unet(classes=2), schedule, prediction)
+    labels = torch.tensor([0, 1, 1, 0])
+    assert_no_stall_a_step(lambda steps: ddim_sample(model, x_T, schedule, steps, labels, clip=1.0))
+
+
+@pytest.mark.parametrize("loss", ["noise", "v"])
+def test_training_of_a_noise_prediction(loss):
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(2))
+    settings = {"batch_size": 8, "null_label": 2, "label_dropout": 0.2, "loss": loss}
+    schedule = NoiseSchedule.cosine(50)
+    assert_no_stall_a_step(
+        lambda steps: train_noise_prediction(
+            network(), x, schedule, TrainingSettings(steps=steps, **settings), torch.arange(40) % 2
+        )
+    )
+
+
+@pytest.mark.parametrize("adversary", ["none", "pgd", "trades"])
+def test_training_of_a_classifier(adversary):
+    generator = torch.Generator().manual_seed(3)
+    real, made = (
+        Images(torch.randint(0, 256, (40, 1, 8, 8), generator=generator, dtype=torch.uint8), torch.arange(40) % 2) for _ in range(2)
+    )
+
+    def run(steps):
+        torch.manual_seed(0)
+        classifier = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+        settings = ClassifierSettings(
+            steps=steps,
+            batch_size=8,
+            adversary=adversary,
+            attack_steps=2,
+            augmentation="crop-flip",
+            cutmix=0.5,
+            validate_every=1000,
+        )
+        train_classifier(classifier, TrainingImages(real, 2, made), Threat("linf", 8 / 255), settings, 0)
+
+    assert_no_stall_a_step(run)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_attack(norm):
+    x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(4))
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    threat = Threat(norm, 0.1)
+    assert_no_stall_a_step(lambda steps: pgd(classifier, x, LABELS, threat, steps, 0.02, torch.Generator().manual_seed(5)))
