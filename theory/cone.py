@@ -9,7 +9,7 @@ R is a quadratic form sum_j l_j (z_j + c_j)^2. Its characteristic function
 
     prod_j (1 - 2 i u l_j)^{-1/2} exp(i u l_j c_j^2 / (1 - 2 i u l_j))
 
-is inverted by the midpoint rule (Imhof 1961; Davies 1980), and x is integrated by Gauss and Legendre. The rule needs a characteristic
+is inverted by the midpoint rule (Imhof 1961; Davies 1980), and x is integrated adaptively. The rule needs a characteristic
 function that decays: four eigenvalues l_j of a like size are enough; with fewer the caller must do without.
 """
 
@@ -23,11 +23,15 @@ from scipy.special import ndtr
 
 from theory._checks import Array
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(96)
 REACH = 8.3  # standard deviations; the normal tail beyond is 1e-16
 DECAY = 1e-8
 MOST_TERMS = 16384
-GRID = 2048
+PRECISION = 1e-10
+MOST_PIECES = 200
+
+
+class _SlowDecay(Exception):
+    """The characteristic function decays too slowly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,19 +69,38 @@ class Cone:
         if k == 0:
             return float(ndtr(self.along / self.std))
         low, high = max(0.0, self.along - REACH * self.std), max(0.0, self.along + REACH * self.std)
-        grid = np.linspace(low, high, GRID)
-        rest, most = self._bounds(grid, k)
-        open_ = np.flatnonzero((rest > 0) & (rest < most))  # elsewhere R is below the bound or above it for sure
-        if not len(open_):
-            start = end = float(grid[np.argmax(rest >= most)]) if (rest >= most).any() else high
-        else:
-            start, end = float(grid[max(open_[0] - 1, 0)]), float(grid[min(open_[-1] + 1, GRID - 1)])
-        x = start + (end - start) / 2 * (1 + NODES)
-        density = (
-            WEIGHTS * (end - start) / 2 * np.exp(-(((x - self.along) / self.std) ** 2) / 2) / (self.std * math.sqrt(2 * math.pi))
+        if high == low:
+            return 0.0
+        from scipy.integrate import cubature  # 0.2 s to import, which `import theory` should not cost
+
+        def integrand(points: Array) -> Array:
+            x = points[:, 0]
+            return np.asarray(np.exp(-(((x - self.along) / self.std) ** 2) / 2) * self._below(x, k))
+
+        limits = {"rtol": 0, "atol": PRECISION * self.std, "max_subdivisions": MOST_PIECES}
+        try:
+            found = cubature(integrand, [low], [high], rule="gk21", points=self._edges(low, high, k), **limits)
+        except _SlowDecay:
+            return None
+        return (
+            float(np.clip(found.estimate / (self.std * math.sqrt(2 * math.pi)), 0.0, 1.0)) if found.status == "converged" else None
         )
-        shares = self._below(x, k)
-        return None if shares is None else float(density @ shares + ndtr((self.along - end) / self.std))
+
+    def _edges(self, low: float, high: float, k: float) -> list[Array]:
+        """Where x enters or leaves the cone without noise, between the two, and where the answer becomes sure: not to be missed."""
+        a, b, c = (
+            1 / (k * k) - 1 - float(self.slope @ self.slope),
+            -2 * float(self.offset @ self.slope),
+            -float(self.offset @ self.offset),
+        )
+        roots = np.roots([a, b, c])
+        edges = [float(root) for root in roots.real[np.abs(roots.imag) <= 1e-8 * np.abs(roots)]]
+        edges += [sum(edges) / 2] if len(edges) == 2 else []
+        grid = low + (high - low) * 2.0 ** -np.arange(60.0)
+        rest, most = self._bounds(grid, k)
+        state = (rest > 0).astype(int) + (rest >= most)
+        edges += list(grid[1:][np.diff(state) != 0])
+        return [np.array([edge]) for edge in sorted(set(edges)) if low < edge < high]
 
     def _bounds(self, x: Array, k: float) -> tuple[Array, Array]:
         """For each x the bound on the random part of R, and what that part exceeds with probability 1e-11 only."""
@@ -87,22 +110,25 @@ class Cone:
         length = np.sqrt(((b + np.outer(x, g)) ** 2).sum(axis=1)) + math.sqrt(self.sizes.sum()) + 7 * math.sqrt(self.sizes.max())
         return rest, length**2
 
-    def _below(self, x: Array, k: float) -> Array | None:
-        """P(R <= bound) for each x."""
+    def _below(self, x: Array, k: float) -> Array:
+        """P(R <= bound) for each x. Raises _SlowDecay."""
         rest, most = self._bounds(x, k)
-        step = 2 * math.pi / float(most.max())
+        open_ = (rest > 0) & (rest < most)  # elsewhere R is above the bound, or below it, for sure
+        result = (rest >= most).astype(np.float64)
+        if not open_.any():
+            return result
+        x, rest = x[open_], rest[open_]
+        step = 2 * math.pi / float(most[open_].max())
         terms = self._terms(step)
-        if terms is None:
-            return None
         b, g = self.axes.T @ self.offset, self.axes.T @ self.slope
         u = (np.arange(terms) + 0.5) * step
         ratio = 1j * u[:, None] / (1 - 2j * u[:, None] * self.sizes)  # (K, r)
         flat = ratio @ (b * b) - 0.5 * np.log(1 - 2j * u[:, None] * self.sizes).sum(axis=1)
         phase = flat + np.outer(x, 2 * ratio @ (b * g)) + np.outer(x * x, ratio @ (g * g)) - 1j * np.outer(rest, u)  # (x, K)
-        inverted = 0.5 - (np.exp(phase).imag / (np.arange(terms) + 0.5)).sum(axis=1) / math.pi
-        return np.where(rest <= 0, 0.0, np.where(rest >= most, 1.0, np.clip(inverted, 0.0, 1.0)))
+        result[open_] = np.clip(0.5 - (np.exp(phase).imag / (np.arange(terms) + 0.5)).sum(axis=1) / math.pi, 0.0, 1.0)
+        return result
 
-    def _terms(self, step: float) -> int | None:
+    def _terms(self, step: float) -> int:
         """How many until the characteristic function is below DECAY, whatever the shifts."""
         terms = 64
         while terms <= MOST_TERMS:
@@ -110,4 +136,4 @@ class Cone:
             if -0.25 * float(np.log1p(4 * (u * self.sizes) ** 2).sum()) < math.log(DECAY * terms):
                 return terms
             terms *= 2
-        return None
+        raise _SlowDecay

@@ -23,13 +23,13 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv, ncfdtr, nctdtrinc, ndtr
+from scipy.special import betainc, betaincinv, gammaincc, gammaln, ncfdtr, nctdtrinc, ndtr
 
 from theory._checks import (
     Array,
@@ -43,9 +43,9 @@ from theory._checks import (
     open_unit,
     same_dimension,
 )
-from theory.averaging import AveragingLaw
+from theory.averaging import NODE_WEIGHTS, NODES, AveragingLaw, chi_quadrature
 from theory.covariance import Covariance
-from theory.linear import check_signs, robust_accuracy
+from theory.linear import check_signs, robust_accuracy, vector_norm
 from theory.mixtures import BinaryMixture
 from theory.optimal import bayes_robust_accuracy
 from theory.proportional import PROPORTIONAL_LEARNERS, ProportionalLaw
@@ -57,13 +57,17 @@ from theory.synthetic import learned_classifier
 
 Statistic = Callable[[Spreads, Array], Array]
 KINDS = ("scalar", "diagonal", "full")
-DRAWS = {"scalar": 1000, "diagonal": 1000, "full": 400}
+DRAWS, FEW_DRAWS = 1000, 400
+"""FEW_DRAWS for the optimum with a full covariance, where each takes eigenvectors or an interior-point method."""
+MOST_LEVEL = 0.99
+"""Of bootstrap intervals: beyond, too few draws lie outside. Exact intervals have no such limit."""
 FULL_SHARE = 0.75
 """Largest d / (N - 2) up to which intervals with a full covariance were found to hold."""
 
 ROUNDS = 2
 MOST_COMPARED = 100
 """The averaging margin is compared at the required n, or at this many times the rows, if that is less."""
+MOST_ROOT = 100.0
 LEAST_SIGNAL = 0.1
 """Smallest average square of a component of the mean, against its noise."""
 LEAST_SNR = 1e-3
@@ -84,7 +88,8 @@ class MixtureEstimate(Remade):
 
     mean: (d,), half the difference of the class means. cov: pooled covariance about the class means, divided by N - 2: scalar, (d,) or
     (d, d). rows: (n_plus, n_minus). prior: of the class +1 where the prediction is used. The kind of cov is an assumption: features that
-    are correlated need a full one. A full one needs d <= N - 2, and d <= 0.75 (N - 2) for the stated coverage (a UserWarning otherwise).
+    are correlated need a full one, which needs d <= N - 2, and d <= 0.75 (N - 2) for the stated coverage (a UserWarning otherwise).
+    Intervals by bootstrap have a `level` of at most 0.99. The same data give the same interval, in any units.
     Raises ValueError for fewer than two rows a class, a mean of zero, and covariances that are not positive definite.
     """
 
@@ -97,7 +102,7 @@ class MixtureEstimate(Remade):
         object.__setattr__(self, "mean", frozen_array(self.mean, "mean", 1))
         if not self.mean.any():
             raise ValueError("mean is zero: the classes coincide, and there is nothing to scale")
-        if np.shape(self.rows) != (2,):
+        if not isinstance(self.rows, tuple | list | np.ndarray) or len(self.rows) != 2:
             raise ValueError(f"rows={self.rows!r}: give two numbers, the rows of class +1 and of class -1")
         rows = tuple(count(n, "rows", 2) for n in self.rows)
         object.__setattr__(self, "rows", rows)
@@ -156,16 +161,16 @@ class MixtureEstimate(Remade):
             scales = self._optimum_scales(0.0, 2, level)
             return Interval(*(self._at(s).covariance.mahalanobis(self._at(s).mean) for s in scales))
         dim, n = len(self.mean), self.effective_rows
-        full = self.mixture.covariance.is_full
+        scaled = self._scaled
+        full = scaled.covariance.is_full
         freedom = self.degrees - dim + 1 if full else self.degrees * dim
-        square = self.mixture.covariance.mahalanobis(self.mean) ** 2
+        square = scaled.covariance.mahalanobis(scaled.mean) ** 2
         observed = n * square / dim * (freedom / self.degrees if full else 1.0)
-
         return Interval(*(_noncentrality(dim, freedom, observed, q) / math.sqrt(n) for q in _quantiles(level)))
 
     def robust_optimum(self, eps: float, p: float = 2, *, level: float = 0.95) -> Interval:
         """Interval for bayes_robust_accuracy(mixture, eps, p) of the true mixture. eps: radius in units of x. p: 2 or inf."""
-        radius, order = non_negative(eps, "eps"), _two_or_inf(p)
+        radius, order = non_negative(eps, "eps") / self._unit, _two_or_inf(p)
         if radius == 0 and self.mixture.covariance.kind != "diagonal":
             unit = [BinaryMixture([snr], 1.0, self.prior) for snr in self.class_snr(level=level)]
             return Interval(*(bayes_robust_accuracy(mixture, 0.0) for mixture in unit))
@@ -188,21 +193,21 @@ class MixtureEstimate(Remade):
         learner: averaging for any covariance (QuasiMonteCarloLaw; SecondOrderLaw beyond 200 dimensions), or one of ProportionalLaw with its
         ridge and training_eps (in standard deviations), for a scalar covariance and p = 2.
         """
-        number, radius, order = count(n, "n"), non_negative(eps, "eps"), _two_or_inf(p)
+        number, radius, order = count(n, "n"), non_negative(eps, "eps") / self._unit, _two_or_inf(p)
         if one_of(learner, "learner", PROPORTIONAL_LEARNERS) == "averaging":
             scales = self._scales(lambda spreads, means: spreads.averaging_margin(means, radius, order, number), level)
-            return Interval(*(self._averaging_mean(s, number, radius, order) for s in scales))
+            return _ordered(self._averaging_mean(s, number, radius, order) for s in scales)
         if self.mixture.covariance.kind != "scalar" or order != 2:
             raise ValueError(f"learner={learner!r} needs a scalar covariance and p=2; use learner='averaging'")
         scales = self._optimum_scales(radius, order, level)
 
         def accuracy(s: float) -> float:
-            mixture = self._at(max(s, LEAST_SNR / self.mixture.covariance.mahalanobis(self.mean)))
+            mixture = self._at(max(s, LEAST_SNR / self._at(1.0).covariance.mahalanobis(self._direction)))
             snr = mixture.covariance.mahalanobis(mixture.mean)
             law = ProportionalLaw(snr, number / mixture.dim, learner, ridge=ridge, eps=training_eps)
             return law.robust_accuracy(mixture, radius)
 
-        return Interval(*(accuracy(s) for s in scales))
+        return _ordered(accuracy(s) for s in scales)
 
     def required_samples(
         self, *, eps: float, accuracy: float, confidence: float = 0.95, p: float = 2, level: float = 0.95
@@ -211,7 +216,7 @@ class MixtureEstimate(Remade):
 
         Arguments as there. inf: out of reach. high is inf if the data allow a mixture on which no number of rows reaches the accuracy.
         """
-        radius, order = non_negative(eps, "eps"), _two_or_inf(p)
+        radius, order = non_negative(eps, "eps") / self._unit, _two_or_inf(p)
         sample_goal(accuracy, confidence)
 
         def needed(scale: float) -> float:
@@ -229,12 +234,21 @@ class MixtureEstimate(Remade):
         counts = [needed(s) for s in self._optimum_scales(radius, order, level)]
         for _ in range(ROUNDS):  # the margin of a candidate is compared at the n that this candidate needs
             counts = [needed(self._scales(margin(n), level)[i]) for i, n in enumerate(counts)]
-        return Interval(*reversed(counts))
+        return _ordered(counts)
+
+    @cached_property
+    def _unit(self) -> float:
+        """The largest standard deviation: all else is computed in its units, so that squares neither overflow nor underflow."""
+        return math.sqrt(float(self.mixture.covariance.variances.max()))
+
+    @cached_property
+    def _scaled(self) -> BinaryMixture:
+        return BinaryMixture(self.mean / self._unit, self.mixture.cov / self._unit / self._unit, self.prior)
 
     @cached_property
     def _base(self) -> Covariance:
         """C of the candidates (s m, C)."""
-        covariance = self.mixture.covariance
+        covariance = self._scaled.covariance
         return Covariance(_unbiased_spectrum(covariance.value, self.degrees), covariance.dim) if covariance.is_full else covariance
 
     @cached_property
@@ -246,38 +260,44 @@ class MixtureEstimate(Remade):
         """
         covariance, n = self._base, self.effective_rows
         if covariance.kind == "scalar":
-            return np.asarray(self.mean)
+            return np.asarray(self._scaled.mean)
         variances, axes = np.linalg.eigh(covariance.value) if covariance.is_full else (covariance.variances, None)
-        along = self.mean if axes is None else axes.T @ self.mean
+        along = self._scaled.mean if axes is None else axes.T @ self._scaled.mean
         noise = variances / n
         square = max(float((along**2 - noise).mean()), LEAST_SIGNAL * float(noise.mean()))
         shortened = along * np.sqrt(square / (square + noise))
         return np.asarray(shortened if axes is None else axes @ shortened)
 
-    @cached_property
-    def _redrawn(self) -> Redrawn:
-        seed = zlib.crc32(
-            self.mean.tobytes()
-        )  # the same data, the same answer; other data, other draws, so that their errors average out
-        return Redrawn.of(self._direction, self._base, self.effective_rows, self.degrees, DRAWS[self._base.kind], seed)
+    @lru_cache(maxsize=4)  # noqa: B019 - a few estimates may stay in memory
+    def _redrawn(self, draws: int) -> Redrawn:
+        """The same data in other units have the same draws; other data have others, so that their errors average out."""
+        scaled = self._scaled
+        shape = [*scaled.mean / vector_norm(scaled.mean, 2), scaled.covariance.mahalanobis(scaled.mean)]
+        seed = zlib.crc32((np.round(shape, 6) + 0.0).tobytes())
+        return Redrawn.of(self._direction, self._base, self.effective_rows, self.degrees, draws, seed)
 
     def _at(self, scale: float) -> BinaryMixture:
         return BinaryMixture(scale * self._direction, self._base.value, self.prior)
 
-    def _scales(self, statistic: Statistic, level: float) -> tuple[float, ...]:
+    def _scales(self, statistic: Statistic, level: float, draws: int = DRAWS) -> tuple[float, ...]:
         """s at the low end, the median and the high end."""
-        values = np.reshape(self.cov, (1,) + (np.shape(self.cov) or (1,)))
-        observed = float(statistic(Spreads(values, len(self.mean)), self.mean[None])[0])
-        return self._redrawn.scales(statistic, observed, _quantiles(level))
+        if open_unit(level, "level") > MOST_LEVEL:
+            raise ValueError(f"level={level:g} is too high for a bootstrap: use at most {MOST_LEVEL}")
+        cov = self._scaled.cov
+        observed = float(
+            statistic(Spreads(np.reshape(cov, (1,) + (cov.shape or (1,))), len(self.mean)), self._scaled.mean[None])[0]
+        )
+        return self._redrawn(draws).scales(statistic, observed, _quantiles(level))
 
     @lru_cache(maxsize=8)  # noqa: B019 - a few estimates may stay in memory: with a full covariance and p = inf this takes 0.5 s
     def _optimum_scales(self, eps: float, p: float, level: float) -> tuple[float, ...]:
-        return self._scales(lambda spreads, means: spreads.optimal_margin(means, eps, p), level)
+        draws = FEW_DRAWS if self._base.is_full else DRAWS
+        return self._scales(lambda spreads, means: spreads.optimal_margin(means, eps, p), level, draws)
 
     def _averaging_mean(self, scale: float, n: int, eps: float, p: float) -> float:
         mixture = self._at(scale)
         if mixture.covariance.kind == "scalar" and p == 2 and scale > 0:
-            return AveragingLaw(mixture, mixture, n, eps).mean()
+            return min(AveragingLaw(mixture, mixture, n, eps).mean(), 1.0)
         law = QuasiMonteCarloLaw if mixture.dim <= MOST_DIM else SecondOrderLaw
         return law(mixture, mixture, n, eps, p).mean()
 
@@ -290,6 +310,7 @@ def margin_interval(margins: Any, *, level: float = 0.95) -> Interval:
     Raises ValueError for fewer than two margins, or for equal ones.
     """
     values = finite_array(margins, "margins", 1)
+    values = values / (np.abs(values).max() or 1.0)
     if len(values) < 2 or not np.ptp(values) > 0:
         raise ValueError(f"{len(values)} margins, from {values.min():g} to {values.max():g}: give at least two that differ")
     root, freedom = math.sqrt(len(values)), len(values) - 1
@@ -312,6 +333,11 @@ def share_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     return Interval(0.0 if good == 0 else low, middle, 1.0 if good == total else high)
 
 
+def _ordered(values: Iterable[float]) -> Interval:
+    """Three values, each near its place, in order: small accuracies are not monotone in s, and counts are compared each at its own n."""
+    return Interval(*sorted(values))
+
+
 def _quantiles(level: float) -> tuple[float, float, float]:
     """Of the redrawn statistic, at the low end, the middle and the high end of an interval."""
     outside = (1 - open_unit(level, "level")) / 2
@@ -319,14 +345,11 @@ def _quantiles(level: float) -> tuple[float, float, float]:
 
 
 def _noncentrality(dim: int, freedom: int, observed: float, quantile: float) -> float:
-    """Square root of the noncentrality at which the observed F is this quantile; 0 if it is lower even without one.
-
-    scipy.special.ncfdtrinc stops at a noncentrality of 10^4 without a word.
-    """
+    """Square root of the noncentrality at which the observed F is this quantile; 0 if it is lower even without one."""
     from scipy.optimize import brentq  # imported here because it takes 0.2 s, which `import theory` should not
 
     def excess(root: float) -> float:
-        return float(ncfdtr(dim, freedom, root * root, observed)) - quantile
+        return _noncentral_f_cdf(observed, dim, freedom, root) - quantile
 
     if excess(0.0) <= 0:
         return 0.0
@@ -334,6 +357,37 @@ def _noncentrality(dim: int, freedom: int, observed: float, quantile: float) -> 
     while excess(high) > 0:
         high *= 2
     return float(brentq(excess, 0.0, high, rtol=1e-12))
+
+
+def _noncentral_f_cdf(x: float, dim: int, freedom: int, root: float) -> float:
+    """P(F <= x), F noncentral with `dim` and `freedom` degrees of freedom and noncentrality root^2.
+
+    By scipy.special.ncfdtr, but for some points where that is NaN (2, 1996, 4047; 2000). (ncfdtrinc ends at a noncentrality of 10^4.)
+    """
+    known = float(ncfdtr(dim, freedom, root * root, x))
+    return known if math.isfinite(known) else _f_by_parts(x, dim, freedom, root)
+
+
+def _f_by_parts(x: float, dim: int, freedom: int, root: float) -> float:
+    """The same without ncfdtr.
+
+    Up to 10^4 a Poisson mixture of beta laws; beyond, where u + root, u ~ N(0, 1), is all but certainly positive, one part of
+    dim F = ((u + root)^2 + chi^2_{dim - 1}) / (chi^2_freedom / freedom) in closed form, averaged over the others: the one that varies most.
+    """
+    if root <= MOST_ROOT:
+        half = root * root / 2
+        reach = 10 * math.sqrt(half) + 40
+        j = np.arange(max(0, math.floor(half - reach)), math.ceil(half + reach) + 1)
+        share = np.exp(j * math.log(half) - half - gammaln(j + 1)) if half else (j == 0).astype(float)
+        return float(share @ betainc(dim / 2 + j, freedom / 2, dim * x / (dim * x + freedom)))
+    across, shares = chi_quadrature(dim - 1) if dim > 1 else (np.zeros(1), np.ones(1))
+    if root > math.sqrt(freedom):
+        u, weights = 9 * NODES, NODE_WEIGHTS * np.exp(-((9 * NODES) ** 2) / 2)
+        square = (u[:, None] + root) ** 2 + across**2
+        return float(weights / weights.sum() @ gammaincc(freedom / 2, freedom * square / (2 * dim * x)) @ shares)
+    s, weights = chi_quadrature(freedom)
+    left = dim * x * s[:, None] ** 2 / freedom - across**2
+    return float(weights @ np.where(left > 0, ndtr(np.sqrt(np.maximum(left, 0)) - root), 0.0) @ shares)
 
 
 def _two_or_inf(p: float) -> float:

@@ -49,28 +49,45 @@ class Spreads:
         values, vectors = self.spectra
         return np.asarray((vectors / values[:, None, :]) @ vectors.transpose(0, 2, 1))
 
+    @cached_property
+    def squares(self) -> Array:
+        """tr C^2, (B,)."""
+        if self.values.ndim == 3:
+            return np.asarray((self.values**2).sum(axis=(1, 2)))
+        return np.asarray((self.values**2).sum(axis=1) * (self.dim / self.values.shape[1]))
+
     def optimal_margin(self, means: Array, eps: float, p: float) -> Array:
-        """min over ||z||_p <= eps of ||mean - z||_{C^-1}, (B,): the margin of the robust optimum (T2), p = 2 or inf. means: (B, d)."""
-        full = self.values.ndim == 3
+        """min over ||z||_p <= eps of ||mean - z||_{C^-1}, (B,): the margin of the robust optimum (T2), p = 2 or inf. means: (B, d).
+
+        Where it is 0, because eps >= ||mean||_p, the result is ||mean||_p - eps <= 0: so it rises with the mean everywhere.
+        """
         eps = eps if eps > NO_ATTACK * np.abs(means).max() else 0.0
+        result = np.linalg.norm(means, ord=p, axis=1) - eps
+        live = result > 1e-12 * eps
+        if live.any():
+            values = self.values[live] if len(self.values) > 1 else self.values
+            result[live] = self._margin(live, values, means[live], eps, p)
+        return np.asarray(result)
+
+    def _margin(self, live: Array, values: Array, means: Array, eps: float, p: float) -> Array:
+        full = values.ndim == 3
         if p == 2:
             if not full:
-                return _least_l2(means, self.values, eps)
-            values, vectors = self.spectra
-            return _least_l2(np.einsum("bij,bi->bj", vectors, means), values, eps)
+                return _least_l2(means, values, eps)
+            sizes, vectors = (part[live] for part in self.spectra)
+            return _least_l2(np.einsum("bij,bi->bj", vectors, means), sizes, eps)
         if not full:
-            return np.asarray(np.sqrt((np.maximum(np.abs(means) - eps, 0) ** 2 / self.values).sum(axis=1)))
-        return _least_linf(means, self.inverses, eps)
+            return np.asarray(np.sqrt((np.maximum(np.abs(means) - eps, 0) ** 2 / values).sum(axis=1)))
+        return _least_linf(means, self.inverses[live], eps)
 
     def averaging_margin(self, means: Array, eps: float, p: float, n: float) -> Array:
         """First order of the averaging learner's attacked margin after n samples (T5), (B,): h of theory/second_order.py at the means."""
         if self.values.ndim == 3:
             variances = np.diagonal(self.values, axis1=1, axis2=2)
-            quadratic = np.einsum("bi,bij,bj->b", means, self.values, means)
-            squares = (self.values**2).sum(axis=(1, 2))
+            quadratic = (np.matmul(self.values, means[:, :, None])[:, :, 0] * means).sum(axis=1)
         else:
             variances = np.broadcast_to(self.values, means.shape)
-            quadratic, squares = (means**2 * variances).sum(axis=1), (variances**2).sum(axis=1)
+            quadratic = (means**2 * variances).sum(axis=1)
         if p == 2:
             norm = np.sqrt((means**2).sum(axis=1) + variances.sum(axis=1) / n)
         else:
@@ -78,7 +95,7 @@ class Spreads:
             ratio = means / std
             folded = 2 * std * np.exp(-ratio * ratio / 2) / math.sqrt(2 * math.pi) + means * (2 * ndtr(ratio) - 1)
             norm = folded.sum(axis=1)
-        return np.asarray(((means**2).sum(axis=1) - eps * norm) / np.sqrt(quadratic + squares / n))
+        return np.asarray(((means**2).sum(axis=1) - eps * norm) / np.sqrt(quadratic + self.squares / n))
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,20 +175,17 @@ def _least_l2(means: Array, variances: Array, eps: float) -> Array:
     """min over ||z||_2 <= eps of ||m - z|| weighted by 1 / v, row by row: z = m / (1 + t v), Newton on the secular equation (T2)."""
     if eps == 0:
         return np.asarray(np.sqrt((means**2 / variances).sum(axis=1)))
-    result = np.zeros(len(means))
-    live = np.linalg.norm(means, axis=1) > eps * (1 + 1e-12)
-    m, v, t = means[live], variances[live], np.zeros((int(live.sum()), 1))
+    t = np.zeros((len(means), 1))
     for _ in range(NEWTON_STEPS):
-        damped = 1 + t * v
-        z = m / damped
+        damped = 1 + t * variances
+        z = means / damped
         norm = np.linalg.norm(z, axis=1, keepdims=True)
-        step = (norm / eps - 1) * norm**2 / (z * z * (v / damped)).sum(axis=1, keepdims=True)
+        step = (norm / eps - 1) * norm**2 / (z * z * (variances / damped)).sum(axis=1, keepdims=True)
         t += step
         if not (step > 1e-10 * t).any():
             break
-    w = t * m / (1 + t * v)
-    result[live] = np.sqrt((w * w * v).sum(axis=1))
-    return result
+    w = t * means / (1 + t * variances)
+    return np.asarray(np.sqrt((w * w * variances).sum(axis=1)))
 
 
 def _least_linf(means: Array, precisions: Array, eps: float) -> Array:

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.special import ndtr, ndtri
 
-from theory._checks import Array, Remade, count, non_negative, norm_order, numbers_only, open_unit, same_dimension
+from theory._checks import Array, Remade, count, non_negative, norm_order, numbers_only, open_unit, real_number, same_dimension
 from theory._checks import dual_exponent as dual
 from theory.cone import Cone
 from theory.elliptical import student_t_margin
@@ -32,6 +32,7 @@ POINTS = 2**10
 LEAST_DIM = 3
 EXACT_ERROR = 1e-8
 MOST_T = 10_000
+LARGEST_Z = 37.0
 MOST_DIM = 200
 """Largest dimension at which required_samples uses this law: above, it takes seconds, and SecondOrderLaw is good there."""
 
@@ -71,16 +72,23 @@ class QuasiMonteCarloLaw(Remade):
     @cached_property
     def accuracies(self) -> Array:
         """A(theta), (8, 1024): replicates, points."""
-        z = _normals(self.mixture.dim)
-        cov = self.synthetic.covariance
-        noise = z @ cov.factor.T if cov.is_full else z * np.sqrt(cov.variances)
+        points, mean, mu, cov = (
+            _points(self.mixture, self.synthetic),
+            self.synthetic.mean,
+            self.mixture.mean,
+            self.mixture.covariance,
+        )
+        r = np.full(REPLICATES * POINTS, 1 / math.sqrt(self.n))  # theta = mean + r noise
         if math.isfinite(self.df):
-            noise = noise * np.sqrt(_average_scales(self.n, float(self.df)))[:, None]
-        theta = self.synthetic.mean + noise / math.sqrt(self.n)
-        norm = np.linalg.norm(theta, ord=dual(self.p), axis=1)
-        length = np.sqrt((self.mixture.covariance.matvec(theta) * theta).sum(axis=1))
+            r = r * np.sqrt(_average_scales(self.n, float(self.df)))
+        signal = float(mean @ mu) + r * points.with_real_mean
+        spread = np.sqrt(cov.quadratic(mean) + r * (2 * points.with_sigma_mean + r * points.with_sigma))
+        if self.p == 2:
+            norm = np.sqrt(float(mean @ mean) + r * (2 * points.with_mean + r * points.squared))
+        else:
+            norm = np.linalg.norm(mean + r[:, None] * points.noise, ord=dual(self.p), axis=1)
         cdf = student_t_margin(self.df) if math.isfinite(self.df) else ndtr
-        return np.asarray(cdf((theta @ self.mixture.mean - self.eps * norm) / length).reshape(REPLICATES, POINTS))
+        return np.asarray(cdf((signal - self.eps * norm) / spread).reshape(REPLICATES, POINTS))
 
     def mean(self) -> float:
         """E[A]."""
@@ -94,16 +102,15 @@ class QuasiMonteCarloLaw(Remade):
     def cdf(self, a: Any) -> Any:
         """P(A <= a), for a scalar or an array."""
         levels = numbers_only(a, "a")
-        exact = [self._exact(float(level)) for level in np.ravel(levels)]
-        if None not in exact:
-            return exact[0] if levels.ndim == 0 else np.reshape(np.array(exact, dtype=np.float64), levels.shape)
         values = np.sort(self.accuracies, axis=None)
         found = np.searchsorted(values, levels, side="right") / values.size
-        return float(found) if levels.ndim == 0 else found
+        exact = [self._exact(float(level)) for level in np.ravel(levels)]
+        merged = [e if e is not None else float(share) for e, share in zip(exact, np.ravel(found), strict=True)]
+        return merged[0] if levels.ndim == 0 else np.reshape(np.array(merged, dtype=np.float64), levels.shape)
 
     def cdf_error(self, a: float) -> float:
         """Standard error of P(A <= a)."""
-        if self._exact(a) is not None:
+        if self._exact(real_number(a, "a")) is not None:
             return EXACT_ERROR
         return _error((self.accuracies <= a).mean(axis=1))
 
@@ -115,12 +122,14 @@ class QuasiMonteCarloLaw(Remade):
             return sampled
         from scipy.optimize import brentq  # 0.2 s to import, which `import theory` should not cost
 
-        low, high = float(self.accuracies.min()), float(self.accuracies.max())
-        while self.cdf(low) > level:
-            low /= 2
-        while self.cdf(high) < level:
-            high = (1 + high) / 2
-        return float(brentq(lambda a: self.cdf(a) - level, low, high, xtol=1e-14)) if low < high else low
+        low, high = float(ndtri(self.accuracies.min())), float(ndtri(self.accuracies.max()))  # of Phi^-1(a): a can be 1e-30
+        while self.cdf(float(ndtr(low))) > level and low > -LARGEST_Z:
+            low -= 1
+        while self.cdf(float(ndtr(high))) < level and high < LARGEST_Z:
+            high += 1
+        if not -LARGEST_Z < low < high < LARGEST_Z:
+            return sampled
+        return float(ndtr(brentq(lambda z: self.cdf(float(ndtr(z))) - level, low, high, xtol=1e-12)))
 
     @cached_property
     def _cone(self) -> tuple[float, Cone]:
@@ -152,6 +161,32 @@ class QuasiMonteCarloLaw(Remade):
             return float(threshold > 0)
         reached = cone.probability(threshold / length)
         return None if reached is None else 1 - reached
+
+
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Noise N(0, Sigma~), (8 * 1024, d), and what is linear and quadratic in it: the same for every n."""
+
+    noise: Array
+    with_real_mean: Array  # noise.mu
+    with_mean: Array  # noise.mu~
+    with_sigma_mean: Array  # noise' Sigma mu~
+    squared: Array  # ||noise||^2
+    with_sigma: Array  # noise' Sigma noise
+
+
+@lru_cache(maxsize=2)
+def _points(mixture: BinaryMixture, synthetic: BinaryMixture) -> _Points:
+    z, cov = _normals(mixture.dim), synthetic.covariance
+    noise = z @ cov.factor.T if cov.is_full else z * np.sqrt(cov.variances)
+    return _Points(
+        noise,
+        noise @ mixture.mean,
+        noise @ synthetic.mean,
+        noise @ mixture.covariance.matvec(synthetic.mean),
+        np.einsum("ij,ij->i", noise, noise),
+        np.einsum("ij,ij->i", noise, mixture.covariance.matvec(noise)),
+    )
 
 
 def _error(replicates: Array) -> float:

@@ -26,7 +26,7 @@ from theory import (
     required_samples,
     share_interval,
 )
-from theory.confidence import _unbiased_spectrum
+from theory.confidence import _f_by_parts, _unbiased_spectrum
 from theory.linear import robust_margin
 from theory.redrawn import Redrawn, Spreads
 
@@ -45,9 +45,9 @@ def mixture_of(kind, dim, rng, norm=2.0):
 
 
 def optimal_margin(mixture, eps, p):
-    """Margin of the classifier of T2 over its standard deviation; 0 where no classifier beats guessing."""
+    """Margin of the classifier of T2 over its standard deviation; ||mean|| - eps where no classifier beats guessing."""
     if is_trivial(mixture, eps, p):
-        return 0.0
+        return float(np.linalg.norm(mixture.mean, p)) - eps
     margin, std = robust_margin(bayes_robust_classifier(mixture, eps, p).weights, mixture, eps, p)
     return margin / std
 
@@ -159,6 +159,33 @@ def test_class_snr_ends_are_quantiles_of_the_noncentral_f_law(kind, dim, rows):
         assert ncf.cdf(observed, dim, freedom, rows * end**2) == pytest.approx(quantile, abs=1e-6)
 
 
+@pytest.mark.parametrize("root", [0.0, 0.3, 30.0, 99.0, 101.0, 3e3, 1e6])
+@pytest.mark.parametrize(("dim", "freedom"), [(1, 2), (1, 1998), (2, 50), (20, 3), (20, 500), (300, 10**6)])
+def test_noncentral_f_by_parts(dim, freedom, root):
+    """Against 200,000 draws, |z| < 4.5, and against scipy.stats.ncf, where it is not NaN, to 1e-8."""
+    rng = np.random.default_rng([dim, freedom])
+    sample = ((root + rng.standard_normal(400)) ** 2 + (rng.chisquare(dim - 1, 400) if dim > 1 else 0)) / dim
+    sample /= rng.chisquare(freedom, 400) / freedom
+    for x in np.quantile(sample, [0.02, 0.5, 0.97]):
+        found = _f_by_parts(float(x), dim, freedom, root)
+        draws = ((root + rng.standard_normal(200_000)) ** 2 + (rng.chisquare(dim - 1, 200_000) if dim > 1 else 0)) / dim
+        share = (draws <= x * rng.chisquare(freedom, 200_000) / freedom).mean()
+        assert abs(found - share) < 4.5 * math.sqrt(max(share * (1 - share), 1e-4) / 200_000)
+        known = ncf.cdf(x, dim, freedom, root**2)
+        if math.isfinite(known):
+            assert found == pytest.approx(known, abs=1e-8)
+
+
+def test_class_snr_where_scipy_has_no_number():
+    """Nodes at which ncfdtr is NaN are met in every thirtieth case."""
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        dim, half, length = int(rng.integers(1, 21)), int(10 ** rng.uniform(1.7, 4)), rng.uniform(0.5, 4)
+        interval = MixtureEstimate(np.r_[length, np.zeros(dim - 1)], 1.0, (half, half)).class_snr()
+        assert interval.low < interval.estimate < interval.high
+        assert abs(interval.high - length) < 6 * math.sqrt((1 + length**2) / half)
+
+
 def test_unequal_classes_have_the_right_effective_rows():
     """5 rows of one class, 45 of the other: the mean has the variance of 18 rows."""
     rng = np.random.default_rng(21)
@@ -225,6 +252,46 @@ def test_same_data_same_interval():
     assert first.robust_optimum(0.1) == second.robust_optimum(0.1)
 
 
+@pytest.mark.parametrize("unit", [3.0, 1e-8, 1e150, 1e-150])
+def test_units_change_nothing(unit):
+    for cov in (0.8, np.array([1.0, 0.4]), np.array([[1, 0.2], [0.2, 1]])):
+        first, second = (MixtureEstimate(np.array([1.0, 0.5]) * u, cov * u * u, (50, 30)) for u in (1.0, unit))
+        for p in (2, math.inf):
+            for eps in (0.0, 0.3):
+                np.testing.assert_allclose(first.robust_optimum(eps, p), second.robust_optimum(eps * unit, p), rtol=1e-9)
+                ends = [e.required_samples(eps=eps * u, accuracy=0.7, p=p) for e, u in ((first, 1.0), (second, unit))]
+                assert ends[0] == ends[1]
+
+
+def test_a_radius_beyond_the_mean():
+    """The larger the radius, the less is possible; far beyond the data, nothing is. eps = 1e-12 is as none."""
+    for mean, cov, rows in (([2.06], [[1.0]], (3, 18)), ([0.04], [1.0], (19, 8)), ([0.3, -0.5, 0.1], np.eye(3), (20, 20))):
+        estimate = MixtureEstimate(mean, cov, rows)
+        for p in (2, math.inf):
+            ends = [estimate.robust_optimum(eps, p).high for eps in (1e-12, 0.04, 0.3, 0.6, 2.1, 3.0, 40.0, 1e20)]
+            assert (np.diff(ends) <= 1e-3).all()
+            assert ends[-1] == 0.5
+            np.testing.assert_allclose(estimate.robust_optimum(0.0, p), estimate.robust_optimum(1e-12, p), atol=0.025)
+
+
+def test_ends_are_in_order():
+    """Counts are compared each at its own n, and small accuracies are not monotone in the distance of the classes."""
+    rng = np.random.default_rng(31)
+    for _ in range(60):
+        dim, kind = int(rng.integers(1, 6)), rng.choice(KINDS)
+        truth = mixture_of(kind, dim, rng, norm=rng.uniform(0.2, 3))
+        estimate = balanced(truth, int(rng.integers(dim + 6, 60)) * 2, rng, kind)
+        eps, p = float(rng.uniform(0, 2)), float(rng.choice([2, math.inf]))
+        found = [
+            estimate.robust_optimum(eps, p),
+            estimate.learner_accuracy(int(rng.integers(1, 30)), eps=eps, p=p),
+            estimate.required_samples(eps=eps, accuracy=float(rng.uniform(0.5, 0.9)), p=p),
+        ]
+        for interval in found:
+            assert interval.low <= interval.estimate <= interval.high
+        assert 0 <= found[1].low <= found[1].high <= 1
+
+
 def test_margin_interval_is_exact():
     rng = np.random.default_rng(9)
     for n, snr in ((4, 0.3), (30, 1.5), (500, -0.4)):
@@ -272,6 +339,8 @@ def test_share_interval_covers_on_average():
         (lambda: good().learner_accuracy(0, eps=0.1), "n=0"),
         (lambda: good().learner_accuracy(5, eps=0.1, learner="lgoistic"), "did you mean 'logistic'"),
         (lambda: good().learner_accuracy(5, eps=0.1, learner="logistic"), "needs a scalar covariance"),
+        (lambda: good().robust_optimum(0.1, level=0.996), "at most 0.99"),
+        (lambda: MixtureEstimate([1.0], 1.0, ([1], [2, 3])), "rows="),
         (lambda: margin_interval([1.0]), "at least two"),
         (lambda: margin_interval([1.0, 1.0]), "at least two"),
         (lambda: margin_interval([1.0, math.inf]), "inf"),
@@ -344,7 +413,7 @@ def test_coverage_over_4000_data_sets(name):
 
 
 @pytest.mark.parametrize("name", ["scalar, d/N 1", "full, d/N .2"])
-def test_coverage_over_100_data_sets(name):
-    """At least 87 of 100; fewer once in 2,000 if 95 % is true."""
-    for quantity, (truth, intervals) in coverage(name, 100).items():
-        assert covered(truth, intervals) >= 0.87, quantity
+def test_coverage_over_60_data_sets(name):
+    """At least 50 of 60; fewer once in 4,000 if 95 % is true."""
+    for quantity, (truth, intervals) in coverage(name, 60).items():
+        assert covered(truth, intervals) * 60 >= 50 - 1e-9, quantity

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import ndtr
+from scipy.stats import ncx2, norm
 from scipy.stats import t as t_law
 
 from theory import AveragingLaw, BinaryMixture, QuasiMonteCarloLaw, learned_classifier, required_samples, robust_accuracy
@@ -136,3 +137,43 @@ def test_errors():
         QuasiMonteCarloLaw(mixture, mixture, 3, 0.1, df=2)
     with pytest.raises(ValueError, match="n=20000 with df=3"):
         QuasiMonteCarloLaw(mixture, mixture, 20_000, 0.1, df=3)
+
+
+def ncx2_integral(mean, along, across, k):
+    """P(x >= k sqrt(x^2 + R)), x ~ N(mean[0], along), R / across noncentral chi-square of d - 1 degrees of freedom, by the trapezoid."""
+    x = np.linspace(max(0.0, mean[0] - 9 * math.sqrt(along)), mean[0] + 9 * math.sqrt(along), 400_001)
+    if x[0] == 0:
+        x = np.unique(np.r_[x, np.geomspace(1e-9, x[-1], 100_000)])
+    inside = ncx2.cdf(x * x * (1 / k**2 - 1) / across, len(mean) - 1, float(mean[1:] @ mean[1:]) / across)
+    return float(np.trapezoid(norm.pdf(x, mean[0], math.sqrt(along)) * np.where(np.isnan(inside), 1.0, inside), x))
+
+
+@pytest.mark.parametrize(
+    ("mean", "along", "across", "z"),
+    [
+        (np.zeros(8), 1e6, 1.0, 0.3),  # almost always inside but for a sliver near 0
+        (np.eye(200)[1], 1.0, 3e-6, 0.7),  # a step in the middle
+        (np.r_[1e-3, np.zeros(5)], 1.0, 1.0, 1e-5),
+        (np.r_[3.0, 2.0, np.zeros(6)], 0.01, 0.5, 0.8),
+    ],
+)
+def test_slivers_and_steps_are_not_missed(mean, along, across, z):
+    """Against a trapezoid of 400,000 points, to 1e-6."""
+    axis = np.eye(len(mean))[0]
+    synthetic = BinaryMixture(mean, np.r_[along, np.full(len(mean) - 1, across)])
+    law = QuasiMonteCarloLaw(BinaryMixture(axis, 1.0), synthetic, 1, 0.0)
+    assert 1 - law.cdf(float(ndtr(z))) == pytest.approx(ncx2_integral(mean, along, across, z), abs=1e-6)
+
+
+def test_noise_that_turns_with_x_leaves_no_part_out():
+    """E x is 14 standard deviations from 0, and the part that is surely inside lies left of the part that may be."""
+    factor = np.eye(12) * 0.2
+    factor[0, 0], factor[1, 0] = 1, 2
+    real = BinaryMixture(np.r_[2.0, np.zeros(11)], 1.0)
+    synthetic = BinaryMixture(np.r_[20, 16.6, np.zeros(10)], factor @ factor.T)
+    law = QuasiMonteCarloLaw(real, synthetic, 1, 0.0)
+    values = draws(real, synthetic, 1, 0.0, 2, 5, 400_000)
+    for level in (1.3, 1.4, 1.5, 1.6):
+        share = (values <= ndtr(level)).mean()
+        assert abs(law.cdf(float(ndtr(level))) - share) < 4.5 * math.sqrt(max(share * (1 - share), 1e-6) / 400_000)
+    assert law.quantile(0.5) == pytest.approx(np.median(values), abs=1e-3)
