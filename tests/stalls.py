@@ -37,9 +37,9 @@ class Stalls(TorchDispatchMode):
         )
         if func in READS or func in SIZED_BY_VALUES or masked:
             frames = [frame for frame in traceback.extract_stack()[:-1] if "torch/utils" not in frame.filename]
-            if not any("torch/optim/" in frame.filename for frame in frames):
+            if not any("torch/optim/" in frame.filename and "swa_utils" not in frame.filename for frame in frames):
                 ours = [frame for frame in frames if "site-packages" not in frame.filename]
-                if "one_hot" not in ours[-1].line:  # reads the labels' range on a CPU only
+                if masked or "one_hot" not in ours[-1].line:  # reads the labels' range on a CPU only
                     self.places.append(f"{func} at {ours[-1].filename}:{ours[-1].lineno}")
         return func(*args, **(kwargs or {}))
 
