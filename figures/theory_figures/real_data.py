@@ -17,7 +17,8 @@ FIGURE = Figure(
     "Predictions on real data",
     "Robust accuracy that theory predicts from one half of a real table (lines) and that fitted classifiers measure on the other "
     "half, attacked exactly (marks of the same colour, ± 2 standard errors): against the attack radius, all attacks at once, and "
-    "averaging against its samples. Band: 95 % interval of the best classifier's robust accuracy if the classes are Gaussian.",
+    "averaging against its samples. Thin line and band: estimate and 95 % interval of the best classifier's robust accuracy if the "
+    "classes are Gaussian.",
     (TABLE, CURVE, CERTAINTY),
     "breast-cancer (569 rows, 30 features), one split",
 )
@@ -75,6 +76,7 @@ def draw(numbers: Numbers) -> Any:
             continue
         if BEST in numbers.names(panel):
             band(axis, 0, numbers.series(panel, BEST))
+            line(axis, 0, numbers.series(panel, BEST), linewidth=0.8, linestyle=":")
         for i, name in enumerate(name for name in numbers.names(panel) if name != BEST and not name.endswith(PREDICTED)):
             line(axis, i, numbers.series(panel, name + PREDICTED))
             marks(axis, i, numbers.series(panel, name), name, ms=3.5)
