@@ -14,6 +14,7 @@ exact     without attack, scalar or full covariance: the estimated class SNR obe
 measured  otherwise: 93.5 to 96.5 % over 4,000 data sets in the settings of tests/theory/test_confidence.py.
 
 C is the estimate with its eigenvalues pulled together until their first two moments are unbiased: those of a raw estimate spread too far.
+m is shortened most where noise lengthens it most, so that the candidates' means have the right share in directions of large variance.
 Sources: noncentral F: Anderson (2003), An Introduction to Multivariate Statistical Analysis, section 5.2; inverting a bootstrap test along
 one parameter: Carpenter (1999), Test inversion bootstrap confidence intervals.
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -49,13 +50,12 @@ from theory.linear import check_signs, robust_accuracy, vector_norm
 from theory.mixtures import BinaryMixture
 from theory.optimal import bayes_robust_accuracy
 from theory.proportional import PROPORTIONAL_LEARNERS, ProportionalLaw
-from theory.redrawn import Redrawn, Spreads
+from theory.redrawn import Redrawn, Statistic
 from theory.sampled import MOST_DIM, QuasiMonteCarloLaw
 from theory.samples import required_samples, sample_goal
 from theory.second_order import SecondOrderLaw
 from theory.synthetic import learned_classifier
 
-Statistic = Callable[[Spreads, Array], Array]
 KINDS = ("scalar", "diagonal", "full")
 DRAWS, FEW_DRAWS = 1000, 400
 """FEW_DRAWS for the optimum with a full covariance, where each takes eigenvectors or an interior-point method."""
@@ -63,7 +63,6 @@ MOST_LEVEL = 0.99
 """Of bootstrap intervals: beyond, too few draws lie outside. Exact intervals have no such limit."""
 FULL_SHARE = 0.75
 """Largest d / (N - 2) up to which intervals with a full covariance were found to hold."""
-
 ROUNDS = 2
 MOST_COMPARED = 100
 """The averaging margin is compared at the required n, or at this many times the rows, if that is less."""
@@ -283,10 +282,7 @@ class MixtureEstimate(Remade):
         """s at the low end, the median and the high end."""
         if open_unit(level, "level") > MOST_LEVEL:
             raise ValueError(f"level={level:g} is too high for a bootstrap: use at most {MOST_LEVEL}")
-        cov = self._scaled.cov
-        observed = float(
-            statistic(Spreads(np.reshape(cov, (1,) + (cov.shape or (1,))), len(self.mean)), self._scaled.mean[None])[0]
-        )
+        observed = float(Redrawn.observed(self._scaled.mean, self._scaled.covariance).statistic(statistic)[0])
         return self._redrawn(draws).scales(statistic, observed, _quantiles(level))
 
     @lru_cache(maxsize=8)  # noqa: B019 - a few estimates may stay in memory: with a full covariance and p = inf this takes 0.5 s

@@ -56,17 +56,20 @@ class Spreads:
             return np.asarray((self.values**2).sum(axis=(1, 2)))
         return np.asarray((self.values**2).sum(axis=1) * (self.dim / self.values.shape[1]))
 
-    def optimal_margin(self, means: Array, eps: float, p: float) -> Array:
-        """min over ||z||_p <= eps of ||mean - z||_{C^-1}, (B,): the margin of the robust optimum (T2), p = 2 or inf. means: (B, d).
+    def optimal_margin(self, means: Means, eps: float, p: float) -> Array:
+        """min over ||z||_p <= eps of ||mean - z||_{C^-1}, (B,): the margin of the robust optimum (T2), p = 2 or inf.
 
         Where it is 0, because eps >= ||mean||_p, the result is ||mean||_p - eps <= 0: so it rises with the mean everywhere.
         """
-        eps = eps if eps > NO_ATTACK * np.abs(means).max() else 0.0
-        result = np.linalg.norm(means, ord=p, axis=1) - eps
+        if p == 2 and self.values.shape[1:] == (1,):  # isotropic: only the length of the mean matters
+            length = np.sqrt(means.squares) - eps
+            return np.asarray(np.where(length > 0, length / np.sqrt(self.values[:, 0]), length))
+        rows = means.rows
+        eps = eps if eps > NO_ATTACK * np.abs(rows).max() else 0.0
+        result = np.linalg.norm(rows, ord=p, axis=1) - eps
         live = result > 1e-12 * eps
         if live.any():
-            values = self.values[live] if len(self.values) > 1 else self.values
-            result[live] = self._margin(live, values, means[live], eps, p)
+            result[live] = self._margin(live, self.values[live], rows[live], eps, p)
         return np.asarray(result)
 
     def _margin(self, live: Array, values: Array, means: Array, eps: float, p: float) -> Array:
@@ -80,22 +83,55 @@ class Spreads:
             return np.asarray(np.sqrt((np.maximum(np.abs(means) - eps, 0) ** 2 / values).sum(axis=1)))
         return _least_linf(means, self.inverses[live], eps)
 
-    def averaging_margin(self, means: Array, eps: float, p: float, n: float) -> Array:
+    def averaging_margin(self, means: Means, eps: float, p: float, n: float) -> Array:
         """First order of the averaging learner's attacked margin after n samples (T5), (B,): h of theory/second_order.py at the means."""
-        if self.values.ndim == 3:
-            variances = np.diagonal(self.values, axis1=1, axis2=2)
-            quadratic = (np.matmul(self.values, means[:, :, None])[:, :, 0] * means).sum(axis=1)
-        else:
-            variances = np.broadcast_to(self.values, means.shape)
-            quadratic = (means**2 * variances).sum(axis=1)
         if p == 2:
-            norm = np.sqrt((means**2).sum(axis=1) + variances.sum(axis=1) / n)
+            norm = np.sqrt(means.squares + self.variances.sum(axis=1) * (self.dim / self.variances.shape[1]) / n)
         else:
-            std = np.sqrt(variances / n)
-            ratio = means / std
-            folded = 2 * std * np.exp(-ratio * ratio / 2) / math.sqrt(2 * math.pi) + means * (2 * ndtr(ratio) - 1)
+            rows, std = means.rows, np.sqrt(self.variances / n)
+            ratio = rows / std
+            folded = 2 * std * np.exp(-ratio * ratio / 2) / math.sqrt(2 * math.pi) + rows * (2 * ndtr(ratio) - 1)
             norm = folded.sum(axis=1)
-        return np.asarray(((means**2).sum(axis=1) - eps * norm) / np.sqrt(quadratic + self.squares / n))
+        return np.asarray((means.squares - eps * norm) / np.sqrt(means.quadratics + self.squares / n))
+
+    @property
+    def variances(self) -> Array:
+        """(B, 1) or (B, d)."""
+        return np.diagonal(self.values, axis1=1, axis2=2) if self.values.ndim == 3 else self.values
+
+    def matvec(self, rows: Array) -> Array:
+        """C m for rows (B, d)."""
+        return np.matmul(self.values, rows[:, :, None])[:, :, 0] if self.values.ndim == 3 else self.values * rows
+
+
+Statistic = Callable[[Spreads, "Means"], Array]
+"""Of B estimates, each a covariance and a mean: (B,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """B means s m + noise, with what is quadratic in them from what is the same for every s."""
+
+    redrawn: Redrawn
+    scale: float
+
+    @cached_property
+    def rows(self) -> Array:
+        """(B, d)."""
+        return np.asarray(self.scale * self.redrawn.mean + self.redrawn.noise)
+
+    @property
+    def squares(self) -> Array:
+        """||s m + noise||^2, (B,)."""
+        return self._at(self.redrawn.squares)
+
+    @property
+    def quadratics(self) -> Array:
+        """(s m + noise)' C (s m + noise), (B,)."""
+        return self._at(self.redrawn.quadratics)
+
+    def _at(self, terms: tuple[Array, Array, Array]) -> Array:
+        return np.maximum(self.scale**2 * terms[0] + self.scale * terms[1] + terms[2], 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +141,27 @@ class Redrawn:
     mean: Array
     noise: Array  # (B, d)
     spreads: Spreads
+
+    @classmethod
+    def observed(cls, mean: Array, covariance: Covariance) -> Redrawn:
+        """An estimate as it is, at s = 1."""
+        value = covariance.value
+        return cls(mean, np.zeros((1, len(mean))), Spreads(np.reshape(value, (1,) + (value.shape or (1,))), len(mean)))
+
+    def statistic(self, statistic: Statistic, scale: float = 1.0) -> Array:
+        """(B,)."""
+        return statistic(self.spreads, Means(self, scale))
+
+    @cached_property
+    def squares(self) -> tuple[Array, Array, Array]:
+        """Terms of ||s m + noise||^2 in s^2, s and 1."""
+        return np.full(len(self.noise), self.mean @ self.mean), 2 * self.noise @ self.mean, (self.noise**2).sum(axis=1)
+
+    @cached_property
+    def quadratics(self) -> tuple[Array, Array, Array]:
+        """Terms of (s m + noise)' C (s m + noise) in s^2, s and 1."""
+        turned = self.spreads.matvec(np.broadcast_to(self.mean, self.noise.shape))
+        return turned @ self.mean, 2 * (turned * self.noise).sum(axis=1), (self.spreads.matvec(self.noise) * self.noise).sum(axis=1)
 
     @classmethod
     def of(cls, mean: Array, covariance: Covariance, rows: float, degrees: int, draws: int, seed: int) -> Redrawn:
@@ -119,7 +176,7 @@ class Redrawn:
         values = covariance.value * rng.chisquare(freedom, shape) / freedom
         return cls(mean, normals * np.sqrt(covariance.value), Spreads(np.asarray(values), dim))
 
-    def scales(self, statistic: Callable[[Spreads, Array], Array], observed: float, levels: tuple[float, ...]) -> tuple[float, ...]:
+    def scales(self, statistic: Statistic, observed: float, levels: tuple[float, ...]) -> tuple[float, ...]:
         """For each level q, the s at which the observed statistic is the q-quantile of the redrawn ones; 0 if it is lower even at s = 0.
 
         Raises ValueError if no s reaches the observed value.
@@ -144,9 +201,8 @@ class Redrawn:
                 add(_crossing(below, [values[i] for values in curve], observed, inside=True))
         return tuple(_crossing(below, [values[i] for values in curve], observed, inside=False) for i in range(len(levels)))
 
-    def _quantiles(self, statistic: Callable[[Spreads, Array], Array], scale: float, levels: tuple[float, ...]) -> Array:
-        values = statistic(self.spreads, scale * self.mean + self.noise)
-        return np.asarray(np.quantile(values, levels, method="weibull"))
+    def _quantiles(self, statistic: Statistic, scale: float, levels: tuple[float, ...]) -> Array:
+        return np.asarray(np.quantile(self.statistic(statistic, scale), levels, method="weibull"))
 
 
 def _crossing(scales: list[float], values: list[float], observed: float, *, inside: bool) -> float:

@@ -11,13 +11,13 @@ from sklearn.isotonic import isotonic_regression
 
 from simulations.mixtures.learners import Array
 from theory import Interval, MixtureEstimate, share_interval, worst_case_perturbation
+from theory.confidence import FULL_SHARE
 from theory.linear import LinearClassifier
 
 RESAMPLES = 100
 SUBSETS = 60
 MOST_ROWS = 2000
 """Of either half for the measured number of rows: chosen at random, because 100 resamplings of more would take minutes."""
-MOST_FULL = 0.75  # features for each degree of freedom, up to which the intervals of a full covariance hold
 
 DEPENDENT = 1e-6
 """Of the largest singular value of the features: below, one is taken to be a linear combination of others."""
@@ -47,7 +47,7 @@ class Attack:
 
 def estimate(x: Array, y: Array) -> MixtureEstimate | None:
     """The training half with a full covariance; None where it has too few rows, or features that depend linearly on others."""
-    if x.shape[1] > MOST_FULL * (len(y) - 2):
+    if x.shape[1] > FULL_SHARE * (len(y) - 2):
         return None
     residual = np.concatenate([x[y == label] - x[y == label].mean(axis=0) for label in (-1.0, 1.0)])
     sizes = np.linalg.svd(residual, compute_uv=False)

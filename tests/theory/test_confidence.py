@@ -69,14 +69,17 @@ def covered(truth, intervals):
 def test_batched_margins_are_those_of_the_optimum_and_of_first_order_averaging(kind, p):
     rng = np.random.default_rng([3, KINDS.index(kind), int(p == 2)])
     mixtures = [mixture_of(kind, 7, rng) for _ in range(40)]
-    means = np.stack([m.mean for m in mixtures])
     spreads = Spreads(np.stack([np.atleast_1d(m.cov) for m in mixtures]), 7)
+    shift = rng.standard_normal(7)
+    redrawn = Redrawn(shift, np.stack([m.mean for m in mixtures]) - 1.7 * shift, spreads)
     for eps in (0.0, 1e-13, 0.01, 0.2, 0.6, 0.99, 3.0):
         radii = eps * (1.0 if p == 2 else 0.4)
         expected = [optimal_margin(m, radii, p) for m in mixtures]
-        np.testing.assert_allclose(spreads.optimal_margin(means, radii, p), expected, rtol=2e-6, atol=2e-6)
+        found = redrawn.statistic(lambda spreads, means: spreads.optimal_margin(means, radii, p), 1.7)  # noqa: B023
+        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
         first = [ndtri(SecondOrderLaw(m, m, 5, radii, p).first_order_mean()) for m in mixtures]
-        np.testing.assert_allclose(spreads.averaging_margin(means, radii, p, 5), first, rtol=1e-9, atol=1e-9)
+        found = redrawn.statistic(lambda spreads, means: spreads.averaging_margin(means, radii, p, 5), 1.7)  # noqa: B023
+        np.testing.assert_allclose(found, first, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,7 +128,7 @@ def test_scale_puts_the_observation_at_its_quantile(kind, p):
     for observed in (0.9, 1.7, 4.0):
         levels = (0.975, 0.5, 0.025)
         for level, scale in zip(levels, redrawn.scales(statistic, observed, levels), strict=True):
-            values = statistic(redrawn.spreads, scale * mixture.mean + redrawn.noise)
+            values = redrawn.statistic(statistic, scale)
             if scale > 0:
                 assert np.quantile(values, level, method="weibull") == pytest.approx(observed, rel=2e-3)
             else:
