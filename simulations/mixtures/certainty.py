@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.isotonic import isotonic_regression
@@ -32,6 +33,9 @@ class Certainty:
     eps: float
     optimum: Interval | None  # robust accuracy of the best classifier, if the data are Gaussian
     measured: Interval  # of the estimated best classifier, from the held-out rows; its low end is one for the best classifier, too
+    averaging: (
+        Interval | None
+    )  # mean balanced accuracy of averaging as many fresh rows as the training half has, if the data are Gaussian
     needed: Interval | None  # rows that averaging needs, if the data are Gaussian; inf: out of reach
     measured_needed: Interval  # the same from subsets of the training half; inf: more than half of it
 
@@ -66,18 +70,18 @@ def certainties(
     gaussian, rows = estimate(*train), []
     counts = measured_needs(train, test, [(a.p, a.eps) for a in attacks], accuracy, confidence, rng)
     for attack, measured_needed in zip(attacks, counts, strict=True):
-        modelled = gaussian is not None and attack.p in (2, math.inf)
+        model = gaussian if attack.p in (2, math.inf) else None
+        radius: dict[str, Any] = {"eps": attack.eps, "p": attack.p}
         attacked = test[0] + worst_case_perturbation(attack.optimum, test[1], attack.eps, attack.p)
         right = int((attack.optimum.predict(attacked) == test[1]).sum())
         rows.append(
             Certainty(
                 p=attack.p,
                 eps=attack.eps,
-                optimum=gaussian.robust_optimum(attack.eps, attack.p) if gaussian and modelled else None,
+                optimum=model.robust_optimum(**radius) if model else None,
                 measured=share_interval(right, len(test[1])),
-                needed=gaussian.required_samples(eps=attack.eps, accuracy=accuracy, confidence=confidence, p=attack.p)
-                if gaussian and modelled
-                else None,
+                averaging=model.learner_accuracy(len(train[1]), **radius) if model else None,
+                needed=model.required_samples(**radius, accuracy=accuracy, confidence=confidence) if model else None,
                 measured_needed=measured_needed,
             )
         )

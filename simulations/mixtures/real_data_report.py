@@ -9,7 +9,7 @@ from typing import Any
 from command_line.output import text_table, write_csv
 from simulations.mixtures.certainty import MOST_ROWS, subset_sizes
 from simulations.mixtures.real_data import OPTIMUM, Analysis, optimum_by_eps, verdict
-from theory import Interval
+from theory import Interval, share_interval
 
 ROWS_A_FEATURE = 5  # with fewer training rows per feature, the estimated mixture is too optimistic
 SHORT_NAMES = {OPTIMUM: "est. optimum", "adversarial logistic": "adv. logistic"}
@@ -28,12 +28,18 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
             "predicted",
             "with_held_out_moments",
             "measured",
+            "measured_low",
+            "measured_high",
             "standard_error",
             "moments_gap",
             "shape_gap",
         ),
         [
-            (name, c.p, c.eps, c.classifier, c.predicted, c.with_moments, c.measured, c.standard_error, c.moments_gap, c.shape_gap)
+            (
+                *(name, c.p, c.eps, c.classifier, c.predicted, c.with_moments, c.measured),
+                *_ends(c.measured, analysis.test_rows),
+                *(c.standard_error, c.moments_gap, c.shape_gap),
+            )
             for c in analysis.comparisons
         ],
     )
@@ -95,6 +101,12 @@ def describe_analysis(analysis: Analysis, accuracy: float, confidence: float) ->
     return "\n".join(lines)
 
 
+def _ends(measured: float, rows: int) -> tuple[float, float]:
+    """95 % interval of an accuracy that was measured on held-out rows."""
+    interval = share_interval(round(measured * rows), rows)
+    return interval.low, interval.high
+
+
 def _certainty_rows(analysis: Analysis) -> list[tuple[Any, ...]]:
     return [
         (analysis.table.name, row.p, row.eps, quantity, *interval)
@@ -102,6 +114,7 @@ def _certainty_rows(analysis: Analysis) -> list[tuple[Any, ...]]:
         for quantity, interval in (
             ("optimum, Gaussian", row.optimum),
             ("estimated optimum, measured", row.measured),
+            ("averaging, Gaussian", row.averaging),
             ("n, Gaussian", row.needed),
             ("n, measured", row.measured_needed),
         )
@@ -110,13 +123,21 @@ def _certainty_rows(analysis: Analysis) -> list[tuple[Any, ...]]:
 
 
 def _how_sure(analysis: Analysis, accuracy: float, confidence: float) -> list[str]:
-    header = ("how sure (95 %)", "best possible", "measured", f"n for {accuracy:g}, Gaussian", f"n for {accuracy:g}, measured")
+    header = (
+        "how sure (95 %)",
+        "best possible",
+        "measured",
+        "averaging",
+        f"n for {accuracy:g}, Gaussian",
+        f"n for {accuracy:g}, measured",
+    )
     most = subset_sizes(min(analysis.train_rows, MOST_ROWS))[-1]
     rows = [
         (
             f"p={row.p:g} eps={row.eps:.3g}",
             _shown(row.optimum, ".3f"),
             _shown(row.measured, ".3f"),
+            _shown(row.averaging, ".3f"),
             _shown(row.needed, ".0f"),
             _shown(row.measured_needed, ".0f").replace("inf", f">{most}"),
         )
@@ -126,9 +147,9 @@ def _how_sure(analysis: Analysis, accuracy: float, confidence: float) -> list[st
         text_table(header, rows),
         "best possible: robust accuracy of the best classifier if the classes are Gaussian with one covariance; estimate [95 % interval]",
         "('-': too few rows for the features, or features that depend on others). measured: the estimated best classifier on the held-out",
-        "rows; the best one reaches at least the low end. n: rows with which averaging reaches a balanced robust accuracy of "
-        f"{accuracy:g} with",
-        f"probability {confidence:g}, by the Gaussian model (inf: no number is enough), and measured with subsets of the training half.",
+        "rows; the best one reaches at least the low end. averaging: balanced robust accuracy after as many rows, by the Gaussian model.",
+        f"n: rows with which averaging reaches {accuracy:g} with probability {confidence:g}, by the Gaussian model (inf: no number is",
+        "enough), and measured with subsets of the training half.",
     ]
 
 

@@ -112,6 +112,8 @@ def test_intervals_hold_on_gaussian_data(gaussian):
         assert row.measured.low < row.optimum.high
         assert row.optimum.low < row.measured.high
         assert row.optimum.high - row.optimum.low < 0.025
+        law = QuasiMonteCarloLaw(gaussian.mixture, gaussian.mixture, gaussian.train_rows, row.eps, row.p).mean()
+        assert row.averaging.low - 0.005 < law < row.averaging.high + 0.005
         if math.isfinite(row.needed.high):
             assert row.needed.low <= row.measured_needed.high
             assert row.measured_needed.low <= row.needed.high
