@@ -10,7 +10,7 @@ R is a quadratic form sum_j l_j (z_j + c_j)^2. Its characteristic function
     prod_j (1 - 2 i u l_j)^{-1/2} exp(i u l_j c_j^2 / (1 - 2 i u l_j))
 
 is inverted by the midpoint rule (Imhof 1961; Davies 1980), and x is integrated adaptively. The rule needs a characteristic
-function that decays: four eigenvalues l_j of a like size are enough; with fewer the caller must do without.
+function that decays: six or so eigenvalues l_j of a like size are enough; with fewer the caller must do without.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from theory._checks import Array
 
 REACH = 8.3  # standard deviations; the normal tail beyond is 1e-16
 DECAY = 1e-8
-MOST_TERMS = 16384
-PRECISION = 1e-10
-MOST_PIECES = 200
+MOST_TERMS = 4096
+PRECISION = 3e-9
+MOST_PIECES = 60
 
 
 class _SlowDecay(Exception):

