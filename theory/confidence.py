@@ -11,7 +11,7 @@ other features of the mixture only through the small correction for noise:
 
 exact     without attack, scalar or full covariance: the estimated class SNR obeys a noncentral F law. Scalar covariance and p = 2: the
           statistic depends on ||mu|| and sigma alone, and sigma is known well (d (N - 2) degrees of freedom).
-measured  otherwise: 93.9 to 96.0 % over 4,000 data sets, in settings of tests/theory/test_confidence.py with d / N from 0.05 to 1.
+measured  otherwise: 93.8 to 96.0 % over 4,000 data sets, in settings of tests/theory/test_confidence.py with d / N from 0.05 to 1.
 
 C is the estimate with its eigenvalues pulled together until their first two moments are unbiased: those of a raw estimate spread too far.
 m is shortened most where noise lengthens it most, so that the candidates' means have the right share in directions of large variance.
