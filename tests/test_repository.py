@@ -197,7 +197,19 @@ def test_importing_the_sampler_costs_little_beyond_torch():
 def test_the_main_job_and_the_figures_need_no_torch():
     """`make demo` installs the extra `commands` alone."""
     needed = {re.match(r"[\w-]+", entry)[0] for entry in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["commands"])}
-    assert needed == {"numpy", "scipy", "scikit-learn", "matplotlib", "seaborn", "pandas", "pillow", "joblib", "tyro", "tqdm"}
+    assert needed == {
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "matplotlib",
+        "seaborn",
+        "pandas",
+        "pillow",
+        "joblib",
+        "tyro",
+        "tqdm",
+        "threadpoolctl",
+    }
     imported = {"sklearn": "scikit-learn", "PIL": "pillow", "mpl_toolkits": "matplotlib"}
     job = [ROOT / "simulations" / "gaussian_mixture.py", *sources("simulations/mixtures", "command_line", "figures", "theory")]
     ours = {"theory", "command_line", "simulations", "figures"}

@@ -15,10 +15,10 @@ from theory import Interval, MixtureEstimate, share_interval, worst_case_perturb
 from theory.confidence import FULL_SHARE
 from theory.linear import LinearClassifier
 
-RESAMPLES = 100
+RESAMPLES = 50
 SUBSETS = 60
 MOST_ROWS = 2000
-"""Of either half for the measured number of rows: chosen at random, because 100 resamplings of more would take minutes."""
+"""Of either half for the measured number of rows: chosen at random, because 50 resamplings of more would take minutes."""
 
 DEPENDENT = 1e-6
 """Of the largest singular value of the features: below, one is taken to be a linear combination of others."""

@@ -83,7 +83,10 @@ def run_all(jobs: Sequence[Callable[..., Any]], seed: int, effort: Effort, worke
 
 
 def _call(job: Callable[..., Any], seed: int, effort: Effort) -> Any:
-    return job(seed, effort)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # as in the processes of a pool: sums of several threads differ in the last digit
+        return job(seed, effort)
 
 
 def share(theory: float, hits: int, n: int) -> Estimate:
