@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.special import ndtr
@@ -56,6 +57,11 @@ class Cone:
         kept = sizes > 1e-14 * max(float(sizes.max()), 1e-300)
         offset = mean - (mean @ unit) * (unit + slope)
         return cls(float(mean @ unit), math.sqrt(variance), slope, offset, sizes[kept], axes[:, kept])
+
+    @cached_property
+    def _noisy(self) -> tuple[Array, Array]:
+        """b and g along the axes of the noise, (r,) each."""
+        return self.axes.T @ self.offset, self.axes.T @ self.slope
 
     def mirrored(self) -> Cone:
         """The cone of -theta.e."""
@@ -104,7 +110,7 @@ class Cone:
 
     def _bounds(self, x: Array, k: float) -> tuple[Array, Array]:
         """For each x the bound on the random part of R, and what that part exceeds with probability 1e-11 only."""
-        b, g = self.axes.T @ self.offset, self.axes.T @ self.slope  # (r,)
+        b, g = self._noisy
         fixed = self.offset - self.axes @ b, self.slope - self.axes @ g  # where there is no noise
         rest = x * x * (1 / (k * k) - 1) - ((fixed[0] + np.outer(x, fixed[1])) ** 2).sum(axis=1)
         length = np.sqrt(((b + np.outer(x, g)) ** 2).sum(axis=1)) + math.sqrt(self.sizes.sum()) + 7 * math.sqrt(self.sizes.max())
@@ -120,7 +126,7 @@ class Cone:
         x, rest = x[open_], rest[open_]
         step = 2 * math.pi / float(most[open_].max())
         terms = self._terms(step)
-        b, g = self.axes.T @ self.offset, self.axes.T @ self.slope
+        b, g = self._noisy
         u = (np.arange(terms) + 0.5) * step
         ratio = 1j * u[:, None] / (1 - 2j * u[:, None] * self.sizes)  # (K, r)
         flat = ratio @ (b * b) - 0.5 * np.log(1 - 2j * u[:, None] * self.sizes).sum(axis=1)

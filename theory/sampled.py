@@ -102,11 +102,12 @@ class QuasiMonteCarloLaw(Remade):
     def cdf(self, a: Any) -> Any:
         """P(A <= a), for a scalar or an array."""
         levels = numbers_only(a, "a")
-        values = np.sort(self.accuracies, axis=None)
-        found = np.searchsorted(values, levels, side="right") / values.size
-        exact = [self._exact(float(level)) for level in np.ravel(levels)]
-        merged = [e if e is not None else float(share) for e, share in zip(exact, np.ravel(found), strict=True)]
-        return merged[0] if levels.ndim == 0 else np.reshape(np.array(merged, dtype=np.float64), levels.shape)
+        found = np.array([self._exact(float(level)) for level in np.ravel(levels)], dtype=np.float64)  # nan where there is none
+        sampled = np.isnan(found)
+        if sampled.any():
+            values = np.sort(self.accuracies, axis=None)
+            found[sampled] = np.searchsorted(values, np.ravel(levels)[sampled], side="right") / values.size
+        return float(found[0]) if levels.ndim == 0 else np.reshape(found, levels.shape)
 
     def cdf_error(self, a: float) -> float:
         """Standard error of P(A <= a)."""

@@ -42,20 +42,26 @@ function path(values) {
   return values.map((a, i) => `${i ? "L" : "M"}${place.x(COUNTS[i]).toFixed(2)} ${place.y(a).toFixed(2)}`).join(" ");
 }
 
-function drawAxes(svg) {
-  for (let a = 0; a <= 1.001; a += 0.2) {
-    svg.append(element("line", { x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: place.y(a), y2: place.y(a), class: "grid" }));
-    svg.append(element("text", { x: PLOT.left - 8, y: place.y(a) + 4, class: "tick", "text-anchor": "end" }, a.toFixed(1)));
+/** Grid lines, their numbers and the two labels of a plot. across, up: [[place in pixels, text], ...]; the last text across ends there. */
+function drawFrame(svg, across, up, below, beside) {
+  for (const [y, text] of up) {
+    svg.append(element("line", { x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: y, y2: y, class: "grid" }));
+    svg.append(element("text", { x: PLOT.left - 8, y: y + 4, class: "tick", "text-anchor": "end" }, text));
   }
-  for (let power = 0; power <= 4; power++) {
-    const x = place.x(Math.pow(10, power));
+  across.forEach(([x, text], i) => {
     svg.append(element("line", { x1: x, x2: x, y1: PLOT.top, y2: PLOT.height - PLOT.bottom, class: "grid" }));
-    const text = Math.pow(10, power).toLocaleString("en");
-    svg.append(element("text", { x, y: PLOT.height - PLOT.bottom + 18, class: "tick", "text-anchor": power === 4 ? "end" : "middle" }, text));
-  }
-  svg.append(element("text", { x: (PLOT.left + PLOT.width) / 2, y: PLOT.height - 6, class: "label", "text-anchor": "middle" }, "synthetic samples n"));
+    const anchor = i === across.length - 1 ? "end" : "middle";
+    svg.append(element("text", { x, y: PLOT.height - PLOT.bottom + 18, class: "tick", "text-anchor": anchor }, text));
+  });
+  svg.append(element("text", { x: (PLOT.left + PLOT.width) / 2, y: PLOT.height - 6, class: "label", "text-anchor": "middle" }, below));
   const turned = { transform: `translate(15 ${PLOT.height / 2 - 10}) rotate(-90)`, class: "label", "text-anchor": "middle" };
-  svg.append(element("text", turned, "mean robust accuracy"));
+  svg.append(element("text", turned, beside));
+}
+
+function drawAxes(svg) {
+  const up = [0, 0.2, 0.4, 0.6, 0.8, 1].map((a) => [place.y(a), a.toFixed(1)]);
+  const across = [1, 10, 100, 1000, 10000].map((n) => [place.x(n), n.toLocaleString("en")]);
+  drawFrame(svg, across, up, "synthetic samples n", "mean robust accuracy");
 }
 
 function show(chosen) {

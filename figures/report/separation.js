@@ -21,20 +21,9 @@ function bestSeparation(snr, tangent) {
 }
 
 function drawSeparationAxes(svg) {
-  for (let power = ANGLES.low; power <= ANGLES.high; power++) {
-    const y = spot.y(Math.pow(10, power));
-    svg.append(element("line", { x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: y, y2: y, class: "grid" }));
-    svg.append(element("text", { x: PLOT.left - 8, y: y + 4, class: "tick", "text-anchor": "end" }, String(Math.pow(10, power))));
-  }
-  for (const snr of [0.3, 1, 3, 10]) {
-    const x = spot.x(snr);
-    svg.append(element("line", { x1: x, x2: x, y1: PLOT.top, y2: PLOT.height - PLOT.bottom, class: "grid" }));
-    svg.append(element("text", { x, y: PLOT.height - PLOT.bottom + 18, class: "tick", "text-anchor": snr === 10 ? "end" : "middle" }, String(snr)));
-  }
-  const middle = (PLOT.left + PLOT.width) / 2;
-  svg.append(element("text", { x: middle, y: PLOT.height - 6, class: "label", "text-anchor": "middle" }, "class SNR of one sample"));
-  const turned = { transform: `translate(15 ${PLOT.height / 2 - 10}) rotate(-90)`, class: "label", "text-anchor": "middle" };
-  svg.append(element("text", turned, "tan of the angle to μ"));
+  const up = [100, 10, 1, 0.1, 0.01, 0.001].map((tangent) => [spot.y(tangent), String(tangent)]);
+  const across = [0.3, 1, 3, 10].map((snr) => [spot.x(snr), String(snr)]);
+  drawFrame(svg, across, up, "class SNR of one sample", "tan of the angle to μ");
 }
 
 function updateSeparation() {

@@ -12,6 +12,7 @@ from sklearn.isotonic import isotonic_regression
 
 from simulations.mixtures.learners import Array
 from theory import Interval, MixtureEstimate, share_interval, worst_case_perturbation
+from theory._checks import dual_exponent
 from theory.confidence import FULL_SHARE
 from theory.linear import LinearClassifier
 
@@ -122,7 +123,7 @@ def measured_needs(
             w = np.stack([signed[subset].mean(axis=0) for subset in subsets])  # (S, d)
             margins = held[tested] @ w.T  # (held-out rows, S)
             for j, (p, eps) in enumerate(attacks):
-                right = margins > eps * np.linalg.norm(w, ord=_dual(p), axis=1)
+                right = margins > eps * np.linalg.norm(w, ord=dual_exponent(p), axis=1)
                 low[i, j, k] = np.quantile(share @ right, 1 - confidence)
     return [_percentiles([_passes(sizes, curve, accuracy) for curve in low[:, j]]) for j in range(len(attacks))]
 
@@ -150,7 +151,3 @@ def _percentiles(counts: list[float]) -> Interval:
     ordered = np.sort(counts)
     low, high = ordered[int(0.025 * len(ordered))], ordered[math.ceil(0.975 * len(ordered)) - 1]
     return Interval(float(min(low, counts[0])), float(counts[0]), float(max(high, counts[0])))
-
-
-def _dual(p: float) -> float:
-    return {1: math.inf, math.inf: 1}.get(p, 2)
