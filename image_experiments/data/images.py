@@ -35,12 +35,18 @@ class Images:
         images, labels = self.file.rows(index.numpy())
         return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
+    def soft(self, index: Tensor) -> Tensor | None:
+        """Copies of the soft labels (n, K) of some images, or None if the labels are not soft."""
+        found = None if self.file is None else self.file.soft_rows(index.numpy())
+        return None if found is None else torch.from_numpy(found).float()
+
     def identity(self) -> tuple[Tensor, ...]:
         """The tensors to fingerprint: everything, or for a mapped file the number of images and a thousand of them."""
         if self.file is None:
             return self.x, self.y
         some = torch.linspace(0, len(self) - 1, min(1000, len(self)), dtype=torch.float64).long()
-        return torch.tensor([len(self)]), *self.rows(some)
+        soft = self.soft(some)
+        return torch.tensor([len(self)]), *self.rows(some), *(() if soft is None else (soft,))
 
     def __len__(self) -> int:
         return len(self.y)

@@ -1,5 +1,7 @@
 """Generated images as npz files in the field's format: `image` uint8 (N, H, W, C) and `label` (N,). Any size, in constant memory.
 
+Ours may also hold `soft_label` float32 (N, K), the probabilities of the classes; others' programs leave that member alone.
+
 Why our own code: numpy can neither memory-map the members of an npz file nor write one piece by piece.
 """
 
@@ -24,15 +26,21 @@ from image_experiments.data.dataset import Array
 
 KEYS = (("image", "label"), ("arr_0", "arr_1"))
 """Names in common use: those of Gowal et al. (2021), Rebuffi et al. (2021) and Wang et al. (2023), and those of np.savez by default."""
+SOFT = "soft_label"
 PIECE = 2_000  # images that are processed together; a hundred times as many labels
 DAMAGE = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError, SyntaxError, tokenize.TokenError)
 """What zipfile and numpy raise for damaged files."""
 LOCAL_HEADER = 30  # bytes of a zip member's own header before its name
 
 
-def stream_images(path: Path, count: int, shape: tuple[int, ...], pieces: Iterable[tuple[Array, Array]]) -> Path:
-    """Write `count` images of `shape` (H, W, C) that come in pieces (images, labels), holding one piece at a time. The bytes written do not
-    depend on how the pieces are cut. Raises ValueError if the number of images differs, and then writes nothing."""
+def stream_images(
+    path: Path, count: int, shape: tuple[int, ...], pieces: Iterable[tuple[Array, Array]], soft: Array | None = None
+) -> Path:
+    """Write `count` images of `shape` (H, W, C) that come in pieces (images, labels), holding one piece at a time. soft: (count, K) class
+    probabilities, if the labels are soft. The bytes written do not depend on how the pieces are cut.
+    Raises ValueError if the number of images or of soft labels differs, and then writes nothing."""
+    if soft is not None and len(soft) != count:
+        raise ValueError(f"{path}: {len(soft)} soft labels came for {count} images")
 
     def write(temporary: Path) -> None:
         with (
@@ -52,6 +60,11 @@ def stream_images(path: Path, count: int, shape: tuple[int, ...], pieces: Iterab
             with archive.open("label.npy", "w", force_zip64=True) as stream:
                 _write_header(stream, "<i8", (count,))
                 shutil.copyfileobj(waiting, stream)
+            if soft is not None:
+                with archive.open(f"{SOFT}.npy", "w", force_zip64=True) as stream:
+                    _write_header(stream, "<f4", soft.shape)
+                    for first in range(0, count, 100 * PIECE):
+                        stream.write(np.ascontiguousarray(soft[first : first + 100 * PIECE], dtype="<f4").data)
 
     return write_whole(path, write)
 
@@ -63,9 +76,9 @@ def _write_header(stream: IO[bytes], descr: str, shape: tuple[int, ...]) -> None
 class ImageFile:
     """Images and labels of an npz file with either pair of keys: memory-mapped, not read, if they are stored uncompressed.
 
-    images: uint8 (N, H, W, C). labels: int64 (N,). Both are copy-on-write: the file never changes.
+    images: uint8 (N, H, W, C). labels: int64 (N,). soft: probabilities (N, classes), or None. Copy-on-write: the file never changes.
     Raises UserError for a file that is missing or damaged, or that holds Python objects (which could run code), a shape other than `shape`
-    (H, W, C), or labels outside 0..classes-1.
+    (H, W, C), labels outside 0..classes-1, or soft labels that are no probabilities.
     """
 
     def __init__(self, path: Path, classes: int, shape: tuple[int, int, int]) -> None:
@@ -74,7 +87,8 @@ class ImageFile:
         if not path.is_file():
             raise UserError(f"{path}: no such file; check the path")
         try:
-            self.images, self.labels = _checked(path, *self._open(path), shape)
+            images, labels, self.soft = self._open(path)
+            self.images, self.labels = _checked(path, images, labels, shape)
         except ValueError as error:  # numpy's error for an object array
             if "allow_pickle" in str(error) or "pickled" in str(error):
                 raise UserError(f"{path}: holds Python objects, which could run code; save plain arrays of numbers") from None
@@ -84,8 +98,9 @@ class ImageFile:
         lowest, highest = self._extreme_labels()
         if lowest < 0 or highest >= classes:
             raise UserError(f"{path}: labels reach from {lowest} to {highest}; the data have classes 0..{classes - 1}")
+        self._check_soft(classes)
 
-    def _open(self, path: Path) -> tuple[Array, Array]:
+    def _open(self, path: Path) -> tuple[Array, Array, Array | None]:
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path}: truncated or no npz file; give an npz with image and label, or make it again")
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
@@ -95,18 +110,40 @@ class ImageFile:
                 raise UserError(
                     f"{path}: has {', '.join(members) or 'nothing'}; an npz with image and label (or arr_0, arr_1) is needed"
                 )
-            chosen = [members[key] for key in pair]
+            names = (*pair, SOFT) if SOFT in members else pair
+            chosen = [members[key] for key in names]
             if any(info.compress_type != zipfile.ZIP_STORED for info in chosen):
                 stream.seek(0)
                 with np.load(stream, allow_pickle=False) as content:
-                    return np.asanyarray(content[pair[0]]), np.asanyarray(content[pair[1]])
+                    arrays = [np.asanyarray(content[name]) for name in names]
+                    return arrays[0], arrays[1], arrays[2] if len(arrays) > 2 else None
             self.descriptor = os.dup(stream.fileno())
             weakref.finalize(self, os.close, self.descriptor)
             self.map = mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
             self.map.madvise(mmap.MADV_RANDOM)  # rows are read in any order; read-ahead would read the file many times over
             self.address = np.frombuffer(self.map, dtype=np.uint8).__array_interface__["data"][0]
-            images, labels = (_mapped(self.map, stream, info) for info in chosen)
-            return images, labels
+            arrays = [_mapped(self.map, stream, info) for info in chosen]
+            return arrays[0], arrays[1], arrays[2] if len(arrays) > 2 else None
+
+    def _check_soft(self, classes: int) -> None:
+        """Raise UserError for soft labels that are no probabilities of these classes."""
+        soft = self.soft
+        if soft is None:
+            return
+        if soft.shape != (len(self.labels), classes) or not np.issubdtype(soft.dtype, np.floating):
+            raise UserError(
+                f"{self.path}: {SOFT} has shape {soft.shape} and type {soft.dtype}; probabilities of shape ({len(self.labels)}, {classes}) "
+                "are needed"
+            )
+        for first in range(0, len(soft), 100 * PIECE):
+            piece = np.asarray(soft[first : first + 100 * PIECE], dtype=np.float64)
+            wrong = ~((piece >= 0).all(axis=1) & (np.abs(piece.sum(axis=1) - 1) < 1e-3))  # NaN is wrong as well
+            if wrong.any():
+                number = first + int(wrong.argmax())
+                raise UserError(
+                    f"{self.path}: {SOFT} {number} is {np.round(soft[number], 4).tolist()}; probabilities are >= 0 and add up to 1"
+                )
+            self.forget()
 
     def _extreme_labels(self) -> tuple[int, int]:
         lowest, highest = [], []
@@ -137,6 +174,10 @@ class ImageFile:
     def rows(self, places: Array) -> tuple[Array, Array]:
         """Copies of some images and labels, in any order. Not mapped: the system would keep 64 KiB around each row in memory."""
         return self._rows(self.images, places), self._rows(self.labels, places)
+
+    def soft_rows(self, places: Array) -> Array | None:
+        """Copies of the soft labels of some images, or None if the file has none."""
+        return None if self.soft is None else self._rows(self.soft, places)
 
     def _rows(self, of: Array, places: Array) -> Array:
         begin = of.__array_interface__["data"][0] - self.address

@@ -35,11 +35,11 @@ from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.models.classifier_files import load_classifier, mean_and_std, save_classifier
 from image_experiments.models.classifiers import Normalised, make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
-from image_experiments.models.labels_and_features import pseudo_labels
+from image_experiments.models.labels_and_features import probabilities
 from image_experiments.models.precision import prepared
 from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_sampler, noisy
 from image_experiments.synthesis.methods import UNCONDITIONAL, Method
-from image_experiments.synthesis.selection import SelectionSettings, best_of_each_class, keeps_highest, scores
+from image_experiments.synthesis.selection import MeanOf, SelectionSettings, best_of_each_class, keeps_highest, relabel, scores
 from image_experiments.synthesis.strength import choose_strength
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, accuracy, train_classifier
 from image_experiments.training.attacks import Threat
@@ -148,6 +148,16 @@ def train_judge(run: StageRun, settings: ClassifierSettings, threat: Threat, see
     return _train_and_save(run, real, TrainingImages(both, len(real.classes)), settings, threat, mixed_seed(seed, 1))
 
 
+def train_labeller(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int, number: int) -> Results:
+    """Train the number-th of the classifiers that label generated images and guide none."""
+    real = _real(run)
+    return _train_and_save(run, real, _validated(real, None), settings, threat, mixed_seed(seed, LABELLERS + number))
+
+
+LABELLERS = 100
+"""Beyond the numbers that set other networks of a seed apart."""
+
+
 def train_compared(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int) -> Results:
     """Train a classifier with the images of one method, for the comparison of methods."""
     real = _real(run)
@@ -252,20 +262,32 @@ def _generate_in_shards(run: StageRun, sampler: Sampler, count: int) -> bool:
 
 
 def select(run: StageRun, settings: SelectionSettings, count: int, seed: int) -> Results:
-    """Keep the best `count` of the generated images, with new labels if requested."""
+    """Label the generated images and keep the best `count` of them. Raises UserError if too few are left."""
     real = _real(run)
     made = open_synthetic(run.inputs["generated"]["images"], real)
     encoder = _classifier(run, "encoder", real)
-    unconditional = not run.results["generated"]["conditional"]
-    relabelled = settings.pseudo_label == "always" or (settings.pseudo_label == "auto" and unconditional)
-    y = pseudo_labels(encoder, made.x) if relabelled else made.y
-    score = scores(settings.criterion, encoder, ClassifierFeatures(encoder), made.x, y, real.train.x, real.train.y, seed)
+    others = [_classifier(run, role, real) for role in run.inputs if role.startswith("labeller")]
+    labeller = MeanOf(others) if others else encoder
+    relabelled = settings.relabels(run.results["generated"]["conditional"])
+    y, usable, soft = made.y, torch.arange(len(made)), None
+    if relabelled:
+        judged = probabilities(labeller, made.x)
+        y, usable, soft = relabel(settings.labels, made.y, judged)
+        if count > len(usable):
+            raise UserError(
+                f"--selection.labels agreeing: the labeller agrees with the labels of {len(usable)} of {len(made)} images, {count} are to "
+                "be kept; use a larger --selection.surplus"
+            )
+    x, y = made.x[usable], y[usable]
+    score = scores(settings.criterion, labeller, ClassifierFeatures(encoder), x, y, real.train.x, real.train.y, seed)
     kept = best_of_each_class(score, y, count, keeps_highest(settings), len(real.classes))
     assert made.file is not None
-    pieces = made.file.pieces(kept.numpy(), y[kept].numpy())
-    stream_images(run.outputs["images"], count, made.file.images.shape[1:], pieces)
+    pieces = made.file.pieces(usable[kept].numpy(), y[kept].numpy())
+    stream_images(run.outputs["images"], count, made.file.images.shape[1:], pieces, None if soft is None else soft[kept].numpy())
     counts = y[kept].bincount(minlength=len(real.classes)).tolist()
-    return {"relabelled": relabelled, "of": len(made), "fewest_of_a_class": min(counts), "most_of_a_class": max(counts)}
+    changed = float((y[kept] != made.y[usable[kept]]).double().mean())
+    about = {"relabelled": relabelled, "changed": changed, "of": len(made), "usable": len(usable)}
+    return about | {"fewest_of_a_class": min(counts), "most_of_a_class": max(counts)}
 
 
 def add_noise(run: StageRun, std: float, seed: int) -> Results:
@@ -273,7 +295,7 @@ def add_noise(run: StageRun, std: float, seed: int) -> Results:
     plain_images = open_synthetic(run.inputs["synthetic"]["images"], _real(run)).file
     assert plain_images is not None
     pieces = noisy(plain_images.pieces(), std, mixed_seed(seed, 2))
-    stream_images(run.outputs["images"], len(plain_images), plain_images.images.shape[1:], pieces)
+    stream_images(run.outputs["images"], len(plain_images), plain_images.images.shape[1:], pieces, plain_images.soft)
     return {"images": len(plain_images)}
 
 
@@ -292,7 +314,7 @@ def read_generated(run: StageRun, file: Path, count: int, seed: int) -> Results:
     channels, height, width = real.shape
     given = check_given(file, len(real.classes), (height, width, channels), count)
     kept = balanced_choice(given.labels, count, np.random.default_rng([seed, 4]))
-    stream_images(run.outputs["images"], count, (height, width, channels), given.pieces(kept))
+    stream_images(run.outputs["images"], count, (height, width, channels), given.pieces(kept), given.soft_rows(kept))
     return {"images": count}
 
 

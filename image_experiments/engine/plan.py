@@ -45,7 +45,7 @@ Add = Callable[[Stage], Stage]
 Speed = dict[str, dict[str, Stage]]
 STEPS: dict[Until, tuple[str, ...]] = {
     "diffusion": ("diffusion",),
-    "encoder": ("encoder", "judge"),
+    "encoder": ("encoder", "judge", "labeller"),
     "generation": ("strength", "generate", "select", "noise", "read"),
     "description": ("describe",),
     "training": ("classifier",),
@@ -190,21 +190,46 @@ def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, 
         arguments = {"std": method.scale, "count": settings.synthetic, "seed": seed}
         return add(Stage(f"noise/{where}", jobs.add_noise_to_real, arguments, file, real, on_device=False))
     chosen = settings.selection
-    selects = chosen.surplus > 1 or _relabels(settings)
+    selects = chosen.surplus > 1 or may_relabel(settings)
     generated = _generated(settings, method, seed, shared, speed["generation"], add, "generated" if selects else "synthetic")
     if not selects:
         return generated
     arguments = {"settings": chosen, "count": settings.synthetic, "seed": seed}
-    return add(
-        Stage(f"select/{where}", jobs.select, arguments, file, {**real, "encoder": shared["encoder"], "generated": generated})
-    )
+    inputs = {**real, "encoder": shared["encoder"], **_labellers(settings, seed, shared, speed, add), "generated": generated}
+    return add(Stage(f"select/{where}", jobs.select, arguments, file, inputs))
 
 
-def _relabels(settings: Settings) -> bool:
-    """Whether labels may come from the encoder; for a loaded model this is known only once it is read."""
-    auto = settings.selection.pseudo_label == "auto"
-    unconditional = settings.diffusion.load is not None or not settings.diffusion.conditional
-    return settings.selection.pseudo_label == "always" or (auto and unconditional)
+def _labellers(settings: Settings, seed: int, shared: dict[str, Stage], speed: Speed, add: Add) -> dict[str, Stage]:
+    """The stages that train the classifiers that label; none if the encoder does."""
+    chosen = settings.selection
+    if chosen.labeller == "encoder" or not may_relabel(settings):
+        return {}
+    recipe = settings.encoder if chosen.labeller == "robust" else replace(settings.encoder, adversary="none")
+    found = {}
+    for number in range(1, chosen.ensemble + 1):
+        name = f"{chosen.labeller}-{number}"
+        outputs = {
+            "weights": f"checkpoints/labeller-{name}-seed{seed}.safetensors",
+            "curve": f"curves/labeller-{name}-seed{seed}.csv",
+        }
+        arguments = {"settings": recipe, "threat": settings.threat(), "seed": seed, "number": number}
+        found[f"labeller {number}"] = add(
+            Stage(
+                f"labeller/{name}/seed{seed}",
+                jobs.train_labeller,
+                arguments,
+                outputs,
+                {name: shared[name] for name in ("data", "split")},
+                shared=True,
+                advice=speed["encoder"],
+            )
+        )
+    return found
+
+
+def may_relabel(settings: Settings) -> bool:
+    """Whether labels may come from a classifier; for a loaded model this is known only once it is read."""
+    return settings.selection.relabels(settings.diffusion.load is None and settings.diffusion.conditional)
 
 
 def _generated(

@@ -231,6 +231,7 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
     if free and not settings.diffusion.conditional:
         raise UserError(f"--methods {free[0].text}: needs a class-conditional model; leave out --diffusion.no-conditional")
     _check_automatic(settings, methods)
+    _check_labels(settings)
     if settings.selection.criterion != "random" and settings.selection.surplus == 1:
         raise UserError(
             f"--selection.criterion {settings.selection.criterion}: keeps all there are; make more, --selection.surplus 2"
@@ -263,6 +264,18 @@ def _check_automatic(settings: Settings, methods: list[Method]) -> None:
         raise UserError(
             f"--generation.windows: {highest} is beyond the {settings.diffusion.timesteps} timesteps of the diffusion; give pairs low high"
         )
+
+
+def _check_labels(settings: Settings) -> None:
+    """Raise UserError for a labeller that would label nothing, or labels that an unconditional model does not have."""
+    chosen, conditional = settings.selection, settings.diffusion.load is None and settings.diffusion.conditional
+    if chosen.labeller != "encoder" and not chosen.relabels(conditional):
+        raise UserError(
+            f"--selection.labeller {chosen.labeller}: labels stay as drawn, so it would label nothing; add --selection.labels pseudo, soft "
+            "or agreeing"
+        )
+    if chosen.labels == "agreeing" and settings.diffusion.load is None and not conditional:
+        raise UserError("--selection.labels agreeing: an unconditional model is asked for no labels; use pseudo or soft")
 
 
 def _check_processes(settings: Settings) -> None:

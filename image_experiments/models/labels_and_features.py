@@ -15,6 +15,13 @@ def pseudo_labels(encoder: nn.Module, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def probabilities(classifier: nn.Module, x: Tensor) -> Tensor:
+    """Class probabilities (n, K), single precision, of uint8 images (n, C, H, W)."""
+    device = _device(classifier)
+    return torch.cat([classifier(piece.to(device).float() / 255).float().softmax(dim=1).cpu() for piece in x.split(500)])
+
+
+@torch.no_grad()
 def unit_features(features: nn.Module, x: Tensor) -> Tensor:
     """Unit-norm features (n, k) of uint8 images."""
     device = _device(features)

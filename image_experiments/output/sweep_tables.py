@@ -20,14 +20,15 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
     """
     from command_line.drawing import read_columns
 
-    settings = ("window_low", "window_high", "at", "head", "surplus", "criterion", "order")
+    selection = ("surplus", "criterion", "order", "labels", "labeller", "ensemble")
+    settings = ("window_low", "window_high", "at", "head", *selection)
     rows: list[dict[str, Any]] = []
     for name, folder in runs:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         chosen = summary["settings"]
         low, high = chosen["generation.window"] or (0, chosen["diffusion.timesteps"])
         values = (low, high, *(chosen[f"{p}.{n}"] for p, n in (("generation", "at"), ("generation", "head"))))
-        values += tuple(chosen[f"selection.{n}"] for n in ("surplus", "criterion", "order"))
+        values += tuple(chosen[f"selection.{n}"] for n in selection)
         about = {"run": name, "split": chosen["evaluation.split"]} | dict(zip(settings, values, strict=True))
         described = records(read_columns(folder / "description.csv"))
         of = {(row["method"], row["seed"]): row for row in described}

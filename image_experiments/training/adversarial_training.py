@@ -127,8 +127,9 @@ def train_classifier(
     none:   H(y, f(x));   pgd: H(y, f(x')), x' the result of PGD on the cross-entropy;
     trades: H(y, f(x)) + beta KL(p(x) || p(x')), x' the result of PGD on that divergence,
 
-    where H is the cross-entropy with smoothed labels. A batch holds round(generated_fraction batch_size) synthetic images; the rest are
-    real. Both kinds are shuffled anew every epoch. Batch, augmentation and attack of step i depend on (seed, i) alone.
+    where H is the cross-entropy with smoothed labels; soft labels of synthetic images are y as they are. A batch holds
+    round(generated_fraction batch_size) synthetic images; the rest are real. Both kinds are shuffled anew every epoch. Batch, augmentation
+    and attack of step i depend on (seed, i) alone.
 
     On Ctrl-C or SIGTERM, finish the step, save the checkpoint and raise KeyboardInterrupt. on_step(step, loss): called after each step.
 
@@ -187,10 +188,9 @@ def _step(
     share = processes.share(settings.batch_size)
     device = next(run.network.parameters()).device
     generator = torch.Generator(device).manual_seed(mixed_seed(seed, run.step))
-    x, y = _batch(parts, run.step, seed, device)
+    x, target = _batch(parts, run.step, seed, device, classes)
     with torch.no_grad():
         x = augment(x.float() / 255, settings.augmentation, generator)
-        target = one_hot(y, classes)
         if settings.cutmix:
             x, target = cutmix(x, target, settings.cutmix, generator)
     for group in run.optimiser.param_groups:
@@ -258,10 +258,16 @@ def _parts(images: TrainingImages, settings: ClassifierSettings) -> list[tuple[I
     return [(part, count) for part, count in parts if count]
 
 
-def _batch(parts: list[tuple[Images, int]], step: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    chosen = [part.rows(batch_indices(len(part), count, step, mixed_seed(seed, i))) for i, (part, count) in enumerate(parts)]
-    x, y = (torch.cat(tensors) for tensors in zip(*chosen, strict=True))
-    return x.to(device), y.to(device)
+def _batch(parts: list[tuple[Images, int]], step: int, seed: int, device: torch.device, classes: int) -> tuple[Tensor, Tensor]:
+    """Images uint8 and targets (n, K) of a step: soft labels where there are any, otherwise one-hot ones."""
+    images, targets = [], []
+    for i, (part, count) in enumerate(parts):
+        index = batch_indices(len(part), count, step, mixed_seed(seed, i))
+        x, y = part.rows(index)
+        soft = part.soft(index)
+        images.append(x)
+        targets.append(one_hot(y, classes) if soft is None else soft)
+    return torch.cat(images).to(device), torch.cat(targets).to(device)
 
 
 def _optimiser(classifier: nn.Module, settings: ClassifierSettings) -> torch.optim.Optimizer:

@@ -134,7 +134,7 @@ def test_a_diffusion_model_of_diffusers_in_the_layout_of_the_hub_is_taken_and_la
 
 def test_our_own_diffusion_model_is_taken_as_anyone_elses(exported, tmp_path):
     taken = ["--diffusion", str(exported / "checkpoints" / "diffusion-seed0"), "--methods", "unguided", "--workers", "1"]
-    assert run_cifar.main([*SMALL, *taken, "--selection.pseudo-label", "never", "--out", str(tmp_path)]) == 0
+    assert run_cifar.main([*SMALL, *taken, "--selection.labels", "drawn", "--out", str(tmp_path)]) == 0
     one, two = (ImageFile(out / "synthetic" / "unguided" / "seed0.npz", 10, (8, 8, 1)) for out in (exported, tmp_path))
     assert np.abs(one.images.astype(int) - two.images).max() <= 1  # levels in single precision
     np.testing.assert_array_equal(one.labels, two.labels)
