@@ -6,7 +6,18 @@ diffusers is imported only by `load_diffusers`. The docstring of each public nam
 
 from contrastive_dp.adapters import DiffusersNoisePrediction, EDMNoisePrediction, diffusers_sample, load_diffusers, schedule_of
 from contrastive_dp.embeddings import ClassifierFeatures, OnUnitRange, ProjectionHead, embed_anchors, frozen, train_projection_head
-from contrastive_dp.guidance import ClassifierGuidance, ContrastiveGuidance, Guidance, GuidedRun, classifier_free
+from contrastive_dp.guidance import (
+    BoundaryGuidance,
+    ClassifierGuidance,
+    ContrastiveGuidance,
+    FeedbackGuidance,
+    Guidance,
+    GuidedRun,
+    ParticleGuidance,
+    autoguidance,
+    cads,
+    classifier_free,
+)
 from contrastive_dp.losses import ClassAnchored, ContrastiveLoss, HardNegativeMining, InfoNCE, SupervisedContrastive
 from contrastive_dp.networks import NoisePredictionMLP
 from contrastive_dp.processes import Processes
@@ -18,6 +29,7 @@ from contrastive_dp.training import TrainingSettings, train_noise_prediction
 __version__ = "0.1.0"
 
 __all__ = [
+    "BoundaryGuidance",
     "ClassAnchored",
     "ClassifierFeatures",
     "ClassifierGuidance",
@@ -25,6 +37,7 @@ __all__ = [
     "ContrastiveLoss",
     "DiffusersNoisePrediction",
     "EDMNoisePrediction",
+    "FeedbackGuidance",
     "Guidance",
     "GuidedRun",
     "HardNegativeMining",
@@ -32,11 +45,14 @@ __all__ = [
     "NoisePredictionMLP",
     "NoiseSchedule",
     "OnUnitRange",
+    "ParticleGuidance",
     "Processes",
     "ProjectionHead",
     "SampleNoise",
     "SupervisedContrastive",
     "TrainingSettings",
+    "autoguidance",
+    "cads",
     "classifier_free",
     "ddim_sample",
     "ddpm_sample",

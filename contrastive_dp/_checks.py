@@ -26,6 +26,11 @@ def non_negative(value: float, name: str, remedy: str = "") -> float:
     return number
 
 
+def finite_number(value: float, name: str) -> float:
+    """Return `value` as a finite float."""
+    return _number(value, name)
+
+
 def in_unit(value: float, name: str) -> float:
     """Return `value` as a float in [0, 1)."""
     number = _number(value, name)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, normal_tensor, positive
+from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, normal_tensor, one_of, positive
 from contrastive_dp._repr import Shown
 
 
@@ -33,19 +33,27 @@ class ContrastiveLoss(Protocol):
 class InfoNCE:
     """L = -sum_i log( e^{z_i.p_i/tau} / sum_j e^{z_i.p_j/tau} ), p the previous states (van den Oord et al. 2018; the paper's main loss).
 
-    Positive: the same trajectory's previous state. Negatives: the other trajectories' previous states.
-    temperature: tau > 0. Raises ValueError for temperature <= 0, previous missing or of another shape, fewer than two samples.
+    Positive: the same trajectory's previous state. Negatives: the other trajectories' previous states; with negatives="other" only those
+    of other labels, so that classes part and samples of a class do not; with "same" only those of the same label, so that classes spread.
+    temperature: tau > 0. Raises ValueError for temperature <= 0, previous missing or of another shape, fewer than two samples, labels
+    missing where negatives depend on them.
     """
 
     temperature: float = 0.1
+    negatives: Literal["all", "other", "same"] = "all"
     needs_previous: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive(self.temperature, "temperature")
+        one_of(self.negatives, "negatives", ("all", "other", "same"))
 
     def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         keys = _check_previous(z, previous, "InfoNCE")
         logits = z @ keys.T / self.temperature  # (n, n)
+        if self.negatives != "all":
+            classes = _check_labels(labels, z, "InfoNCE")
+            left_out = (classes[:, None] == classes[None, :]) == (self.negatives == "other")
+            logits = logits.masked_fill(left_out & ~torch.eye(len(z), dtype=torch.bool, device=z.device), -math.inf)
         return F.cross_entropy(logits, torch.arange(len(z), device=z.device), reduction="sum")
 
 

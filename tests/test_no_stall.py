@@ -5,16 +5,21 @@ import torch
 from torch import nn
 
 from contrastive_dp import (
+    BoundaryGuidance,
     ClassAnchored,
     ClassifierGuidance,
     ContrastiveGuidance,
     DiffusersNoisePrediction,
+    FeedbackGuidance,
     HardNegativeMining,
     InfoNCE,
     NoisePredictionMLP,
     NoiseSchedule,
+    ParticleGuidance,
     SupervisedContrastive,
     TrainingSettings,
+    autoguidance,
+    cads,
     classifier_free,
     ddim_sample,
     ddpm_sample,
@@ -69,6 +74,12 @@ def test_the_counter_sees_what_waits():
             unit, ClassAnchored(nn.functional.normalize(torch.ones(2, 4) + torch.eye(2, 4), dim=1), torch.arange(2)), 0.3
         ),
         ClassifierGuidance(ENCODER, 0.3),
+        ContrastiveGuidance(unit, InfoNCE(negatives="same"), 0.3),
+        FeedbackGuidance(ENCODER, 0.3, unit, what="margin", keep=0.5),
+        FeedbackGuidance(ENCODER, 0.3, what="entropy", relative=True),
+        BoundaryGuidance(ENCODER, 0.3, relative=True),
+        ParticleGuidance(0.3),
+        ParticleGuidance(0.3, ENCODER, relative=True, same_class=False),
     ],
     ids=lambda guidance: "none" if guidance is None else type(getattr(guidance, "loss", guidance)).__name__,
 )
@@ -82,6 +93,14 @@ def test_sampling(guidance):
 def test_classifier_free():
     schedule, x_T = NoiseSchedule.cosine(50), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     assert_no_stall_a_step(lambda steps: ddim_sample(classifier_free(network(), 0.5, 2), x_T, schedule, steps, LABELS))
+
+
+def test_guidance_by_a_weaker_model_or_a_blurred_label():
+    schedule, x_T = NoiseSchedule.cosine(50), torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = DiffusersNoisePrediction(small_unet(classes=2), schedule, "epsilon")
+    noise = torch.Generator().manual_seed(1)
+    blurred = cads(autoguidance(model, model, 0.5), model.unet.class_embedding, 50, noise)
+    assert_no_stall_a_step(lambda steps: ddim_sample(blurred, x_T, schedule, steps, LABELS, clip=1.0))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "edm"])

@@ -84,6 +84,11 @@ class Guidance(Shown, ABC):
             raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
         return GuidedRun(self, schedule, None if labels is None else normal_tensor(labels), self.strengths(total))
 
+    def least_change(self, size: Tensor, a: float) -> Tensor | float:
+        """With relative=True: a push has full strength only if, at the length of the noise prediction, it would change the loss by this
+        much; otherwise it shrinks with the gradient. size: norms of the noise prediction, (n, 1, ...). a: alpha_bar."""
+        return LEAST_CHANGE
+
     @abstractmethod
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
         """Gradient of the summed loss with respect to `seen` (n, ...), the state or denoised estimate; None: no guidance at this step."""
@@ -91,7 +96,7 @@ class Guidance(Shown, ABC):
 
 NEGATIVE = "; to ascend the loss use reverse=True"
 LEAST_CHANGE = 1e-3
-"""A push has full relative strength only if, at the length of the noise prediction, it would change the loss by this many nats."""
+"""Usual least change of the loss, in nats, see Guidance.least_change."""
 
 
 class GuidedRun:
@@ -130,7 +135,7 @@ class GuidedRun:
             return eps
         if guidance.at == "x0":
             gradient = gradient / math.sqrt(a)
-        push = self._push(gradient, eps, math.sqrt(1 - a))
+        push = self._push(gradient, eps, a)
         self.watch("guidance gradient", t, push)
         return torch.add(eps, push, alpha=strength * guidance.every * (-1 if guidance.reverse else 1))
 
@@ -138,13 +143,14 @@ class GuidedRun:
         """What the loss sees of a state."""
         return x.clone() if self.guidance.at == "xt" else (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
 
-    def _push(self, gradient: Tensor, eps: Tensor, noise_level: float) -> Tensor:
+    def _push(self, gradient: Tensor, eps: Tensor, a: float) -> Tensor:
         if not self.guidance.relative:
-            return gradient * noise_level
+            return gradient * math.sqrt(1 - a)
         axes = tuple(range(1, eps.ndim))
         norm, size = (torch.linalg.vector_norm(of, dim=axes, keepdim=True) for of in (gradient, eps))
-        # |gradient| |eps| is by how much a push as long as eps would change the loss; below LEAST_CHANGE the push shrinks with it
-        return gradient * (size * size / (norm * size).clamp(min=LEAST_CHANGE))
+        # |gradient| |eps| is by how much a push as long as eps would change the loss; below the least change the push shrinks with it
+        change = norm * size
+        return gradient * (size * size / change.clamp(min=self.guidance.least_change(size, a)))
 
 
 def leaf_of(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contrastive_dp._checks import batch_labels
 from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
+from contrastive_dp.guidance.logits import Classifier, gradient_of, logits_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,7 +22,7 @@ class ClassifierGuidance(Guidance):
     Needs labels. Other fields: see Guidance.
     """
 
-    classifier: Callable[[Tensor], Tensor]
+    classifier: Classifier
     scale: float | Sequence[float] | Tensor
     window: tuple[int, int] | None = None
     at: At = "x0"
@@ -36,19 +36,7 @@ class ClassifierGuidance(Guidance):
         self._check()
 
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor:
-        labels = batch_labels(run.labels, len(seen))
         leaf = leaf_of(seen)
         with torch.enable_grad():
-            logits = self.classifier(leaf)
-            if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(seen):
-                found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-                raise ValueError(
-                    f"classifier returned {found} for {len(seen)} samples: it must return a tensor (n, classes); wrap a model that returns "
-                    "more, for example lambda x: model(x).logits"
-                )
-            if run.visits == 1 and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:  # checked once per run
-                raise ValueError(
-                    f"labels reach from {int(labels.min())} to {int(labels.max())}, the classifier has classes 0..{logits.shape[1] - 1}"
-                )
-            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels.long().to(logits.device), reduction="sum"), leaf)
-        return gradient
+            logits, labels = logits_of(self.classifier, leaf, run)
+            return gradient_of(F.cross_entropy(logits, labels, reduction="sum"), leaf)

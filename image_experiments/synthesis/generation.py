@@ -125,7 +125,7 @@ def make_guidance(
 
 def make_loss(method: Method, settings: GenerationSettings, embed: Embed, x: Tensor, y: Tensor, seed: int) -> ContrastiveLoss:
     """The contrastive loss of a method."""
-    warm = {"temperature": settings.temperature} if settings.temperature else {}
+    warm: dict[str, Any] = {"temperature": settings.temperature} if settings.temperature else {}
     if method.kind == "infonce":
         return InfoNCE(**warm)
     if method.kind == "hard-negative":

@@ -1,0 +1,25 @@
+"""Autoguidance: away from a weaker model of the same recipe (Karras et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from contrastive_dp._checks import non_negative
+
+
+def autoguidance(noise_prediction: Callable[..., Tensor], weaker: Callable[..., Tensor], scale: float) -> Callable[..., Tensor]:
+    """Autoguidance (Karras et al. 2024, arXiv 2406.02507) as a noise prediction: eps_w + (1 + scale) (eps - eps_w), so scale 0 is unguided.
+
+    noise_prediction, weaker: functions of (x, t) or (x, t, labels) for the same data and schedule; weaker: a smaller network, or one
+    trained for fewer steps. Raises ValueError for a negative or NaN scale.
+    """
+    strength = non_negative(scale, "scale")
+
+    def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        given = (x, t) if labels is None else (x, t, labels)
+        return torch.lerp(weaker(*given), noise_prediction(*given), 1 + strength)
+
+    return guided

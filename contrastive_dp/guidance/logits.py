@@ -1,0 +1,46 @@
+"""What guidance by classifiers shares: logits with their shape checked, and the margin of the label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from contrastive_dp._checks import batch_labels
+from contrastive_dp.guidance.base import GuidedRun
+
+Classifier = Callable[[Tensor], Tensor]
+"""Function or module (n, ...) -> (n, K) logits, on the sampler's inputs (for images, wrap it in OnUnitRange)."""
+
+
+def logits_of(classifier: Classifier, x: Tensor, run: GuidedRun, name: str = "classifier") -> tuple[Tensor, Tensor]:
+    """(logits (n, K), labels (n,) int64 on their device). Raises ValueError for another shape, or labels that are none of the K classes."""
+    labels = batch_labels(run.labels, len(x))
+    logits = classifier(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"{name} returned {found} for {len(x)} samples: it must return a tensor (n, classes); wrap a model that returns "
+            "more, for example lambda x: model(x).logits"
+        )
+    if run.visits == 1 and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:  # checked once per run
+        raise ValueError(
+            f"labels reach from {int(labels.min())} to {int(labels.max())}, the {name} has classes 0..{logits.shape[1] - 1}"
+        )
+    return logits, labels.long().to(logits.device)
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """(n,) logit of the label minus the largest of the others; negative where the classifier is wrong."""
+    own = labels[:, None]
+    return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -math.inf).amax(dim=1)
+
+
+def gradient_of(value: Tensor, leaf: Tensor, name: str = "classifier") -> Tensor:
+    """Gradient of a sum of per-sample values with respect to the samples. Raises ValueError if there is none."""
+    if not value.requires_grad:
+        raise ValueError(f"{name} returned logits without gradient: it must be differentiable (no torch.no_grad, no detach)")
+    (found,) = torch.autograd.grad(value, leaf)
+    return found

@@ -1,0 +1,80 @@
+"""Particle guidance: the samples of a batch repel each other, so that they are diverse (Corso et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from torch import Tensor
+
+from contrastive_dp._checks import batch_labels, positive
+from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ParticleGuidance(Guidance):
+    """Descend L = sum_{i < j} exp(-||z_i - z_j||^2 / h), z what the guidance sees, or its embedding (Corso et al. 2023, arXiv 2310.13102).
+
+    The sum runs over pairs with the same label, or over all pairs without labels or with same_class=False.
+    embed: function or module (n, ...) -> (n, k), taken as it is, not normalised; None: the pixels themselves. bandwidth: h > 0; None: the
+    squared median distance of the pairs over log(n), n the mean number of samples that repel each other, as in the paper; held constant.
+    Other fields: see Guidance. Raises ValueError for bad settings, or an embedding of the wrong shape.
+    """
+
+    scale: float | Sequence[float] | Tensor
+    embed: Callable[[Tensor], Tensor] | None = None
+    window: tuple[int, int] | None = None
+    at: At = "x0"
+    _: KW_ONLY
+    bandwidth: float | None = None
+    same_class: bool = True
+    relative: bool = False
+    every: int = 1
+    reverse: bool = False
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.bandwidth is not None:
+            positive(self.bandwidth, "bandwidth")
+
+    def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor:
+        if len(seen) < 2:
+            raise ValueError(
+                f"particle guidance compares the samples of a batch, and there is {len(seen)}: sample at least 2 together"
+            )
+        leaf = leaf_of(seen)
+        with torch.enable_grad():
+            z = leaf.flatten(1) if self.embed is None else self._embedded(leaf)
+            (found,) = torch.autograd.grad(self.energy(z, run.labels), leaf)
+        return found
+
+    def energy(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """L of points z (n, k) with labels (n,), if there are any."""
+        first, second = torch.triu_indices(len(z), len(z), 1, device=z.device)
+        square = (z[first] - z[second]).square().sum(dim=1)  # (pairs,)
+        paired = torch.ones_like(square, dtype=torch.bool)
+        if labels is not None and self.same_class:
+            classes = batch_labels(labels, len(z)).to(z.device)
+            paired = classes[first] == classes[second]
+        kernel = torch.exp(-square / self._bandwidth(square.detach(), paired, len(z)))
+        return torch.where(paired, kernel, 0.0).sum()
+
+    def _bandwidth(self, square: Tensor, paired: Tensor, n: int) -> Tensor | float:
+        if self.bandwidth is not None:
+            return self.bandwidth
+        middle = torch.where(paired, square, math.nan).nanmedian()  # the squared median distance
+        together = 1 + 2 * paired.sum().to(square.dtype) / n
+        # without a pair, the median is nan and the kernel is not used; copies have distance 0
+        return torch.nan_to_num(middle / torch.log(together), nan=1.0, posinf=1.0).clamp(min=torch.finfo(square.dtype).tiny)
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        assert self.embed is not None
+        z = self.embed(x)
+        if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x):
+            found = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(f"embed returned {found} for {len(x)} samples: it must return a tensor of shape ({len(x)}, k)")
+        if not z.requires_grad:
+            raise ValueError("embed returned a tensor without gradient: it must be differentiable (no torch.no_grad, no detach)")
+        return z

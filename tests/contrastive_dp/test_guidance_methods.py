@@ -1,0 +1,387 @@
+"""Guidance by a learner, by repulsion, by a weaker model and by a blurred label: values by plain loops, gradients by finite differences."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from torch import nn
+
+from contrastive_dp import (
+    BoundaryGuidance,
+    ContrastiveGuidance,
+    FeedbackGuidance,
+    InfoNCE,
+    NoiseSchedule,
+    ParticleGuidance,
+    SampleNoise,
+    autoguidance,
+    cads,
+    ddim_sample,
+)
+from tests.contrastive_dp.conftest import small_unet
+from theory import ddim_law
+
+N, K, T = 7, 3, 300
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+
+
+def draw(seed, *shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def network(seed, classes=K):
+    """A smooth classifier of (n, 2, 3) samples, in double precision."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, classes)).double()
+
+
+def hardness(what, logits, labels):
+    log_p = log_softmax(logits, axis=1)
+    if what == "loss":
+        return np.array([-row[y] for row, y in zip(log_p, labels, strict=True)])
+    if what == "entropy":
+        return np.array([-sum(math.exp(v) * v for v in row) for row in log_p])
+    return np.array([max(v for k, v in enumerate(row) if k != y) - row[y] for row, y in zip(logits, labels, strict=True)])
+
+
+def by_differences(of, x, step=1e-6):
+    """Gradient of a function of x, entry by entry."""
+    found = torch.zeros_like(x)
+    for index in np.ndindex(*x.shape):
+        up, down = x.clone(), x.clone()
+        up[index] += step
+        down[index] -= step
+        found[index] = (of(up) - of(down)) / (2 * step)
+    return found
+
+
+def pushed(guidance, x, eps, labels=LABELS):
+    return guidance.start(NoiseSchedule.cosine(1000), labels)(x, T, eps) - eps
+
+
+def seen_of(x, eps, at, a):
+    return x if at == "xt" else (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
+
+
+@pytest.fixture(scope="module")
+def a():
+    return NoiseSchedule.cosine(1000)[T]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return draw(1, N, 2, 3), draw(2, N, 2, 3)
+
+
+@pytest.mark.parametrize("at", ["x0", "xt"])
+@pytest.mark.parametrize("what", ["loss", "entropy", "margin"])
+def test_feedback_ascends_the_learners_hardness(batch, a, what, at):
+    (x, eps), learner = batch, network(0)
+
+    @torch.no_grad()
+    def total(state):
+        return float(hardness(what, learner(seen_of(state, eps, at, a)).numpy(), LABELS.tolist()).sum())
+
+    push = pushed(FeedbackGuidance(learner, 0.7, what=what, at=at), x, eps)
+    torch.testing.assert_close(push, -0.7 * math.sqrt(1 - a) * by_differences(total, x), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(pushed(FeedbackGuidance(learner, 0.7, what=what, at=at, reverse=True), x, eps), -push)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_judge_takes_out_what_would_cost_the_label(batch, a, reverse):
+    """Against the definition, sample by sample, with gradients by finite differences; keep lies between the judge's probabilities."""
+    (x, eps), learner, judge, keep = batch, network(0), network(5), 0.3
+    seen = seen_of(x, eps, "x0", a)
+
+    def gradient(of):
+        return by_differences(lambda s: of(s).sum(), seen).numpy().reshape(N, -1)
+
+    def log_p(s):
+        return log_softmax(judge(s).detach().numpy(), axis=1)[np.arange(N), LABELS]
+
+    u = gradient(lambda s: hardness("loss", learner(s).detach().numpy(), LABELS.tolist()))
+    v = gradient(log_p)
+    p, sign = np.exp(log_p(seen)), -1 if reverse else 1
+    expected, cases = np.empty_like(u), set()
+    for i in range(N):
+        costs = sign * (u[i] @ v[i]) < 0 and p[i] <= keep
+        cases.add((bool(sign * (u[i] @ v[i]) < 0), bool(p[i] <= keep)))
+        expected[i] = u[i] - (u[i] @ v[i]) / (v[i] @ v[i]) * v[i] if costs else u[i]
+    assert len(cases) >= 3  # samples of several kinds
+    found = pushed(FeedbackGuidance(learner, 1.0, judge, keep=keep, reverse=reverse), x, eps).reshape(N, -1).numpy()
+    np.testing.assert_allclose(found, -sign * math.sqrt(1 - a) / math.sqrt(a) * expected, rtol=1e-5, atol=1e-7)
+    always = pushed(FeedbackGuidance(learner, 1.0, judge), x, eps).reshape(N, -1).numpy()
+    assert ((-always * v).sum(axis=1) > -1e-6).all()  # a step down the push never costs the judge's certainty, to first order
+
+
+def linear(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(6, 2)).double()
+
+
+@pytest.mark.parametrize("at", ["x0", "xt"])
+def test_the_boundary_of_a_linear_learner_is_exact(batch, a, at):
+    (x, eps), learner, labels, target = batch, linear(3), LABELS % 2, 0.4
+    weights = (learner[1].weight[1] - learner[1].weight[0]).detach().numpy()
+    bias = float((learner[1].bias[1] - learner[1].bias[0]).detach())
+    norm = np.linalg.norm(weights)
+    sign = 2 * labels.numpy() - 1
+    distance = sign * (seen_of(x, eps, at, a).flatten(1).numpy() @ weights + bias) / norm
+    assert distance.min() < 0 < distance.max()
+    gradient = (distance - target)[:, None] * (sign[:, None] * weights / norm)
+    found = pushed(BoundaryGuidance(learner, 0.6, target, at=at), x, eps, labels).reshape(N, -1).numpy()
+    factor = 0.6 * math.sqrt(1 - a) / (math.sqrt(a) if at == "x0" else 1)
+    np.testing.assert_allclose(found, factor * gradient, rtol=1e-10, atol=1e-12)
+    # relative: at full strength as long as the noise prediction is, from `width` on, and in proportion below
+    width = float(np.sort(np.abs(distance - target))[3])
+    found = pushed(BoundaryGuidance(learner, 0.2, target, at=at, width=width, relative=True), x, eps, labels)
+    share = found.flatten(1).norm(dim=1) / eps.flatten(1).norm(dim=1)
+    np.testing.assert_allclose(share, 0.2 * np.minimum(np.abs(distance - target) / width, 1), rtol=1e-10)
+
+
+def test_samples_end_at_the_distance_that_is_held():
+    """Exact noise prediction of N(0, 1), a linear learner: along w the samples gather at the target, across they stay as they were."""
+    schedule, learner, target = NoiseSchedule.cosine(1000), linear(3), 0.8
+    weights = (learner[1].weight[1] - learner[1].weight[0]).detach().reshape(2, 3)
+    bias = float((learner[1].bias[1] - learner[1].bias[0]).detach())
+    x_T, labels = draw(4, 400, 2, 3), torch.arange(400) % 2
+
+    def noise_prediction(x, t, labels):
+        return x * math.sqrt(1 - schedule[int(t[0])])
+
+    plain = ddim_sample(noise_prediction, x_T, schedule, 100, labels)
+    guidance = BoundaryGuidance(learner, 2.0, target, relative=True, width=0.3)
+    found = ddim_sample(noise_prediction, x_T, schedule, 100, labels, guidance=guidance)
+    sign = 2 * labels - 1
+    distance = [sign * ((x * weights).sum(dim=(1, 2)) + bias) / weights.norm() for x in (plain, found)]
+    assert (distance[0] - target).abs().mean() > 0.8
+    assert (distance[1] - target).abs().mean() < 0.1
+    along = weights / weights.norm()
+    across = [x - (x * along).sum(dim=(1, 2), keepdim=True) * along for x in (plain, found)]
+    torch.testing.assert_close(*across, rtol=1e-9, atol=1e-9)
+
+
+def test_the_boundary_of_a_network_to_first_order(batch):
+    """d d_i / d x_i = grad m / ||grad m|| with the denominator held constant, against margins by numpy and finite differences."""
+    (x, eps), learner = batch, network(7)
+
+    def margin(s):
+        return -hardness("margin", learner(s).detach().numpy(), LABELS.tolist())
+
+    slope = by_differences(lambda s: margin(s).sum(), x).numpy().reshape(N, -1)
+    norm = np.linalg.norm(slope, axis=1)
+    expected = ((margin(x) / norm + 0.2) / norm)[:, None] * slope
+    found = pushed(BoundaryGuidance(learner, 1.0, -0.2, at="xt"), x, eps).reshape(N, -1).numpy()
+    np.testing.assert_allclose(found, math.sqrt(1 - NoiseSchedule.cosine(1000)[T]) * expected, rtol=1e-5, atol=1e-8)
+
+
+def energy(z, labels, bandwidth):
+    """By loops over pairs; (energy, the bandwidth)."""
+    pairs = [(i, j) for i in range(len(z)) for j in range(i) if labels is None or labels[i] == labels[j]]
+    squares = sorted(float(((z[i] - z[j]) ** 2).sum()) for i, j in pairs)
+    if bandwidth is None:
+        bandwidth = squares[(len(squares) - 1) // 2] / math.log(1 + 2 * len(pairs) / len(z))
+    return sum(math.exp(-square / bandwidth) for square in squares), bandwidth
+
+
+@pytest.mark.parametrize("bandwidth", [None, 1.7])
+@pytest.mark.parametrize("same_class", [True, False])
+def test_particles_repel_by_the_kernel_of_their_distance(batch, bandwidth, same_class):
+    x, eps = batch
+    guidance = ParticleGuidance(1.0, bandwidth=bandwidth, same_class=same_class, at="xt")
+    labels = LABELS.tolist() if same_class else None
+    value, used = energy(x.numpy(), labels, bandwidth)
+    assert float(guidance.energy(x.flatten(1), LABELS)) == pytest.approx(value, rel=1e-12)
+    expected = by_differences(lambda s: energy(s.numpy(), labels, used)[0], x)  # the bandwidth is held constant
+    found = pushed(guidance, x, eps) / math.sqrt(1 - NoiseSchedule.cosine(1000)[T])
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    unlabelled = guidance.start(NoiseSchedule.cosine(1000))(x, T, eps) - eps
+    everyone = pushed(replace(guidance, same_class=False), x, eps)
+    torch.testing.assert_close(unlabelled, everyone)
+
+
+def test_particles_in_features_and_without_company(batch, a):
+    (x, eps), features = batch, network(8, classes=5)
+    embed = nn.Sequential(features, nn.Tanh())
+
+    @torch.no_grad()
+    def total(state):
+        return energy(embed(seen_of(state, eps, "x0", a)).numpy(), LABELS.tolist(), 0.9)[0]
+
+    found = pushed(ParticleGuidance(0.4, embed, bandwidth=0.9), x, eps)
+    torch.testing.assert_close(found, 0.4 * math.sqrt(1 - a) * by_differences(total, x), rtol=1e-5, atol=1e-8)
+    alone = pushed(ParticleGuidance(1.0, relative=True), x, eps, torch.arange(N))
+    assert torch.equal(alone, torch.zeros_like(alone))
+    same = x[:1].repeat(N, 1, 1)
+    assert torch.isfinite(pushed(ParticleGuidance(1.0), same, eps[:1].repeat(N, 1, 1))).all()
+
+
+def test_two_particles_move_apart_on_their_line():
+    x, eps = draw(3, 2, 4), torch.zeros(2, 4, dtype=torch.float64)
+    found = pushed(ParticleGuidance(1.0, bandwidth=2.0, at="xt"), x, eps, torch.zeros(2, dtype=torch.int64))
+    apart = x[0] - x[1]
+    force = -(2 / 2.0) * apart * math.exp(-float(apart @ apart) / 2.0) * math.sqrt(1 - NoiseSchedule.cosine(1000)[T])
+    torch.testing.assert_close(found, torch.stack([force, -force]))
+
+
+def exact(schedule, mean, std):
+    """The noise prediction of N(mean, std^2)."""
+
+    def predict(x, t, labels=None):
+        a = schedule[int(t[0])]
+        return math.sqrt(1 - a) * (x - math.sqrt(a) * mean) / (a * std**2 + 1 - a)
+
+    return predict
+
+
+def test_autoguidance_on_gaussians_in_closed_form():
+    """Strong N(1, .5^2), weak N(.4, .9^2): every step is linear in x, so the samples' law follows from a recursion of two numbers."""
+    schedule, scale = NoiseSchedule.linear(1000), 0.6
+    strong, weak = (1.0, 0.5), (0.4, 0.9)
+    guided = autoguidance(exact(schedule, *strong), exact(schedule, *weak), scale)
+    x_T = draw(5, 3000, 1)
+    found = ddim_sample(guided, x_T, schedule, 40).numpy().ravel()
+    slope, shift = 1.0, 0.0  # x = slope x_T + shift
+    levels = [schedule[t] for t in schedule.timesteps(40)] + [1.0]
+    for now, after in itertools.pairwise(levels):
+        gain = {law: math.sqrt(1 - now) / (now * law[1] ** 2 + 1 - now) for law in (strong, weak)}
+        k = gain[weak] + (1 + scale) * (gain[strong] - gain[weak])
+        c = sum(w * gain[law] * math.sqrt(now) * law[0] for w, law in ((-scale, weak), (1 + scale, strong)))
+        keep, noise = math.sqrt(after / now), math.sqrt(1 - after) - math.sqrt(after * (1 - now) / now)
+        slope, shift = (keep + noise * k) * slope, (keep + noise * k) * shift - noise * c
+    np.testing.assert_allclose(found, slope * x_T.numpy().ravel() + shift, rtol=1e-9, atol=1e-9)
+    mean, std = ddim_law(1.0, 0.5, np.array(levels))
+    assert abs(shift - mean) > 0.05  # and not the unguided law
+    assert abs(slope - std) > 0.01
+    zero = ddim_sample(autoguidance(exact(schedule, *strong), exact(schedule, *weak), 0), x_T, schedule, 40)
+    torch.testing.assert_close(zero, ddim_sample(exact(schedule, *strong), x_T, schedule, 40))
+    with pytest.raises(ValueError, match="scale=-1 is negative"):
+        autoguidance(guided, guided, -1)
+
+
+def embedded(labels, t, seed=0, first=0, **settings):
+    """What a network is given in place of class embeddings."""
+    embedding, taken = nn.Embedding(4, 64), []
+    with torch.no_grad():
+        embedding.weight.copy_(draw(6, 4, 64) * torch.tensor([[0.5], [1], [2], [3]]) + 0.3)
+    plain = embedding(labels).detach()
+
+    def predict(x, t, labels):
+        taken.append(embedding(labels).detach())
+        return x
+
+    guided = cads(predict, embedding, 1000, SampleNoise(seed, first), **settings)
+    guided(torch.zeros(len(labels), 2), torch.full((len(labels),), t), labels)
+    assert torch.equal(embedding(labels).detach(), plain)  # the hook is gone
+    return plain.double().numpy(), taken[0].double().numpy()
+
+
+def test_late_in_sampling_the_label_counts_in_full():
+    for t in (0, 599, 600):
+        plain, found = embedded(torch.arange(4), t)
+        np.testing.assert_array_equal(plain, found)
+
+
+def test_early_in_sampling_the_label_is_noise_of_the_same_mean_and_spread():
+    plain, found = embedded(torch.arange(4).repeat(500), 950)
+    np.testing.assert_allclose(found.mean(axis=1), plain.mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=1, ddof=1), plain.std(axis=1, ddof=1), rtol=1e-5)
+    for k in range(4):  # what is left of the label: nothing, 500 samples x 64 entries, |z| < 4
+        of = plain[k] - plain[k].mean()
+        shares = (found[k::4] - found[k::4].mean(axis=1, keepdims=True)) @ of / (of @ of)
+        assert abs(shares.mean()) < 4 * shares.std(ddof=1) / math.sqrt(500)
+
+
+def test_in_between_it_is_a_mixture():
+    """gamma = .5 at t = 750: without rescaling sqrt(.5) y + s sqrt(.5) n; mean and variance of the noise over 2,000 samples, |z| < 4."""
+    labels = torch.full((2000,), 2)
+    plain, found = embedded(labels, 750, scale=0.4, mix=0.0)
+    rest = (found - math.sqrt(0.5) * plain) / (0.4 * math.sqrt(0.5))
+    assert abs(rest.mean()) < 4 / math.sqrt(rest.size)
+    assert abs(rest.var() - 1) < 4 * math.sqrt(2 / rest.size)
+    _, rescaled = embedded(labels, 750, scale=0.4, mix=1.0)
+    _, mixed = embedded(labels, 750, scale=0.4, mix=0.25)
+    np.testing.assert_allclose(mixed, 0.25 * rescaled + 0.75 * found, atol=1e-5)
+
+
+def test_the_noise_of_a_sample_does_not_depend_on_its_batch():
+    _, whole = embedded(torch.tensor([3, 1, 2, 0]), 800)
+    _, part = embedded(torch.tensor([2, 0]), 800, first=2)
+    np.testing.assert_array_equal(whole[2:], part)
+    with pytest.raises(ValueError, match="as shares of the schedule"):
+        embedded(torch.tensor([1]), 0, window=(0.9, 0.6))
+
+
+def test_a_unet_is_blurred_and_afterwards_as_before():
+    unet, schedule = small_unet(classes=4), NoiseSchedule.cosine(50)
+    model = lambda x, t, labels: unet(x, t, labels).sample  # noqa: E731
+    x_T, labels = draw(7, 4, 3, 8, 8).float(), torch.arange(4)
+    plain = ddim_sample(model, x_T, schedule, 5, labels)
+    blurred = ddim_sample(cads(model, unet.class_embedding, 50, SampleNoise(0), scale=1.0), x_T, schedule, 5, labels)
+    assert not torch.allclose(plain, blurred, atol=1e-4)
+    assert torch.equal(plain, ddim_sample(model, x_T, schedule, 5, labels))
+
+
+@pytest.mark.parametrize("negatives", ["all", "other", "same"])
+def test_infonce_with_negatives_of_some_labels_by_loops(negatives):
+    z, previous = (nn.functional.normalize(draw(seed, N, 5), dim=1) for seed in (11, 12))
+    expected = 0.0
+    for i in range(N):
+        used = [j for j in range(N) if j == i or negatives == "all" or (LABELS[i] == LABELS[j]) == (negatives == "same")]
+        scores = [float(z[i] @ previous[j]) / 0.2 for j in used]
+        expected -= math.log(softmax(scores)[used.index(i)])
+    loss = InfoNCE(0.2, negatives)
+    assert float(loss(z, previous, LABELS)) == pytest.approx(expected, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda s: loss(s, previous, LABELS), z.requires_grad_())
+    if negatives != "all":
+        with pytest.raises(ValueError, match="labels are missing"):
+            loss(z, previous)
+        guidance = ContrastiveGuidance(lambda x: x.flatten(1), loss, 0.3, relative=True)
+        found = ddim_sample(lambda x, t, labels: x, draw(1, N, 2, 3), NoiseSchedule.cosine(50), 5, LABELS, guidance=guidance)
+        assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: FeedbackGuidance(f, 1.0, what="los"), "did you mean 'loss'"),
+        (lambda f: FeedbackGuidance(f, 1.0, keep=1.2), "it is a probability"),
+        (lambda f: FeedbackGuidance(f, 1.0, keep=0.0), "keep=0 must be > 0"),
+        (lambda f: FeedbackGuidance(f, -1.0), "is negative"),
+        (lambda f: BoundaryGuidance(f, 1.0, math.nan), "target=nan is not finite"),
+        (lambda f: BoundaryGuidance(f, 1.0, width=0), "width=0 must be > 0"),
+        (lambda _f: ParticleGuidance(1.0, bandwidth=-2), "bandwidth=-2 must be > 0"),
+        (lambda _f: InfoNCE(negatives="others"), "did you mean 'other'"),
+    ],
+)
+def test_settings_that_cannot_be_name_value_and_remedy(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(network(0))
+
+
+@pytest.mark.parametrize(
+    ("guidance", "message"),
+    [
+        (FeedbackGuidance(lambda x: x, 1.0), r"learner returned \(7, 2, 3\) for 7 samples"),
+        (FeedbackGuidance(network(0), 1.0, lambda x: [x]), "judge returned a list"),
+        (FeedbackGuidance(network(0, 2), 1.0), r"labels reach from 0 to 2, the learner has classes 0\.\.1"),
+        (BoundaryGuidance(lambda x: x.flatten(1).detach(), 1.0), "learner returned logits without gradient"),
+        (ParticleGuidance(1.0, lambda x: x), r"embed returned shape \(7, 2, 3\)"),
+        (ParticleGuidance(1.0, lambda x: x.flatten(1).detach()), "embed returned a tensor without gradient"),
+    ],
+)
+def test_networks_that_do_not_fit_name_what_they_returned(batch, guidance, message):
+    with pytest.raises(ValueError, match=message):
+        pushed(guidance, *batch)
+
+
+def test_labels_are_needed_where_they_are_used(batch):
+    for guidance in (FeedbackGuidance(network(0), 1.0), BoundaryGuidance(network(0), 1.0)):
+        with pytest.raises(ValueError, match="needs labels"):
+            guidance.start(NoiseSchedule.cosine(50))
+    with pytest.raises(ValueError, match="sample at least 2 together"):
+        pushed(ParticleGuidance(1.0), batch[0][:1], batch[1][:1], LABELS[:1])
