@@ -40,7 +40,7 @@ from image_experiments.engine.scheduler import on_all
 from image_experiments.models.classifiers import Normalised, make_classifier
 from image_experiments.models.precision import Precision, prepared
 from image_experiments.models.unet import make_unet
-from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_guidance
+from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler, make_guidance
 from image_experiments.synthesis.methods import parse_method
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.training.attacks import Threat, pgd
@@ -204,9 +204,10 @@ def our_sampling(diffusion: DiffusionSettings, shape: Shape, method: str, batch:
     network, chosen = sampler_network(diffusion, shape, CLASSES, DEVICE, "no"), parse_method(method)
     settings, data = GenerationSettings(steps=10, batch_size=batch, window=None), random_images(CLASSES, shape)
     encoder, x = prepared(classifier("small-cnn", shape), "no"), data.x.to(DEVICE).float() / 127.5 - 1
-    guidance = make_guidance(chosen, settings, encoder, x, data.y.to(DEVICE), 0)
-    labels, schedule = torch.arange(batch) % CLASSES, diffusion.noise_schedule()
-    sampler = Sampler(network, schedule, chosen, guidance, settings, shape, CLASSES, 0, DEVICE)
+    networks = Networks(network, diffusion.noise_schedule(), encoder)
+    guidance = make_guidance(chosen, settings, networks, x, data.y.to(DEVICE), 0)
+    labels = torch.arange(batch) % CLASSES
+    sampler = Sampler(networks, chosen, guidance, settings, shape, CLASSES, 0, DEVICE)
     return rate(lambda: sampler.sample(labels, 0), batch, length)
 
 

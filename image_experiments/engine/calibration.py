@@ -20,7 +20,7 @@ from image_experiments.models.classifiers import Normalised, make_classifier
 from image_experiments.models.diffusion_files import read_diffusion
 from image_experiments.models.precision import Compile, Precision, prepared, prepared_unet
 from image_experiments.models.unet import make_noise_prediction
-from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_guidance
+from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler, make_guidance
 from image_experiments.synthesis.methods import Method
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.training.attacks import Threat, pgd
@@ -143,8 +143,9 @@ class Probe:
         real = self.images(self.classes)  # as anchors; their number costs little compared with the network
         x, found = real.x.to(self.device).float() / 127.5 - 1, dict[str, tuple[float, float]]()
         for method in [Method("unguided", "unguided"), *(m for m in methods if m.kind != "unguided")]:
-            guidance = make_guidance(method, plain, self.classifier(encoder), x, real.y.to(self.device), 0)
-            made = Sampler(network, schedule, method, guidance, plain, self.shape, self.classes, 0, self.device)
+            networks = Networks(network, schedule, self.classifier(encoder), self.classifier(encoder), network)
+            guidance = make_guidance(method, plain, networks, x, real.y.to(self.device), 0)
+            made = Sampler(networks, method, guidance, plain, self.shape, self.classes, 0, self.device)
             took = (0.0, 0.0)
 
             def measure(n: int, made: Sampler = made) -> float:

@@ -20,7 +20,7 @@ from image_experiments.engine.stages import Stage
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings
-from image_experiments.synthesis.methods import Method
+from image_experiments.synthesis.methods import ON_PREDICTION, Method
 from image_experiments.synthesis.strength import trials
 from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.diffusion_training import DiffusionSettings
@@ -135,7 +135,7 @@ def _generation_seconds(method: Method, count: int, settings: Settings, rates: R
     chosen = settings.generation
     batch = min(chosen.batch_size, count)
     widest = max(chosen.windows, key=lambda ends: ends[1] - ends[0]) if method.automatic else None
-    steps = chosen.steps if method.kind == "classifier-free" else guided_steps(chosen, settings.diffusion.timesteps, widest)
+    steps = chosen.steps if method.kind in ON_PREDICTION else guided_steps(chosen, settings.diffusion.timesteps, widest)
     an_image = rates["beyond unguided"] + rates["step unguided"] * (chosen.steps - steps) + rates[f"step {method.label}"] * steps
     return math.ceil(count / batch) * batch * an_image
 

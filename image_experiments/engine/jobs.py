@@ -37,7 +37,7 @@ from image_experiments.models.classifiers import Normalised, make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
 from image_experiments.models.labels_and_features import probabilities
 from image_experiments.models.precision import prepared
-from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_sampler, noisy
+from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler, make_sampler, noisy
 from image_experiments.synthesis.methods import UNCONDITIONAL, Method
 from image_experiments.synthesis.selection import MeanOf, SelectionSettings, best_of_each_class, keeps_highest, relabel, scores
 from image_experiments.synthesis.strength import choose_strength
@@ -196,15 +196,15 @@ def _train_and_save(
 def find_strength(run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, seed: int) -> Results:
     """Find the scale and window of a method whose scale is auto."""
     real = _real(run)
-    network, schedule, conditional = _diffusion(run, diffusion, real)
+    networks, conditional = _networks(run, diffusion, real)
     if not conditional:
         raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
-    encoder, judge = (_classifier(run, name, real) for name in ("encoder", "judge"))
+    judge = _classifier(run, "judge", real)
     settings = replace(_as_measured(run, settings)[0], compile="no")  # no trial is long enough to pay off compilation
 
     def make(tried: Method, chosen: GenerationSettings) -> Images:
         size = min(chosen.batch_size, max(chosen.pilot, 2))
-        sampler = make_sampler(network, schedule, encoder, tried, chosen, real, seed, run.device)
+        sampler = make_sampler(networks, tried, chosen, real, seed, run.device)
         pieces = [sampler.numbered(batch, size) for batch in range(-(-chosen.pilot // size))]
         x, y = (torch.cat(parts) for parts in zip(*pieces, strict=True))
         return Images(x, y)
@@ -217,19 +217,18 @@ def generate(
 ) -> Results | None:
     """Generate `count` images of a method, first in shards, then in one file; None while shards of other parts are missing."""
     real = _real(run)
-    network, schedule, conditional = _diffusion(run, diffusion, real)
+    networks, conditional = _networks(run, diffusion, real)
     if method.automatic:
         found = run.results["strength"]
         text = f"{method.text.removesuffix('auto')}{found['scale']:g}"
         method = replace(method, text=text, scale=found["scale"], automatic=False)
         settings = replace(settings, window=tuple(found["window"]))
-    if method.kind == "classifier-free" and network.null_label is None:
+    if method.kind == "classifier-free" and networks.unet.null_label is None:
         raise UserError(
             f"--methods {method.text}: this model has no label that stands for none; use one trained with label dropout"
         )
-    encoder = _classifier(run, "encoder", real) if "encoder" in run.inputs else None
     settings, chosen = _as_measured(run, settings)
-    sampler = make_sampler(network, schedule, encoder, method, settings, real, seed, run.device)
+    sampler = make_sampler(networks, method, settings, real, seed, run.device)
     whole = _generate_in_shards(run, sampler, count)
     return {"images": count, "conditional": conditional, **chosen} if whole else None
 
@@ -350,9 +349,17 @@ def _validated(real: SplitDataset, synthetic: Images | None) -> TrainingImages:
     return TrainingImages(real.train, len(real.classes), synthetic, real.validation if len(real.validation) else None)
 
 
-def _diffusion(run: StageRun, settings: DiffusionSettings, real: SplitDataset) -> tuple[Any, Any, bool]:
-    folder = run.inputs["diffusion"]["index"].parent if "diffusion" in run.inputs else None
-    return read_diffusion(settings, folder, real.classes, real.shape)
+def _networks(run: StageRun, settings: DiffusionSettings, real: SplitDataset) -> tuple[Networks, bool]:
+    """(the networks that sampling uses, whether the model is class-conditional)."""
+    found = {}
+    for role in ("diffusion", "weaker"):
+        folder = run.inputs[role]["index"].parent if role in run.inputs else None
+        if role == "diffusion" or folder is not None:
+            found[role] = read_diffusion(settings, folder, real.classes, real.shape)
+    network, schedule, conditional = found["diffusion"]
+    weaker = found["weaker"][0] if "weaker" in found else None
+    encoder, judge = (_classifier(run, role, real) if role in run.inputs else None for role in ("encoder", "labeller 1"))
+    return Networks(network, schedule, encoder, judge, weaker), conditional
 
 
 def _classifier(run: StageRun, role: str, real: SplitDataset) -> Normalised:

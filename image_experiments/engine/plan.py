@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line.output import UserError
+from contrastive_dp.randomness import mixed_seed
 from image_experiments.engine import jobs
 from image_experiments.engine.fingerprint import source_digest
 from image_experiments.engine.settings import Settings, Until
@@ -44,7 +45,7 @@ def plan(settings: Settings) -> list[Stage]:
 Add = Callable[[Stage], Stage]
 Speed = dict[str, dict[str, Stage]]
 STEPS: dict[Until, tuple[str, ...]] = {
-    "diffusion": ("diffusion",),
+    "diffusion": ("diffusion", "weaker"),
     "encoder": ("encoder", "judge", "labeller"),
     "generation": ("strength", "generate", "select", "noise", "read"),
     "description": ("describe",),
@@ -113,8 +114,7 @@ def _shared_stages(settings: Settings, data: Stage, seed: int, speed: Speed) -> 
 
     if any(m.generates or m.kind == "noise" for m in methods) and settings.diffusion.load is None:
         arguments: dict[str, Any] = {"settings": settings.diffusion, "seed": seed}
-        outputs = {role: f"checkpoints/diffusion-seed{seed}/{path}" for role, path in DIFFUSION_FILES.items()}
-        outputs |= {"curve": f"curves/diffusion-seed{seed}.csv"}
+        outputs = _diffusion_files("diffusion", seed)
         found["diffusion"] = Stage(
             f"diffusion/seed{seed}", jobs.train_diffusion_model, arguments, outputs, real, shared=True, advice=speed["diffusion"]
         )
@@ -191,7 +191,7 @@ def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, 
         return add(Stage(f"noise/{where}", jobs.add_noise_to_real, arguments, file, real, on_device=False))
     chosen = settings.selection
     selects = chosen.surplus > 1 or may_relabel(settings)
-    generated = _generated(settings, method, seed, shared, speed["generation"], add, "generated" if selects else "synthetic")
+    generated = _generated(settings, method, seed, shared, speed, add, "generated" if selects else "synthetic")
     if not selects:
         return generated
     arguments = {"settings": chosen, "count": settings.synthetic, "seed": seed}
@@ -204,27 +204,23 @@ def _labellers(settings: Settings, seed: int, shared: dict[str, Stage], speed: S
     chosen = settings.selection
     if chosen.labeller == "encoder" or not may_relabel(settings):
         return {}
-    recipe = settings.encoder if chosen.labeller == "robust" else replace(settings.encoder, adversary="none")
-    found = {}
-    for number in range(1, chosen.ensemble + 1):
-        name = f"{chosen.labeller}-{number}"
-        outputs = {
-            "weights": f"checkpoints/labeller-{name}-seed{seed}.safetensors",
-            "curve": f"curves/labeller-{name}-seed{seed}.csv",
-        }
-        arguments = {"settings": recipe, "threat": settings.threat(), "seed": seed, "number": number}
-        found[f"labeller {number}"] = add(
-            Stage(
-                f"labeller/{name}/seed{seed}",
-                jobs.train_labeller,
-                arguments,
-                outputs,
-                {name: shared[name] for name in ("data", "split")},
-                shared=True,
-                advice=speed["encoder"],
-            )
-        )
-    return found
+    numbers = range(1, chosen.ensemble + 1)
+    return {f"labeller {n}": _labeller(settings, chosen.labeller, n, seed, shared, speed, add) for n in numbers}
+
+
+def _labeller(settings: Settings, kind: str, number: int, seed: int, shared: dict[str, Stage], speed: Speed, add: Add) -> Stage:
+    """The stage that trains one of the classifiers of the encoder's recipe, or its recipe without attacks, that guide nothing."""
+    recipe = settings.encoder if kind == "robust" else replace(settings.encoder, adversary="none")
+    name = f"{kind}-{number}"
+    outputs = {
+        "weights": f"checkpoints/labeller-{name}-seed{seed}.safetensors",
+        "curve": f"curves/labeller-{name}-seed{seed}.csv",
+    }
+    arguments = {"settings": recipe, "threat": settings.threat(), "seed": seed, "number": number}
+    real = {name: shared[name] for name in ("data", "split")}
+    return add(
+        Stage(f"labeller/{name}/seed{seed}", jobs.train_labeller, arguments, outputs, real, shared=True, advice=speed["encoder"])
+    )
 
 
 def may_relabel(settings: Settings) -> bool:
@@ -233,16 +229,48 @@ def may_relabel(settings: Settings) -> bool:
 
 
 def _generated(
-    settings: Settings, method: Method, seed: int, shared: dict[str, Stage], speed: dict[str, Stage], add: Add, folder: str
+    settings: Settings, method: Method, seed: int, shared: dict[str, Stage], speed: Speed, add: Add, folder: str
 ) -> Stage:
     """The stage that samples the images of a method, after one that finds its strength if the scale is auto."""
     where = f"{method.label}/seed{seed}"
     outputs = {"images": f"{folder}/{where}.npz", "manifest": f"{folder}/{where}.json"}
     about = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "seed": seed}
-    unused = ("judge", "encoder") if method.kind in ("unguided", "classifier-free") else ("judge",)
-    needed = {name: stage for name, stage in shared.items() if name not in unused}
-    outside = _outside("--diffusion", settings.diffusion.load)
+    used = ("data", "split", "diffusion", *(("encoder",) if method.uses_encoder else ()))
+    needed = {name: stage for name, stage in shared.items() if name in used}
+    if method.kind == "feedback" and settings.generation.keep:
+        needed["labeller 1"] = _labeller(settings, "standard", 1, seed, shared, speed, add)
+    if method.kind == "autoguidance":
+        needed["weaker"] = _weaker(settings, seed, shared, speed, add)
+    outside, advice = _outside("--diffusion", settings.diffusion.load), speed["generation"]
     if method.automatic:
-        needed["strength"] = add(Stage(f"strength/{where}", jobs.find_strength, about, {}, shared, **outside, advice=speed))
+        trying = {**needed, "encoder": shared["encoder"], "judge": shared["judge"]}
+        needed["strength"] = add(Stage(f"strength/{where}", jobs.find_strength, about, {}, trying, **outside, advice=advice))
     about = {**about, "count": math.ceil(settings.synthetic * settings.selection.surplus)}
-    return add(Stage(f"generate/{where}", jobs.generate, about, outputs, needed, **outside, shared=True, advice=speed))
+    return add(Stage(f"generate/{where}", jobs.generate, about, outputs, needed, **outside, shared=True, advice=advice))
+
+
+def _weaker(settings: Settings, seed: int, shared: dict[str, Stage], speed: Speed, add: Add) -> Stage:
+    """The stage that trains the weaker model of autoguidance: the same network, a fraction of the steps."""
+    steps = max(round(settings.generation.weaker * settings.diffusion.steps), 1)
+    arguments: dict[str, Any] = {"settings": replace(settings.diffusion, steps=steps), "seed": mixed_seed(seed, WEAKER)}
+    return add(
+        Stage(
+            f"weaker/seed{seed}",
+            jobs.train_diffusion_model,
+            arguments,
+            _diffusion_files("weaker", seed),
+            {name: shared[name] for name in ("data", "split")},
+            shared=True,
+            advice=speed["diffusion"],
+        )
+    )
+
+
+WEAKER = 10
+"""Sets the weaker model apart from other networks of a seed."""
+
+
+def _diffusion_files(kind: str, seed: int) -> dict[str, str]:
+    """The files of a diffusion model, by role."""
+    outputs = {role: f"checkpoints/{kind}-seed{seed}/{path}" for role, path in DIFFUSION_FILES.items()}
+    return outputs | {"curve": f"curves/{kind}-seed{seed}.csv"}

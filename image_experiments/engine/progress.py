@@ -39,11 +39,11 @@ def _work(stage: Stage, settings: Settings, facts: Facts) -> float:
     if kind in ("encoder", "judge", "labeller", "classifier") and chosen is not None:
         passes = BACKWARD * (1 + (chosen.adversary != "none") * chosen.attack_steps)
         return float(chosen.steps * chosen.batch_size * passes * _classifier(chosen.network, facts.shape, len(facts.classes)))
-    if kind == "diffusion":
+    if kind in ("diffusion", "weaker"):
         return chosen.steps * chosen.batch_size * BACKWARD * unet_work(chosen, facts.shape)
     if kind in ("generate", "strength"):
         count = arguments.get("count") or chosen.pilot * trials(chosen)
-        guided = 0.0 if arguments["method"].kind == "unguided" else BACKWARD * _network(settings, "encoder", facts)
+        guided = 0.0 if not arguments["method"].uses_encoder else BACKWARD * _network(settings, "encoder", facts)
         return float(count * chosen.steps * (unet_work(settings.diffusion, facts.shape) + guided))
     if kind == "evaluate":
         images, n = attacked(settings, facts)

@@ -230,6 +230,7 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
         raise UserError(f"--methods {free[0].text}: needs a model trained without labels too; add --diffusion.label-dropout 0.1")
     if free and not settings.diffusion.conditional:
         raise UserError(f"--methods {free[0].text}: needs a class-conditional model; leave out --diffusion.no-conditional")
+    _check_networks(settings, methods)
     _check_automatic(settings, methods)
     _check_labels(settings)
     if settings.selection.criterion != "random" and settings.selection.surplus == 1:
@@ -251,6 +252,23 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
         if method.kind in KINDS and settings.generation.batch_size < 2:
             raise UserError(
                 f"--generation.batch-size {settings.generation.batch_size}: guidance compares images of a batch; use at least 2"
+            )
+
+
+def _check_networks(settings: Settings, methods: list[Method]) -> None:
+    """Raise UserError for a method whose model is not there."""
+    for method in methods:
+        if (
+            method.kind in ("feedback", "boundary", "cads")
+            and settings.diffusion.load is None
+            and not settings.diffusion.conditional
+        ):
+            raise UserError(
+                f"--methods {method.text}: needs labels, and this model takes none; leave out --diffusion.no-conditional"
+            )
+        if method.kind == "autoguidance" and settings.diffusion.load is not None:
+            raise UserError(
+                f"--methods {method.text}: needs a weaker model of the same recipe, which is trained here; leave out --diffusion"
             )
 
 

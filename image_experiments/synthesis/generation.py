@@ -9,20 +9,26 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from contrastive_dp import (
+    BoundaryGuidance,
     ClassAnchored,
     ClassifierFeatures,
     ClassifierGuidance,
     ContrastiveGuidance,
     ContrastiveLoss,
+    FeedbackGuidance,
     Guidance,
     HardNegativeMining,
     InfoNCE,
     NoiseSchedule,
     OnUnitRange,
+    ParticleGuidance,
     SampleNoise,
     SupervisedContrastive,
+    autoguidance,
+    cads,
     classifier_free,
     ddim_sample,
     ddpm_sample,
@@ -30,6 +36,7 @@ from contrastive_dp import (
     embed_anchors,
     train_projection_head,
 )
+from contrastive_dp.randomness import mixed_seed
 from image_experiments.data.dataset import Array
 from image_experiments.data.images import Images
 from image_experiments.data.stored_dataset import SplitDataset
@@ -73,12 +80,30 @@ class GenerationSettings:
     """Dimension of a projection head trained on the encoder's features before sampling (0: the features themselves; paper: 128)."""
     anchors: int = 1000
     """Use at most this many real images as anchors in anchored guidance."""
+    negatives: Literal["all", "other", "same"] = "all"
+    """With infonce: push an image away from all others of its batch, or from those of other classes, or of the same class, alone."""
+    feedback: Literal["loss", "entropy", "margin"] = "loss"
+    """With feedback: what of the encoder is raised; margin: that of another class over the image's own."""
+    keep: float = 1.0
+    """With feedback: a classifier that guides nothing keeps the label where it gives it at most this probability (0: it never does)."""
+    target: float = 0.0
+    """With boundary: l_2 distance to the encoder's decision boundary, to first order and on the [0, 1] scale, at which images are held."""
+    repel: Literal["pixels", "features"] = "features"
+    """With particle: in what images of a class keep away from each other; features are the encoder's, of unit norm."""
+    weaker: float = 0.2
+    """With autoguidance: the weaker model is trained for this fraction of diffusion.steps."""
     precision: Precision = "float32"
     """float32; bfloat16: mixed precision; auto: whichever is faster, as measured at the start of the run."""
     compile: Compile = "no"
     """Use torch.compile, which first takes about a minute; auto: only if it pays off, as measured at the start of the run."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.keep <= 1:
+            raise ValueError(f"keep={self.keep} is a probability: give a number in [0, 1]")
+        if not 0 < self.weaker < 1:
+            raise ValueError(f"weaker={self.weaker} must lie in (0, 1)")
+        if not math.isfinite(self.target):
+            raise ValueError(f"target={self.target} must be a finite number")
         for name in ("steps", "batch_size", "every", "anchors", "pilot"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 1")
@@ -98,14 +123,34 @@ class GenerationSettings:
             raise ValueError(f"every={self.every} is more than steps={self.steps}")
 
 
-def make_guidance(
-    method: Method, settings: GenerationSettings, encoder: nn.Module, x: Tensor, y: Tensor, seed: int
-) -> Guidance | None:
-    """The guidance of a method, None for "unguided" and "classifier-free".
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """What images are sampled with. unet: the noise prediction; encoder: a classifier on [0, 1] that guides; judge: one that keeps labels
+    in feedback; weaker: a weaker noise prediction. None for those that the method does not use."""
 
-    encoder: classifier on [0, 1]. x: real training images (m, C, H, W) in [-1, 1] with labels y, for the anchors and the projection head.
+    unet: nn.Module
+    schedule: NoiseSchedule
+    encoder: nn.Module | None = None
+    judge: nn.Module | None = None
+    weaker: nn.Module | None = None
+
+    def prepared(self, device: torch.device, compiled: str) -> Networks:
+        """The same on a device, in the memory format that is fastest there."""
+        encoder, judge = (None if n is None else prepared(n.to(device), "no") for n in (self.encoder, self.judge))
+        unet = prepared_unet(self.unet.to(device), compiled)
+        weaker = None if self.weaker is None else prepared_unet(self.weaker.to(device), compiled)
+        return Networks(unet, self.schedule, encoder, judge, weaker)
+
+
+def make_guidance(
+    method: Method, settings: GenerationSettings, networks: Networks, x: Tensor, y: Tensor, seed: int
+) -> Guidance | None:
+    """The guidance of a method, None for "unguided" and for those that change the noise prediction itself.
+
+    x: real training images (m, C, H, W) in [-1, 1] with labels y, for the anchors and the projection head.
     """
-    if method.kind in ("unguided", "classifier-free"):
+    encoder = networks.encoder
+    if encoder is None or not method.uses_encoder:
         return None
     common: dict[str, Any] = {
         "scale": method.scale,
@@ -117,17 +162,32 @@ def make_guidance(
     }
     if method.kind == "classifier":
         return ClassifierGuidance(OnUnitRange(encoder), **common)
+    if method.kind == "feedback":
+        judge = OnUnitRange(networks.judge) if networks.judge is not None and settings.keep else None
+        return FeedbackGuidance(OnUnitRange(encoder), judge=judge, what=settings.feedback, keep=settings.keep or 1.0, **common)
+    if method.kind == "boundary":
+        return BoundaryGuidance(OnUnitRange(encoder), target=2 * settings.target, **common)  # samples are in [-1, 1]
     embed: nn.Module = ClassifierFeatures(encoder)
     if settings.head:
         embed = nn.Sequential(embed, train_projection_head(embed, x, y, settings.head, seed=seed))
+    if method.kind == "particle":
+        features = nn.Sequential(embed, UnitNorm()) if settings.repel == "features" else None
+        return ParticleGuidance(embed=features, **common)
     return ContrastiveGuidance(embed, make_loss(method, settings, embed, x, y, seed), **common)
+
+
+class UnitNorm(nn.Module):
+    """(n, k) -> rows of unit norm."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return F.normalize(z, dim=1)
 
 
 def make_loss(method: Method, settings: GenerationSettings, embed: Embed, x: Tensor, y: Tensor, seed: int) -> ContrastiveLoss:
     """The contrastive loss of a method."""
     warm: dict[str, Any] = {"temperature": settings.temperature} if settings.temperature else {}
     if method.kind == "infonce":
-        return InfoNCE(**warm)
+        return InfoNCE(negatives=settings.negatives, **warm)
     if method.kind == "hard-negative":
         return HardNegativeMining(**warm)
     if method.kind == "supervised":
@@ -145,8 +205,7 @@ class Sampler:
     Image i of a set depends on (seed, i) and, if guidance compares images, on the other images of its batch.
     """
 
-    network: nn.Module
-    schedule: NoiseSchedule
+    networks: Networks
     method: Method
     guidance: Guidance | None
     settings: GenerationSettings
@@ -165,39 +224,50 @@ class Sampler:
 
         Raises FloatingPointError naming the timestep and the term that became NaN.
         """
-        settings, noise = self.settings, SampleNoise(self.seed, first)
+        settings, noise, schedule = self.settings, SampleNoise(self.seed, first), self.networks.schedule
         x_T = settings.initial_std * noise.normal_of((len(labels), *self.shape), device=self.device)
-        y = labels.to(self.device)
-        predict: Any = in_bfloat16(self.network) if settings.precision == "bfloat16" else self.network
-        if self.method.kind == "classifier-free":
-            predict = classifier_free(predict, self.method.scale, self.classes)
-        common: dict[str, Any] = {"labels": y, "guidance": self.guidance, "clip": 1.0}
+        predict = self._prediction(first)
+        common: dict[str, Any] = {"labels": labels.to(self.device), "guidance": self.guidance, "clip": 1.0}
         if settings.solver == "ddim":
             drawn = noise if settings.eta else None
-            x = ddim_sample(predict, x_T, self.schedule, settings.steps, eta=settings.eta, generator=drawn, **common)
+            x = ddim_sample(predict, x_T, schedule, settings.steps, eta=settings.eta, generator=drawn, **common)
         elif settings.solver == "ddpm":
-            x = ddpm_sample(predict, x_T, self.schedule, settings.steps, generator=noise, **common)
+            x = ddpm_sample(predict, x_T, schedule, settings.steps, generator=noise, **common)
         else:
-            x = diffusers_sample(predict, make_solver(settings.solver, self.schedule), x_T, settings.steps, **common)
+            x = diffusers_sample(predict, make_solver(settings.solver, schedule), x_T, settings.steps, **common)
         return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+    def _prediction(self, first: int) -> Callable[..., Tensor]:
+        """The noise prediction, changed if the method changes it."""
+        networks, scale = self.networks, self.method.scale
+        wrap: Callable[[Any], Any] = in_bfloat16 if self.settings.precision == "bfloat16" else lambda network: network
+        unet = wrap(networks.unet)
+        if self.method.kind == "classifier-free":
+            return classifier_free(unet, scale, self.classes)
+        if self.method.kind == "autoguidance":
+            return autoguidance(unet, wrap(networks.weaker), scale)
+        if self.method.kind == "cads":
+            of: Any = networks.unet
+            noise = SampleNoise(mixed_seed(self.seed, CADS), first)
+            return cads(unet, of.unet.class_embedding, len(networks.schedule), noise, scale)
+        return unet
+
+
+CADS = 9
+"""Sets the noise on labels apart from other random numbers of a seed."""
 
 
 def make_sampler(
-    network: nn.Module,
-    schedule: NoiseSchedule,
-    encoder: nn.Module | None,
-    method: Method,
-    settings: GenerationSettings,
-    real: SplitDataset,
-    seed: int,
-    device: torch.device,
+    networks: Networks, method: Method, settings: GenerationSettings, real: SplitDataset, seed: int, device: torch.device
 ) -> Sampler:
-    """The sampler of a method for these real images. encoder: None if the method does not use one."""
-    unet, guidance = prepared_unet(network.to(device), settings.compile), None
-    if encoder is not None:
-        x, y = real.train.x.to(device).float() / 127.5 - 1, real.train.y.to(device)
-        guidance = make_guidance(method, settings, prepared(encoder.to(device), "no"), x, y, seed)
-    return Sampler(unet, schedule, method, guidance, settings, real.shape, len(real.classes), seed, device)
+    """The sampler of a method for these real images."""
+    compiled = (
+        "no" if method.kind == "cads" else settings.compile
+    )  # a hook in a compiled network would compile it anew at every step
+    networks = networks.prepared(device, compiled)
+    x, y = real.train.x.to(device).float() / 127.5 - 1, real.train.y.to(device)
+    guidance = make_guidance(method, settings, networks, x, y, seed)
+    return Sampler(networks, method, guidance, settings, real.shape, len(real.classes), seed, device)
 
 
 def in_bfloat16(network: nn.Module) -> Callable[..., Tensor]:

@@ -9,8 +9,13 @@ from pathlib import Path
 
 from command_line.output import UserError, did_you_mean
 
-KINDS = ("infonce", "hard-negative", "supervised", "anchored", "classifier", "classifier-free")
-"""Guidance by one of the four contrastive losses, by a classifier (Dhariwal, Nichol 2021) or classifier-free (Ho, Salimans 2022)."""
+CONTRASTIVE = ("infonce", "hard-negative", "supervised", "anchored")
+ON_PREDICTION = ("classifier-free", "autoguidance", "cads")
+"""These change the noise prediction itself, at every step and in one direction."""
+KINDS = (*CONTRASTIVE, "classifier", "feedback", "boundary", "particle", *ON_PREDICTION)
+"""Guidance by a contrastive loss; by a classifier (Dhariwal, Nichol 2021); by what the encoder finds hard (Hemmat et al. 2023) or by its
+boundary; by repulsion (Corso et al. 2023); classifier-free (Ho, Salimans 2022), by a weaker model (Karras et al. 2024), and with blurred
+labels (CADS, Sadat et al. 2024)."""
 NOISES = ("noise", "noise-real")
 """Gaussian noise on unguided images, and on copies of the real training images."""
 DEFAULT_GUIDANCE = "anchored-reversed:auto"
@@ -45,6 +50,11 @@ class Method:
         return "" if self.kind in ("real", "unguided") else "-auto" if self.automatic else f"-{self.scale:g}"
 
     @property
+    def uses_encoder(self) -> bool:
+        """Whether the encoder guides."""
+        return self.kind in KINDS and self.kind not in ON_PREDICTION
+
+    @property
     def generates(self) -> bool:
         """Whether images are sampled for this method; "noise" uses the unguided ones, "noise-real" the real ones."""
         return self.kind not in ("real", "npz", *NOISES)
@@ -65,10 +75,10 @@ def parse_method(text: str) -> Method:
         if colon or reverse:
             raise UserError(f"--methods {text}: {kind} takes no scale and no direction; write {kind}")
         return Method(text, kind)
-    if reverse and kind in (*NOISES, "classifier-free"):
+    if reverse and kind in (*NOISES, *ON_PREDICTION):
         raise UserError(f"--methods {text}: {kind} cannot be reversed; write {kind}")
     if rest == "auto":
-        if kind in (*NOISES, "classifier-free"):
+        if kind in (*NOISES, *ON_PREDICTION):
             raise UserError(f"--methods {text}: no scale is found for {kind}; give a number, for example {kind}:0.1")
         return Method(text, kind, DEFAULT_SCALE, reverse, automatic=True)
     try:

@@ -18,7 +18,7 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from contrastive_dp import NoiseSchedule
-from image_experiments.synthesis.generation import GenerationSettings, Sampler
+from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler
 from image_experiments.synthesis.methods import parse_method
 from image_experiments.data.shards import ShardPlan, make_shards, merge, shard_path
 
@@ -32,7 +32,7 @@ plan = ShardPlan("recipe", {}, count, 1000, 10, (8, 8, 3))
 def make(batch):
     labels = torch.arange(1000) % 10
     method, cpu = parse_method("unguided"), torch.device("cpu")
-    x = Sampler(network, schedule, method, None, settings, (3, 8, 8), 10, 0, cpu).sample(labels, batch * 1000)
+    x = Sampler(Networks(network, schedule), method, None, settings, (3, 8, 8), 10, 0, cpu).sample(labels, batch * 1000)
     return x.numpy().transpose(0, 2, 3, 1), labels.numpy()
 
 make_shards(folder, plan, range(plan.shards), make, lambda done: None)

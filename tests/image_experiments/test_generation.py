@@ -17,7 +17,7 @@ from image_experiments.data.images import Images
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
 from image_experiments.models.unet import make_unet
-from image_experiments.synthesis.generation import GenerationSettings, Sampler, make_guidance, make_solver, noisy
+from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler, make_guidance, make_solver, noisy
 from image_experiments.synthesis.methods import KINDS, parse_method
 from image_experiments.training.diffusion_training import DiffusionSettings, train_diffusion
 from tests.contrastive_dp.conftest import small_unet
@@ -46,9 +46,19 @@ def sample(trained, method, n=16, first=0, seed=3, **settings):
     network, schedule, encoder, x, y = trained
     chosen = GenerationSettings(steps=10, batch_size=16, **settings)
     method = parse_method(method)
-    guidance = make_guidance(method, chosen, encoder, x, y, seed)
+    networks = Networks(network, schedule, encoder, other_encoder(), linear_network(schedule))
+    guidance = make_guidance(method, chosen, networks, x, y, seed)
     labels = torch.arange(first, first + n) % 2
-    return Sampler(network, schedule, method, guidance, chosen, SHAPE, 2, seed, torch.device("cpu")).sample(labels, first)
+    return Sampler(networks, method, guidance, chosen, SHAPE, 2, seed, torch.device("cpu")).sample(labels, first)
+
+
+def other_encoder():
+    return make_classifier("small-cnn-8", 2, SHAPE, [0.5], [0.25], seed=6).eval()
+
+
+def linear_network(schedule):
+    """A noise prediction that knows nothing but N(0, 1)."""
+    return lambda x, t, _labels: x * (1 - schedule.alpha_bar[t]).sqrt().reshape(-1, 1, 1, 1).to(x.dtype)
 
 
 def test_the_model_makes_the_classes_that_are_asked_for(trained):
@@ -88,18 +98,35 @@ def test_class_guidance_raises_the_encoders_confidence_and_its_reverse_lowers_it
 def test_settings_reach_the_guidance(trained):
     encoder, x, y = trained[2:]
     settings = GenerationSettings(window=(5, 400), at="xt", relative=False, every=2, temperature=0.4, head=8)
-    guidance = make_guidance(parse_method("supervised-reversed:0.2"), settings, encoder, x, y, 0)
+    networks = Networks(lambda x, _t, _y: x, trained[1], encoder, other_encoder())
+    guidance = make_guidance(parse_method("supervised-reversed:0.2"), settings, networks, x, y, 0)
     assert isinstance(guidance, ContrastiveGuidance)
     assert guidance.loss == SupervisedContrastive(0.4)
     assert (guidance.scale, guidance.window, guidance.at, guidance.relative, guidance.every) == (0.2, (5, 400), "xt", False, 2)
     assert guidance.reverse
     assert guidance.embed(x).shape == (64, 8)
-    assert isinstance(make_guidance(parse_method("classifier"), settings, encoder, x, y, 0), ClassifierGuidance)
+    assert isinstance(make_guidance(parse_method("classifier"), settings, networks, x, y, 0), ClassifierGuidance)
     by_class = torch.argsort(y, stable=True)  # as a folder of images has them
-    anchored = make_guidance(parse_method("anchored"), GenerationSettings(anchors=10), encoder, x[by_class], y[by_class], 0)
+    anchored = make_guidance(parse_method("anchored"), GenerationSettings(anchors=10), networks, x[by_class], y[by_class], 0)
     assert anchored.loss.anchors.shape == (10, 128)
     assert anchored.loss.anchor_labels.bincount().tolist() == [5, 5]
-    assert make_guidance(parse_method("unguided"), settings, encoder, x, y, 0) is None
+    for kind in ("unguided", "classifier-free", "autoguidance", "cads"):
+        assert make_guidance(parse_method(kind), settings, networks, x, y, 0) is None
+    feedback = make_guidance(parse_method("feedback:0.2"), GenerationSettings(feedback="entropy", keep=0.7), networks, x, y, 0)
+    assert (feedback.what, feedback.keep) == ("entropy", 0.7)
+    unit = (x + 1) / 2
+    torch.testing.assert_close(feedback.learner(x), encoder(unit))
+    torch.testing.assert_close(feedback.judge(x), networks.judge(unit))
+    assert make_guidance(parse_method("feedback"), GenerationSettings(keep=0), networks, x, y, 0).judge is None
+    boundary = make_guidance(parse_method("boundary"), GenerationSettings(target=0.3), networks, x, y, 0)
+    assert boundary.target == 0.6  # in [-1, 1] distances are twice those in [0, 1]
+    torch.testing.assert_close(boundary.learner(x), encoder(unit))
+    particle = make_guidance(parse_method("particle"), GenerationSettings(), networks, x, y, 0)
+    torch.testing.assert_close(particle.embed(x).norm(dim=1), torch.ones(64))
+    assert make_guidance(parse_method("particle"), GenerationSettings(repel="pixels"), networks, x, y, 0).embed is None
+    assert (
+        make_guidance(parse_method("infonce"), GenerationSettings(negatives="other"), networks, x, y, 0).loss.negatives == "other"
+    )
 
 
 def test_the_encoder_is_fed_images_in_the_unit_range(trained):
@@ -117,9 +144,10 @@ def test_the_encoder_is_fed_images_in_the_unit_range(trained):
             return self.inner(images)
 
     settings = GenerationSettings(steps=10, window=(0, 300))
-    guidance = make_guidance(parse_method("classifier"), settings, Spy(), x, y, 0)
+    networks = Networks(network, schedule, Spy())
+    guidance = make_guidance(parse_method("classifier"), settings, networks, x, y, 0)
     method = parse_method("classifier")
-    Sampler(network, schedule, method, guidance, settings, SHAPE, 2, 0, torch.device("cpu")).sample(y[:4], 0)
+    Sampler(networks, method, guidance, settings, SHAPE, 2, 0, torch.device("cpu")).sample(y[:4], 0)
     assert len(seen) == 3
     assert all(-0.3 < low < 0.5 < high < 1.3 for low, high in seen)
 
@@ -135,7 +163,7 @@ def test_sampling_can_begin_hotter(trained):
     def spread(std):
         settings = GenerationSettings(steps=3, batch_size=4, initial_std=std)
         y, device = torch.arange(4) % 2, torch.device("cpu")
-        sampler = Sampler(lambda x, _t, _y: x, trained[1], parse_method("unguided"), None, settings, SHAPE, 2, 0, device)
+        sampler = Sampler(Networks(lambda x, _t, _y: x, trained[1]), parse_method("unguided"), None, settings, SHAPE, 2, 0, device)
         made = sampler.sample(y, 0)
         return float((made.float() - 127.5).std())
 
