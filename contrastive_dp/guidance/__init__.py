@@ -8,6 +8,7 @@ from contrastive_dp.guidance.classifier import ClassifierGuidance
 from contrastive_dp.guidance.classifier_free import classifier_free
 from contrastive_dp.guidance.contrastive import ContrastiveGuidance, Embed
 from contrastive_dp.guidance.feedback import FeedbackGuidance
+from contrastive_dp.guidance.logits import margins
 from contrastive_dp.guidance.particle import ParticleGuidance
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "autoguidance",
     "cads",
     "classifier_free",
+    "margins",
 ]

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from command_line.output import UserError, file_digest, write_csv, write_json, write_whole
-from contrastive_dp import ClassifierFeatures
 from contrastive_dp.randomness import mixed_seed
 from image_experiments.data.balance import balanced_choice
 from image_experiments.data.dataset import described
@@ -39,7 +38,15 @@ from image_experiments.models.labels_and_features import probabilities
 from image_experiments.models.precision import prepared
 from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler, make_sampler, noisy
 from image_experiments.synthesis.methods import UNCONDITIONAL, Method
-from image_experiments.synthesis.selection import MeanOf, SelectionSettings, best_of_each_class, keeps_highest, relabel, scores
+from image_experiments.synthesis.selection import (
+    MeanOf,
+    Scorers,
+    SelectionSettings,
+    best_of_each_class,
+    keeps_highest,
+    relabel,
+    scores,
+)
 from image_experiments.synthesis.strength import choose_strength
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, accuracy, train_classifier
 from image_experiments.training.attacks import Threat
@@ -278,7 +285,7 @@ def select(run: StageRun, settings: SelectionSettings, count: int, seed: int) ->
                 "be kept; use a larger --selection.surplus"
             )
     x, y = made.x[usable], y[usable]
-    score = scores(settings.criterion, labeller, ClassifierFeatures(encoder), x, y, real.train.x, real.train.y, seed)
+    score = scores(settings.criterion, Scorers(encoder, labeller, real.train), x, y, count, seed)
     kept = best_of_each_class(score, y, count, keeps_highest(settings), len(real.classes))
     assert made.file is not None
     pieces = made.file.pieces(usable[kept].numpy(), y[kept].numpy())

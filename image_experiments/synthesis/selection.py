@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,12 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from contrastive_dp import ClassifierFeatures
+from contrastive_dp.guidance import margins
+from image_experiments.data.images import Images
 from image_experiments.models.labels_and_features import _device, unit_features
 
-Criterion = Literal["random", "confidence", "entropy", "gradient-norm", "class-separation", "density"]
+Criterion = Literal[
+    "random", "confidence", "entropy", "gradient-norm", "loss", "boundary", "class-separation", "density", "coverage"
+]
 Labels = Literal["auto", "drawn", "pseudo", "soft", "agreeing"]
 Labeller = Literal["encoder", "robust", "standard"]
-LOW_IS_GOOD = ("entropy", "gradient-norm")
+LOW_IS_GOOD = ("entropy", "gradient-norm", "boundary", "coverage")
 NEIGHBOURS = 5
 
 
@@ -29,10 +35,11 @@ class SelectionSettings:
     """Images generated for each one kept."""
     criterion: Criterion = "random"
     """random; confidence: probability of the label; entropy: of the prediction; gradient-norm: of the loss, all three of the labeller;
-    class-separation: distance to the nearest other class centre minus distance to its own; density: closeness to real images, both in the
-    encoder's features."""
+    loss: the encoder's; boundary: distance to the encoder's decision boundary, on either side; class-separation: distance to the nearest
+    other class centre minus distance to its own; density: closeness to real images; coverage: of each class, an image near each centre of
+    k-means, the last three in the encoder's features."""
     order: Literal["default", "highest", "lowest"] = "default"
-    """Keep the highest or the lowest scores (default: the lowest for entropy and gradient-norm, otherwise the highest)."""
+    """Keep the highest or the lowest scores (default: the lowest for entropy, gradient-norm, boundary, coverage, else the highest)."""
     labels: Labels = "auto"
     """drawn: those asked of the model; pseudo: the labeller's most probable class; soft: the labeller's probabilities; agreeing: as drawn,
     without the images that the labeller takes for another class; auto: drawn, or pseudo if the model is unconditional."""
@@ -78,50 +85,113 @@ def relabel(labels: Labels, drawn: Tensor, judged: Tensor) -> tuple[Tensor, Tens
     return most_probable, everything, judged if labels == "soft" else None
 
 
-def scores(
-    criterion: Criterion, labeller: nn.Module, features: nn.Module, x: Tensor, y: Tensor, real_x: Tensor, real_y: Tensor, seed: int
-) -> Tensor:
-    """(n,) one score per image. x: uint8 (n, C, H, W), y: (n,); real_x, real_y: training images. With p = softmax(labeller(x)):
+@dataclass(frozen=True, eq=False)
+class Scorers:
+    """What generated images are scored with. encoder, labeller: classifiers on [0, 1], the labeller being the encoder or another; real: the
+    training images."""
 
-    confidence p_y; entropy -sum p log p; gradient-norm ||grad_x -log p_y||_2; class-separation min_{k != y} ||f - c_k|| - ||f - c_y||, f
-    the unit-norm features and c_k the centres of the real classes; density minus the distance of f to the 5th nearest real image.
+    encoder: nn.Module
+    labeller: nn.Module
+    real: Images
+
+    @property
+    def features(self) -> nn.Module:
+        """The encoder's features, of images in [-1, 1]."""
+        return ClassifierFeatures(self.encoder)
+
+
+def scores(criterion: Criterion, by: Scorers, x: Tensor, y: Tensor, count: int, seed: int) -> Tensor:
+    """(n,) one score per image. x: uint8 (n, C, H, W), y: (n,); count: how many are to be kept. With p the labeller's probabilities, f the
+    encoder's logits, z its unit-norm features:
+
+    confidence p_y; entropy -sum p log p; gradient-norm ||grad_x -log p_y||_2; loss -log softmax(f)_y; boundary |m| / ||grad_x m||_2,
+    m = f_y - max_{k != y} f_k; class-separation min_{k != y} ||z - c_k|| - ||z - c_y||, c_k the centres of the real classes; density minus
+    the distance of z to the 5th nearest real image; coverage the rank of z by distance within its cluster, see `ranks_in_clusters`.
 
     Raises ValueError for class-separation if a class has no real image and thus no centre.
     """
     if criterion == "random":
         return torch.from_numpy(np.random.default_rng([seed, 3]).random(len(x)))
-    missing = sorted(set(y.tolist()) - set(real_y.tolist()))
+    if criterion == "coverage":
+        return ranks_in_clusters(unit_features(by.features, x), y, count, seed)
+    missing = sorted(set(y.tolist()) - set(by.real.y.tolist()))
     if criterion == "class-separation" and missing:
         raise ValueError(
             f"selection by class-separation: classes {missing} have no real training image, so no centre; use more --train images, or "
             "another criterion"
         )
-    device = _device(labeller)
-    real = unit_features(features, real_x).to(device) if criterion in ("class-separation", "density") else torch.empty(0)
-    found = [
-        _score(criterion, labeller, features, piece.to(device).float() / 255, labels.to(device), real, real_y.to(device)).cpu()
-        for piece, labels in zip(x.split(500), y.split(500), strict=True)
-    ]
-    return torch.cat(found)
+    device = _device(by.encoder)
+    score: Callable[[Tensor, Tensor], Tensor]
+    if criterion in ("class-separation", "density"):
+        score = _by_features(criterion, by, device)
+    elif criterion in ("confidence", "entropy", "gradient-norm"):
+        score = partial(_by_prediction, criterion, by.labeller)
+    else:
+        score = partial(_by_prediction, criterion, by.encoder)
+    pieces = zip(x.split(500), y.split(500), strict=True)
+    return torch.cat([score(piece.to(device).float() / 255, labels.to(device)).cpu() for piece, labels in pieces])
 
 
-def _score(criterion: str, labeller: nn.Module, features: nn.Module, x: Tensor, y: Tensor, real: Tensor, real_y: Tensor) -> Tensor:
-    if criterion == "gradient-norm":
+def _by_prediction(criterion: str, classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Scores from a classifier's predictions on images in [0, 1], and from their gradients."""
+    if criterion in ("gradient-norm", "boundary"):
         seen = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(labeller(seen), y, reduction="sum"), seen)
-        return gradient.flatten(1).norm(dim=1)
+        logits = classifier(seen)
+        value = F.cross_entropy(logits, y, reduction="none") if criterion == "gradient-norm" else margins(logits, y)
+        (gradient,) = torch.autograd.grad(value.sum(), seen)
+        norm = gradient.flatten(1).norm(dim=1)
+        return norm if criterion == "gradient-norm" else value.detach().abs() / norm.clamp(min=torch.finfo(norm.dtype).tiny)
     with torch.no_grad():
-        if criterion in ("confidence", "entropy"):
-            log_p = F.log_softmax(labeller(x), dim=1)
-            return log_p.gather(1, y[:, None])[:, 0].exp() if criterion == "confidence" else -(log_p.exp() * log_p).sum(dim=1)
-        z = F.normalize(features(x * 2 - 1), dim=1)
+        log_p = F.log_softmax(classifier(x), dim=1)
+        if criterion == "entropy":
+            return -(log_p.exp() * log_p).sum(dim=1)
+        own = log_p.gather(1, y[:, None])[:, 0]
+        return -own if criterion == "loss" else own.exp()
+
+
+def _by_features(criterion: str, by: Scorers, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of images in [0, 1] and labels that scores them by the place of their features among those of the real images."""
+    embed, real, real_y = by.features, unit_features(by.features, by.real.x).to(device), by.real.y.to(device)
+    classes = real_y.unique()
+    centres = torch.stack([real[real_y == k].mean(dim=0) for k in classes])
+
+    @torch.no_grad()
+    def score(x: Tensor, y: Tensor) -> Tensor:
+        z = F.normalize(embed(x * 2 - 1), dim=1)
         if criterion == "density":
             return -torch.cdist(z, real).kthvalue(min(NEIGHBOURS, len(real)), dim=1).values
-        classes = real_y.unique()
-        distance = torch.cdist(z, torch.stack([real[real_y == k].mean(dim=0) for k in classes]))
+        distance = torch.cdist(z, centres)
         place = torch.searchsorted(classes, y)[:, None]
         own = distance.gather(1, place)[:, 0]
         return distance.scatter(1, place, float("inf")).min(dim=1).values - own
+
+    return score
+
+
+def ranks_in_clusters(z: Tensor, y: Tensor, count: int, seed: int) -> Tensor:
+    """(n,) rank 0, 1, ... of each of the features z (n, k) by its distance to the centre of its cluster, within the cluster.
+
+    Each class is clustered by k-means into as many clusters as images of it are to be kept, at most MOST_CLUSTERS, so that the images with
+    the lowest ranks cover the class evenly.
+    """
+    from sklearn.cluster import KMeans
+
+    points, labels = z.double().numpy(), y.numpy()
+    classes = np.unique(labels)
+    rank = np.empty(len(labels), dtype=np.int64)
+    for k in classes:
+        members = np.flatnonzero(labels == k)
+        clusters = min(-(-count // len(classes)), len(np.unique(points[members], axis=0)), MOST_CLUSTERS)
+        found = KMeans(clusters, n_init=1, random_state=seed).fit(points[members])
+        distance = np.linalg.norm(points[members] - found.cluster_centers_[found.labels_], axis=1)
+        for cluster in range(clusters):
+            of = members[found.labels_ == cluster]
+            rank[of[np.argsort(distance[found.labels_ == cluster], kind="stable")]] = np.arange(len(of))
+    return torch.from_numpy(rank)
+
+
+MOST_CLUSTERS = 1000
+"""Clusters of a class; k-means with more takes long."""
 
 
 def best_of_each_class(score: Tensor, y: Tensor, count: int, highest: bool, classes: int) -> Tensor:

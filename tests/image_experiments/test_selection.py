@@ -8,10 +8,18 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from contrastive_dp import ClassifierFeatures
+from image_experiments.data.images import Images
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.labels_and_features import pseudo_labels
 from image_experiments.synthesis.methods import parse_method
-from image_experiments.synthesis.selection import SelectionSettings, best_of_each_class, keeps_highest, scores
+from image_experiments.synthesis.selection import (
+    Scorers,
+    SelectionSettings,
+    best_of_each_class,
+    keeps_highest,
+    ranks_in_clusters,
+    scores,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +44,8 @@ class Double(torch.nn.Module):
 
 def found(problem, criterion):
     encoder, x, y, real, real_y = problem
-    wrapped = Double(encoder)
-    features = Double(ClassifierFeatures(encoder))
-    return scores(criterion, wrapped, features, x, y, real, real_y, seed=1).double().numpy()
+    by = Scorers(Double(encoder), Double(encoder), Images(real, real_y))
+    return scores(criterion, by, x, y, 12, seed=1).double().numpy()
 
 
 def features_of(problem, x):
@@ -66,6 +73,54 @@ def test_gradient_norm_by_finite_differences(problem):
     np.testing.assert_allclose(found(problem, "gradient-norm"), np.sqrt(total), rtol=1e-4)
 
 
+def test_the_loss_and_the_distance_to_the_boundary_are_the_encoders_whoever_labels(problem):
+    encoder, x, y, real, real_y = problem
+    other = make_classifier("small-cnn-8", 4, (1, 8, 8), [0.5], [0.3], seed=9).eval().double()
+    by = Scorers(Double(encoder), Double(other), Images(real, real_y))
+    base = x.float().double() / 255
+    logits = encoder(base).detach().numpy()
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found_loss = scores("loss", by, x, y, 12, seed=1).numpy()
+    np.testing.assert_allclose(found_loss, -np.log(p[np.arange(30), y]), rtol=1e-5)
+    theirs = other(base).softmax(dim=1).detach().numpy()[np.arange(30), y]
+    np.testing.assert_allclose(scores("confidence", by, x, y, 12, seed=1).numpy(), theirs, rtol=1e-5)
+
+    def margin(images):
+        rows = encoder(images).detach().numpy()
+        return np.array([row[k] - max(v for j, v in enumerate(row) if j != k) for row, k in zip(rows, y.tolist(), strict=True)])
+
+    h, square = 1e-6, np.zeros(30)
+    for i in range(64):
+        step = torch.zeros(64, dtype=torch.double)
+        step[i] = h
+        square += ((margin(base + step.reshape(1, 1, 8, 8)) - margin(base - step.reshape(1, 1, 8, 8))) / (2 * h)) ** 2
+    found_boundary = scores("boundary", by, x, y, 12, seed=1).numpy()
+    np.testing.assert_allclose(found_boundary, np.abs(margin(base)) / np.sqrt(square), rtol=1e-4)
+
+
+def test_coverage_keeps_one_image_of_every_clump():
+    """Two classes of six clumps each, of very different sizes: six images of each class, one of each clump, the nearest to its middle."""
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(2, 6, 3)) * 10
+    points, y, clump = [], [], []
+    for k in range(2):
+        for c, size in enumerate((1, 3, 30, 4, 9, 2)):
+            points.append(centres[k, c] + 0.01 * rng.normal(size=(size, 3)))
+            y += [k] * size
+            clump += [(k, c)] * size
+    order = rng.permutation(len(y))
+    z, y, clump = np.concatenate(points)[order], np.array(y)[order], [clump[i] for i in order]
+    rank = ranks_in_clusters(torch.from_numpy(z), torch.from_numpy(y), 12, seed=0)
+    kept = best_of_each_class(rank, torch.from_numpy(y), 12, False, 2).tolist()
+    assert {clump[i] for i in kept} == {(k, c) for k in range(2) for c in range(6)}
+    for i in kept:
+        of = [j for j in range(len(y)) if clump[j] == clump[i]]
+        middle = z[of].mean(axis=0)
+        assert np.linalg.norm(z[i] - middle) == pytest.approx(min(np.linalg.norm(z[j] - middle) for j in of))
+    copies = torch.zeros(20, 3)
+    assert sorted(ranks_in_clusters(copies, torch.zeros(20, dtype=torch.int64), 10, 0).tolist()) == list(range(20))
+
+
 def test_class_separation_and_density_by_plain_loops(problem):
     _, x, y, real, real_y = problem
     z, anchors = features_of(problem, x), features_of(problem, real)
@@ -79,7 +134,8 @@ def test_class_separation_and_density_by_plain_loops(problem):
 
 def test_random_scores_follow_the_seed(problem):
     encoder, x, y, real, real_y = problem
-    one, same, other = (scores("random", encoder, encoder, x, y, real, real_y, seed) for seed in (1, 1, 2))
+    by = Scorers(encoder, encoder, Images(real, real_y))
+    one, same, other = (scores("random", by, x, y, 12, seed) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -128,7 +184,15 @@ def test_pseudo_labels_are_the_encoders(problem):
 
 
 def test_directions_of_the_criteria():
-    for criterion, highest in (("confidence", True), ("entropy", False), ("gradient-norm", False), ("density", True)):
+    for criterion, highest in (
+        ("confidence", True),
+        ("entropy", False),
+        ("gradient-norm", False),
+        ("density", True),
+        ("loss", True),
+        ("boundary", False),
+        ("coverage", False),
+    ):
         assert keeps_highest(SelectionSettings(criterion=criterion)) is highest
         assert keeps_highest(SelectionSettings(criterion=criterion, order="highest"))
         assert not keeps_highest(SelectionSettings(criterion=criterion, order="lowest"))
