@@ -42,7 +42,19 @@ from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import Normalised
 from image_experiments.output import tables, tensorboard
 
-FOLDERS = ("stages", "unfinished", "shards", "data", "checkpoints", "curves", "generated", "synthetic", "outcomes", "mosaics")
+FOLDERS = (
+    "stages",
+    "unfinished",
+    "shards",
+    "data",
+    "checkpoints",
+    "curves",
+    "generated",
+    "rounds",
+    "synthetic",
+    "outcomes",
+    "mosaics",
+)
 """The folders that a run makes in OUT."""
 FREE = (
     *(

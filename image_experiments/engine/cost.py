@@ -110,10 +110,11 @@ def stage_seconds(stage: Stage, settings: Settings, facts: Facts, rates: Rates, 
     arguments, kind = stage.arguments, stage.name.split("/")[0]
     chosen: Any = arguments.get("settings")
     if isinstance(chosen, ClassifierSettings | DiffusionSettings):
-        seconds = rates[f"start {key(chosen)}"] + chosen.steps * rates[f"step {key(chosen)}"]
+        steps = chosen.steps / arguments.get("part", (1, 1))[1]
+        seconds = rates[f"start {key(chosen)}"] + steps * rates[f"step {key(chosen)}"]
         if isinstance(chosen, DiffusionSettings) or kind == "judge":
             return seconds
-        looks = math.ceil(chosen.steps / chosen.validate_every)
+        looks = math.ceil(steps / chosen.validate_every)
         return seconds + looks * settings.validation * 12 * rates[f"attack {chosen.network}"]
     if kind in ("generate", "strength"):
         count = arguments.get("count") or settings.generation.pilot * trials(settings.generation)

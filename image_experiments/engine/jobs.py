@@ -165,24 +165,37 @@ LABELLERS = 100
 """Beyond the numbers that set other networks of a seed apart."""
 
 
-def train_compared(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int) -> Results:
-    """Train a classifier with the images of one method, for the comparison of methods."""
+def train_compared(
+    run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int, part: tuple[int, int] = (1, 1)
+) -> Results:
+    """Train a classifier with the images of one method, for the comparison of methods; part: round (k, n) of n, from the weights before."""
     real = _real(run)
     synthetic = open_synthetic(run.inputs["synthetic"]["images"], real) if "synthetic" in run.inputs else None
     in_batch = settings.synthetic_in_batch if synthetic is not None else 0
-    return _train_and_save(run, real, _validated(real, synthetic), settings, threat, seed) | {
+    return _train_and_save(run, real, _validated(real, synthetic), settings, threat, seed, part) | {
         "n_real": len(real.train) if in_batch < settings.batch_size else 0,  # 0 if no batch holds real images
         "n_synthetic": len(synthetic) if synthetic is not None and in_batch else 0,
     }
 
 
 def _train_and_save(
-    run: StageRun, real: SplitDataset, images: TrainingImages, settings: ClassifierSettings, threat: Threat, seed: int
+    run: StageRun,
+    real: SplitDataset,
+    images: TrainingImages,
+    settings: ClassifierSettings,
+    threat: Threat,
+    seed: int,
+    part: tuple[int, int] = (1, 1),
 ) -> Results:
     """Train, resuming from a checkpoint if there is one, and write weights and learning curve; returns the last row of the curve."""
     settings, chosen = _as_measured(run, settings)
-    normalisation = mean_and_std(images.real.x)
-    classifier = make_classifier(settings.network, len(real.classes), real.shape, *normalisation, seed).to(run.device)
+    if "before" in run.inputs:
+        classifier = (
+            load_classifier(run.inputs["before"]["last"], len(real.classes), real.shape).requires_grad_(True).to(run.device)
+        )
+    else:
+        normalisation = mean_and_std(images.real.x)
+        classifier = make_classifier(settings.network, len(real.classes), real.shape, *normalisation, seed).to(run.device)
     trained, curve = train_classifier(
         classifier,
         images,
@@ -192,10 +205,13 @@ def _train_and_save(
         checkpoint=run.scratch / "checkpoint.pt",
         on_step=lambda step, _loss: run.report(step, settings.steps),
         processes=run.processes,
+        part=part,
     )
     if not run.processes.first:
         return {}
     save_classifier(run.outputs["weights"], trained, settings.network, real.shape)
+    if "last" in run.outputs:
+        save_classifier(run.outputs["last"], classifier, settings.network, real.shape)
     write_csv(run.outputs["curve"], HEADER, [[row.get(name, "") for name in HEADER] for row in curve])
     return {f"last_{name}": value for name, value in curve[-1].items()} | chosen
 
@@ -294,6 +310,18 @@ def select(run: StageRun, settings: SelectionSettings, count: int, seed: int) ->
     changed = float((y[kept] != made.y[usable[kept]]).double().mean())
     about = {"relabelled": relabelled, "changed": changed, "of": len(made), "usable": len(usable)}
     return about | {"fewest_of_a_class": min(counts), "most_of_a_class": max(counts)}
+
+
+def gather(run: StageRun) -> Results:
+    """Bring the images of a round together with those of the rounds before."""
+    real = _real(run)
+    files = [open_synthetic(run.inputs[role]["images"], real).file for role in ("earlier", "made")]
+    parts = [file for file in files if file is not None]
+    soft = [np.asarray(file.soft) for file in parts if file.soft is not None]
+    count = sum(len(file) for file in parts)
+    pieces = (piece for file in parts for piece in file.pieces())
+    stream_images(run.outputs["images"], count, parts[0].images.shape[1:], pieces, np.concatenate(soft) if soft else None)
+    return {"images": count}
 
 
 def add_noise(run: StageRun, std: float, seed: int) -> Results:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +16,34 @@ from image_experiments.engine.settings import Settings, Until
 from image_experiments.engine.stages import Stage
 from image_experiments.models.diffusion_files import FILES as DIFFUSION_FILES
 from image_experiments.synthesis.methods import Method
+from image_experiments.training.adversarial_training import ClassifierSettings
+from image_experiments.training.diffusion_training import DiffusionSettings
 
 
 def plan(settings: Settings) -> list[Stage]:
     """All stages of a run, each after its inputs. Raises UserError for a missing file."""
     stages: dict[str, Stage] = {}
-
-    def add(stage: Stage) -> Stage:
-        for advising in stage.advice.values():
-            stages.setdefault(advising.name, advising)
-        return stages.setdefault(stage.name, stage)
-
     read = {name: getattr(settings, name) for name in ("dataset", "image_size", "group_pattern", "classes", "test")}
     file = {"images": "data/images.npz"}
-    data = add(Stage("data", jobs.read_data, read, file, **_outside("--data-dir", settings.data_dir, "data_dir"), on_device=False))
-    seeds = range(settings.seed, settings.seed + settings.seeds)
+    data = Stage("data", jobs.read_data, read, file, **_outside("--data-dir", settings.data_dir, "data_dir"), on_device=False)
+    stages[data.name] = data
     speed = _speed(settings, data)
-    shared = {seed: _shared_stages(settings, data, seed, speed) for seed in seeds}
-    for seed in seeds:
-        for stage in shared[seed].values():
-            add(stage)
+    seeds = [SeedPlan(settings, seed, stages, data, speed) for seed in range(settings.seed, settings.seed + settings.seeds)]
+    for one in seeds:
+        one.add_shared()
     for method in settings.parsed_methods():
-        for seed in seeds:
-            _add_method(settings, method, seed, shared[seed], speed, add)
+        for one in seeds:
+            one.add_method(method)
     return list(stages.values())
 
 
-Add = Callable[[Stage], Stage]
 Speed = dict[str, dict[str, Stage]]
+Inputs = dict[str, Stage]
+Job = Callable[..., dict[str, Any] | None]
 STEPS: dict[Until, tuple[str, ...]] = {
     "diffusion": ("diffusion", "weaker"),
     "encoder": ("encoder", "judge", "labeller"),
-    "generation": ("strength", "generate", "select", "noise", "read"),
+    "generation": ("strength", "generate", "select", "gather", "noise", "read"),
     "description": ("describe",),
     "training": ("classifier",),
 }
@@ -100,177 +96,193 @@ def _speed(settings: Settings, data: Stage) -> dict[str, dict[str, Stage]]:
     return found
 
 
-def _shared_stages(settings: Settings, data: Stage, seed: int, speed: Speed) -> dict[str, Stage]:
-    """The stages that the methods of one seed share: the split and, for synthetic images, diffusion model, encoder and judge."""
-    methods = settings.parsed_methods()
-    chosen = {"train": settings.train, "validation": settings.validation, "seed": seed}
-    file = {"split": f"data/split-seed{seed}.npz"}
-    split = Stage(f"split/seed{seed}", jobs.split_data, chosen, file, {"data": data}, on_device=False)
-    found = {"data": data, "split": split}
-    real = dict(found)
-
-    def trained(kind: str) -> dict[str, str]:
-        return {"weights": f"checkpoints/{kind}-seed{seed}.safetensors", "curve": f"curves/{kind}-seed{seed}.csv"}
-
-    if any(m.generates or m.kind == "noise" for m in methods) and settings.diffusion.load is None:
-        arguments: dict[str, Any] = {"settings": settings.diffusion, "seed": seed}
-        outputs = _diffusion_files("diffusion", seed)
-        found["diffusion"] = Stage(
-            f"diffusion/seed{seed}", jobs.train_diffusion_model, arguments, outputs, real, shared=True, advice=speed["diffusion"]
-        )
-    if any(m.kind != "real" for m in methods):
-        arguments = {"threat": settings.threat(), "seed": seed}
-        if settings.encoder_from is None:
-            training = {**arguments, "settings": settings.encoder}
-            found["encoder"] = Stage(
-                f"encoder/seed{seed}", jobs.train_encoder, training, trained("encoder"), real, shared=True, advice=speed["encoder"]
-            )
-        else:
-            outside = _outside("--encoder-from", settings.encoder_from, "file")
-            weights = {"weights": f"checkpoints/encoder-seed{seed}.safetensors"}
-            reading = {"network": settings.encoder.network}
-            found["encoder"] = Stage(f"encoder/seed{seed}", jobs.read_encoder, reading, weights, real, **outside)
-        judge = replace(settings.encoder, adversary="none", steps=settings.description.steps, keep="last")
-        arguments |= {"settings": judge}
-        found["judge"] = Stage(
-            f"judge/seed{seed}", jobs.train_judge, arguments, trained("judge"), real, shared=True, advice=speed["encoder"]
-        )
-    return found
+WEAKER, ROUND = 10, 1000
+"""Set the weaker model, and the images of later rounds, apart from other random numbers of a seed."""
 
 
-def _add_method(settings: Settings, method: Method, seed: int, shared: dict[str, Stage], speed: Speed, add: Add) -> None:
-    """The stages of one method and seed: synthetic images, their description, a classifier, its evaluation."""
-    real = {name: shared[name] for name in ("data", "split")}
-    inputs = dict(real)
-    if method.kind != "real":
-        inputs["synthetic"] = _synthetic(settings, method, seed, shared, speed, add)
-        described = {**inputs, **{name: shared[name] for name in ("encoder", "judge")}}
-        told = {"settings": settings.description, "split": settings.evaluation.split}
-        add(Stage(f"describe/{method.label}/seed{seed}", jobs.describe, told, {}, described))
-    arguments = {"settings": settings.classifier, "threat": settings.threat(), "seed": seed}
-    name = f"{method.label}-seed{seed}"
-    outputs = {"weights": f"checkpoints/{name}.safetensors", "curve": f"curves/{name}.csv"}
-    classifier = add(
-        Stage(
-            f"classifier/{method.label}/seed{seed}",
-            jobs.train_compared,
-            arguments,
-            outputs,
-            inputs,
-            shared=True,
-            advice=speed["classifier"],
-        )
-    )
-    threats = [settings.threat(), *settings.evaluation.further()]
-    add(
-        Stage(
-            f"evaluate/{method.label}/seed{seed}",
-            jobs.evaluate,
-            {"settings": settings.evaluation, "threats": threats, "seed": seed},
-            {"outcomes": f"outcomes/{name}.npz"},
-            {**real, "classifier": classifier},
-        )
-    )
+@dataclass(frozen=True, eq=False)
+class SeedPlan:
+    """Adds the stages of one seed to `stages`, the plan so far by name. speed: as from _speed."""
 
+    settings: Settings
+    seed: int
+    stages: dict[str, Stage]
+    data: Stage
+    speed: Speed
 
-def _synthetic(settings: Settings, method: Method, seed: int, shared: dict[str, Stage], speed: Speed, add: Add) -> Stage:
-    """The stage whose output is the synthetic images of a method."""
-    real = {name: shared[name] for name in ("data", "split")}
-    file = {"images": f"synthetic/{method.label}/seed{seed}.npz"}
-    where = f"{method.label}/seed{seed}"
-    if method.kind == "npz":
-        arguments: dict[str, Any] = {"count": settings.synthetic, "seed": seed}
-        outside = _outside("--methods npz", method.file, "file")
-        return add(Stage(f"read/{where}", jobs.read_generated, arguments, file, real, **outside, on_device=False))
-    if method.kind == "noise":
-        plain = _synthetic(settings, Method("unguided", "unguided"), seed, shared, speed, add)
-        arguments, inputs = {"std": method.scale, "seed": seed}, {**real, "synthetic": plain}
-        return add(Stage(f"noise/{where}", jobs.add_noise, arguments, file, inputs, on_device=False))
-    if method.kind == "noise-real":
-        arguments = {"std": method.scale, "count": settings.synthetic, "seed": seed}
-        return add(Stage(f"noise/{where}", jobs.add_noise_to_real, arguments, file, real, on_device=False))
-    chosen = settings.selection
-    selects = chosen.surplus > 1 or may_relabel(settings)
-    generated = _generated(settings, method, seed, shared, speed, add, "generated" if selects else "synthetic")
-    if not selects:
-        return generated
-    arguments = {"settings": chosen, "count": settings.synthetic, "seed": seed}
-    inputs = {**real, "encoder": shared["encoder"], **_labellers(settings, seed, shared, speed, add), "generated": generated}
-    return add(Stage(f"select/{where}", jobs.select, arguments, file, inputs))
+    def add(
+        self, name: str, function: Job, arguments: dict[str, Any], outputs: dict[str, str], inputs: Inputs, **more: Any
+    ) -> Stage:
+        """Add a stage, after those that only advise it; one of this name that is in the plan already is kept."""
+        stage = Stage(name, function, arguments, outputs, inputs, **more)
+        for advising in stage.advice.values():
+            self.stages.setdefault(advising.name, advising)
+        return self.stages.setdefault(stage.name, stage)
 
+    @property
+    def real(self) -> Inputs:
+        """The data set, and which of its images this seed trains on."""
+        chosen = {"train": self.settings.train, "validation": self.settings.validation, "seed": self.seed}
+        file = {"split": f"data/split-seed{self.seed}.npz"}
+        split = self.add(f"split/seed{self.seed}", jobs.split_data, chosen, file, {"data": self.data}, on_device=False)
+        return {"data": self.data, "split": split}
 
-def _labellers(settings: Settings, seed: int, shared: dict[str, Stage], speed: Speed, add: Add) -> dict[str, Stage]:
-    """The stages that train the classifiers that label; none if the encoder does."""
-    chosen = settings.selection
-    if chosen.labeller == "encoder" or not may_relabel(settings):
-        return {}
-    numbers = range(1, chosen.ensemble + 1)
-    return {f"labeller {n}": _labeller(settings, chosen.labeller, n, seed, shared, speed, add) for n in numbers}
+    def add_shared(self) -> None:
+        """Add what the methods share, in the order in which it is needed: first what takes longest."""
+        methods = self.settings.parsed_methods()
+        _ = self.real
+        if any(m.generates or m.kind == "noise" for m in methods) and self.settings.diffusion.load is None:
+            self.diffusion("diffusion", self.settings.diffusion, self.seed)
+        if any(m.kind != "real" for m in methods):
+            _ = self.encoder, self.judge
 
+    def diffusion(self, kind: str, settings: DiffusionSettings, seed: int) -> Stage:
+        """The stage that trains a diffusion model."""
+        outputs = {role: f"checkpoints/{kind}-seed{self.seed}/{path}" for role, path in DIFFUSION_FILES.items()}
+        outputs |= {"curve": f"curves/{kind}-seed{self.seed}.csv"}
+        arguments, advice = {"settings": settings, "seed": seed}, self.speed["diffusion"]
+        name = f"{kind}/seed{self.seed}"
+        return self.add(name, jobs.train_diffusion_model, arguments, outputs, self.real, shared=True, advice=advice)
 
-def _labeller(settings: Settings, kind: str, number: int, seed: int, shared: dict[str, Stage], speed: Speed, add: Add) -> Stage:
-    """The stage that trains one of the classifiers of the encoder's recipe, or its recipe without attacks, that guide nothing."""
-    recipe = settings.encoder if kind == "robust" else replace(settings.encoder, adversary="none")
-    name = f"{kind}-{number}"
-    outputs = {
-        "weights": f"checkpoints/labeller-{name}-seed{seed}.safetensors",
-        "curve": f"curves/labeller-{name}-seed{seed}.csv",
-    }
-    arguments = {"settings": recipe, "threat": settings.threat(), "seed": seed, "number": number}
-    real = {name: shared[name] for name in ("data", "split")}
-    return add(
-        Stage(f"labeller/{name}/seed{seed}", jobs.train_labeller, arguments, outputs, real, shared=True, advice=speed["encoder"])
-    )
+    def helper(self, name: str, function: Job, settings: ClassifierSettings, **more: Any) -> Stage:
+        """The stage that trains a classifier which is not compared, only used: KIND or KIND/WHICH."""
+        stem = f"{name.replace('/', '-')}-seed{self.seed}"
+        outputs = {"weights": f"checkpoints/{stem}.safetensors", "curve": f"curves/{stem}.csv"}
+        arguments = {"settings": settings, "threat": self.settings.threat(), "seed": self.seed, **more}
+        advice = self.speed["encoder"]
+        return self.add(f"{name}/seed{self.seed}", function, arguments, outputs, self.real, shared=True, advice=advice)
+
+    @property
+    def encoder(self) -> Stage:
+        """The stage that trains or reads the encoder."""
+        if self.settings.encoder_from is None:
+            return self.helper("encoder", jobs.train_encoder, self.settings.encoder)
+        outside = _outside("--encoder-from", self.settings.encoder_from, "file")
+        weights = {"weights": f"checkpoints/encoder-seed{self.seed}.safetensors"}
+        reading = {"network": self.settings.encoder.network}
+        return self.add(f"encoder/seed{self.seed}", jobs.read_encoder, reading, weights, self.real, **outside)
+
+    @property
+    def judge(self) -> Stage:
+        """The stage that trains the judge."""
+        steps = self.settings.description.steps
+        return self.helper("judge", jobs.train_judge, replace(self.settings.encoder, adversary="none", steps=steps, keep="last"))
+
+    def labeller(self, kind: str, number: int) -> Stage:
+        """The stage that trains one of the classifiers of the encoder's recipe, or its recipe without attacks, that guide nothing."""
+        recipe = self.settings.encoder if kind == "robust" else replace(self.settings.encoder, adversary="none")
+        return self.helper(f"labeller/{kind}-{number}", jobs.train_labeller, recipe, number=number)
+
+    def add_method(self, method: Method) -> None:
+        """Add the stages of a method: synthetic images, their description, a classifier, its evaluation."""
+        settings, where = self.settings, f"{method.label}/seed{self.seed}"
+        inputs, before = dict[str, Stage](), None
+        if method.kind != "real":
+            inputs["synthetic"], before = self.rounds(method) if method.generates else (self.not_sampled(method), None)
+            described = {**self.real, **inputs, "encoder": self.encoder, "judge": self.judge}
+            told = {"settings": settings.description, "split": settings.evaluation.split}
+            self.add(f"describe/{where}", jobs.describe, told, {}, described)
+        classifier = self.classifier(method, inputs, settings.rounds if method.generates else 1, before)
+        threats = [settings.threat(), *settings.evaluation.further()]
+        arguments = {"settings": settings.evaluation, "threats": threats, "seed": self.seed}
+        outcomes = {"outcomes": f"outcomes/{method.label}-seed{self.seed}.npz"}
+        self.add(f"evaluate/{where}", jobs.evaluate, arguments, outcomes, {**self.real, "classifier": classifier})
+
+    def classifier(self, method: Method, inputs: Inputs, number: int, before: Stage | None) -> Stage:
+        """The stage that trains a method's classifier, or its part in a round, going on from `before`, that of the round before."""
+        suffix = self._suffix(number) if method.generates else ""
+        stem = f"{method.label}-seed{self.seed}{suffix}"
+        outputs = {"weights": f"checkpoints/{stem}.safetensors", "curve": f"curves/{stem}.csv"}
+        arguments: dict[str, Any] = {"settings": self.settings.classifier, "threat": self.settings.threat(), "seed": self.seed}
+        if suffix or before is not None:
+            arguments["part"] = (number, self.settings.rounds)
+        if suffix:
+            outputs["last"] = f"checkpoints/{stem}-last.safetensors"
+        inputs = {**self.real, **inputs, **({} if before is None else {"before": before})}
+        name, advice = f"classifier/{method.label}/seed{self.seed}{suffix}", self.speed["classifier"]
+        return self.add(name, jobs.train_compared, arguments, outputs, inputs, shared=True, advice=advice)
+
+    def _suffix(self, number: int) -> str:
+        """What the names of a round's stages end in; those of the last round are the method's own."""
+        return "" if number == self.settings.rounds else f"-round{number}"
+
+    def not_sampled(self, method: Method) -> Stage:
+        """The stage whose output is the synthetic images of a method that samples none: read, or noise on others."""
+        count, where = self.settings.synthetic, f"{method.label}/seed{self.seed}"
+        file = {"images": f"synthetic/{where}.npz"}
+        if method.kind == "npz":
+            arguments: dict[str, Any] = {"count": count, "seed": self.seed}
+            outside = _outside("--methods npz", method.file, "file")
+            return self.add(f"read/{where}", jobs.read_generated, arguments, file, self.real, **outside, on_device=False)
+        if method.kind == "noise":
+            plain, _ = self.rounds(Method("unguided", "unguided"))
+            arguments, inputs = {"std": method.scale, "seed": self.seed}, {**self.real, "synthetic": plain}
+            return self.add(f"noise/{where}", jobs.add_noise, arguments, file, inputs, on_device=False)
+        arguments = {"std": method.scale, "count": count, "seed": self.seed}
+        return self.add(f"noise/{where}", jobs.add_noise_to_real, arguments, file, self.real, on_device=False)
+
+    def rounds(self, method: Method) -> tuple[Stage, Stage | None]:
+        """(the stage whose output is all synthetic images of a method, the classifier of the round before the last, if there is one).
+
+        Each round makes its share of the images, guided by the classifier of the round before (in the first by the encoder), and trains
+        that classifier on, with all images so far.
+        """
+        everything = classifier = None
+        rounds, count = self.settings.rounds, self.settings.synthetic
+        for number in range(1, rounds + 1):
+            share = count * number // rounds - count * (number - 1) // rounds
+            made = self.made(method, number, share, classifier or self.encoder)
+            if everything is None:
+                everything = made
+            else:
+                where = f"{method.label}/seed{self.seed}{self._suffix(number)}"
+                file = {"images": f"{'rounds/all' if number < rounds else 'synthetic'}/{where}.npz"}
+                inputs = {**self.real, "earlier": everything, "made": made}
+                everything = self.add(f"gather/{where}", jobs.gather, {}, file, inputs, on_device=False)
+            if number < rounds:
+                classifier = self.classifier(method, {"synthetic": everything}, number, classifier)
+        assert everything is not None
+        return everything, classifier
+
+    def made(self, method: Method, number: int, count: int, guide: Stage) -> Stage:
+        """The stage whose output is the images of a round, labelled and selected if the settings say so. guide: in the encoder's place."""
+        settings, alone = self.settings, self.settings.rounds == 1
+        where = f"{method.label}/seed{self.seed}{'' if alone else f'-round{number}'}"
+        path = f"{'synthetic' if alone else 'rounds/new'}/{where}"
+        seed = self.seed if number == 1 else mixed_seed(self.seed, ROUND + number)
+        chosen = settings.selection
+        selects = chosen.surplus > 1 or may_relabel(settings)
+        generated = self.generated(method, where, f"generated/{where}" if selects else path, count, seed, guide)
+        if not selects:
+            return generated
+        labellers = range(1, chosen.ensemble + 1) if chosen.labeller != "encoder" and may_relabel(settings) else ()
+        inputs = {**self.real, "encoder": guide, **{f"labeller {n}": self.labeller(chosen.labeller, n) for n in labellers}}
+        arguments = {"settings": chosen, "count": count, "seed": seed}
+        return self.add(f"select/{where}", jobs.select, arguments, {"images": f"{path}.npz"}, {**inputs, "generated": generated})
+
+    def generated(self, method: Method, where: str, path: str, count: int, seed: int, guide: Stage) -> Stage:
+        """The stage that samples the images of a method, after one that finds its strength if the scale is auto."""
+        settings = self.settings
+        about = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "seed": seed}
+        needed = dict(self.real)
+        if settings.diffusion.load is None:
+            needed["diffusion"] = self.diffusion("diffusion", settings.diffusion, self.seed)
+        if method.uses_encoder:
+            needed["encoder"] = guide
+        if method.kind == "feedback" and settings.generation.keep:
+            needed["labeller 1"] = self.labeller("standard", 1)
+        if method.kind == "autoguidance":
+            steps = max(round(settings.generation.weaker * settings.diffusion.steps), 1)
+            needed["weaker"] = self.diffusion("weaker", replace(settings.diffusion, steps=steps), mixed_seed(self.seed, WEAKER))
+        outside, advice = _outside("--diffusion", settings.diffusion.load), self.speed["generation"]
+        if method.automatic:
+            trying = {**needed, "judge": self.judge}
+            needed["strength"] = self.add(f"strength/{where}", jobs.find_strength, about, {}, trying, **outside, advice=advice)
+        about = {**about, "count": math.ceil(count * settings.selection.surplus)}
+        outputs = {"images": f"{path}.npz", "manifest": f"{path}.json"}
+        return self.add(f"generate/{where}", jobs.generate, about, outputs, needed, **outside, shared=True, advice=advice)
 
 
 def may_relabel(settings: Settings) -> bool:
     """Whether labels may come from a classifier; for a loaded model this is known only once it is read."""
     return settings.selection.relabels(settings.diffusion.load is None and settings.diffusion.conditional)
-
-
-def _generated(
-    settings: Settings, method: Method, seed: int, shared: dict[str, Stage], speed: Speed, add: Add, folder: str
-) -> Stage:
-    """The stage that samples the images of a method, after one that finds its strength if the scale is auto."""
-    where = f"{method.label}/seed{seed}"
-    outputs = {"images": f"{folder}/{where}.npz", "manifest": f"{folder}/{where}.json"}
-    about = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "seed": seed}
-    used = ("data", "split", "diffusion", *(("encoder",) if method.uses_encoder else ()))
-    needed = {name: stage for name, stage in shared.items() if name in used}
-    if method.kind == "feedback" and settings.generation.keep:
-        needed["labeller 1"] = _labeller(settings, "standard", 1, seed, shared, speed, add)
-    if method.kind == "autoguidance":
-        needed["weaker"] = _weaker(settings, seed, shared, speed, add)
-    outside, advice = _outside("--diffusion", settings.diffusion.load), speed["generation"]
-    if method.automatic:
-        trying = {**needed, "encoder": shared["encoder"], "judge": shared["judge"]}
-        needed["strength"] = add(Stage(f"strength/{where}", jobs.find_strength, about, {}, trying, **outside, advice=advice))
-    about = {**about, "count": math.ceil(settings.synthetic * settings.selection.surplus)}
-    return add(Stage(f"generate/{where}", jobs.generate, about, outputs, needed, **outside, shared=True, advice=advice))
-
-
-def _weaker(settings: Settings, seed: int, shared: dict[str, Stage], speed: Speed, add: Add) -> Stage:
-    """The stage that trains the weaker model of autoguidance: the same network, a fraction of the steps."""
-    steps = max(round(settings.generation.weaker * settings.diffusion.steps), 1)
-    arguments: dict[str, Any] = {"settings": replace(settings.diffusion, steps=steps), "seed": mixed_seed(seed, WEAKER)}
-    return add(
-        Stage(
-            f"weaker/seed{seed}",
-            jobs.train_diffusion_model,
-            arguments,
-            _diffusion_files("weaker", seed),
-            {name: shared[name] for name in ("data", "split")},
-            shared=True,
-            advice=speed["diffusion"],
-        )
-    )
-
-
-WEAKER = 10
-"""Sets the weaker model apart from other networks of a seed."""
-
-
-def _diffusion_files(kind: str, seed: int) -> dict[str, str]:
-    """The files of a diffusion model, by role."""
-    outputs = {role: f"checkpoints/{kind}-seed{seed}/{path}" for role, path in DIFFUSION_FILES.items()}
-    return outputs | {"curve": f"curves/{kind}-seed{seed}.csv"}

@@ -38,7 +38,8 @@ def _work(stage: Stage, settings: Settings, facts: Facts) -> float:
     chosen: Any = arguments.get("settings")
     if kind in ("encoder", "judge", "labeller", "classifier") and chosen is not None:
         passes = BACKWARD * (1 + (chosen.adversary != "none") * chosen.attack_steps)
-        return float(chosen.steps * chosen.batch_size * passes * _classifier(chosen.network, facts.shape, len(facts.classes)))
+        steps = chosen.steps / arguments.get("part", (1, 1))[1]
+        return float(steps * chosen.batch_size * passes * _classifier(chosen.network, facts.shape, len(facts.classes)))
     if kind in ("diffusion", "weaker"):
         return chosen.steps * chosen.batch_size * BACKWARD * unet_work(chosen, facts.shape)
     if kind in ("generate", "strength"):

@@ -56,6 +56,9 @@ class Settings:
     images. SCALE may be auto: the largest scale that keeps the labels right, see generation.label_error."""
     synthetic: int = 500
     """Synthetic images per method."""
+    rounds: int = 1
+    """Make the images in this many equal shares. After each, the classifier is trained on with all images so far, and takes the encoder's
+    place for the next: it guides, labels and selects. Images and training steps are those of one round in all."""
     norm: Norm = "linf"
     """Norm of the attacks in training and evaluation."""
     eps: Radius | None = None
@@ -197,6 +200,7 @@ def _check_numbers(settings: Settings) -> None:
         ("image_size", 0, 4096),
         ("processes", 1, 1024),
         ("port", 0, 65535),
+        ("rounds", 1, 1000),
     ):
         value = getattr(settings, name)
         if not least <= value <= most:
@@ -233,6 +237,7 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
     _check_networks(settings, methods)
     _check_automatic(settings, methods)
     _check_labels(settings)
+    _check_rounds(settings, methods)
     if settings.selection.criterion != "random" and settings.selection.surplus == 1:
         raise UserError(
             f"--selection.criterion {settings.selection.criterion}: keeps all there are; make more, --selection.surplus 2"
@@ -282,6 +287,31 @@ def _check_automatic(settings: Settings, methods: list[Method]) -> None:
         raise UserError(
             f"--generation.windows: {highest} is beyond the {settings.diffusion.timesteps} timesteps of the diffusion; give pairs low high"
         )
+
+
+def _check_rounds(settings: Settings, methods: list[Method]) -> None:
+    """Raise UserError for rounds that would be empty, or that a way of running or a method does not have."""
+    rounds = settings.rounds
+    if rounds == 1:
+        return
+    if settings.synthetic < 2 * rounds or settings.classifier.steps < rounds:
+        raise UserError(
+            f"--rounds {rounds}: each needs 2 images and a training step, there are {settings.synthetic} images and "
+            f"{settings.classifier.steps} steps; use fewer rounds"
+        )
+    if settings.part is not None:
+        raise UserError(
+            f"--rounds {rounds}: a later round needs the classifier of the one before; leave out --part {settings.part}"
+        )
+    if not any(method.generates for method in methods):
+        raise UserError(f"--rounds {rounds}: no method generates images; leave it out")
+    if settings.classifier.keep == "best":
+        raise UserError(
+            f"--rounds {rounds}: the next round goes on from the last weights, not the best; leave out --classifier.keep best"
+        )
+    noise = next((method for method in methods if method.kind == "noise"), None)
+    if noise is not None:
+        raise UserError(f"--methods {noise.text}: noise is put on images of one round; leave out --rounds {rounds}")
 
 
 def _check_labels(settings: Settings) -> None:

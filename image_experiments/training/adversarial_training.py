@@ -121,6 +121,7 @@ def train_classifier(
     checkpoint: Path | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     processes: Processes = ALONE,
+    part: tuple[int, int] = (1, 1),
 ) -> tuple[ModuleT, list[dict[str, float]]]:
     """Minimise the mean over a batch of
 
@@ -136,21 +137,25 @@ def train_classifier(
     processes: each takes its share of every batch. Batch norm and gradients use the whole batch, so the result equals that of one process
     up to rounding. Only the first validates, writes the checkpoint, which all must be able to read, and returns the curve.
 
+    part: (k, n), train only the k-th of n equal parts of the steps, with the learning rates, batches and attacks of these steps, from the
+    classifier's present weights; the optimiser's momentum and the average begin anew.
+
     Returns the classifier in evaluation mode, frozen (averaged weights, unless average is 0), and the learning curve, one row per
     validation: step, loss, and with validation images their clean and robust accuracy (PGD-10).
     Raises ValueError for an unusable checkpoint or labels outside 0..classes-1, and FloatingPointError naming the step of a NaN loss.
     """
     if settings.keep == "best" and images.validation is None:
         raise ValueError("keep=best chooses on validation images: there are none; use keep=last")
-    parts = _parts(images, settings)
+    parts, (first, last) = _parts(images, settings), steps_of(settings, part)
     checkpoints = Checkpoints(checkpoint, settings.checkpoint_every)
     run = ResumableTraining(
         normalise_across(prepared(classifier, settings.compile), processes),
         _optimiser(classifier, settings),
         settings.average,
-        {**asdict(settings), "seed": seed, "threat": str(threat)},
+        {**asdict(settings), "seed": seed, "threat": str(threat), "part": list(part)},
         fingerprint(*(tensor for part, _ in parts for tensor in part.identity())) if checkpoint else "",
     )
+    run.step = first
     run.extra = {"curve": [], "best": -1.0, "kept": {}, "recent": []}
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
@@ -161,15 +166,21 @@ def train_classifier(
     def advance() -> Tensor:
         loss = _step(run, parts, threat, settings, images.classes, seed, processes)
         run.extra["recent"].append(loss)
-        if processes.first and (run.step % settings.validate_every == 0 or run.step == settings.steps):
+        if processes.first and (run.step % settings.validate_every == 0 or run.step == last):
             _look(run, images.validation, threat, settings, seed)
         return loss
 
-    advance_to(run, settings.steps, advance, checkpoints, on_step, processes.first)
+    advance_to(run, last, advance, checkpoints, on_step, processes.first)
     chosen = _weights(run, settings)
     if settings.keep == "best" and processes.first:
         chosen.load_state_dict(run.extra["kept"])
     return cast(ModuleT, chosen.eval().requires_grad_(False)), run.extra["curve"]
+
+
+def steps_of(settings: ClassifierSettings, part: tuple[int, int]) -> tuple[int, int]:
+    """(steps done before, steps done after) the k-th of n parts of a training."""
+    k, n = part
+    return settings.steps * (k - 1) // n, settings.steps * k // n
 
 
 def _step(
