@@ -23,7 +23,7 @@ from image_experiments.training.attacks import Norm, Threat
 from image_experiments.training.augmentation import Augmentation
 from image_experiments.training.diffusion_training import DiffusionSettings
 
-Preset = Literal["smoke", "cpu", "cifar10-gpu", "paper"]
+Preset = Literal["smoke", "cpu", "cifar10-gpu", "paper", "paper-gtsrb", "paper-mnist"]
 Until = Literal["diffusion", "encoder", "generation", "description", "training"]
 
 
@@ -32,8 +32,8 @@ class Settings:
     """Everything that determines the result (workers does not)."""
 
     preset: Preset = "smoke"
-    """smoke: every stage once, at a small size; cpu: meaningful numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, less than an hour; paper:
-    the published sizes. Other flags override the preset."""
+    """smoke: every stage once, at a small size; cpu: meaningful numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, less than an hour; paper,
+    paper-gtsrb, paper-mnist: the published sizes for the three data sets. Other flags override the preset."""
     dataset: DatasetName = "digits"
     """digits (part of scikit-learn), cifar10, gtsrb, mnist (downloaded once), mnist-t10k (only its test file), images (see --data-dir)."""
     data_dir: Path | None = None

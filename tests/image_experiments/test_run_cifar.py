@@ -18,7 +18,7 @@ from command_line import output
 from contrastive_dp import files
 from contrastive_dp.files import read_safetensors
 from image_experiments import experiment, run_cifar
-from image_experiments.engine.presets import smoke
+from image_experiments.engine.presets import preset, smoke
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.output import tables as report
@@ -238,8 +238,8 @@ def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys, monkey
 def test_presets_are_complete_and_the_papers_is_the_published_one(capsys, monkeypatch):
     monkeypatch.setattr("image_experiments.engine.scheduler.on_all", lambda *_: [])  # what they cost is measured in test_cost.py
     monkeypatch.setattr("image_experiments.engine.cost.estimate", lambda *_: "")
-    for preset in ("smoke", "cpu"):
-        assert run_cifar.main(["--preset", preset, "--dry-run"]) == 0
+    for name in ("smoke", "cpu"):
+        assert run_cifar.main(["--preset", name, "--dry-run"]) == 0
     assert run_cifar.main(["--preset", "paper", "--dry-run"]) == 0
     output = " ".join(capsys.readouterr().out.rsplit("all settings:", 1)[1].split())
     for text in ("dataset=cifar10", "eps=0.03137", "network=wrn-28-10", "adversary=trades", "beta=6.0", "channels=128 256 256 256",
@@ -288,6 +288,23 @@ def test_pseudo_labels_and_selection_where_the_model_is_unconditional(tmp_path):
         assert len(content["label"]) == 40
 
 
+@pytest.mark.parametrize(("name", "strength"), [("paper-gtsrb", 5000 / 128), ("paper-mnist", 100_000 / 128)])
+def test_the_published_settings_run_reduced(tmp_path, name, strength):
+    """Schedule, window and summed lambda of the public code, on digits with small networks."""
+    settings = preset(name)
+    assert (settings.diffusion.timesteps, settings.diffusion.schedule, settings.generation.window) == (250, "cosine", (51, 150))
+    assert (settings.generation.relative, settings.generation.at, settings.generation.batch_size) == (False, "xt", 128)
+    guided = [method for method in settings.parsed_methods() if method.scale]
+    assert [method.kind for method in guided] == ["infonce", "hard-negative"]
+    assert all(method.scale == pytest.approx(strength, rel=0.01) for method in guided)
+    reduced = ("--preset", name, "--dataset", "digits", "--diffusion.blocks", "1", "--diffusion.attention", "False", "False")
+    part = ("--classifier.validate-every", "30", "--encoder.validate-every", "30", "--classifier.adversary", "pgd")
+    fixed = [word for part in ("encoder", "diffusion", "generation", "classifier") for word in (f"--{part}.precision", "float32")]
+    fixed += [word for part in ("encoder", "diffusion", "generation", "classifier") for word in (f"--{part}.compile", "no")]
+    assert run(*reduced, *part, *fixed, out=tmp_path) == 0
+    assert {row["method"] for row in rows(tmp_path / "metrics.csv")} == {"real", "unguided", *(method.label for method in guided)}
+
+
 def test_images_and_encoders_from_elsewhere(tmp_path, finished):
     """A folder of images, generated images as npz and an encoder's weights: all that a reader may bring."""
     write_folder(tmp_path / "set", np.random.default_rng(0), train=60, test=20)
@@ -334,7 +351,10 @@ def test_differences_are_paired_by_seed_with_students_interval():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--preset", "papr"), "--preset papr: unknown, did you mean paper?; use one of smoke, cpu, cifar10-gpu, paper"),
+        (
+            ("--preset", "papr"),
+            "--preset papr: unknown, did you mean paper?; use one of smoke, cpu, cifar10-gpu, paper, paper-gtsrb, paper-mnist",
+        ),
         (("--preset=cpus",), "did you mean cpu"),
         (("--methods", "real", "infonse"), "did you mean infonce"),
         (("--methods", "real", "real"), "named twice"),
