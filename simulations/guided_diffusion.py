@@ -7,7 +7,7 @@ Wasserstein-2 distance and robust accuracy of learners with what theory predicts
     python simulations/guided_diffusion.py --guidance anchored --scale 0.3           # one setting against no guidance
     python simulations/guided_diffusion.py --guidance supervised --high 400 --at x0 --target-snr 2
 
-Writes OUT/guidance.csv (one row per run), prediction.csv, accuracy.csv, learners.csv, timing.csv and more, OUT/summary.json, OUT/*.png.
+Writes OUT/guidance.csv (one row per run), prediction.csv, accuracy.csv, learners.csv, value.csv and more, OUT/summary.json, OUT/*.png.
 Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 interrupted.
 """
 
@@ -32,9 +32,27 @@ from command_line.output import UserError, prepare_folder, text_table, write_csv
 from command_line.result import Result
 from command_line.values import changed
 
-Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners"]
-ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners")
+Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value"]
+ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value")
+WITH_FILES_OF_THEIR_OWN = ("learners", "value")
+Guided = Literal[
+    "constant",
+    "classifier",
+    "feedback",
+    "boundary",
+    "boundary-near",
+    "classifier-free",
+    "autoguidance",
+    "particle",
+    "infonce",
+    "infonce-other",
+    "infonce-same",
+    "hard-negative",
+    "supervised",
+    "anchored",
+]
 GROUP_OF_SAMPLES = 256  # simulations.guided.theory.GROUP, which is not imported before the input is checked
+MOST_SEEDS_OF_VALUE = 8
 SINGLE_RUN_OPTIONS = (
     "problem",
     "scale",
@@ -58,9 +76,7 @@ class Settings:
 
     parts: tuple[Part, ...] = ALL_PARTS
     """Parts of the study to run."""
-    guidance: Literal["constant", "classifier", "classifier-free", "infonce", "hard-negative", "supervised", "anchored"] | None = (
-        None
-    )
+    guidance: Guided | None = None
     """Run this one guidance instead of the study."""
     problem: Literal["two", "d10", "d100", "anisotropic", "unbalanced", "ring"] = "two"
     """Mixture of a single run."""
@@ -175,11 +191,10 @@ def check_combination(settings: Settings) -> None:
         return
     if settings.parts != default.parts:
         raise UserError(f"--parts {' '.join(settings.parts)}: belongs to the study; leave out --guidance")
-    unread = {
-        "classifier-free": ("low", "high", "at", "relative", "reverse", "every", "temperature"),
-        "constant": ("at", "relative", "temperature"),
-        "classifier": ("temperature",),
-    }
+    everything = ("low", "high", "at", "relative", "reverse", "every", "temperature")
+    unread: dict[str, tuple[str, ...]] = dict.fromkeys(("classifier-free", "autoguidance"), everything)
+    unread |= dict.fromkeys(("classifier", "feedback", "boundary", "boundary-near", "particle"), ("temperature",))
+    unread["constant"] = ("at", "relative", "temperature")
     for name in unread.get(settings.guidance, ()):
         if getattr(settings, name) != getattr(default, name):
             raise UserError(f"--{name} {getattr(settings, name)}: {settings.guidance} guidance does not use it; leave it out")
@@ -235,8 +250,13 @@ def cells_of(settings: Settings, talk: Talk) -> list[Any]:
     from simulations.guided.designs import settings_of
 
     parts = parts_of(settings)
-    cells = settings_of(tuple(p for p in parts if p != "learners")) if parts else single(settings, NoiseSchedule.linear(), talk)
-    talk.say(f"{len(cells)} settings x {settings.seeds} seeds" + ", and learners at every class SNR" * ("learners" in parts))
+    cells = (
+        settings_of(tuple(p for p in parts if p not in WITH_FILES_OF_THEIR_OWN))
+        if parts
+        else single(settings, NoiseSchedule.linear(), talk)
+    )
+    talk.say(f"{len(cells)} settings x {settings.seeds} seeds" + ", and learners at every class SNR" * ("learners" in parts)
+          + ", and what each guidance is worth" * ("value" in parts))  # fmt: skip
     return cells
 
 
@@ -258,6 +278,10 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
         begin = time.perf_counter()
         summary["learners"] = run_learners(settings, out, talk)
         summary["seconds"]["learners"] = round(time.perf_counter() - begin, 2)
+    if "value" in parts:
+        begin = time.perf_counter()
+        summary["value"] = run_value(settings, out, talk)
+        summary["seconds"]["value"] = round(time.perf_counter() - begin, 2)
     from figures.of_run import draw_run
     from simulations.guided.points import write_points
 
@@ -363,6 +387,29 @@ def run_learners(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
     return found
 
 
+def run_value(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
+    """What each guidance is worth to learners with few and many samples per dimension: theory's prediction beside fits."""
+    from contrastive_dp import NoiseSchedule
+    from simulations.guided.value import BEST_HEADER, HEADER, SAMPLES_PER_DIM, best_guidances, tabulate
+    from simulations.guided.value import settings as settings_of_value
+
+    cells = settings_of_value()
+    ratios: tuple[int, ...] = SAMPLES_PER_DIM
+    if settings.quick:
+        cells, ratios = [cell for cell in cells if cell.scale in (0.0, 0.05)], SAMPLES_PER_DIM[:1]
+    seeds = list(_seeds(settings))[: 2 if settings.quick else MOST_SEEDS_OF_VALUE]
+    jobs = [(cell, seed, ratios) for cell in cells for seed in seeds]
+    found = parallel(_value, jobs, settings, "value")
+    measured = {cell: found[i * len(seeds) : (i + 1) * len(seeds)] for i, cell in enumerate(cells)}
+    rows, best = tabulate(measured, NoiseSchedule.linear())
+    write_csv(out / "value.csv", HEADER, rows)
+    write_csv(out / "value_best.csv", BEST_HEADER, best)
+    lines = best_guidances(rows)
+    for line in lines:
+        talk.say(line)
+    return {"seeds": len(seeds), "best": lines}
+
+
 def parallel(function: Any, jobs: list[tuple[Any, ...]], settings: Settings, name: str) -> list[Any]:
     """[function(*job) for job in jobs] on several processes or a Dask cluster with a progress bar; in the order of the jobs."""
     try:
@@ -401,6 +448,12 @@ def _learn(seed: int, samples: int, fits: int) -> Any:
     from simulations.guided.learners import learn_at_every_snr
 
     return learn_at_every_snr(seed, samples, fits)
+
+
+def _value(cell: Any, seed: int, ratios: tuple[int, ...]) -> Any:
+    from simulations.guided.value import measure_value
+
+    return measure_value(cell, seed, ratios)
 
 
 def _seeds(settings: Settings) -> range:

@@ -52,20 +52,21 @@ class ParticleGuidance(Guidance):
 
     def energy(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """L of points z (n, k) with labels (n,), if there are any."""
-        first, second = torch.triu_indices(len(z), len(z), 1, device=z.device)
-        square = (z[first] - z[second]).square().sum(dim=1)  # (pairs,)
-        paired = torch.ones_like(square, dtype=torch.bool)
+        centred = z - z.detach().mean(dim=0)  # distances stay, and lose fewer digits in the products
+        norm = centred.square().sum(dim=1)
+        square = (norm[:, None] + norm[None, :] - 2 * centred @ centred.T).clamp(min=0)  # (n, n)
+        paired = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
         if labels is not None and self.same_class:
             classes = batch_labels(labels, len(z)).to(z.device)
-            paired = classes[first] == classes[second]
-        kernel = torch.exp(-square / self._bandwidth(square.detach(), paired, len(z)))
-        return torch.where(paired, kernel, 0.0).sum()
+            paired &= classes[:, None] == classes[None, :]
+        kernel = torch.exp(-square / self._bandwidth(square.detach(), paired))
+        return torch.where(paired, kernel, 0.0).sum() / 2  # every pair stands twice
 
-    def _bandwidth(self, square: Tensor, paired: Tensor, n: int) -> Tensor | float:
+    def _bandwidth(self, square: Tensor, paired: Tensor) -> Tensor | float:
         if self.bandwidth is not None:
             return self.bandwidth
         middle = torch.where(paired, square, math.nan).nanmedian()  # the squared median distance
-        together = 1 + 2 * paired.sum().to(square.dtype) / n
+        together = 1 + paired.sum().to(square.dtype) / len(square)
         # without a pair, the median is nan and the kernel is not used; copies have distance 0
         return torch.nan_to_num(middle / torch.log(together), nan=1.0, posinf=1.0).clamp(min=torch.finfo(square.dtype).tiny)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,22 +13,29 @@ import torch
 from torch import Tensor
 
 from contrastive_dp import (
+    BoundaryGuidance,
     ClassAnchored,
     ClassifierGuidance,
     ContrastiveGuidance,
+    FeedbackGuidance,
     Guidance,
     GuidedRun,
     HardNegativeMining,
     InfoNCE,
     NoiseSchedule,
+    ParticleGuidance,
     SupervisedContrastive,
+    autoguidance,
     classifier_free,
     embed_anchors,
 )
+from contrastive_dp.guidance import margins
 from theory import BinaryMixture, GaussianMixture, bayes_robust_accuracy, bayes_robust_classifier
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 ANCHORS = 400  # real samples used by class-anchored guidance
+BOUNDARY = {"boundary": 1.0, "boundary-near": 0.5}  # distance to the Bayes boundary that is held, in that of the class means
+WEAKER = 1.0  # variance that the weaker model of autoguidance adds to the classes, as a model that has learned less blurs them
 EMBEDDING_SCALE = 2.5  # of the lifted embedding, in units of the root mean square norm of real samples
 
 
@@ -160,8 +167,12 @@ class BayesLogits:
         return torch.stack(columns, dim=1)
 
 
-LOSSES = ("infonce", "hard-negative", "supervised", "anchored")
-TEMPERATURES = {"infonce": 0.1, "hard-negative": 10.0, "supervised": 0.1, "anchored": 0.1}
+LOSSES = ("infonce", "infonce-other", "infonce-same", "hard-negative", "supervised", "anchored")
+"""infonce-other and infonce-same: with negatives of other classes, or of the same class, alone."""
+BY_LEARNER = ("classifier", "feedback", *BOUNDARY)
+ON_PREDICTION = ("classifier-free", "autoguidance")
+TEMPERATURES = {"hard-negative": 10.0}
+"""Those of the other losses are 0.1."""
 
 
 @dataclass(frozen=True)
@@ -190,33 +201,63 @@ class Setting:
         if self.guidance == "none":
             return "unguided"
         window = "" if (self.low, self.high) == (0, 1000) else f" {self.low}≤t<{self.high}"
-        seen = "" if self.guidance not in (*LOSSES, "classifier") else f" at {self.at}"
+        seen = "" if self.guidance not in (*LOSSES, *BY_LEARNER, "particle") else f" at {self.at}"
         return f"{'reversed ' * self.reverse}{self.guidance}{seen}{window}"
 
 
 def make_guidance(setting: Setting, problem: Problem, schedule: NoiseSchedule, anchors: tuple[Tensor, Tensor]) -> Guidance | None:
     """The guidance of a setting; None if there is none or it is part of the noise prediction. anchors: real samples and their labels."""
-    if setting.guidance in ("none", "classifier-free"):
+    if setting.guidance in ("none", *ON_PREDICTION):
         return None
     window = (setting.low, setting.high)
     shared: Any = {"window": window, "relative": setting.relative, "every": setting.every, "reverse": setting.reverse}
     if setting.guidance == "constant":
         levels = (setting.scale / (1 - schedule.alpha_bar).sqrt()).tolist()
         return MeanPush(torch.from_numpy(problem.mixture.means.copy()), levels, **shared)
-    if setting.guidance == "classifier":
-        return ClassifierGuidance(BayesLogits(problem.mixture), setting.scale, at=setting.at, **shared)  # type: ignore[arg-type]
-    temperature = setting.temperature or TEMPERATURES[setting.guidance]
+    shared["at"] = setting.at
+    learner, scale = BayesLogits(problem.mixture), setting.scale
+    found: dict[str, Callable[[], Guidance]] = {
+        "classifier": lambda: ClassifierGuidance(learner, scale, **shared),
+        "feedback": lambda: FeedbackGuidance(learner, scale, **shared),
+        "particle": lambda: ParticleGuidance(scale, **shared),
+    }
+    for name, share in BOUNDARY.items():
+        found[name] = partial(BoundaryGuidance, learner, scale, share * distance_to_boundary(problem), **shared)
+    if setting.guidance in found:
+        return found[setting.guidance]()
     embed = Lift(EMBEDDING_SCALE * problem.radius)
-    loss: Any
+    return ContrastiveGuidance(embed, make_loss(setting, embed, anchors), setting.scale, **shared)
+
+
+def distance_to_boundary(problem: Problem) -> float:
+    """Mean l_2 distance of the class means to the Bayes classifier's boundary, to first order, as boundary guidance measures it."""
+    means = torch.from_numpy(problem.mixture.means.copy()).requires_grad_()
+    margin = margins(BayesLogits(problem.mixture)(means), torch.arange(len(means)))
+    (slope,) = torch.autograd.grad(margin.sum(), means)
+    return float((margin.detach() / slope.norm(dim=1)).mean())
+
+
+def make_loss(setting: Setting, embed: Lift, anchors: tuple[Tensor, Tensor]) -> Any:
+    """The contrastive loss of a setting."""
+    name, _, negatives = setting.guidance.partition("-")
+    temperature = setting.temperature or TEMPERATURES.get(setting.guidance, 0.1)
     if setting.guidance == "anchored":
-        loss = ClassAnchored(embed_anchors(embed, anchors[0]), anchors[1], temperature)
-    else:
-        loss = {"infonce": InfoNCE, "hard-negative": HardNegativeMining, "supervised": SupervisedContrastive}[setting.guidance](
-            temperature
-        )
-    return ContrastiveGuidance(embed, loss, setting.scale, at=setting.at, **shared)  # type: ignore[arg-type]
+        return ClassAnchored(embed_anchors(embed, anchors[0]), anchors[1], temperature)
+    if name == "infonce":
+        chosen: Any = negatives or "all"
+        return InfoNCE(temperature, chosen)
+    return {"hard-negative": HardNegativeMining, "supervised": SupervisedContrastive}[setting.guidance](temperature)
 
 
-def with_classifier_free(setting: Setting, noise_prediction: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The noise prediction of a setting: the given one, or classifier-free guidance around it."""
-    return classifier_free(noise_prediction, setting.scale) if setting.guidance == "classifier-free" else noise_prediction
+def changed_prediction(
+    setting: Setting, noise_prediction: Callable[..., Tensor], problem: Problem, schedule: NoiseSchedule
+) -> Callable[..., Tensor]:
+    """The noise prediction of a setting: the given one, or one that classifier-free guidance or autoguidance changes."""
+    if setting.guidance == "classifier-free":
+        return classifier_free(noise_prediction, setting.scale)
+    if setting.guidance != "autoguidance":
+        return noise_prediction
+    real = problem.mixture
+    blurred = [(cov.value if cov.is_full else np.diag(cov.variances)) + WEAKER * np.eye(real.dim) for cov in real.covariances]
+    weaker = ExactNoisePrediction(GaussianMixture(real.means, blurred, real.weights), schedule)
+    return autoguidance(noise_prediction, weaker, setting.scale)

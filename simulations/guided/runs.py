@@ -32,9 +32,9 @@ from simulations.guided.models import (
     Problem,
     Setting,
     balanced_labels,
+    changed_prediction,
     make_guidance,
     problem_named,
-    with_classifier_free,
 )
 from simulations.guided.theory import GROUP, Classes, cosine
 from simulations.mixtures.learners import fit_adversarial, fit_averaging, fit_lda, fit_logistic, fit_shrunk_lda
@@ -139,7 +139,7 @@ def generate(
     Group i depends only on (seed, i). first: index of the first sample, a multiple of GROUP.
     """
     problem = problem_named(setting.problem)
-    noise_prediction = with_classifier_free(setting, score_of(setting, seed, schedule, training_steps))
+    noise_prediction = changed_prediction(setting, score_of(setting, seed, schedule, training_steps), problem, schedule)
     anchors, classes = real_anchors(problem, seed)
     guidance = make_guidance(setting, problem, schedule, (anchors.float(), classes))
     samples, labels = [], []

@@ -19,9 +19,9 @@ from simulations.guided.models import (
     ExactNoisePrediction,
     Problem,
     Setting,
+    changed_prediction,
     make_guidance,
     problem_named,
-    with_classifier_free,
 )
 from theory import AveragingLaw, BinaryMixture, LinearClassifier, gaussian_nodes, guided_ddim_law, robust_accuracy
 
@@ -120,7 +120,7 @@ def predict(setting: Setting, schedule: NoiseSchedule) -> Classes:
     labels = torch.arange(classes).repeat_interleave(nodes)
     guidance = make_guidance(setting, problem, schedule, population_anchors(problem))
     guide = guidance.start(schedule, labels) if guidance is not None else None
-    noise_prediction = with_classifier_free(setting, ExactNoisePrediction(problem.mixture, schedule))
+    noise_prediction = changed_prediction(setting, ExactNoisePrediction(problem.mixture, schedule), problem, schedule)
     timesteps = schedule.timesteps(setting.steps)
 
     def guided(x: Array, step: int) -> Array:
