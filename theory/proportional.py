@@ -75,6 +75,8 @@ class ProportionalLaw(Remade):
     which is the hard margin on separable data (logistic, svm) and the interpolator of least norm for n < d (least-squares).
     eps: l_2 training radius over the standard deviation (logistic, svm). label_noise: share of wrong labels, number or (J,), below 1/2.
     stds: (J,) standard deviations (default 1), in the unit of class_snr, ridge and eps.
+    elongation: standard deviation of the classes along mu over that across it (logistic, svm); class_snr, stds, ridge and eps are then in
+    units of that along mu. Scaling mu's axis makes such classes isotropic and leaves ||w||, which ridge and eps multiply, an ellipse.
 
     Fits at d = 200 agree within their noise (96 settings, 20 fits each: root mean square of z 0.97). At smaller d the mean cosine differs
     by O(1 / d), and n / (d - 1) is the better samples_per_dim.
@@ -89,8 +91,10 @@ class ProportionalLaw(Remade):
     eps: float = 0.0
     label_noise: Any = 0.0
     stds: Any = None
+    elongation: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "elongation", positive(self.elongation, "elongation"))
         object.__setattr__(self, "learner", one_of(self.learner, "learner", PROPORTIONAL_LEARNERS))
         object.__setattr__(self, "ridge", non_negative(self.ridge, "ridge"))
         object.__setattr__(self, "eps", non_negative(self.eps, "eps"))
@@ -99,13 +103,20 @@ class ProportionalLaw(Remade):
         if self.eps and self.learner not in ("logistic", "svm"):
             raise ValueError(f"eps={self.eps:g}: {self.learner} does not train against an adversary; use 0, or logistic, svm")
         parts = self._parts
+        if self.elongation != 1 and self.learner not in ("logistic", "svm"):
+            raise ValueError(f"elongation={self.elongation:g}: {self.learner} has no such law; use 1, or logistic, svm")
+        if self.elongation != 1 and not self.ridge and self.separable:
+            raise ValueError(
+                f"elongation={self.elongation:g} without ridge: the samples are separable, and the hard margin is known for isotropic "
+                "classes alone; use a ridge, or elongation=1"
+            )
         if self.learner == "lda" and parts.delta <= 1:
             raise ValueError(f"samples_per_dim={parts.delta:g}: lda needs n > d; use more, or least-squares")
         if self.learner == "least-squares" and not self.ridge and parts.delta == 1:
             raise ValueError(
                 "samples_per_dim=1 without ridge: least squares has no finite limit at n = d; use another n, or a ridge"
             )
-        length = math.hypot(parts.mean_of(parts.k), math.sqrt(parts.mean_of(parts.s**2) / parts.delta))
+        length = math.hypot(parts.mean_of(parts.k), math.sqrt(parts.mean_of(parts.s**2) / parts.delta) / self.elongation)
         if self.eps >= length:
             raise ValueError(
                 f"eps={self.eps:g} >= {length:g}, the length of the mean signed sample: training returns w = 0; use less"
@@ -132,7 +143,7 @@ class ProportionalLaw(Remade):
             return parts.mean_of(parts.k), math.sqrt(parts.mean_of(parts.s**2) / parts.delta)
         if self.learner in ("lda", "least-squares"):
             return _least_squares(parts, self.ridge)
-        return _margin_learner(parts, self.ridge, self.eps, _logistic if self.learner == "logistic" else _hinge)
+        return _margin_learner(parts, self.ridge, self.eps, _logistic if self.learner == "logistic" else _hinge, self.elongation)
 
     @property
     def along(self) -> float:
@@ -365,12 +376,13 @@ def _hinge(parts: _Parts, a: float, q: float, g: float, eps: float) -> tuple[Arr
     return first, second, -(weight * np.exp(-b * b / 2)).sum(axis=1) / math.sqrt(2 * math.pi)
 
 
-def _margin_learner(parts: _Parts, ridge: float, eps: float, moments: Moments) -> tuple[float, float]:
+def _margin_learner(parts: _Parts, ridge: float, eps: float, moments: Moments, elongation: float = 1.0) -> tuple[float, float]:
     """(a, r), of the unit vector w / ||w|| where the norm is infinite."""
     if not ridge and _least_excess(parts, eps)[0] < 0:
         c = _hard_margin(parts)[1]
         return c, math.sqrt(1 - c * c)
-    return _regularised(parts, ridge, eps, moments)
+    a, r = _regularised(parts, ridge, eps, moments, elongation)
+    return a, elongation * r  # back from the axes in which the classes are isotropic
 
 
 def logistic_tangent(share: Array, k: Array, samples_per_dim: float, eps: float) -> float:
@@ -379,8 +391,11 @@ def logistic_tangent(share: Array, k: Array, samples_per_dim: float, eps: float)
     return r / a
 
 
-def _regularised(parts: _Parts, ridge: float, eps: float, moments: Moments) -> tuple[float, float]:
-    """(a, r) at a finite optimum: the three equations, solved from a large ridge downwards, in units of the largest spread."""
+def _regularised(parts: _Parts, ridge: float, eps: float, moments: Moments, elongation: float) -> tuple[float, float]:
+    """(a, r) at a finite optimum: the three equations, solved from a large ridge downwards, in units of the largest spread.
+
+    For isotropic classes; ridge and eps multiply ||w||^2 and ||w|| of w = (a, elongation r).
+    """
     from scipy.optimize import root
 
     unit = float(parts.s.max())
@@ -388,12 +403,13 @@ def _regularised(parts: _Parts, ridge: float, eps: float, moments: Moments) -> t
 
     def equations(x: Array, ridge: float) -> Array:
         a, r, g = np.exp(np.clip(x, -100, 100))
-        q = math.hypot(a, r)
-        first, second, with_z = moments(parts, a, q, g, eps)
-        curvature = (eps * parts.mean_of(first) - parts.mean_of(parts.s * with_z)) / q + ridge
-        along = parts.delta * g * parts.mean_of(parts.k * first)
+        q, norm = math.hypot(a, r), math.hypot(a, elongation * r)
+        first, second, with_z = moments(parts, a, q, g, eps * norm / q)
+        bend, pull = -parts.mean_of(parts.s * with_z) / q, eps * parts.mean_of(first) / norm + ridge
+        curvature = max(bend + elongation**2 * pull, 1e-300)  # across mu; along it, bend + pull
+        along = parts.delta * g * parts.mean_of(parts.k * first) * curvature / max(bend + pull, 1e-300)
         across = parts.delta * g * g * parts.mean_of(parts.s**2 * second)
-        new = np.maximum((along, across, 1 / max(parts.delta * curvature, 1e-300)), 1e-300)
+        new = np.maximum((along, across, 1 / (parts.delta * curvature)), 1e-300)
         return np.asarray(np.log(new) - [x[0], 2 * x[1], x[2]])
 
     def solved(x: Array, ridge: float) -> Array | None:
@@ -402,8 +418,9 @@ def _regularised(parts: _Parts, ridge: float, eps: float, moments: Moments) -> t
 
     now = max(ridge, 10 * (1 + float(parts.mean_of(parts.k**2))))
     slope = 0.5 if moments is _logistic else 1.0
-    sizes = parts.mean_of(parts.k) * slope / now, math.sqrt(parts.mean_of(parts.s**2) / parts.delta) * slope / now
-    x = solved(np.log([*sizes, 1 / (parts.delta * now)]), now)
+    beyond = now * elongation**2  # the ridge across mu
+    sizes = parts.mean_of(parts.k) * slope / now, math.sqrt(parts.mean_of(parts.s**2) / parts.delta) * slope / beyond
+    x = solved(np.log([*sizes, 1 / (parts.delta * beyond)]), now)
     target, factor = ridge or 1e-9, 10.0
     while x is not None and now > target * (1 + 1e-12):
         following = max(now / factor, target)

@@ -161,7 +161,7 @@ class BayesLogits:
     def __call__(self, x: Tensor) -> Tensor:
         columns = []
         for mean, cov, weight in zip(self.mixture.means, self.mixture.covariances, self.mixture.weights, strict=True):
-            matrix = torch.from_numpy(np.diag(cov.variances) if not cov.is_full else cov.value).to(x.dtype)
+            matrix = torch.from_numpy(np.diag(cov.variances) if not cov.is_full else cov.value.copy()).to(x.dtype)
             normal = torch.distributions.MultivariateNormal(torch.from_numpy(mean.copy()).to(x.dtype), matrix)
             columns.append(normal.log_prob(x) + math.log(weight))
         return torch.stack(columns, dim=1)

@@ -73,20 +73,15 @@ class Pair:
 
 
 def law(pair: Pair, learner: str, samples_per_dim: float) -> float:
-    """T16's cosine to the line between the classes.
-
-    Averaging is noisy across the line alone. For the others the line is scaled so that the classes are isotropic, and the angle is scaled
-    back: exact without ridge and radius, which this moves by the ratio of the two standard deviations.
-    """
-    if learner == "averaging":
+    """T16's cosine to the line between the classes; the ridge is on data of unit spread, as in `fit`."""
+    if learner == "averaging":  # noisy across the line alone
         return ProportionalLaw(pair.mean / pair.across, samples_per_dim, "averaging").alignment
     along = max(pair.along, pair.mean / LARGEST_SNR)
-    eps = TRAINING_EPS / along if learner == "adversarial" else 0.0
+    ridge, eps = RIDGE * (pair.across / along) ** 2, TRAINING_EPS / along if learner == "adversarial" else 0.0
     try:
-        found = ProportionalLaw(pair.mean / along, samples_per_dim, "logistic", RIDGE, eps)
+        return ProportionalLaw(pair.mean / along, samples_per_dim, "logistic", ridge, eps, elongation=along / pair.across).alignment
     except ValueError:  # the radius exceeds the length of the mean signed sample: training returns w = 0
         return 0.0
-    return 1 / math.hypot(1.0, found.across / found.along * along / pair.across)
 
 
 LARGEST_SNR = 30.0

@@ -323,3 +323,53 @@ def test_a_covariance_that_does_not_reduce_is_refused():
             ProportionalLaw(1.0, 3.0, **arguments).robust_accuracy(mixture)
     with pytest.raises(ValueError, match=r"mixture\.mean is zero"):
         ProportionalLaw(1.0, 3.0).robust_accuracy(t.BinaryMixture([0.0, 0.0]))
+
+
+@pytest.mark.parametrize(("elongation", "eps", "ridge"), [(0.3, 0.0, 0.01), (0.3, 0.4, 0.01), (2.0, 0.0, 0.001), (2.0, 0.4, 0.05)])
+def test_classes_wider_or_narrower_along_their_line_against_fits(elongation, eps, ridge):
+    """Weights along and across mu of 12 fits at d = 200, n / d = 6, k = 1.4; |z| < 4.5 each plus .5 % for the error of order 1 / d."""
+    rng, dim, ratio = np.random.default_rng([5, int(10 * elongation), int(10 * eps)]), 200, 6
+    found = []
+    for _ in range(12):
+        y = rng.choice([-1.0, 1.0], ratio * dim)
+        x = rng.standard_normal((ratio * dim, dim)) / elongation
+        x[:, 0] = 1.4 * y + rng.standard_normal(ratio * dim)
+        w = np.asarray(fit_adversarial(x, y, eps, 2, ridge).weights)
+        found.append((w[0], np.linalg.norm(w[1:])))
+    law = ProportionalLaw(1.4, ratio * dim / (dim - 1), ridge=ridge, eps=eps, elongation=elongation)
+    for value, of in zip((law.along, law.across), np.array(found).T, strict=True):
+        assert abs(value - of.mean()) < 4.5 * of.std(ddof=1) / math.sqrt(12) + 0.005 * abs(value)
+    other = ProportionalLaw(1.4, ratio, ridge=ridge, eps=eps)
+    assert abs(tangent(law) / tangent(other) - 1) > 0.1
+
+
+def test_without_ridge_and_radius_elongation_only_scales_the_axis():
+    """Logistic regression is the same after any linear change of the axes: tan = elongation tan of the isotropic classes."""
+    for learner in ("logistic", "svm"):
+        plain = ProportionalLaw(1.0, 8, learner)
+        for elongation in (0.2, 3.0):
+            assert tangent(ProportionalLaw(1.0, 8, learner, elongation=elongation)) == pytest.approx(
+                elongation * tangent(plain), rel=1e-6
+            )
+    assert (
+        ProportionalLaw(1.0, 8, ridge=0.1, eps=0.2, elongation=1.0).alignment
+        == ProportionalLaw(1.0, 8, ridge=0.1, eps=0.2).alignment
+    )
+
+
+def test_with_a_large_ridge_elongation_is_that_of_averaging():
+    """The mean signed sample: k along mu, and noise 1 / elongation across it."""
+    law = ProportionalLaw(1.2, 5, ridge=1e4, elongation=0.5)
+    assert tangent(law) == pytest.approx(math.sqrt(1 / 5) / 0.5 / 1.2, rel=1e-3)
+
+
+def test_elongation_is_refused_where_there_is_no_law():
+    with pytest.raises(ValueError, match="elongation=2: lda has no such law; use 1, or logistic, svm"):
+        ProportionalLaw(1, 5, "lda", elongation=2)
+    with pytest.raises(ValueError, match=r"elongation=0\.5 without ridge: the samples are separable"):
+        ProportionalLaw(4, 2, elongation=0.5)
+    with pytest.raises(ValueError, match="elongation=0 must be > 0"):
+        ProportionalLaw(1, 5, elongation=0)
+    with pytest.raises(ValueError, match=r"eps=1.6 >= 1\.5\d*, the length of the mean signed sample"):
+        ProportionalLaw(1.5, 10, eps=1.6, ridge=0.1, elongation=3)
+    assert ProportionalLaw(1.5, 10, eps=1.6, ridge=0.1, elongation=0.3).alignment > 0
