@@ -78,7 +78,7 @@ def _apart(held: Any, ours: Any) -> tuple[Any, Any]:
 
 
 def _goes_with(held: Any, ours: Any, growing: bool) -> bool:
-    if isinstance(held, str) and isinstance(ours, str) and Path(held).exists():
+    if held and isinstance(held, str) and isinstance(ours, str) and Path(held).exists():
         held = str(Path(held).resolve())  # earlier versions wrote it relative to the working folder
     if growing and isinstance(held, list) and isinstance(ours, list):
         return set(map(str, held)) <= set(map(str, ours))

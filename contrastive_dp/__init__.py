@@ -15,6 +15,7 @@ from contrastive_dp.guidance import (
     GuidedRun,
     ParticleGuidance,
     autoguidance,
+    boundary_distances,
     cads,
     classifier_free,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "SupervisedContrastive",
     "TrainingSettings",
     "autoguidance",
+    "boundary_distances",
     "cads",
     "classifier_free",
     "ddim_sample",

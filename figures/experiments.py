@@ -113,6 +113,13 @@ EXPERIMENTS = {
             left_out=("guidance.csv", "timing.csv"),
         ),
         Experiment(
+            "guided_value",
+            "simulations/guided_diffusion.py",
+            ("--parts", "value"),
+            ("--parts", "value", "--quick"),
+            "15 min; with --quick 30 s",
+        ),
+        Experiment(
             "digits-cpu",
             "image_experiments/run_cifar.py",
             ("--preset", "cpu"),

@@ -28,6 +28,7 @@ SECTIONS = {
         "trajectories",
         "ddim_shrinkage",
         "price_gain",
+        "guidance_value",
         "prediction",
         "guided_accuracy",
         "gain_against_snr",
@@ -56,6 +57,7 @@ SECTIONS = {
     "tables": (
         "theory_checks",
         "guidance",
+        "best_guidance",
         "images",
         "ablations",
         "predictors",

@@ -4,7 +4,7 @@
     result = run(preset("smoke", eps=8 / 255))
     result.metrics          # a pandas DataFrame
 
-The same as commands: run_cifar.py, run_sweep.py. Names are imported on first use.
+The same as commands: run_cifar.py, run_sweep.py, run_search.py. Names are imported on first use.
 """
 
 from importlib import import_module
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from image_experiments.engine.presets import preset
     from image_experiments.engine.settings import Settings
     from image_experiments.experiment import Result, run
+    from image_experiments.searching import search
     from image_experiments.sweeps import SweepResult, sweep
 
 WHERE = {
@@ -24,9 +25,10 @@ WHERE = {
     "run": "image_experiments.experiment",
     "SweepResult": "image_experiments.sweeps",
     "sweep": "image_experiments.sweeps",
+    "search": "image_experiments.searching",
     "UserError": "command_line.output",
 }
-__all__ = ["Result", "Settings", "SweepResult", "UserError", "preset", "run", "sweep"]
+__all__ = ["Result", "Settings", "SweepResult", "UserError", "preset", "run", "search", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

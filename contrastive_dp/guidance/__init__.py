@@ -2,13 +2,12 @@
 
 from contrastive_dp.guidance.autoguidance import autoguidance
 from contrastive_dp.guidance.base import LEAST_CHANGE, At, Guidance, GuidedRun
-from contrastive_dp.guidance.boundary import BoundaryGuidance
+from contrastive_dp.guidance.boundary import BoundaryGuidance, boundary_distances
 from contrastive_dp.guidance.cads import cads
 from contrastive_dp.guidance.classifier import ClassifierGuidance
 from contrastive_dp.guidance.classifier_free import classifier_free
 from contrastive_dp.guidance.contrastive import ContrastiveGuidance, Embed
 from contrastive_dp.guidance.feedback import FeedbackGuidance
-from contrastive_dp.guidance.logits import margins
 from contrastive_dp.guidance.particle import ParticleGuidance
 
 __all__ = [
@@ -23,7 +22,7 @@ __all__ = [
     "GuidedRun",
     "ParticleGuidance",
     "autoguidance",
+    "boundary_distances",
     "cads",
     "classifier_free",
-    "margins",
 ]

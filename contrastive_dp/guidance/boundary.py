@@ -22,8 +22,9 @@ class BoundaryGuidance(Guidance):
     the wrong side (Moosavi-Dezfooli et al. 2016). Its denominator is held constant, so one backward pass does; for a linear learner that is
     exact. Ghosh, Xu, Zhang 2025 (arXiv 2501.10466) choose images near the boundary of a robust learner; this makes them.
 
-    learner: see Classifier. target: the distance to hold. width > 0: with relative=True, the push has full strength where |d - target| >=
-    width, and falls to 0 at the target. Needs labels. Other fields: see Guidance. Raises ValueError for bad settings.
+    learner: see Classifier. target: the distance to hold; `boundary_distances` gives those of real samples. width > 0: with relative=True,
+    the push has full strength where |d - target| >= width, and falls to 0 at the target. Needs labels. Other fields: see Guidance.
+    Raises ValueError for bad settings.
     """
 
     learner: Classifier
@@ -47,12 +48,26 @@ class BoundaryGuidance(Guidance):
         leaf = leaf_of(seen)
         with torch.enable_grad():
             margin = margins(*logits_of(self.learner, leaf, run, "learner"))
-            slope = gradient_of(margin.sum(), leaf, "learner").flatten(1)
-        norm = slope.norm(dim=1).clamp(min=torch.finfo(slope.dtype).tiny)
-        distance = margin.detach() / norm
-        return (slope * ((distance - self.target) / norm)[:, None]).reshape(seen.shape)
+            slope = gradient_of(margin.sum(), leaf, "learner")
+        distance, norm = _distances(margin.detach(), slope)
+        return slope * ((distance - self.target) / norm).reshape(-1, *[1] * (slope.ndim - 1))
 
     def least_change(self, size: Tensor, a: float) -> Tensor:
         """See Guidance.least_change: the gradient's norm is |d - target|."""
         least = size * (self.width / (a**0.5 if self.at == "x0" else 1.0))
         return least.clamp(min=torch.finfo(size.dtype).tiny)  # a noise prediction of 0 has no length
+
+
+def boundary_distances(learner: Classifier, x: Tensor, labels: Tensor) -> Tensor:
+    """(n,) l_2 distance of samples x (n, ...) to the learner's decision boundary, to first order; negative where it is wrong (DeepFool)."""
+    leaf = leaf_of(x)
+    with torch.enable_grad():
+        margin = margins(learner(leaf), labels.to(leaf.device))
+        slope = gradient_of(margin.sum(), leaf, "learner")
+    return _distances(margin.detach(), slope)[0]
+
+
+def _distances(margin: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """(distances, norms of the slopes), each (n,)."""
+    norm = slope.flatten(1).norm(dim=1).clamp(min=torch.finfo(slope.dtype).tiny)
+    return margin / norm, norm

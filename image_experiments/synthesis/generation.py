@@ -28,6 +28,7 @@ from contrastive_dp import (
     SampleNoise,
     SupervisedContrastive,
     autoguidance,
+    boundary_distances,
     cads,
     classifier_free,
     ddim_sample,
@@ -86,8 +87,9 @@ class GenerationSettings:
     """With feedback: what of the encoder is raised; margin: that of another class over the image's own."""
     keep: float = 1.0
     """With feedback: a classifier that guides nothing keeps the label where it gives it at most this probability (0: it never does)."""
-    target: float = 0.0
-    """With boundary: l_2 distance to the encoder's decision boundary, to first order and on the [0, 1] scale, at which images are held."""
+    target: float = 1.0
+    """With boundary: distance to the encoder's decision boundary at which images are held, as a share of the mean one of the training
+    images (0: on the boundary)."""
     repel: Literal["pixels", "features"] = "features"
     """With particle: in what images of a class keep away from each other; features are the encoder's, of unit norm."""
     weaker: float = 0.2
@@ -166,7 +168,11 @@ def make_guidance(
         judge = OnUnitRange(networks.judge) if networks.judge is not None and settings.keep else None
         return FeedbackGuidance(OnUnitRange(encoder), judge=judge, what=settings.feedback, keep=settings.keep or 1.0, **common)
     if method.kind == "boundary":
-        return BoundaryGuidance(OnUnitRange(encoder), target=2 * settings.target, **common)  # samples are in [-1, 1]
+        learner = OnUnitRange(encoder)
+        usual = float(
+            torch.cat([boundary_distances(learner, *piece) for piece in zip(x.split(500), y.split(500), strict=True)]).mean()
+        )
+        return BoundaryGuidance(learner, target=settings.target * usual, width=max(WIDTH * abs(usual), 1e-6), **common)
     embed: nn.Module = ClassifierFeatures(encoder)
     if settings.head:
         embed = nn.Sequential(embed, train_projection_head(embed, x, y, settings.head, seed=seed))
@@ -174,6 +180,10 @@ def make_guidance(
         features = nn.Sequential(embed, UnitNorm()) if settings.repel == "features" else None
         return ParticleGuidance(embed=features, **common)
     return ContrastiveGuidance(embed, make_loss(method, settings, embed, x, y, seed), **common)
+
+
+WIDTH = 0.1
+"""Boundary guidance has full strength from this share of the training images' mean distance away from its target."""
 
 
 class UnitNorm(nn.Module):

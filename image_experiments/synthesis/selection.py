@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contrastive_dp import ClassifierFeatures
-from contrastive_dp.guidance import margins
+from contrastive_dp import ClassifierFeatures, boundary_distances
 from image_experiments.data.images import Images
 from image_experiments.models.labels_and_features import _device, unit_features
 
@@ -134,13 +133,12 @@ def scores(criterion: Criterion, by: Scorers, x: Tensor, y: Tensor, count: int, 
 
 def _by_prediction(criterion: str, classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Scores from a classifier's predictions on images in [0, 1], and from their gradients."""
-    if criterion in ("gradient-norm", "boundary"):
+    if criterion == "boundary":
+        return boundary_distances(classifier, x, y).abs()
+    if criterion == "gradient-norm":
         seen = x.clone().requires_grad_()
-        logits = classifier(seen)
-        value = F.cross_entropy(logits, y, reduction="none") if criterion == "gradient-norm" else margins(logits, y)
-        (gradient,) = torch.autograd.grad(value.sum(), seen)
-        norm = gradient.flatten(1).norm(dim=1)
-        return norm if criterion == "gradient-norm" else value.detach().abs() / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(classifier(seen), y, reduction="sum"), seen)
+        return gradient.flatten(1).norm(dim=1)
     with torch.no_grad():
         log_p = F.log_softmax(classifier(x), dim=1)
         if criterion == "entropy":

@@ -26,10 +26,10 @@ from contrastive_dp import (
     ParticleGuidance,
     SupervisedContrastive,
     autoguidance,
+    boundary_distances,
     classifier_free,
     embed_anchors,
 )
-from contrastive_dp.guidance import margins
 from theory import BinaryMixture, GaussianMixture, bayes_robust_accuracy, bayes_robust_classifier
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -231,10 +231,8 @@ def make_guidance(setting: Setting, problem: Problem, schedule: NoiseSchedule, a
 
 def distance_to_boundary(problem: Problem) -> float:
     """Mean l_2 distance of the class means to the Bayes classifier's boundary, to first order, as boundary guidance measures it."""
-    means = torch.from_numpy(problem.mixture.means.copy()).requires_grad_()
-    margin = margins(BayesLogits(problem.mixture)(means), torch.arange(len(means)))
-    (slope,) = torch.autograd.grad(margin.sum(), means)
-    return float((margin.detach() / slope.norm(dim=1)).mean())
+    means = torch.from_numpy(problem.mixture.means.copy())
+    return float(boundary_distances(BayesLogits(problem.mixture), means, torch.arange(len(means))).mean())
 
 
 def make_loss(setting: Setting, embed: Lift, anchors: tuple[Tensor, Tensor]) -> Any:

@@ -19,6 +19,7 @@ from contrastive_dp import (
     ParticleGuidance,
     SampleNoise,
     autoguidance,
+    boundary_distances,
     cads,
     ddim_sample,
 )
@@ -132,6 +133,7 @@ def test_the_boundary_of_a_linear_learner_is_exact(batch, a, at):
     sign = 2 * labels.numpy() - 1
     distance = sign * (seen_of(x, eps, at, a).flatten(1).numpy() @ weights + bias) / norm
     assert distance.min() < 0 < distance.max()
+    np.testing.assert_allclose(boundary_distances(learner, seen_of(x, eps, at, a), labels).numpy(), distance, rtol=1e-10)
     gradient = (distance - target)[:, None] * (sign[:, None] * weights / norm)
     found = pushed(BoundaryGuidance(learner, 0.6, target, at=at), x, eps, labels).reshape(N, -1).numpy()
     factor = 0.6 * math.sqrt(1 - a) / (math.sqrt(a) if at == "x0" else 1)

@@ -10,6 +10,7 @@ from contrastive_dp import (
     NoiseSchedule,
     SampleNoise,
     SupervisedContrastive,
+    boundary_distances,
     classifier_free,
     ddim_sample,
 )
@@ -119,7 +120,9 @@ def test_settings_reach_the_guidance(trained):
     torch.testing.assert_close(feedback.judge(x), networks.judge(unit))
     assert make_guidance(parse_method("feedback"), GenerationSettings(keep=0), networks, x, y, 0).judge is None
     boundary = make_guidance(parse_method("boundary"), GenerationSettings(target=0.3), networks, x, y, 0)
-    assert boundary.target == 0.6  # in [-1, 1] distances are twice those in [0, 1]
+    distances = boundary_distances(boundary.learner, x, y)
+    assert boundary.target == pytest.approx(0.3 * float(distances.mean()), rel=1e-5)
+    assert boundary.width == pytest.approx(0.1 * abs(float(distances.mean())), rel=1e-5)
     torch.testing.assert_close(boundary.learner(x), encoder(unit))
     particle = make_guidance(parse_method("particle"), GenerationSettings(), networks, x, y, 0)
     torch.testing.assert_close(particle.embed(x).norm(dim=1), torch.ones(64))

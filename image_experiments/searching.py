@@ -1,0 +1,214 @@
+"""A search over a design by successive halving, on validation images alone: `result = search("designs/digits-search.toml")`.
+
+Every candidate (a run's method) is tried with a few seeds; the best are tried with more, and so on (Jamieson, Talwalkar 2016). Test
+images choose nothing: a design that would look at them is refused. The winner's own mean is too good, as it was chosen for it; a design of
+its own, on seeds of its own, says what it is worth.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from command_line.command import versions
+from command_line.folder_claim import claim
+from command_line.messages import QUIET, Talk
+from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.result import read_table
+from command_line.spawning import without_main
+from command_line.values import changed
+from image_experiments.engine.fingerprint import forget_code
+from image_experiments.engine.presets import settings_from
+from image_experiments.sweeps import (
+    Design,
+    SweepSettings,
+    checked_calls,
+    conduct_sweep,
+    read_design,
+    resolved,
+    run_one,
+)
+from image_experiments.synthesis.methods import parse_method
+
+HEADER = ("rung", "run", "method", "seeds", "robust_accuracy", "standard_deviation", "clean_accuracy", "place", "kept")
+Candidate = tuple[str, str]
+"""(run, method as in the design)."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that determines the result (workers does not)."""
+
+    design: Path
+    """The design file: its runs and methods are the candidates. It must evaluate on validation images."""
+    rungs: tuple[int, ...] = (2, 4, 8)
+    """Seeds at each rung, growing: all candidates get the first number, those that are kept the next."""
+    keep: float = 1 / 3
+    """Share of the candidates that is kept at each rung, at least one."""
+    most: int = 0
+    """Refuse to train more classifiers than this in all (0: no limit)."""
+    attack: str = ""
+    """The attack by which candidates are ranked, as in sweep.csv (default: the only one of the design)."""
+    seed: int | None = None
+    """First seed (default: as in the design, or 0)."""
+    data_dir: Path | None = None
+    """Files of the data set, passed on to run_cifar.py."""
+    workers: int = 0
+    """Number of processes (0: one per core). Does not change the results."""
+    out: Path | None = None
+    """Folder for the results (default: results/DESIGN)."""
+    force: bool = False
+    """Continue in a folder that holds another search. Its tables are overwritten."""
+    dry_run: bool = False
+    """Print the resolved settings and how many classifiers would be trained, then stop."""
+
+
+def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
+    """Search a design file; returns search.csv as a DataFrame, best candidate first within each rung. Continues where it stopped.
+
+    changes: to SearchSettings, for example rungs=(2, 6), out="results/mine". Raises UserError: one line.
+    """
+    settings = changed(SearchSettings(Path(design)), **changes)
+    if settings.dry_run:
+        raise UserError("dry_run=True: belongs to the command line, run_search.py; leave it out")
+    forget_code()
+    settings, parsed = checked(settings)
+    with without_main():
+        conduct_search(settings, parsed, talk, lambda arguments: run_one(arguments, talk))
+    assert settings.out is not None
+    return read_table(settings.out / "search.csv")
+
+
+def checked(settings: SearchSettings) -> tuple[SearchSettings, Design]:
+    """The settings completed, and the design. Raises UserError before anything is made."""
+    design = read_design(settings.design)
+    rungs = settings.rungs
+    if not rungs or rungs[0] < 1 or any(a >= b for a, b in pairwise(rungs)):
+        raise UserError(f"--rungs {' '.join(map(str, rungs))}: give numbers of seeds that grow, for example 2 4 8")
+    if not 0 < settings.keep < 1:
+        raise UserError(f"--keep {settings.keep}: must lie in (0, 1); 0.33 keeps the best third at each rung")
+    settings = replace(settings, out=settings.out or Path("results") / settings.design.stem)
+    sweep, runs = resolved(sweep_of(settings, 1), design)
+    for one, arguments in checked_calls(sweep, design, runs):
+        split = settings_from(arguments).evaluation.split
+        if split != "validation":
+            raise UserError(
+                f"--design {settings.design}: run {one.name} evaluates on {split} images, which must choose nothing; add "
+                '"--evaluation.split", "validation" to its base'
+            )
+    planned = trainings(settings, design)
+    if settings.most and planned > settings.most:
+        raise UserError(f"--most {settings.most}: this search trains {planned} classifiers; use fewer candidates, rungs or seeds")
+    return replace(settings, seed=sweep.seed), design
+
+
+def sweep_of(settings: SearchSettings, rung: int) -> SweepSettings:
+    """The settings of a rung's sweep; it takes over what earlier rungs have made."""
+    assert settings.out is not None
+    earlier = tuple(folder for number in range(1, rung) for folder in sorted((settings.out / f"rung-{number}" / "runs").glob("*")))
+    return SweepSettings(
+        settings.design,
+        seeds=settings.rungs[rung - 1],
+        seed=settings.seed,
+        reuse=earlier,
+        data_dir=settings.data_dir,
+        workers=settings.workers,
+        out=settings.out / f"rung-{rung}",
+        force=settings.force,
+    )
+
+
+def candidates_of(design: Design) -> list[Candidate]:
+    """All candidates of a design."""
+    return [(one.name, method) for one in design.runs for method in one.methods]
+
+
+def kept_of(count: int, keep: float) -> int:
+    """How many of `count` candidates are kept."""
+    return max(math.ceil(count * keep - 1e-9), 1)
+
+
+def trainings(settings: SearchSettings, design: Design) -> int:
+    """Number of classifiers that are trained in all."""
+    count, before, total = len(candidates_of(design)), 0, 0
+    for seeds in settings.rungs:
+        total, before = total + count * (seeds - before), seeds
+        count = kept_of(count, settings.keep)
+    return total
+
+
+def conduct_search(settings: SearchSettings, design: Design, talk: Talk, make: Callable[[list[str]], int]) -> int:
+    """Go through the rungs; write search.csv after each, and summary.json at the end. make: arguments of run_cifar.py -> status."""
+    begin, out, left = time.perf_counter(), settings.out, candidates_of(design)
+    assert out is not None
+    claim(prepare_folder(out), identity(settings, design), force=settings.force)
+    rows: list[tuple[Any, ...]] = []
+    for rung in range(1, len(settings.rungs) + 1):
+        runs = [replace(one, methods=tuple(m for m in one.methods if (one.name, m) in left)) for one in design.runs]
+        some = replace(design, runs=[one for one in runs if one.methods], compare=[], attacks=())
+        sweep, chosen = resolved(sweep_of(settings, rung), some)
+        talk.say(f"\n##### rung {rung} of {len(settings.rungs)}: {len(left)} candidates, {settings.rungs[rung - 1]} seeds")
+        status = conduct_sweep(sweep, some, checked_calls(sweep, some, chosen), talk, make)
+        if status:
+            return status
+        assert sweep.out is not None
+        ranked = rank(sweep.out / "sweep.csv", left, settings)
+        stays = kept_of(len(left), settings.keep)
+        rows += [(rung, *row, place + 1, place < stays) for place, row in enumerate(ranked)]
+        by_label = {(run, parse_method(method).label): (run, method) for run, method in left}
+        left = [by_label[row[0], row[1]] for row in ranked[:stays]]
+        write_csv(out / "search.csv", HEADER, rows)
+        talk.say(text_table(HEADER[1:7], [_shown(row) for row in ranked[: stays + 2]]))
+    best = rows[-len(ranked)]
+    about = {"settings": {**identity(settings, design)}, "versions": versions("torch", "diffusers")}
+    told = {"run": best[1], "method": best[2], "robust_accuracy": best[4], "seeds": best[3], "note": OPTIMISTIC}
+    seconds = {"this call": round(time.perf_counter() - begin, 2)}
+    write_json(out / "summary.json", about | {"trained": trainings(settings, design), "best": told, "seconds": seconds})
+    talk.say(f"best: {best[1]}/{best[2]}, {best[4]:.4f} over {best[3]} seeds; {OPTIMISTIC}. Wrote {out}/search.csv")
+    return 0
+
+
+OPTIMISTIC = "chosen for it, so too good: what it is worth says a design of its own, on other seeds"
+
+
+def _shown(row: Sequence[Any]) -> list[str]:
+    return [f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
+
+
+def rank(table: Path, left: Sequence[Candidate], settings: SearchSettings) -> list[tuple[Any, ...]]:
+    """(run, method, seeds, mean robust accuracy, its standard deviation, mean clean accuracy) of each candidate, the best first.
+
+    Equal candidates keep the order of the design. Raises UserError if the ranking attack is not named, or not there.
+    """
+    data = read_table(table)
+    attacks = list(dict.fromkeys(data["attack"]))
+    attack = settings.attack or (attacks[0] if len(attacks) == 1 else "")
+    if attack not in attacks:
+        raise UserError(f"--attack {attack or 'is missing'}: candidates were attacked by {', '.join(attacks)}; name one of them")
+    found = []
+    for run, method in left:
+        label = parse_method(method).label
+        of = data[(data["run"] == run) & (data["method"] == label) & (data["attack"] == attack)]
+        of = of[of["eps"] == of["eps"].iloc[0]]  # the first threat, which is that of training
+        robust = of["robust_accuracy"].to_numpy()
+        if np.isnan(robust).any():
+            raise UserError(f"{table}: {run}/{label} has no robust accuracy under {attack}; run the search again")
+        spread = float(robust.std(ddof=1)) if len(robust) > 1 else math.nan
+        found.append((run, label, len(robust), float(robust.mean()), spread, float(of["clean_accuracy"].mean())))
+    return sorted(found, key=lambda row: -row[3])
+
+
+def identity(settings: SearchSettings, design: Design) -> dict[str, Any]:
+    """What identifies the search in a folder."""
+    about: dict[str, Any] = {"base": list(design.base), "rungs": list(settings.rungs), "keep": settings.keep, "seed": settings.seed}
+    about |= {"attack": settings.attack, "design": settings.design.name}
+    for one in design.runs:
+        about[f"run {one.name}"] = [*one.arguments, "--methods", *one.methods]
+    return about

@@ -1,0 +1,156 @@
+"""The search by successive halving: who is kept, what is reused, what it costs, and what it refuses."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from command_line.output import UserError
+from image_experiments import run_search, searching
+from image_experiments.searching import SearchSettings, candidates_of, kept_of, rank, search, trainings
+from image_experiments.sweeps import DESIGNS, read_design
+from tests.image_experiments.test_run_cifar import SMALL as WITH_WORKERS
+
+at = WITH_WORKERS.index("--workers")
+SMALL = [*WITH_WORKERS[:at], *WITH_WORKERS[at + 2 :]]
+BASE = [*SMALL, "--evaluation.split", "validation", "--evaluation.autoattack-images", "0"]
+
+
+def write(tmp_path, runs, base=BASE, name="mine"):
+    path = tmp_path / f"{name}.toml"
+    path.write_text(f"seed = 3\nbase = {json.dumps([*map(str, base)])}\n{runs}", encoding="utf-8")
+    return path
+
+
+def call(*arguments):
+    return run_search.main([*map(str, arguments)])
+
+
+RUNS = """
+[run.plain]
+methods = ["unguided", "infonce:0.3"]
+[run.soft]
+methods = ["unguided", "particle:0.1"]
+arguments = ["--selection.labels", "soft"]
+"""
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    out = folder / "out"
+    assert call("--design", write(folder, RUNS), "--rungs", 1, 2, "--keep", 0.5, "--workers", 1, "--out", out) == 0
+    return folder, out
+
+
+def table_of(out):
+    with (out / "search.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_best_are_tried_with_more_seeds(searched):
+    _, out = searched
+    table = table_of(out)
+    first, second = ([row for row in table if row["rung"] == rung] for rung in "12")
+    assert [(len(first), len(second))] == [(4, 2)]
+    robust = [float(row["robust_accuracy"]) for row in first]
+    assert robust == sorted(robust, reverse=True)
+    assert [row["kept"] for row in first] == ["True", "True", "False", "False"]
+    assert {(row["run"], row["method"]) for row in second} == {(row["run"], row["method"]) for row in first[:2]}
+    assert {row["seeds"] for row in second} == {"2"}
+    for row in table:  # from the rung's own metrics, seed by seed
+        with (out / f"rung-{row['rung']}" / "runs" / row["run"] / "metrics.csv").open(newline="") as stream:
+            of = [float(one["robust_accuracy"]) for one in csv.DictReader(stream) if one["method"] == row["method"]]
+        assert float(row["robust_accuracy"]) == pytest.approx(np.mean(of))
+        assert len(of) == int(row["seeds"])
+    best = json.loads((out / "summary.json").read_text())["best"]
+    assert (best["run"], best["method"]) == (second[0]["run"], second[0]["method"])
+
+
+def test_what_a_rung_has_made_is_not_made_again(searched):
+    _, out = searched
+    for row in table_of(out):
+        if row["rung"] == "2":
+            name = f"classifier/{row['method']}/seed3.json"
+            stamps = [out / f"rung-{rung}" / "runs" / row["run"] / "stages" / name for rung in (1, 2)]
+            assert stamps[0].read_text() == stamps[1].read_text()
+
+
+def test_the_same_command_again_trains_nothing_and_another_search_is_refused(searched, capsys):
+    folder, out = searched
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("stages/classifier/*/*.json")}
+    arguments = ("--design", folder / "mine.toml", "--keep", 0.5, "--workers", 1, "--out", out)
+    assert call(*arguments, "--rungs", 1, 2) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("stages/classifier/*/*.json")}
+    capsys.readouterr()
+    assert call(*arguments, "--rungs", 1, 3) == 1
+    assert "holds another experiment (rungs" in capsys.readouterr().err
+
+
+def test_from_python(searched):
+    folder, out = searched
+    found = search(folder / "mine.toml", rungs=(1, 2), keep=0.5, workers=1, out=out)
+    assert list(found["place"]) == [1, 2, 3, 4, 1, 2]
+    with pytest.raises(UserError, match="belongs to the command line"):
+        search(folder / "mine.toml", dry_run=True, out=out)
+
+
+def test_how_many_are_kept_and_trained(tmp_path):
+    assert [kept_of(n, 1 / 3) for n in (48, 16, 6, 2, 1)] == [16, 6, 2, 1, 1]
+    design = read_design(write(tmp_path, RUNS))
+    settings = SearchSettings(tmp_path / "mine.toml", rungs=(2, 5, 6), keep=0.5)
+    assert trainings(settings, design) == 4 * 2 + 2 * 3 + 1 * 1
+
+
+def test_ranking_reads_one_attack_and_one_threat(tmp_path):
+    rows = [
+        ("a", "unguided", 0, "pgd-20", 0.1, 0.5, 0.9), ("a", "unguided", 1, "pgd-20", 0.1, 0.7, 0.8),
+        ("a", "unguided", 0, "pgd-20", 0.2, 0.0, 0.9), ("a", "unguided", 1, "pgd-20", 0.2, 0.0, 0.8),
+        ("a", "unguided", 0, "apgd-ce", 0.1, 0.99, 0.9), ("a", "unguided", 1, "apgd-ce", 0.1, 0.99, 0.8),
+        ("b", "infonce-0.3", 0, "pgd-20", 0.1, 0.8, 0.7), ("b", "infonce-0.3", 1, "pgd-20", 0.1, 0.6, 0.7),
+        ("b", "infonce-0.3", 0, "apgd-ce", 0.1, 0.1, 0.7), ("b", "infonce-0.3", 1, "apgd-ce", 0.1, 0.1, 0.7),
+    ]  # fmt: skip
+    header = "run,method,seed,attack,eps,robust_accuracy,clean_accuracy"
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]), encoding="utf-8")
+    left = [("a", "unguided"), ("b", "infonce:0.3")]
+    found = rank(path, left, SearchSettings(path, attack="pgd-20"))
+    assert [row[:3] for row in found] == [("b", "infonce-0.3", 2), ("a", "unguided", 2)]
+    assert found[1][3:] == pytest.approx((0.6, np.std([0.5, 0.7], ddof=1), 0.85))
+    assert rank(path, left, SearchSettings(path, attack="apgd-ce"))[0][0] == "a"
+    with pytest.raises(UserError, match="--attack is missing: candidates were attacked by pgd-20, apgd-ce; name one of them"):
+        rank(path, left, SearchSettings(path))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--rungs", 4, 2), "--rungs 4 2: give numbers of seeds that grow"),
+        (("--rungs", 0, 2), "--rungs 0 2: give numbers of seeds that grow"),
+        (("--keep", 1), "--keep 1.0: must lie in (0, 1)"),
+        (("--keep", "nan"), "--keep nan: must lie in (0, 1)"),
+        (("--most", 10), "--most 10: this search trains 16 classifiers; use fewer candidates"),
+        (("--data-dir", "/none"), "--data-dir /none: does not exist"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_line(tmp_path, capsys, flags, message):
+    assert call("--design", write(tmp_path, RUNS), "--out", tmp_path / "out", *flags) == 1
+    line = capsys.readouterr().err.strip()
+    assert message in line
+    assert "\n" not in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_test_images_choose_nothing(tmp_path, capsys):
+    design = write(tmp_path, RUNS, base=SMALL)
+    assert call("--design", design, "--out", tmp_path / "out", "--dry-run") == 1
+    assert "run plain evaluates on test images, which must choose nothing" in capsys.readouterr().err
+    assert searching.OPTIMISTIC.startswith("chosen for it")
+
+
+def test_the_committed_search_is_what_its_head_says(capsys):
+    path = DESIGNS / "digits-search.toml"
+    assert call("--design", path, "--dry-run", "--most", 160) == 0
+    assert len(candidates_of(read_design(path))) == 48
+    assert "48 candidates, 152 classifiers" in capsys.readouterr().out
