@@ -43,7 +43,14 @@ HELP = Help(
     common=(
         *("preset", "dataset", "data_dir", "train", "validation", "methods", "synthetic", "norm", "eps", "seeds", "seed"),
         *("encoder_from", "diffusion.load", "diffusion.steps", "generation.solver", "generation.steps"),
-        *("selection.surplus", "selection.criterion", "classifier.network", "classifier.steps", "classifier.adversary"),
+        *(
+            "selection.surplus",
+            "selection.criterion",
+            "selection.labels",
+            "classifier.network",
+            "classifier.steps",
+            "classifier.adversary",
+        ),
         *("evaluation.autoattack_images", "out", "workers", "device", "until", "dry_run"),
     ),
     alike={"encoder": "classifier"},

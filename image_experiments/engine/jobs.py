@@ -172,20 +172,15 @@ def train_compared(
     real = _real(run)
     synthetic = open_synthetic(run.inputs["synthetic"]["images"], real) if "synthetic" in run.inputs else None
     in_batch = settings.synthetic_in_batch if synthetic is not None else 0
-    return _train_and_save(run, real, _validated(real, synthetic), settings, threat, seed, part) | {
+    images = replace(_validated(real, synthetic), part=part)
+    return _train_and_save(run, real, images, settings, threat, seed) | {
         "n_real": len(real.train) if in_batch < settings.batch_size else 0,  # 0 if no batch holds real images
         "n_synthetic": len(synthetic) if synthetic is not None and in_batch else 0,
     }
 
 
 def _train_and_save(
-    run: StageRun,
-    real: SplitDataset,
-    images: TrainingImages,
-    settings: ClassifierSettings,
-    threat: Threat,
-    seed: int,
-    part: tuple[int, int] = (1, 1),
+    run: StageRun, real: SplitDataset, images: TrainingImages, settings: ClassifierSettings, threat: Threat, seed: int
 ) -> Results:
     """Train, resuming from a checkpoint if there is one, and write weights and learning curve; returns the last row of the curve."""
     settings, chosen = _as_measured(run, settings)
@@ -205,7 +200,6 @@ def _train_and_save(
         checkpoint=run.scratch / "checkpoint.pt",
         on_step=lambda step, _loss: run.report(step, settings.steps),
         processes=run.processes,
-        part=part,
     )
     if not run.processes.first:
         return {}

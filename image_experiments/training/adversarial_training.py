@@ -103,12 +103,14 @@ class ClassifierSettings:
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """The images a classifier is trained and validated on. classes: the number of classes."""
+    """The images a classifier is trained and validated on. classes: the number of classes. part: (k, n), the training with these images is
+    the k-th of n equal parts of the steps."""
 
     real: Images
     classes: int
     synthetic: Images | None = None
     validation: Images | None = None
+    part: tuple[int, int] = (1, 1)
 
 
 def train_classifier(
@@ -121,7 +123,6 @@ def train_classifier(
     checkpoint: Path | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     processes: Processes = ALONE,
-    part: tuple[int, int] = (1, 1),
 ) -> tuple[ModuleT, list[dict[str, float]]]:
     """Minimise the mean over a batch of
 
@@ -137,8 +138,8 @@ def train_classifier(
     processes: each takes its share of every batch. Batch norm and gradients use the whole batch, so the result equals that of one process
     up to rounding. Only the first validates, writes the checkpoint, which all must be able to read, and returns the curve.
 
-    part: (k, n), train only the k-th of n equal parts of the steps, with the learning rates, batches and attacks of these steps, from the
-    classifier's present weights; the optimiser's momentum and the average begin anew.
+    images.part: a later part has the learning rates, batches and attacks of its steps and begins with the classifier's present weights; the
+    optimiser's momentum and the average begin anew.
 
     Returns the classifier in evaluation mode, frozen (averaged weights, unless average is 0), and the learning curve, one row per
     validation: step, loss, and with validation images their clean and robust accuracy (PGD-10).
@@ -146,13 +147,13 @@ def train_classifier(
     """
     if settings.keep == "best" and images.validation is None:
         raise ValueError("keep=best chooses on validation images: there are none; use keep=last")
-    parts, (first, last) = _parts(images, settings), steps_of(settings, part)
+    parts, (first, last) = _parts(images, settings), steps_of(settings, images.part)
     checkpoints = Checkpoints(checkpoint, settings.checkpoint_every)
     run = ResumableTraining(
         normalise_across(prepared(classifier, settings.compile), processes),
         _optimiser(classifier, settings),
         settings.average,
-        {**asdict(settings), "seed": seed, "threat": str(threat), "part": list(part)},
+        {**asdict(settings), "seed": seed, "threat": str(threat), "part": list(images.part)},
         fingerprint(*(tensor for part, _ in parts for tensor in part.identity())) if checkpoint else "",
     )
     run.step = first
