@@ -57,15 +57,8 @@ def test_a_part_of_a_training_has_the_rates_and_batches_of_its_steps(tmp_path):
     curves = []
     for k, (data, first, last) in enumerate(((first_data, 0, 3), (more_data, 3, 7), (first_data, 7, 11))):
         by_hand(expected, first, last, settings, data, 5)
-        trained, curve = train_classifier(
-            found.requires_grad_(True),
-            TrainingImages(data, 3),
-            Threat("linf", 0.1),
-            settings,
-            5,
-            part=(k + 1, 3),
-            checkpoint=tmp_path / f"{k}.pt",
-        )
+        given, kept = TrainingImages(data, 3, part=(k + 1, 3)), tmp_path / f"{k}.pt"
+        trained, curve = train_classifier(found.requires_grad_(True), given, Threat("linf", 0.1), settings, 5, checkpoint=kept)
         curves.append([row["step"] for row in curve])
         for name, value in trained.state_dict().items():
             torch.testing.assert_close(value, expected.state_dict()[name], rtol=1e-5, atol=1e-7)
