@@ -144,6 +144,25 @@ def _held_out_ratios(points: Array, labels: Array, fitted: Array) -> list[float]
     return found
 
 
+def effective_dimension(features: Array, y: Array) -> float:
+    """(tr S)^2 / tr S^2 of the covariance S within classes: d for d equally wide directions, fewer if some carry most of the spread.
+
+    features: (n, k), y: (n,) labels. Both traces are corrected for their bias with n - K degrees of freedom (exact for Gaussian classes;
+    Srivastava 2005). nan with fewer than three degrees of freedom. Samples per effective dimension is what T16's n / d is for features.
+    """
+    classes, place = np.unique(y, return_inverse=True)
+    freedom = len(y) - len(classes)
+    if freedom < 3:
+        return float("nan")
+    centres = np.stack([features[y == k].mean(axis=0) for k in classes])
+    rest = features - centres[place]
+    # traces from the smaller of the two Gram matrices
+    gram = rest @ rest.T if len(rest) < rest.shape[1] else rest.T @ rest
+    trace, squares = float(np.trace(gram)) / freedom, float((gram * gram).sum()) / freedom**2
+    unbiased = freedom**2 / ((freedom - 1) * (freedom + 2)) * (squares - trace**2 / freedom)
+    return (trace**2 - 2 * unbiased / freedom) / unbiased if unbiased > 0 else float("nan")
+
+
 def class_alignment(real: Array, real_y: Array, synthetic: Array, synthetic_y: Array) -> float:
     """Mean over pairs of classes i, j of the cosine between m_i - m_j of the synthetic class centres and that of the real ones."""
     classes = np.intersect1d(np.unique(real_y), np.unique(synthetic_y))
