@@ -4,7 +4,7 @@
 
 1. One guidance evaluation with a WRN-28-10-shaped encoder against the naive form of the public code: both states encoded with graph,
    parameters not frozen, backward through everything. Gradients are compared.
-2. A guided sampling step, less its U-Net evaluation, against the floor: one encoder forward and one backward to the input.
+2. A guided sampling step, less its U-Net evaluation, against the floor: its networks forward and backward to the input once.
 3. Bytes held after few and after many steps. 4. Guiding every k-th step. 5. Import time beyond torch.
 """
 
@@ -31,7 +31,19 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contrastive_dp import ClassifierFeatures, ContrastiveGuidance, InfoNCE, NoiseSchedule, ddim_sample
+from contrastive_dp import (
+    BoundaryGuidance,
+    ClassifierFeatures,
+    ClassifierGuidance,
+    ContrastiveGuidance,
+    FeedbackGuidance,
+    Guidance,
+    InfoNCE,
+    NoiseSchedule,
+    ParticleGuidance,
+    ddim_sample,
+    frozen,
+)
 
 
 @dataclass(frozen=True)
@@ -141,14 +153,14 @@ def both_forms(
 
 
 def compare_with_floor(settings: Settings, classifier: WideResNet, schedule: NoiseSchedule) -> None:
-    embed = ClassifierFeatures(classifier)
-    network = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(
-        False
-    )  # a U-Net of next to no cost: what remains of a step is the guidance
-    generator = torch.Generator().manual_seed(0)
-    x_T, steps = torch.randn(settings.images, 3, 32, 32, generator=generator), [420, 410, 400, 390]
+    """A step of every guidance beyond its U-Net, over what its networks cost: each one forward and one backward pass to the input."""
+    embed, judge = ClassifierFeatures(classifier), copy.deepcopy(classifier).requires_grad_(False)
+    learner = frozen(classifier)
+    network = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)  # a U-Net of next to no cost
+    x_T = torch.randn(settings.images, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels, steps = torch.arange(settings.images) % 10, [420, 410, 400, 390]
 
-    def predict(x: Tensor, t: Tensor) -> Tensor:
+    def predict(x: Tensor, _t: Tensor, _labels: Tensor) -> Tensor:
         out: Tensor = network(x)
         return out
 
@@ -157,18 +169,25 @@ def compare_with_floor(settings: Settings, classifier: WideResNet, schedule: Noi
         (gradient,) = torch.autograd.grad(embed(leaf).sum(), leaf)
         return gradient
 
-    guidance = ContrastiveGuidance(embed, InfoNCE(), 0.01, window=(0, 420))
-    jobs = {
-        "plain": lambda: ddim_sample(predict, x_T, schedule, steps),
+    guidances: dict[str, tuple[Guidance, int]] = {
         # the step at 420 lies before the window and is encoded once, forward only: three guided steps and a third of a floor
-        "guided": lambda: ddim_sample(predict, x_T, schedule, steps, guidance=guidance),
-        "floor": floor,
-        "forward": lambda: _forward(embed, x_T),
+        "InfoNCE": (ContrastiveGuidance(embed, InfoNCE(), 0.01, window=(0, 420)), 1),
+        "classifier": (ClassifierGuidance(learner, 0.01), 1),
+        "boundary": (BoundaryGuidance(learner, 0.01), 1),
+        "particle, in features": (ParticleGuidance(0.01, embed), 1),
+        "feedback": (FeedbackGuidance(learner, 0.01), 1),
+        "feedback with a judge": (FeedbackGuidance(learner, 0.01, judge), 2),
     }
+    jobs: dict[str, Callable[[], Any]] = {"floor": floor, "forward": lambda: _forward(embed, x_T)}
+    jobs["plain"] = partial(ddim_sample, predict, x_T, schedule, steps, labels)
+    for name, (guidance, _) in guidances.items():
+        jobs[name] = partial(ddim_sample, predict, x_T, schedule, steps, labels, guidance=guidance)
     seconds = medians(jobs, settings.repeats)
-    per_step = (seconds["guided"] - seconds["plain"] - seconds["forward"]) / 3
-    print(f"a guided step beyond its U-Net {per_step:.3f} s / one encoder forward and backward to the input {seconds['floor']:.3f} s = "
-          f"{per_step / seconds['floor']:.3f}")  # fmt: skip
+    for name, (guidance, networks) in guidances.items():
+        first = seconds["forward"] if guidance.window else 0.0
+        per_step = (seconds[name] - seconds["plain"] - first) / (3 if guidance.window else 4)
+        print(f"{name}: a guided step beyond its U-Net {per_step:.3f} s / {networks} network forward and backward to the input "
+              f"{networks * seconds['floor']:.3f} s = {per_step / seconds['floor'] / networks:.3f}")  # fmt: skip
 
 
 @torch.no_grad()
