@@ -67,12 +67,12 @@ class Settings:
 def rate(step: Callable[[], Any], images: int, length: float) -> float:
     """Images per second of a step, after one that is not counted."""
     step()
-    wait()
+    wait(DEVICE)
     begin, done = time.perf_counter(), 0
     while time.perf_counter() - begin < length or done == 0:
         step()
         done += 1
-        wait()
+        wait(DEVICE)
     return done * images / (time.perf_counter() - begin)
 
 
@@ -162,7 +162,7 @@ def timed_steps(begin: Callable[[Callable[..., None]], Any], batch: int, length:
     times: list[float] = []
 
     def on_step(*_: Any) -> None:
-        wait()
+        wait(DEVICE)
         times.append(time.perf_counter())
         if len(times) > 2 and times[-1] - times[1] > length:
             raise _EnoughError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from command_line.output import write_csv
+from command_line.output import UserError, write_csv
 from image_experiments.data.images import Images
 from image_experiments.evaluation.robustness import Parts, make_attack, parts_for
 from image_experiments.models.classifiers import Normalised, make_classifier
@@ -27,8 +28,6 @@ from image_experiments.training.attacks import Threat, pgd
 from image_experiments.training.diffusion_training import DiffusionSettings, train_diffusion
 
 Shape = tuple[int, int, int]
-COMPILING = 60.0
-"""Approximate seconds to compile a sampler."""
 SHORT = 2
 """Sampler steps, and attack iterations, that are timed to extrapolate to all."""
 GROWTH = 4
@@ -42,12 +41,14 @@ WITH_WEIGHTS = 1.5
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to compute, and its cost: seconds before the first step, and seconds per step."""
+    """One way to compute, and its cost: seconds before the first step, and seconds per step; batch: the images that were timed together.
+    inf, if there was not enough memory."""
 
     precision: Precision
     compile: Compile
     start: float
     step: float
+    batch: int = 0
 
     def total(self, steps: int) -> float:
         """Seconds for this many steps."""
@@ -84,17 +85,18 @@ class Probe:
             took = measure(n)
         return n
 
-    def step(self, settings: Any) -> Choice:
+    def step(self, settings: Any, timed: int = 0) -> Choice:
         """A training step of a classifier or of the diffusion model, depending on the type of the settings.
 
-        If the whole batch takes too long, a smaller one is timed and scaled up; if that does too, single passes are added up.
+        If the whole batch takes too long, a smaller one is timed and scaled up; if that does too, single passes are added up. timed: time
+        this many images, as another choice was, so that both are comparable.
         """
         if isinstance(settings, ClassifierSettings):
             attacked, twice = settings.adversary != "none", settings.adversary == "trades"
             passes = WITH_WEIGHTS * (1 + twice) + attacked * settings.attack_steps
             an_image = passes * self.attack_passes(settings.network, 1)
             if 2 * an_image > self.budget:
-                return Choice(settings.precision, settings.compile, 0.0, an_image * settings.batch_size)
+                return Choice(settings.precision, settings.compile, 0.0, an_image * settings.batch_size, 1)
         times = (0.0, 0.0)
 
         def measure(batch: int) -> float:
@@ -105,17 +107,17 @@ class Probe:
         batch = settings.batch_size
         if settings.compile == "yes":  # compile only for the final batch size, or compilation would be timed more than once
             torch.compiler.reset()
-            measure(n := batch)
+            measure(n := timed or batch)
         else:
             n = self._largest(batch, 2, measure)
-        return Choice(settings.precision, settings.compile, max(times[0] - times[1], 0.0), times[1] * batch / n)
+        return Choice(settings.precision, settings.compile, max(times[0] - times[1], 0.0), times[1] * batch / n, n)
 
     def _step_times(self, settings: Any, batch: int) -> tuple[float, float]:
         """Seconds of the first step, and the median over the later ones, as many as the budget allows."""
         times = [time.perf_counter()]
 
         def on_step(step: int, _loss: Tensor) -> None:
-            wait()
+            wait(self.device)
             times.append(time.perf_counter())
             if len(times) > 2 and (times[-1] - times[1] > self.budget or step >= 40):
                 raise _EnoughError
@@ -146,19 +148,44 @@ class Probe:
             networks = Networks(network, schedule, self.classifier(encoder), self.classifier(encoder), network)
             guidance = make_guidance(method, plain, networks, x, real.y.to(self.device), 0)
             made = Sampler(networks, method, guidance, plain, self.shape, self.classes, 0, self.device)
-            took = (0.0, 0.0)
-
-            def measure(n: int, made: Sampler = made) -> float:
-                nonlocal took
-                labels = torch.arange(n) % self.classes
-                few, more = (replace(made, settings=replace(plain, steps=steps)) for steps in (SHORT, 3 * SHORT))
-                took = seconds(lambda: few.sample(labels, 0)), seconds(lambda: more.sample(labels, 0))
-                return took[1]
-
-            n = self._largest(settings.batch_size, 2, measure)
-            a_step = max(took[1] - took[0], 1e-9) / (2 * SHORT)
-            found[method.label] = (max(took[0] - SHORT * a_step, 0.0) / n, a_step / n)
+            _, beyond, a_step, n = self._sampler_times(made)
+            found[method.label] = (beyond / n, a_step / n)
         return found
+
+    def sampler(self, diffusion: DiffusionSettings, settings: GenerationSettings, timed: int = 0) -> Choice:
+        """An unguided step of one image, and the seconds before the first. timed: as in `step`."""
+        if settings.compile == "yes":
+            torch.compiler.reset()
+        network = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
+        networks, plain = Networks(network, diffusion.noise_schedule()), replace(settings, window=None, every=1, head=0)
+        made = Sampler(networks, Method("unguided", "unguided"), None, plain, self.shape, self.classes, 0, self.device)
+        start, _, a_step, n = self._sampler_times(made, timed)
+        return Choice(settings.precision, settings.compile, start, a_step / n, n)
+
+    def _sampler_times(self, made: Sampler, timed: int = 0) -> tuple[float, float, float, int]:
+        """(seconds before the first step if it is compiled, seconds beside the steps, seconds of a step, images) of a sampler."""
+        compiled = made.settings.compile == "yes"
+        took = (0.0, 0.0, 0.0)
+
+        def measure(n: int) -> float:
+            nonlocal took
+            labels = torch.arange(n) % self.classes
+            few, more = (replace(made, settings=replace(made.settings, steps=steps)) for steps in (SHORT, 3 * SHORT))
+            first = seconds(lambda: few.sample(labels, 0), self.device) if compiled else 0.0  # compiles, which no step does again
+            took = (
+                first,
+                seconds(lambda: few.sample(labels, 0), self.device),
+                seconds(lambda: more.sample(labels, 0), self.device),
+            )
+            return took[2]
+
+        most = made.settings.batch_size
+        if compiled:
+            measure(n := timed or most)
+        else:
+            n = self._largest(most, 2, measure)
+        a_step = max(took[2] - took[1], 1e-9) / (2 * SHORT)
+        return max(took[0] - took[1], 0.0), max(took[1] - SHORT * a_step, 0.0), a_step, n
 
     def attack_passes(self, network: str, batch: int) -> float:
         """Seconds per image and step of PGD."""
@@ -171,7 +198,7 @@ class Probe:
             data, generator = self.images(n), torch.Generator(self.device).manual_seed(0)
             x, y = data.x.to(self.device).float() / 255, data.y.to(self.device)
             pgd(classifier, x, y, self.threat, SHORT, 0.01, generator)  # the first call prepares kernels and memory
-            took = seconds(lambda: pgd(classifier, x, y, self.threat, SHORT, 0.01, generator))
+            took = seconds(lambda: pgd(classifier, x, y, self.threat, SHORT, 0.01, generator), self.device)
             return took
 
         n = self._largest(batch, 1, measure)
@@ -209,7 +236,7 @@ class Probe:
 
         def shortened(iterations: int) -> float:
             attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = attack.square.n_queries = iterations
-            return seconds(lambda: attack.run_standard_evaluation(x, y, batch_size=n))
+            return seconds(lambda: attack.run_standard_evaluation(x, y, batch_size=n), self.device)
 
         once, thrice = shortened(short), shortened(3 * short)
         return once + (whole - short) * max(thrice - once, 1e-9) / (2 * short)
@@ -225,42 +252,48 @@ def sampler_network(diffusion: DiffusionSettings, shape: Shape, classes: int, de
     return prepared_unet(network.to(device).eval().requires_grad_(False), compiled)
 
 
-def choose(
-    probe: Probe, name: str, part: Any, diffusion: DiffusionSettings, encoder: str, synthetic: int, file: Path
-) -> dict[str, str]:
+def choose(probe: Probe, name: str, part: Any, diffusion: DiffusionSettings, synthetic: int, file: Path) -> dict[str, str]:
     """The {"precision", "compile"} with which a part of the run finishes first, by measurement; writes what was tried to a csv file.
 
-    name: "encoder", "classifier", "diffusion" or "generation"; part: its settings, with "auto" where there is a choice. encoder: its
-    network. synthetic: images per method.
+    name: "encoder", "classifier", "diffusion" or "generation"; part: its settings, with "auto" where there is a choice. synthetic: images
+    per method. What does not fit in the device's memory is not chosen; raises UserError if nothing fits.
     """
     found: list[Choice] = []
     precisions = ("float32", "bfloat16") if part.precision == "auto" else (part.precision,)
     compilations = ("no", "yes") if part.compile == "auto" else (part.compile,)
-    for precision, compiled in itertools.product(precisions, compilations):
-        settings = replace(part, precision=precision, compile=compiled)
-        if name == "generation":
-            _, a_step = probe.sampling(diffusion, settings, [], encoder)["unguided"]
-            steps = settings.steps * synthetic
-            found.append(Choice(precision, compiled, COMPILING if compiled == "yes" else 0.0, a_step))
-        else:
-            found.append(probe.step(settings))
-            steps = settings.steps
+    steps = part.steps * synthetic if name == "generation" else part.steps
+    for precision in precisions:
+        timed = 0  # compiled, as many images are timed as without
+        for compiled in compilations:
+            settings = replace(part, precision=precision, compile=compiled)
+            try:
+                made = probe.sampler(diffusion, settings, timed) if name == "generation" else probe.step(settings, timed)
+            except torch.cuda.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                made = Choice(settings.precision, settings.compile, math.inf, math.inf)
+            found.append(made)
+            timed = made.batch
     best = min(found, key=lambda choice: choice.total(steps))
+    if not math.isfinite(best.total(steps)):
+        size = part.batch_size
+        raise UserError(
+            f"--{name}.batch-size {size}: does not fit in this device's memory, however it is computed; use a smaller one"
+        )
     rows = [(c.precision, c.compile, c.start, c.step, c.total(steps)) for c in found]
     write_csv(file, ("precision", "compile", "start_seconds", "step_seconds", "total_seconds"), rows)
     return {"precision": best.precision, "compile": best.compile}
 
 
-def seconds(call: Callable[[], Any]) -> float:
+def seconds(call: Callable[[], Any], device: torch.device) -> float:
     """Wall-clock seconds of a call, including kernels on the device."""
-    wait()
+    wait(device)
     begin = time.perf_counter()
     call()
-    wait()
+    wait(device)
     return time.perf_counter() - begin
 
 
-def wait() -> None:
-    """Wait until the device has finished all its work."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def wait(device: torch.device) -> None:
+    """Wait until this device has finished all its work; any other goes on."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

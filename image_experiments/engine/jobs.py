@@ -91,13 +91,11 @@ def split_data(run: StageRun, train: int, validation: int, seed: int) -> Results
     return {"train": len(chosen.train), "validation": len(chosen.validation), "unused": int(used.sum()) - len(chosen.validation)}
 
 
-def choose_speed(
-    run: StageRun, part: str, settings: Any, diffusion: DiffusionSettings, encoder: str, threat: Threat, synthetic: int
-) -> Results:
+def choose_speed(run: StageRun, part: str, settings: Any, diffusion: DiffusionSettings, threat: Threat, synthetic: int) -> Results:
     """{"precision", "compile"}: the fastest choice for a part of the run, measured now."""
     shape, classes = run.results["data"]["shape"], len(run.results["data"]["classes"])
     probe = Probe((shape[2], shape[0], shape[1]), classes, threat, run.device, budget=2.0)
-    return choose(probe, part, settings, diffusion, encoder, synthetic, run.outputs["timings"])
+    return choose(probe, part, settings, diffusion, synthetic, run.outputs["timings"])
 
 
 def train_diffusion_model(run: StageRun, settings: DiffusionSettings, seed: int) -> Results:

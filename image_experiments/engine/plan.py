@@ -88,7 +88,7 @@ def _speed(settings: Settings, data: Stage) -> dict[str, dict[str, Stage]]:
         part = getattr(settings, name)
         found[name] = {}
         if "auto" in (part.precision, part.compile):
-            arguments = {"part": name, "settings": part, "diffusion": settings.diffusion, "encoder": settings.encoder.network}
+            arguments = {"part": name, "settings": part, "diffusion": settings.diffusion}
             arguments |= {"threat": settings.threat(), "synthetic": settings.synthetic}
             outside = _outside("--diffusion", settings.diffusion.load)
             file = {"timings": f"speed-{name}.csv"}

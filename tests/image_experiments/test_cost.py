@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from command_line.output import UserError
 from image_experiments import run_cifar
-from image_experiments.engine.calibration import Choice, Probe, choose
+from image_experiments.engine.calibration import Choice, Probe, choose, seconds
 from image_experiments.engine.checks import known_facts
 from image_experiments.engine.cost import (
     CLEAN,
@@ -180,21 +181,67 @@ def test_the_fastest_way_is_chosen_and_what_was_tried_is_written(probe, tmp_path
         ("bfloat16", "yes"): (60.0, 0.4),
     }
 
-    def measured(self, settings):
+    def measured(self, settings, timed):
+        assert timed == (0 if settings.compile == "no" or "no" not in compilations else 16)  # compiled, as many as without
         start, step = took[settings.precision, settings.compile]
-        return Choice(settings.precision, settings.compile, start, step)
+        return Choice(settings.precision, settings.compile, start, step, 16)
+
+    compilations = ("no", "yes")
 
     monkeypatch.setattr(Probe, "step", measured)
     for steps, expected in ((10, ("bfloat16", "no")), (1000, ("bfloat16", "yes"))):
         part = ClassifierSettings(steps=steps, precision="auto", compile="auto")
-        found = choose(probe, "classifier", part, DiffusionSettings(), "small-cnn", 10, tmp_path / "tried.csv")
+        found = choose(probe, "classifier", part, DiffusionSettings(), 10, tmp_path / "tried.csv")
         assert (found["precision"], found["compile"]) == expected
     part = ClassifierSettings(steps=1000, precision="float32", compile="auto")
-    assert choose(probe, "classifier", part, DiffusionSettings(), "small-cnn", 10, tmp_path / "tried.csv") == {
+    assert choose(probe, "classifier", part, DiffusionSettings(), 10, tmp_path / "tried.csv") == {
         "precision": "float32",
         "compile": "yes",
     }
     assert len((tmp_path / "tried.csv").read_text().splitlines()) == 3
+
+
+def test_what_does_not_fit_in_memory_is_not_chosen(probe, tmp_path, monkeypatch):
+    def measured(self, settings, timed):
+        if settings.precision == "float32":
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return Choice(settings.precision, settings.compile, 0.0, 1.0, 16)
+
+    monkeypatch.setattr(Probe, "step", measured)
+    part = ClassifierSettings(steps=10, precision="auto")
+    assert choose(probe, "classifier", part, DiffusionSettings(), 10, tmp_path / "tried.csv")["precision"] == "bfloat16"
+    assert "float32,no,inf,inf,inf" in (tmp_path / "tried.csv").read_text()
+    with pytest.raises(UserError, match="batch-size 128: does not fit in this device's memory"):
+        choose(
+            probe, "classifier", replace(part, precision="float32", compile="auto"), DiffusionSettings(), 10, tmp_path / "none.csv"
+        )
+    assert not (tmp_path / "none.csv").exists()
+
+
+def test_a_sampler_that_compiles_is_timed_by_its_steps_and_not_by_its_compilation(probe, monkeypatch):
+    """A network whose first call takes a second: that is the start; a step takes what the others take."""
+    calls = []
+
+    def slow_at_first(x, t, labels):
+        time.sleep(1.0 if not calls else 0.02)
+        calls.append(len(x))
+        return x
+
+    monkeypatch.setattr("image_experiments.engine.calibration.sampler_network", lambda *_: slow_at_first)
+    found = probe.sampler(DiffusionSettings(), GenerationSettings(batch_size=32, compile="yes"), 8)
+    assert set(calls) == {8}  # as many as were timed without
+    assert found.batch == 8
+    assert 0.9 < found.start < 1.5
+    assert 0.015 < found.step * 8 < 0.06
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_device_that_is_timed_is_waited_for(monkeypatch, kind):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    device = torch.device(kind, 1) if kind == "cuda" else torch.device(kind)
+    assert seconds(lambda: time.sleep(0.01), device) >= 0.01
+    assert waited == ([device] * 2 if kind == "cuda" else [])
 
 
 def test_what_is_left_open_is_measured_before_and_what_is_not_is_left_alone():
