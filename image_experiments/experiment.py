@@ -188,8 +188,10 @@ def place_of(settings: Settings, device: str = "") -> tuple[Place, int]:
     chosen, workers = choose_device(settings)
     device = device or chosen
     assert settings.out is not None
-    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu, {settings.threads} threads"
-    return Place(settings.out, kind, device, settings.threads, settings.parts()), workers
+    kind = f"cpu, {settings.threads} threads"
+    if device.startswith("cuda"):
+        kind = torch.cuda.get_device_name(device) + ", TF32" * settings.tf32
+    return Place(settings.out, kind, device, settings.threads, settings.parts(), settings.tf32, settings.cudnn_benchmark), workers
 
 
 def choose_device(settings: Settings) -> tuple[str, int]:

@@ -35,7 +35,7 @@ from image_experiments.models.classifier_files import load_classifier, mean_and_
 from image_experiments.models.classifiers import Normalised, make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
 from image_experiments.models.labels_and_features import probabilities
-from image_experiments.models.precision import prepared
+from image_experiments.models.precision import gpu_arithmetic, prepared
 from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler, make_sampler, noisy
 from image_experiments.synthesis.methods import UNCONDITIONAL, Method
 from image_experiments.synthesis.selection import (
@@ -357,7 +357,8 @@ def evaluate(run: StageRun, settings: EvaluationSettings, threats: list[Threat],
     real = _real(run)
     classifier = prepared(_classifier(run, "classifier", real), "no")
     images = real.test if settings.split == "test" else real.validation
-    found = evaluate_classifier(classifier, images, threats, settings, seed, scratch=run.scratch, report=run.report)
+    with gpu_arithmetic(tf32=False):  # robust accuracy is compared with that of others, who attack in full float32
+        found = evaluate_classifier(classifier, images, threats, settings, seed, scratch=run.scratch, report=run.report)
     write_whole(run.outputs["outcomes"], partial(_save_arrays, found.outcomes))
     digest = file_digest(run.inputs["classifier"]["weights"])
     return {"rows": found.rows, "warnings": found.warnings, "weights_sha256": digest}

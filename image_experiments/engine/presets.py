@@ -96,6 +96,8 @@ def cifar10_gpu() -> Settings:
         generation=GenerationSettings(solver="dpm-solver++", steps=20, batch_size=500, precision="auto", compile="auto"),
         classifier=trained,
         evaluation=EvaluationSettings(autoattack_images=1000, batch_size=500),
+        tf32=True,
+        cudnn_benchmark=True,
         description=DescriptionSettings(images=5000, steps=1500),
     )
 
@@ -146,6 +148,8 @@ def paper() -> Settings:
         selection=SelectionSettings(surplus=1.25, criterion="confidence"),
         classifier=trained,
         evaluation=EvaluationSettings(pgd_restarts=5, batch_size=500),
+        tf32=True,
+        cudnn_benchmark=True,
         description=DescriptionSettings(images=10_000, steps=9_800),
     )
 

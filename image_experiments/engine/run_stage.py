@@ -13,6 +13,7 @@ from command_line.output import file_digest, write_json
 from contrastive_dp.processes import ALONE, Processes
 from image_experiments.engine.fingerprint import fingerprint
 from image_experiments.engine.stages import Place, Report, Stage, StageRun, flat_name, read_stamp, stamp_path
+from image_experiments.models.precision import gpu_arithmetic
 
 
 def is_current(stage: Stage, out: Path, where: str) -> bool:
@@ -56,7 +57,10 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
         processes,
     )
     begin = time.perf_counter()
-    results = stage.function(run, **stage.arguments, **stage.paths)
+    if getattr(stage.arguments.get("settings"), "compile", "no") != "no":
+        torch.compiler.reset()  # or networks of earlier stages count towards the few graphs that torch compiles for one function
+    with gpu_arithmetic(place.tf32, place.cudnn_benchmark):
+        results = stage.function(run, **stage.arguments, **stage.paths)
     if results is None or not processes.first:
         return
     write_json(

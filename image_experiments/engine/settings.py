@@ -105,6 +105,10 @@ class Settings:
     same command with a later step, or without this option (default: run everything, including evaluation)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    tf32: bool = False
+    """On a GPU, use TensorFloat-32 for float32 products and convolutions in training and sampling; evaluation never does."""
+    cudnn_benchmark: bool = False
+    """On a GPU, let cuDNN time its algorithms and take the fastest; which one it is may change the last digits from run to run."""
     tensorboard: bool = False
     """Also write TensorBoard logs to OUT/tensorboard."""
     force: bool = False

@@ -49,13 +49,16 @@ class Stage:
 @dataclass(frozen=True)
 class Place:
     """Where stages run. out: the run's folder. kind: what else affects results (the GPU model, or the number of CPU threads). device,
-    threads: those of this process. part: (k, n): make only every n-th shard of generated images, starting with the k-th."""
+    threads: those of this process. part: (k, n): make only every n-th shard of generated images, starting with the k-th. tf32,
+    cudnn_benchmark: see gpu_arithmetic."""
 
     out: Path
     kind: str
     device: str
     threads: int
     part: tuple[int, int] | None = None
+    tf32: bool = False
+    cudnn_benchmark: bool = False
 
 
 @dataclass(frozen=True, eq=False)

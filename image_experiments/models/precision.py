@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -28,3 +30,18 @@ def prepared(network: ModuleT, compiled: str, channels_last: bool = True) -> Mod
 def prepared_unet(network: ModuleT, compiled: str) -> ModuleT:
     """The same for a U-Net, which channels last does not speed up on CPUs."""
     return prepared(network, compiled, channels_last=next(network.parameters()).is_cuda)
+
+
+@contextmanager
+def gpu_arithmetic(tf32: bool, cudnn_benchmark: bool = False) -> Iterator[None]:
+    """Within, float32 products and convolutions on a GPU use TensorFloat-32 (mantissas of 10 bits), or full float32; and cuDNN times its
+    algorithms to take the fastest, or takes its usual ones. torch's own default uses TensorFloat-32 for convolutions."""
+    cudnn: Any = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    cudnn.allow_tf32, cudnn.benchmark = tf32, cudnn_benchmark
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32, cudnn.benchmark = before[1:]

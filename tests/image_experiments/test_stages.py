@@ -16,11 +16,12 @@ from command_line.used_code import code_of_function
 from image_experiments.engine import fingerprint, jobs
 from image_experiments.engine.fingerprint import PACKAGES, check_code, code_digest, source_digest
 from image_experiments.engine.plan import plan as make_plan
-from image_experiments.engine.presets import smoke
+from image_experiments.engine.presets import preset, smoke
 from image_experiments.engine.run_stage import is_current
 from image_experiments.engine.scheduler import run_all
 from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Place, Stage, StageRun
+from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.synthesis.selection import SelectionSettings
 from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.curves import Curve
@@ -378,3 +379,37 @@ def test_a_measured_choice_is_noted_and_kept_by_what_goes_on(tmp_path):
         settings, chosen = jobs._as_measured(a_run(measured), open_choice)
         assert settings == replace(plain, precision="bfloat16")
         assert chosen == {"precision": "bfloat16", "compile": "no"}
+
+
+def flags(run, settings=None):
+    cudnn = torch.backends.cudnn
+    found = [torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark]
+    run.outputs["file"].write_text(json.dumps(found))
+    return {}
+
+
+def test_a_gpus_arithmetic_is_that_of_the_settings_and_ends_with_the_stage(tmp_path, monkeypatch):
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+    for i, (tf32, benchmark) in enumerate(((False, False), (True, True))):
+        place = Place(tmp_path / str(i), "cpu", "cpu", 1, tf32=tf32, cudnn_benchmark=benchmark)
+        run_all([Stage("flags", flags, {}, {"file": "a.json"})], place, 1)
+        expected = ["high" if tf32 else "highest", tf32, benchmark]
+        assert json.loads((tmp_path / str(i) / "a.json").read_text()) == expected
+        assert before == (torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark)
+    with gpu_arithmetic(tf32=True), gpu_arithmetic(tf32=False):  # as the evaluation within a run with TF32
+        assert (torch.get_float32_matmul_precision(), cudnn.allow_tf32) == ("highest", False)
+    assert preset("cifar10-gpu").tf32
+    assert not preset("cpu").tf32
+
+
+def test_compiled_graphs_of_earlier_stages_are_forgotten(tmp_path, monkeypatch):
+    """torch compiles at most eight graphs for one function, and falls back without a word: a ninth classifier was not compiled."""
+    resets = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
+    stages = [
+        Stage(f"flags/{n}", flags, {"settings": ClassifierSettings(compile=how)}, {"file": f"{n}.json"})
+        for n, how in enumerate(("no", "yes", "auto"))
+    ]
+    run_all(stages, Place(tmp_path, "cpu", "cpu", 1), 1)
+    assert len(resets) == 2
