@@ -256,7 +256,7 @@ def cells_of(settings: Settings, talk: Talk) -> list[Any]:
         else single(settings, NoiseSchedule.linear(), talk)
     )
     talk.say(f"{len(cells)} settings x {settings.seeds} seeds" + ", and learners at every class SNR" * ("learners" in parts)
-          + ", and what each guidance is worth" * ("value" in parts))  # fmt: skip
+          + ", and what each guidance is worth (see below)" * ("value" in parts))  # fmt: skip
     return cells
 
 
@@ -398,6 +398,7 @@ def run_value(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
     if settings.quick:
         cells, ratios = [cell for cell in cells if cell.scale in (0.0, 0.05)], SAMPLES_PER_DIM[:1]
     seeds = list(_seeds(settings))[: 2 if settings.quick else MOST_SEEDS_OF_VALUE]
+    talk.say(f"value: {len(cells)} settings x {len(seeds)} seeds")
     jobs = [(cell, seed, ratios) for cell in cells for seed in seeds]
     found = parallel(_value, jobs, settings, "value")
     measured = {cell: found[i * len(seeds) : (i + 1) * len(seeds)] for i, cell in enumerate(cells)}

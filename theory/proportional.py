@@ -105,10 +105,10 @@ class ProportionalLaw(Remade):
         parts = self._parts
         if self.elongation != 1 and self.learner not in ("logistic", "svm"):
             raise ValueError(f"elongation={self.elongation:g}: {self.learner} has no such law; use 1, or logistic, svm")
-        if self.elongation != 1 and not self.ridge and self.separable:
+        if self.elongation != 1 and not self.ridge and (self.eps or self.separable):
             raise ValueError(
-                f"elongation={self.elongation:g} without ridge: the samples are separable, and the hard margin is known for isotropic "
-                "classes alone; use a ridge, or elongation=1"
+                f"elongation={self.elongation:g} without ridge: the hard margin, and with a radius whether it is reached, is known for "
+                "isotropic classes alone; use a ridge, or elongation=1"
             )
         if self.learner == "lda" and parts.delta <= 1:
             raise ValueError(f"samples_per_dim={parts.delta:g}: lda needs n > d; use more, or least-squares")
@@ -128,13 +128,23 @@ class ProportionalLaw(Remade):
 
     @cached_property
     def largest_margin(self) -> float:
-        """M, the largest margin min_i y_i w.x_i / ||w|| of any w, in units of the spread; negative if the samples are not separable."""
+        """M, the largest margin min_i y_i w.x_i / ||w|| of any w, in units of the spread; negative if the samples are not separable.
+
+        Raises ValueError with an elongation, for which it is not known.
+        """
+        self._check_isotropic("largest_margin")
         return _hard_margin(self._parts)[0]
 
     @property
     def separable(self) -> bool:
-        """Whether some w separates the samples, by more than eps."""
+        """Whether some w separates the samples, by more than eps. Raises ValueError with both an elongation and eps."""
+        if self.eps:
+            self._check_isotropic("separable by a radius")
         return _least_excess(self._parts, self.eps)[0] < 0
+
+    def _check_isotropic(self, name: str) -> None:
+        if self.elongation != 1:
+            raise ValueError(f"elongation={self.elongation:g}: {name} is known for isotropic classes alone; use elongation=1")
 
     @cached_property
     def _solution(self) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
@@ -9,18 +10,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import finite_number, positive
+from contrastive_dp._checks import finite_number, normal_tensor, positive
 from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
-from contrastive_dp.guidance.logits import Classifier, gradient_of, logits_of, margins
+from contrastive_dp.guidance.logits import Classifier, checked_logits, gradient_of, logits_of, margins
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BoundaryGuidance(Guidance):
     """Descend L = 1/2 sum_i (d_i - target)^2, d_i = m_i / ||grad m_i||_2, m_i = f_y(x_i) - max_{k != y} f_k(x_i), f the learner's logits.
 
-    d_i is the l_2 distance of x_i to the learner's decision boundary, to first order and in the units of the sampler's inputs; negative on
-    the wrong side (Moosavi-Dezfooli et al. 2016). Its denominator is held constant, so one backward pass does; for a linear learner that is
-    exact. Ghosh, Xu, Zhang 2025 (arXiv 2501.10466) choose images near the boundary of a robust learner; this makes them.
+    d_i is the l_2 distance of x_i to the boundary with the most probable other class, to first order and in the units of the sampler's
+    inputs; negative on the wrong side. With more than two classes the boundary with another class may be nearer (DeepFool takes the least
+    of all, Moosavi-Dezfooli et al. 2016, at one backward pass a class). The denominator is held constant, so one backward pass does; for a
+    linear learner that is exact. Samples where the learner is flat are not pushed. Ghosh, Xu, Zhang 2025 (arXiv 2501.10466) choose images
+    near the boundary of a robust learner; this makes them.
 
     learner: see Classifier. target: the distance to hold; `boundary_distances` gives those of real samples. width > 0: with relative=True,
     the push has full strength where |d - target| >= width, and falls to 0 at the target. Needs labels. Other fields: see Guidance.
@@ -50,7 +53,8 @@ class BoundaryGuidance(Guidance):
             margin = margins(*logits_of(self.learner, leaf, run, "learner"))
             slope = gradient_of(margin.sum(), leaf, "learner")
         distance, norm = _distances(margin.detach(), slope)
-        return slope * ((distance - self.target) / norm).reshape(-1, *[1] * (slope.ndim - 1))
+        push = torch.where(norm > 0, (distance - self.target) / norm, 0.0)
+        return slope * push.reshape(-1, *[1] * (slope.ndim - 1))
 
     def least_change(self, size: Tensor, a: float) -> Tensor:
         """See Guidance.least_change: the gradient's norm is |d - target|."""
@@ -58,16 +62,21 @@ class BoundaryGuidance(Guidance):
         return least.clamp(min=torch.finfo(size.dtype).tiny)  # a noise prediction of 0 has no length
 
 
+@torch.inference_mode(False)  # in the caller's inference mode, gradients could not be computed
 def boundary_distances(learner: Classifier, x: Tensor, labels: Tensor) -> Tensor:
-    """(n,) l_2 distance of samples x (n, ...) to the learner's decision boundary, to first order; negative where it is wrong (DeepFool)."""
+    """(n,) l_2 distances d of samples x (n, ...) with labels (n,), as in BoundaryGuidance; negative where the learner is wrong.
+
+    inf or -inf where the learner is flat. Raises ValueError for logits or labels that do not fit.
+    """
     leaf = leaf_of(x)
     with torch.enable_grad():
-        margin = margins(learner(leaf), labels.to(leaf.device))
+        margin = margins(*checked_logits(learner, leaf, normal_tensor(labels), "learner"))
         slope = gradient_of(margin.sum(), leaf, "learner")
-    return _distances(margin.detach(), slope)[0]
+    distance, norm = _distances(margin.detach(), slope)
+    return torch.where(norm > 0, distance, torch.copysign(torch.full_like(distance, math.inf), margin.detach()))
 
 
 def _distances(margin: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     """(distances, norms of the slopes), each (n,)."""
-    norm = slope.flatten(1).norm(dim=1).clamp(min=torch.finfo(slope.dtype).tiny)
-    return margin / norm, norm
+    norm = slope.flatten(1).norm(dim=1)
+    return margin / norm.clamp(min=torch.finfo(slope.dtype).tiny), norm

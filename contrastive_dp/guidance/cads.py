@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import in_unit, non_negative
+from contrastive_dp._checks import count, finite_number, non_negative
 from contrastive_dp.randomness import SampleNoise, standard_normal
 
 Generator = torch.Generator | SampleNoise
@@ -32,14 +32,16 @@ def cads(
 
     noise_prediction: function of (x, t, labels) that calls `embedding`, for example its unet.class_embedding. timesteps: length of the
     schedule. window: (low, high), 0 <= low < high <= 1. mix: in [0, 1]. scale 0 with mix 0 only fades the embedding.
-    Raises ValueError for bad settings.
+    Raises ValueError for bad settings, labels missing, and a noise prediction that does not call `embedding` (a compiled one does not).
     """
     strength = non_negative(scale, "scale")
-    low, high = window
-    if not 0 <= low < high <= 1:
+    if len(window) != 2 or not 0 <= window[0] < window[1] <= 1:
         raise ValueError(f"window={window}: give (low, high) with 0 <= low < high <= 1, as shares of the schedule")
-    if mix != 1:
-        in_unit(mix, "mix")
+    if not 0 <= finite_number(mix, "mix") <= 1:
+        raise ValueError(f"mix={mix:g} must lie in [0, 1]")
+    count(timesteps, "timesteps")
+
+    low, high = window
 
     def annealed(y: Tensor, t: Tensor) -> Tensor:
         gamma = ((high - t / timesteps) / (high - low)).clamp(0, 1)[:, None].to(y.dtype)
@@ -48,12 +50,26 @@ def cads(
         rescaled = centred * y.std(dim=1, keepdim=True) + y.mean(dim=1, keepdim=True)
         return torch.where((t <= low * timesteps)[:, None], y, mix * rescaled + (1 - mix) * noisy)
 
-    def guided(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        hook: Any = lambda _module, _inputs, y: annealed(y, t)  # noqa: E731
+    def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        if labels is None:
+            raise ValueError("cads needs labels: pass labels=... to the sampler")
+        calls = 0
+
+        def hook(_module: nn.Module, _inputs: Any, y: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return annealed(y, t)
+
         handle = embedding.register_forward_hook(hook)
         try:
-            return noise_prediction(x, t, labels)
+            found = noise_prediction(x, t, labels)
         finally:
             handle.remove()
+        if not calls:
+            raise ValueError(
+                "cads: the noise prediction did not call `embedding`, so nothing was blurred: pass the module that it embeds classes "
+                "with, and a network that is not compiled"
+            )
+        return found
 
     return guided

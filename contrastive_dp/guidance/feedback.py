@@ -23,7 +23,7 @@ class FeedbackGuidance(Guidance):
 
     what="loss": h = -log p(y | x);   "entropy": h = -sum_k p(k | x) log p(k | x);   "margin": h = max_{k != y} f_k(x) - f_y(x),
 
-    f the learner's logits, p = softmax(f). A judge keeps the label: where its p_J(y | x) < keep and u = grad h points to less of it, the
+    f the learner's logits, p = softmax(f). A judge keeps the label: where its p_J(y | x) <= keep and u = grad h points to less of it, the
     part along v = grad log p_J(y | x) is left out, u - (u.v / v.v) v, so that p_J(y | x) stays as it is to first order. The judge should be
     trained without the learner. None: no such constraint.
 

@@ -52,9 +52,8 @@ class ParticleGuidance(Guidance):
 
     def energy(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """L of points z (n, k) with labels (n,), if there are any."""
-        centred = z - z.detach().mean(dim=0)  # distances stay, and lose fewer digits in the products
-        norm = centred.square().sum(dim=1)
-        square = (norm[:, None] + norm[None, :] - 2 * centred @ centred.T).clamp(min=0)  # (n, n)
+        # not by products, which lose the digits of small distances between large numbers
+        square = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()  # (n, n)
         paired = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
         if labels is not None and self.same_class:
             classes = batch_labels(labels, len(z)).to(z.device)
@@ -65,9 +64,11 @@ class ParticleGuidance(Guidance):
     def _bandwidth(self, square: Tensor, paired: Tensor) -> Tensor | float:
         if self.bandwidth is not None:
             return self.bandwidth
-        middle = torch.where(paired, square, math.nan).nanmedian()  # the squared median distance
+        middle = torch.where(
+            paired & (square > 0), square, math.nan
+        ).nanmedian()  # the squared median distance; copies do not count
         together = 1 + paired.sum().to(square.dtype) / len(square)
-        # without a pair, the median is nan and the kernel is not used; copies have distance 0
+        # without a pair, the median is nan and the kernel is not used
         return torch.nan_to_num(middle / torch.log(together), nan=1.0, posinf=1.0).clamp(min=torch.finfo(square.dtype).tiny)
 
     def _embedded(self, x: Tensor) -> Tensor:

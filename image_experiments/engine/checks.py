@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from command_line.output import UserError, listed
 from image_experiments.data.dataset import Dataset
-from image_experiments.data.npz_files import check_given
+from image_experiments.data.npz_files import ImageFile, check_given
 from image_experiments.data.official import CLASSES, check_official, is_a_copy
 from image_experiments.data.read_dataset import read_dataset
-from image_experiments.engine.settings import Settings
+from image_experiments.engine.settings import Settings, check_labels
 from image_experiments.engine.stages import Stage, flat_name
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
@@ -162,6 +163,7 @@ def _check_files(settings: Settings, facts: Facts) -> list[str]:
         if method.file is not None:
             given = check_given(method.file, len(facts.classes), (height, width, channels), settings.synthetic)
             lacking = [name for name, count in zip(facts.classes, given.class_counts(len(facts.classes)), strict=True) if not count]
+            doubts += _soft_doubts(given, method.file)
             if lacking:
                 doubts.append(
                     f"{method.file} has no images of {listed(lacking)}: are its labels numbered as the data's classes are?"
@@ -174,12 +176,31 @@ def _check_files(settings: Settings, facts: Facts) -> list[str]:
     return doubts
 
 
+def _soft_doubts(given: ImageFile, path: Path) -> list[str]:
+    """What is doubtful about the soft labels of a file, if it has any."""
+    if given.soft is None:
+        return []
+    other = sum(
+        int((np.asarray(given.soft[i : i + ROWS]).argmax(axis=1) != given.labels[i : i + ROWS]).sum())
+        for i in range(0, len(given), ROWS)
+    )
+    given.forget()
+    return [
+        f"{path}: {other} of {len(given)} labels are not the most probable class of their soft label; classifiers learn the soft labels, "
+        "the description of the images goes by the labels"
+    ] * (other > 0)
+
+
+ROWS = 100_000
+
+
 def _check_diffusion(settings: Settings, facts: Facts) -> None:
     methods = [method for method in settings.parsed_methods() if method.generates]
     try:
         network, schedule, conditional = read_diffusion(settings.diffusion, None, facts.classes, facts.shape)
     except (ValueError, OSError) as error:
         raise UserError(f"--diffusion: {error}") from None
+    check_labels(settings, methods, conditional)
     null: Any = network.null_label
     for method in methods:
         if method.kind == "classifier-free" and null is None:

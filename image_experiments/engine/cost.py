@@ -30,6 +30,7 @@ CLEAN, ROBUST = 0.9, 0.6
 BUDGET = 0.8  # seconds per measurement
 DESCRIPTION_SECONDS = 0.5  # for measures that do not go through a network
 PICTURE_SECONDS = 3.0
+CHOICE_SECONDS, COMPILING_SECONDS = 10.0, 60.0  # to measure a choice of speed, approximately
 
 
 Rates = dict[str, float]
@@ -109,26 +110,38 @@ def stage_seconds(stage: Stage, settings: Settings, facts: Facts, rates: Rates, 
     """Estimated seconds of a stage. robust: share of the test images that withstand an attack."""
     arguments, kind = stage.arguments, stage.name.split("/")[0]
     chosen: Any = arguments.get("settings")
-    if isinstance(chosen, ClassifierSettings | DiffusionSettings):
-        steps = chosen.steps / arguments.get("part", (1, 1))[1]
-        seconds = rates[f"start {key(chosen)}"] + steps * rates[f"step {key(chosen)}"]
-        if isinstance(chosen, DiffusionSettings) or kind == "judge":
-            return seconds
-        looks = math.ceil(steps / chosen.validate_every)
-        return seconds + looks * settings.validation * 12 * rates[f"attack {chosen.network}"]
-    if kind in ("generate", "strength"):
+    a_pass = rates.get(f"attack {settings.encoder.network}", 0.0)
+    if kind == "speed":
+        seconds = CHOICE_SECONDS + COMPILING_SECONDS * (chosen.compile == "auto")
+    elif isinstance(chosen, ClassifierSettings | DiffusionSettings):
+        seconds = _training_seconds(kind, chosen, arguments.get("of_rounds", (1, 1))[1], settings, rates)
+    elif kind in ("generate", "strength"):
         count = arguments.get("count") or settings.generation.pilot * trials(settings.generation)
-        return _generation_seconds(arguments["method"], count, settings, rates)
-    if kind == "evaluate":
+        seconds = _generation_seconds(arguments["method"], count, settings, rates)
+    elif kind == "evaluate":
         images, n = attacked(settings, facts)
         pgd = images * chosen.pgd_restarts * chosen.pgd_steps * rates[f"attack {settings.classifier.network}"]
         parts = [cost for name, cost in rates.items() if name.startswith("part ")]
         auto = sum(n * share * cost for share, cost in zip([CLEAN, *[robust] * len(parts)], parts, strict=False))
-        return (pgd + auto) * len(arguments["threats"])
-    a_pass = rates.get(f"attack {settings.encoder.network}", 0.0)
-    if kind == "describe":
-        return DESCRIPTION_SECONDS + settings.description.images * a_pass
-    return arguments["count"] * settings.selection.surplus * a_pass if kind == "select" else 0.1
+        seconds = (pgd + auto) * len(arguments["threats"])
+    elif kind == "describe":
+        seconds = DESCRIPTION_SECONDS + settings.description.images * a_pass
+    elif kind == "select":  # the generated images by the encoder, or by each labeller
+        passes = max(sum(role.startswith("labeller") for role in stage.inputs), 1)
+        seconds = stage.inputs["generated"].arguments["count"] * passes * a_pass
+    else:
+        seconds = 0.1
+    return float(seconds)
+
+
+def _training_seconds(kind: str, chosen: Any, rounds: int, settings: Settings, rates: Rates) -> float:
+    """Seconds of a training, or of one of its rounds, with the validations of a classifier."""
+    steps = chosen.steps / rounds
+    seconds = rates[f"start {key(chosen)}"] + steps * rates[f"step {key(chosen)}"]
+    if isinstance(chosen, DiffusionSettings) or kind == "judge":
+        return seconds
+    looks = math.ceil(steps / chosen.validate_every)
+    return seconds + looks * settings.validation * 12 * rates[f"attack {chosen.network}"]
 
 
 def _generation_seconds(method: Method, count: int, settings: Settings, rates: Rates) -> float:
@@ -166,10 +179,12 @@ def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
     """Evaluations of the diffusion network, counted per image: forward only, and forward plus backward."""
     forward = backward = 0.0
     for stage in stages:
-        if isinstance(stage.arguments.get("settings"), DiffusionSettings):
-            backward += settings.diffusion.steps * settings.diffusion.batch_size
+        chosen = stage.arguments.get("settings")
+        if isinstance(chosen, DiffusionSettings):
+            backward += chosen.steps * chosen.batch_size
         elif stage.name.startswith("generate/"):
-            forward += stage.arguments["count"] * settings.generation.steps
+            twice = stage.arguments["method"].kind in ("classifier-free", "autoguidance")
+            forward += stage.arguments["count"] * settings.generation.steps * (1 + twice)
         elif stage.name.startswith("strength/"):
             forward += settings.generation.pilot * trials(settings.generation) * settings.generation.steps
     return forward, backward
@@ -179,9 +194,17 @@ def disk_bytes(stages: list[Stage], settings: Settings, facts: Facts) -> float:
     """Bytes that these stages leave on disk, plus the largest set of shards, which exists at the same time as its merged file."""
     image = math.prod(facts.shape) + 8
     sets = [stage.arguments["count"] * image for stage in stages if stage.name.startswith("generate/")]
-    copies = sum(stage.name.startswith(("noise/", "select/", "read/")) for stage in stages) * settings.synthetic * image
+    again = [stage for stage in stages if stage.name.startswith(("noise/", "select/", "read/", "gather/"))]
+    copies = sum(_images_of(stage, settings) for stage in again) * image
     networks = sum(4 * _parameters(stage, facts) for stage in stages)
     return (facts.pool + (settings.test or facts.test)) * image + sum(sets) + max(sets, default=0) + copies + networks
+
+
+def _images_of(stage: Stage, settings: Settings) -> int:
+    """Images in the file that a stage writes."""
+    if stage.name.startswith("gather/"):
+        return sum(_images_of(stage.inputs[role], settings) for role in ("earlier", "made"))
+    return int(stage.arguments.get("count", settings.synthetic))
 
 
 def _parameters(stage: Stage, facts: Facts) -> int:

@@ -154,7 +154,7 @@ def train_judge(run: StageRun, settings: ClassifierSettings, threat: Threat, see
 
 
 def train_labeller(run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int, number: int) -> Results:
-    """Train the number-th of the classifiers that label generated images and guide none."""
+    """Train the number-th of the classifiers that label generated images and guide none; number 0 keeps labels in feedback."""
     real = _real(run)
     return _train_and_save(run, real, _validated(real, None), settings, threat, mixed_seed(seed, LABELLERS + number))
 
@@ -164,13 +164,13 @@ LABELLERS = 100
 
 
 def train_compared(
-    run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int, part: tuple[int, int] = (1, 1)
+    run: StageRun, settings: ClassifierSettings, threat: Threat, seed: int, of_rounds: tuple[int, int] = (1, 1)
 ) -> Results:
-    """Train a classifier with the images of one method, for the comparison of methods; part: round (k, n) of n, from the weights before."""
+    """Train a classifier with the images of one method, for the comparison of methods; of_rounds: round k of n, from the weights before."""
     real = _real(run)
     synthetic = open_synthetic(run.inputs["synthetic"]["images"], real) if "synthetic" in run.inputs else None
     in_batch = settings.synthetic_in_batch if synthetic is not None else 0
-    images = replace(_validated(real, synthetic), part=part)
+    images = replace(_validated(real, synthetic), part=of_rounds)
     return _train_and_save(run, real, images, settings, threat, seed) | {
         "n_real": len(real.train) if in_batch < settings.batch_size else 0,  # 0 if no batch holds real images
         "n_synthetic": len(synthetic) if synthetic is not None and in_batch else 0,
@@ -228,9 +228,16 @@ def find_strength(run: StageRun, settings: GenerationSettings, diffusion: Diffus
 
 
 def generate(
-    run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, count: int, seed: int
+    run: StageRun,
+    settings: GenerationSettings,
+    diffusion: DiffusionSettings,
+    method: Method,
+    count: int,
+    seed: int,
+    before: int = 0,
 ) -> Results | None:
-    """Generate `count` images of a method, first in shards, then in one file; None while shards of other parts are missing."""
+    """Generate `count` images of a method, first in shards, then in one file; None while shards of other parts are missing. before: images
+    that earlier rounds have made."""
     real = _real(run)
     networks, conditional = _networks(run, diffusion, real)
     if method.automatic:
@@ -244,11 +251,11 @@ def generate(
         )
     settings, chosen = _as_measured(run, settings)
     sampler = make_sampler(networks, method, settings, real, seed, run.device)
-    whole = _generate_in_shards(run, sampler, count)
+    whole = _generate_in_shards(run, sampler, count, before)
     return {"images": count, "conditional": conditional, **chosen} if whole else None
 
 
-def _generate_in_shards(run: StageRun, sampler: Sampler, count: int) -> bool:
+def _generate_in_shards(run: StageRun, sampler: Sampler, count: int, before: int) -> bool:
     """Make this process's shards; once all exist, the first process merges them. Returns whether all exist.
 
     Every batch is generated in full and the last one is cut, because guidance compares the images of a batch.
@@ -259,7 +266,7 @@ def _generate_in_shards(run: StageRun, sampler: Sampler, count: int) -> bool:
     plan = ShardPlan(run.fingerprint, about, count, size, sampler.classes, (height, width, channels))
 
     def make(batch: int) -> tuple[Any, Any]:
-        made, labels = sampler.numbered(batch, size)
+        made, labels = sampler.numbered(batch, size, before)
         return made.numpy().transpose(0, 2, 3, 1), labels.numpy()
 
     k, n = run.part or (1, 1)
@@ -292,16 +299,18 @@ def select(run: StageRun, settings: SelectionSettings, count: int, seed: int) ->
                 f"--selection.labels agreeing: the labeller agrees with the labels of {len(usable)} of {len(made)} images, {count} are to "
                 "be kept; use a larger --selection.surplus"
             )
-    x, y = made.x[usable], y[usable]
-    score = scores(settings.criterion, Scorers(encoder, labeller, real.train), x, y, count, seed)
-    kept = best_of_each_class(score, y, count, keeps_highest(settings), len(real.classes))
+    by = Scorers(encoder, labeller, real.train)
+    if settings.criterion == "coverage":  # which looks at the images together
+        score = scores("coverage", by, made.x[usable], y[usable], count, seed)
+    else:
+        score = scores(settings.criterion, by, made.x, y, count, seed)[usable]
+    kept = usable[best_of_each_class(score, y[usable], count, keeps_highest(settings), len(real.classes))]
     assert made.file is not None
-    pieces = made.file.pieces(usable[kept].numpy(), y[kept].numpy())
+    pieces = made.file.pieces(kept.numpy(), y[kept].numpy())
     stream_images(run.outputs["images"], count, made.file.images.shape[1:], pieces, None if soft is None else soft[kept].numpy())
-    counts = y[kept].bincount(minlength=len(real.classes)).tolist()
-    changed = float((y[kept] != made.y[usable[kept]]).double().mean())
+    changed = float((y[kept] != made.y[kept]).double().mean())
     about = {"relabelled": relabelled, "changed": changed, "of": len(made), "usable": len(usable)}
-    return about | {"fewest_of_a_class": min(counts), "most_of_a_class": max(counts)}
+    return about | {"of_each_class": y[kept].bincount(minlength=len(real.classes)).tolist()}
 
 
 def gather(run: StageRun) -> Results:
@@ -386,7 +395,7 @@ def _networks(run: StageRun, settings: DiffusionSettings, real: SplitDataset) ->
             found[role] = read_diffusion(settings, folder, real.classes, real.shape)
     network, schedule, conditional = found["diffusion"]
     weaker = found["weaker"][0] if "weaker" in found else None
-    encoder, judge = (_classifier(run, role, real) if role in run.inputs else None for role in ("encoder", "labeller 1"))
+    encoder, judge = (_classifier(run, role, real) if role in run.inputs else None for role in ("encoder", "keeper"))
     return Networks(network, schedule, encoder, judge, weaker), conditional
 
 

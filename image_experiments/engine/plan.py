@@ -42,7 +42,7 @@ Inputs = dict[str, Stage]
 Job = Callable[..., dict[str, Any] | None]
 STEPS: dict[Until, tuple[str, ...]] = {
     "diffusion": ("diffusion", "weaker"),
-    "encoder": ("encoder", "judge", "labeller"),
+    "encoder": ("encoder", "judge", "labeller", "keeper"),
     "generation": ("strength", "generate", "select", "gather", "noise", "read"),
     "description": ("describe",),
     "training": ("classifier",),
@@ -173,6 +173,11 @@ class SeedPlan:
         recipe = self.settings.encoder if kind == "robust" else replace(self.settings.encoder, adversary="none")
         return self.helper(f"labeller/{kind}-{number}", jobs.train_labeller, recipe, number=number)
 
+    @property
+    def keeper(self) -> Stage:
+        """The stage that trains the classifier that keeps the labels in feedback; it labels nothing."""
+        return self.helper("keeper", jobs.train_labeller, replace(self.settings.encoder, adversary="none"), number=0)
+
     def add_method(self, method: Method) -> None:
         """Add the stages of a method: synthetic images, their description, a classifier, its evaluation."""
         settings, where = self.settings, f"{method.label}/seed{self.seed}"
@@ -195,7 +200,7 @@ class SeedPlan:
         outputs = {"weights": f"checkpoints/{stem}.safetensors", "curve": f"curves/{stem}.csv"}
         arguments: dict[str, Any] = {"settings": self.settings.classifier, "threat": self.settings.threat(), "seed": self.seed}
         if suffix or before is not None:
-            arguments["part"] = (number, self.settings.rounds)
+            arguments["of_rounds"] = (number, self.settings.rounds)
         if suffix:
             outputs["last"] = f"checkpoints/{stem}-last.safetensors"
         inputs = {**self.real, **inputs, **({} if before is None else {"before": before})}
@@ -228,10 +233,9 @@ class SeedPlan:
         that classifier on, with all images so far.
         """
         everything = classifier = None
-        rounds, count = self.settings.rounds, self.settings.synthetic
+        rounds = self.settings.rounds
         for number in range(1, rounds + 1):
-            share = count * number // rounds - count * (number - 1) // rounds
-            made = self.made(method, number, share, classifier or self.encoder)
+            made = self.made(method, number, classifier or self.encoder)
             if everything is None:
                 everything = made
             else:
@@ -244,24 +248,25 @@ class SeedPlan:
         assert everything is not None
         return everything, classifier
 
-    def made(self, method: Method, number: int, count: int, guide: Stage) -> Stage:
+    def made(self, method: Method, number: int, guide: Stage) -> Stage:
         """The stage whose output is the images of a round, labelled and selected if the settings say so. guide: in the encoder's place."""
         settings, alone = self.settings, self.settings.rounds == 1
         where = f"{method.label}/seed{self.seed}{'' if alone else f'-round{number}'}"
         path = f"{'synthetic' if alone else 'rounds/new'}/{where}"
         seed = self.seed if number == 1 else mixed_seed(self.seed, ROUND + number)
-        chosen = settings.selection
+        chosen, ends = settings.selection, [settings.synthetic * k // settings.rounds for k in (number - 1, number)]
+        surplus = [math.ceil(end * chosen.surplus) for end in ends]  # images that are generated before this round, and after it
         selects = chosen.surplus > 1 or may_relabel(settings)
-        generated = self.generated(method, where, f"generated/{where}" if selects else path, count, seed, guide)
+        generated = self.generated(method, where, f"generated/{where}" if selects else path, surplus, seed, guide)
         if not selects:
             return generated
         labellers = range(1, chosen.ensemble + 1) if chosen.labeller != "encoder" and may_relabel(settings) else ()
         inputs = {**self.real, "encoder": guide, **{f"labeller {n}": self.labeller(chosen.labeller, n) for n in labellers}}
-        arguments = {"settings": chosen, "count": count, "seed": seed}
+        arguments = {"settings": chosen, "count": ends[1] - ends[0], "seed": seed}
         return self.add(f"select/{where}", jobs.select, arguments, {"images": f"{path}.npz"}, {**inputs, "generated": generated})
 
-    def generated(self, method: Method, where: str, path: str, count: int, seed: int, guide: Stage) -> Stage:
-        """The stage that samples the images of a method, after one that finds its strength if the scale is auto."""
+    def generated(self, method: Method, where: str, path: str, numbers: Sequence[int], seed: int, guide: Stage) -> Stage:
+        """The stage that samples images of a method, the first number up to the second, after one that finds a scale that is auto."""
         settings = self.settings
         about = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "seed": seed}
         needed = dict(self.real)
@@ -270,7 +275,7 @@ class SeedPlan:
         if method.uses_encoder:
             needed["encoder"] = guide
         if method.kind == "feedback" and settings.generation.keep:
-            needed["labeller 1"] = self.labeller("standard", 1)
+            needed["keeper"] = self.keeper
         if method.kind == "autoguidance":
             steps = max(round(settings.generation.weaker * settings.diffusion.steps), 1)
             needed["weaker"] = self.diffusion("weaker", replace(settings.diffusion, steps=steps), mixed_seed(self.seed, WEAKER))
@@ -278,7 +283,7 @@ class SeedPlan:
         if method.automatic:
             trying = {**needed, "judge": self.judge}
             needed["strength"] = self.add(f"strength/{where}", jobs.find_strength, about, {}, trying, **outside, advice=advice)
-        about = {**about, "count": math.ceil(count * settings.selection.surplus)}
+        about = {**about, "count": numbers[1] - numbers[0], **({"before": numbers[0]} if numbers[0] else {})}
         outputs = {"images": f"{path}.npz", "manifest": f"{path}.json"}
         return self.add(f"generate/{where}", jobs.generate, about, outputs, needed, **outside, shared=True, advice=advice)
 

@@ -36,9 +36,9 @@ def work_of(stages: Sequence[Stage], settings: Settings, facts: Facts) -> dict[s
 def _work(stage: Stage, settings: Settings, facts: Facts) -> float:
     kind, arguments = stage.name.partition("/")[0], stage.arguments
     chosen: Any = arguments.get("settings")
-    if kind in ("encoder", "judge", "labeller", "classifier") and chosen is not None:
+    if kind in ("encoder", "judge", "labeller", "keeper", "classifier") and chosen is not None:
         passes = BACKWARD * (1 + (chosen.adversary != "none") * chosen.attack_steps)
-        steps = chosen.steps / arguments.get("part", (1, 1))[1]
+        steps = chosen.steps / arguments.get("of_rounds", (1, 1))[1]
         return float(steps * chosen.batch_size * passes * _classifier(chosen.network, facts.shape, len(facts.classes)))
     if kind in ("diffusion", "weaker"):
         return chosen.steps * chosen.batch_size * BACKWARD * unet_work(chosen, facts.shape)

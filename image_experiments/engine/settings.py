@@ -16,7 +16,7 @@ from image_experiments.data.read_dataset import DatasetName
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.synthesis.generation import GenerationSettings
-from image_experiments.synthesis.methods import DEFAULT_GUIDANCE, KINDS, UNCONDITIONAL, Method, parse_method
+from image_experiments.synthesis.methods import BY_LABEL, DEFAULT_GUIDANCE, KINDS, UNCONDITIONAL, Method, parse_method
 from image_experiments.synthesis.selection import SelectionSettings
 from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.attacks import Norm, Threat
@@ -238,9 +238,8 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
         raise UserError(f"--methods {free[0].text}: needs a model trained without labels too; add --diffusion.label-dropout 0.1")
     if free and not settings.diffusion.conditional:
         raise UserError(f"--methods {free[0].text}: needs a class-conditional model; leave out --diffusion.no-conditional")
-    _check_networks(settings, methods)
+    _check_methods_options(settings, methods)
     _check_automatic(settings, methods)
-    _check_labels(settings)
     _check_rounds(settings, methods)
     if settings.selection.criterion != "random" and settings.selection.surplus == 1:
         raise UserError(
@@ -261,23 +260,6 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
         if method.kind in KINDS and settings.generation.batch_size < 2:
             raise UserError(
                 f"--generation.batch-size {settings.generation.batch_size}: guidance compares images of a batch; use at least 2"
-            )
-
-
-def _check_networks(settings: Settings, methods: list[Method]) -> None:
-    """Raise UserError for a method whose model is not there."""
-    for method in methods:
-        if (
-            method.kind in ("feedback", "boundary", "cads")
-            and settings.diffusion.load is None
-            and not settings.diffusion.conditional
-        ):
-            raise UserError(
-                f"--methods {method.text}: needs labels, and this model takes none; leave out --diffusion.no-conditional"
-            )
-        if method.kind == "autoguidance" and settings.diffusion.load is not None:
-            raise UserError(
-                f"--methods {method.text}: needs a weaker model of the same recipe, which is trained here; leave out --diffusion"
             )
 
 
@@ -311,23 +293,56 @@ def _check_rounds(settings: Settings, methods: list[Method]) -> None:
         raise UserError(f"--rounds {rounds}: no method generates images; leave it out")
     if settings.classifier.keep == "best":
         raise UserError(
-            f"--rounds {rounds}: the next round goes on from the last weights, not the best; leave out --classifier.keep best"
+            f"--rounds {rounds}: the next round goes on from the last weights, not the best; use --classifier.keep last"
         )
     noise = next((method for method in methods if method.kind == "noise"), None)
     if noise is not None:
         raise UserError(f"--methods {noise.text}: noise is put on images of one round; leave out --rounds {rounds}")
 
 
-def _check_labels(settings: Settings) -> None:
-    """Raise UserError for a labeller that would label nothing, or labels that an unconditional model does not have."""
-    chosen, conditional = settings.selection, settings.diffusion.load is None and settings.diffusion.conditional
+def check_labels(settings: Settings, methods: list[Method], conditional: bool) -> None:
+    """Raise UserError for labels and methods that do not go with a conditional, or unconditional, model, and for a labeller that would
+    label nothing."""
+    chosen, negatives = settings.selection, settings.generation.negatives
     if chosen.labeller != "encoder" and not chosen.relabels(conditional):
         raise UserError(
             f"--selection.labeller {chosen.labeller}: labels stay as drawn, so it would label nothing; add --selection.labels pseudo, soft "
             "or agreeing"
         )
-    if chosen.labels == "agreeing" and settings.diffusion.load is None and not conditional:
-        raise UserError("--selection.labels agreeing: an unconditional model is asked for no labels; use pseudo or soft")
+    if conditional:
+        return
+    if chosen.labels in ("agreeing", "drawn"):
+        raise UserError(f"--selection.labels {chosen.labels}: an unconditional model is asked for no labels; use pseudo or soft")
+    for method in methods:
+        if method.kind in BY_LABEL:
+            raise UserError(f"--methods {method.text}: needs labels, and this model takes none; use a class-conditional one")
+        if method.kind == "infonce" and negatives != "all":
+            raise UserError(f"--generation.negatives {negatives}: goes by labels, and this model takes none; use all")
+
+
+OF_ONE_METHOD = {
+    "negatives": "infonce",
+    "feedback": "feedback",
+    "keep": "feedback",
+    "target": "boundary",
+    "repel": "particle",
+    "weaker": "autoguidance",
+}
+"""Settings of generation that one method alone reads."""
+
+
+def _check_methods_options(settings: Settings, methods: list[Method]) -> None:
+    """Raise UserError for labels that do not go with the model, and for a setting of a method that is not run."""
+    if settings.diffusion.load is None:
+        check_labels(settings, methods, settings.diffusion.conditional)
+    weaker = next((method for method in methods if method.kind == "autoguidance"), None)
+    if weaker is not None and settings.diffusion.load is not None:
+        raise UserError(f"--methods {weaker.text}: needs a weaker model of the same recipe, trained here; leave out --diffusion")
+    usual = GenerationSettings()
+    for name, kind in OF_ONE_METHOD.items():
+        value = getattr(settings.generation, name)
+        if value != getattr(usual, name) and not any(method.kind == kind for method in methods):
+            raise UserError(f"--generation.{name} {value}: belongs to {kind}, which is not among the methods; leave it out")
 
 
 def _check_processes(settings: Settings) -> None:

@@ -15,10 +15,11 @@ from command_line.statistics import holm, mean_interval, paired_p
 def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]]:
     """(header, rows) of sweep.csv: settings of the run, its metrics.csv, and the columns of its description.csv (nan without images).
 
-    If the scale was auto, `scale` and the window are those that were found. after_PART: robust accuracy after this and all earlier parts of
-    AutoAttack, if several were run.
+    If the scale was auto, `scale` and the window are those that were found (in the last round). after_PART: robust accuracy after this and
+    all earlier parts of AutoAttack, if several were run.
     """
     from command_line.drawing import read_columns
+    from image_experiments.output.tables import of_each_round
 
     selection = ("surplus", "criterion", "order", "labels", "labeller", "ensemble")
     settings = ("window_low", "window_high", "at", "head", *selection)
@@ -37,7 +38,8 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
             for row in (records(read_columns(folder / "details.csv")) if (folder / "details.csv").is_file() else [])
         }
         for row in records(read_columns(folder / "metrics.csv")):
-            found = summary["results"].get(f"strength/{row['method']}/seed{row['seed']}")
+            last = of_each_round(chosen.get("rounds", 1), f"strength/{row['method']}/seed{row['seed']}")[-1]
+            found = summary["results"].get(last)
             window = {} if found is None else dict(zip(settings[:2], found["window"], strict=True)) | {"scale": found["scale"]}
             one = tuple(row.get(name) for name in ("method", "seed", "attack", "norm", "eps"))
             images = {"images": attacked[one]} if one in attacked else {}

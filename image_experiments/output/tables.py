@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line.output import text_table, write_csv
+from command_line.output import listed, text_table, write_csv
 from command_line.statistics import crossed_interval, mean_interval
 from image_experiments.data.dataset import Array
 from image_experiments.engine.settings import Settings
@@ -74,7 +74,28 @@ def warnings_of(settings: Settings, out: Path) -> list[str]:
                     "nothing, so its robust accuracy says little of the images; use more --classifier.steps or a smaller --eps"
                 )
             found += [f"{who}: {text}" for text in results(out, f"evaluate/{method.label}/seed{seed}")["warnings"]]
+            found += uneven_classes(settings, out, method.label, seed)
     return found + encoders_that_lag(settings, out)
+
+
+UNEVEN = 0.5
+"""A selected set is told to be uneven if a class has less than this part of an even share."""
+
+
+def uneven_classes(settings: Settings, out: Path, label: str, seed: int) -> list[str]:
+    """Warnings about classes of which selection, or new labels, left few images."""
+    found, classes = [], results(out, "data")["classes"]
+    for name in of_each_round(settings.rounds, f"select/{label}/seed{seed}"):
+        stamp = read_stamp(out, name)
+        counts = [] if stamp is None else stamp["results"]["of_each_class"]
+        share = sum(counts) / len(classes)
+        few = [f"{count} of class {kind}" for kind, count in zip(classes, counts, strict=bool(counts)) if count < UNEVEN * share]
+        if few:
+            found.append(
+                f"{name.removeprefix('select/')}: {listed(few)}, an even share is {share:.0f}; make more, with a larger "
+                "--selection.surplus, or take other labels"
+            )
+    return found
 
 
 LAGS = 0.1
@@ -193,16 +214,23 @@ def spread(values: list[float], digits: int = 4) -> str:
     return f"{mean} ({np.std(values, ddof=1):.{digits}f})" if len(values) > 1 else mean
 
 
+def of_each_round(rounds: int, name: str) -> list[str]:
+    """Names of the stages METHOD/seedN of each round; there is no number if there is one round."""
+    return [name] if rounds == 1 else [f"{name}-round{number}" for number in range(1, rounds + 1)]
+
+
 def strength_lines(settings: Settings, out: Path) -> list[str]:
-    """For methods with scale auto: the scale and window that were found, and their label error; one line per method and seed."""
-    return [
-        f"{method.label}, seed {seed}: scale {found['scale']:.3g}, window {found['window'][0]} to {found['window'][1]}, "
-        f"label error {found['label_error']:.3f}" + ("" if found["reached"] else ", more than asked for: the least scale")
-        for method in settings.parsed_methods()
-        if method.automatic
-        for seed in range(settings.seed, settings.seed + settings.seeds)
-        for found in [results(out, f"strength/{method.label}/seed{seed}")]
-    ]
+    """For methods with scale auto: the scale and window that were found, and their label error; one line per method, seed and round."""
+    lines = []
+    for method in (one for one in settings.parsed_methods() if one.automatic):
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            for name in of_each_round(settings.rounds, f"seed{seed}"):
+                found = results(out, f"strength/{method.label}/{name}")
+                who = f"{method.label}, {name.replace('seed', 'seed ').replace('-round', ', round ')}"
+                told = f"scale {found['scale']:.3g}, window {found['window'][0]} to {found['window'][1]}"
+                rest = "" if found["reached"] else ", more than asked for: the least scale"
+                lines.append(f"{who}: {told}, label error {found['label_error']:.3f}{rest}")
+    return lines
 
 
 def gain_lines(gains: list[Row]) -> list[str]:

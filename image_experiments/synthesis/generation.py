@@ -224,9 +224,10 @@ class Sampler:
     seed: int
     device: torch.device
 
-    def numbered(self, batch: int, size: int) -> tuple[Tensor, Tensor]:
-        """(images, labels) number batch*size ... (batch+1)*size - 1 of a set with labels 0, 1, ..., K-1, 0, 1, ..."""
-        labels = torch.arange(batch * size, (batch + 1) * size) % self.classes
+    def numbered(self, batch: int, size: int, before: int = 0) -> tuple[Tensor, Tensor]:
+        """(images, labels) number batch*size ... (batch+1)*size - 1 of a set with labels 0, 1, ..., K-1, 0, 1, ...; before: images of the
+        same method that were made in earlier rounds, where the labels go on."""
+        labels = torch.arange(before + batch * size, before + (batch + 1) * size) % self.classes
         return self.sample(labels, batch * size), labels
 
     def sample(self, labels: Tensor, first: int) -> Tensor:

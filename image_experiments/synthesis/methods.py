@@ -10,6 +10,8 @@ from pathlib import Path
 from command_line.output import UserError, did_you_mean
 
 CONTRASTIVE = ("infonce", "hard-negative", "supervised", "anchored")
+BY_LABEL = ("feedback", "boundary", "cads")
+"""These need a model that draws the classes that are asked for."""
 ON_PREDICTION = ("classifier-free", "autoguidance", "cads")
 """These change the noise prediction itself, at every step and in one direction."""
 KINDS = (*CONTRASTIVE, "classifier", "feedback", "boundary", "particle", *ON_PREDICTION)

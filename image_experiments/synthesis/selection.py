@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contrastive_dp import ClassifierFeatures, boundary_distances
+from contrastive_dp.randomness import mixed_seed
 from image_experiments.data.images import Images
 from image_experiments.models.labels_and_features import _device, unit_features
 
@@ -169,18 +170,23 @@ def _by_features(criterion: str, by: Scorers, device: torch.device) -> Callable[
 def ranks_in_clusters(z: Tensor, y: Tensor, count: int, seed: int) -> Tensor:
     """(n,) rank 0, 1, ... of each of the features z (n, k) by its distance to the centre of its cluster, within the cluster.
 
-    Each class is clustered by k-means into as many clusters as images of it are to be kept, at most MOST_CLUSTERS, so that the images with
-    the lowest ranks cover the class evenly.
+    Each class is clustered by k-means into as many clusters as images of it are kept (see best_of_each_class), at most MOST_CLUSTERS, so
+    that the images with the lowest ranks cover the class evenly. Raises ValueError for features that are NaN or infinite.
     """
     from sklearn.cluster import KMeans
 
+    if not bool(torch.isfinite(z).all()):
+        raise ValueError(
+            "selection by coverage: features of images are NaN or infinite; check the encoder, or choose another criterion"
+        )
     points, labels = z.double().numpy(), y.numpy()
-    classes = np.unique(labels)
+    classes = int(labels.max()) + 1
+    quota = y[best_of_each_class(torch.zeros(len(y)), y, count, False, classes)].bincount(minlength=classes).tolist()
     rank = np.empty(len(labels), dtype=np.int64)
-    for k in classes:
+    for k in np.unique(labels):
         members = np.flatnonzero(labels == k)
-        clusters = min(-(-count // len(classes)), len(np.unique(points[members], axis=0)), MOST_CLUSTERS)
-        found = KMeans(clusters, n_init=1, random_state=seed).fit(points[members])
+        clusters = min(max(quota[k], 1), len(np.unique(points[members], axis=0)), MOST_CLUSTERS)
+        found = KMeans(clusters, n_init=1, random_state=mixed_seed(seed, COVERAGE) % 2**32).fit(points[members])
         distance = np.linalg.norm(points[members] - found.cluster_centers_[found.labels_], axis=1)
         for cluster in range(clusters):
             of = members[found.labels_ == cluster]
@@ -188,6 +194,8 @@ def ranks_in_clusters(z: Tensor, y: Tensor, count: int, seed: int) -> Tensor:
     return torch.from_numpy(rank)
 
 
+COVERAGE = 12
+"""Sets the beginnings of k-means apart from other random numbers of a seed."""
 MOST_CLUSTERS = 1000
 """Clusters of a class; k-means with more takes long."""
 

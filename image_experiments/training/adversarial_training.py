@@ -129,7 +129,7 @@ def train_classifier(
     none:   H(y, f(x));   pgd: H(y, f(x')), x' the result of PGD on the cross-entropy;
     trades: H(y, f(x)) + beta KL(p(x) || p(x')), x' the result of PGD on that divergence,
 
-    where H is the cross-entropy with smoothed labels; soft labels of synthetic images are y as they are. A batch holds
+    where H is the cross-entropy with smoothed labels; soft labels of synthetic images are y, and smoothed like the others. A batch holds
     round(generated_fraction batch_size) synthetic images; the rest are real. Both kinds are shuffled anew every epoch. Batch, augmentation
     and attack of step i depend on (seed, i) alone.
 

@@ -78,10 +78,9 @@ def law(pair: Pair, learner: str, samples_per_dim: float) -> float:
         return ProportionalLaw(pair.mean / pair.across, samples_per_dim, "averaging").alignment
     along = max(pair.along, pair.mean / LARGEST_SNR)
     ridge, eps = RIDGE * (pair.across / along) ** 2, TRAINING_EPS / along if learner == "adversarial" else 0.0
-    try:
-        return ProportionalLaw(pair.mean / along, samples_per_dim, "logistic", ridge, eps, elongation=along / pair.across).alignment
-    except ValueError:  # the radius exceeds the length of the mean signed sample: training returns w = 0
-        return 0.0
+    if eps * along >= math.hypot(pair.mean, pair.across / math.sqrt(samples_per_dim)):
+        return 0.0  # the radius exceeds the length of the mean signed sample: training returns w = 0
+    return ProportionalLaw(pair.mean / along, samples_per_dim, "logistic", ridge, eps, elongation=along / pair.across).alignment
 
 
 LARGEST_SNR = 30.0
@@ -160,17 +159,21 @@ def tabulate(
     problem, plain = problem_named(PROBLEM), Setting(problem=PROBLEM)
     foreseen = {setting: predict(setting, schedule) for setting in measured}
     cases = [(learner, ratio) for learner, ratio, _ in measured[plain][0]]
+    predicted = {(one, *case): _foreseen(problem, foreseen[one], *case) for one in measured for case in cases}
     best = {case: best_curve(problem, *case) for case in cases}
+    for case, curve in best.items():  # what a guidance makes is possible at its price, and beyond
+        reached = [max(predicted[one, *case] for one in measured if foreseen[one].w2 <= max(r, foreseen[plain].w2)) for r in RADII]
+        best[case] = np.maximum.accumulate(np.maximum(curve, reached)).tolist()
     rows = []
     for setting, by_seed in measured.items():
         classes = foreseen[setting]
         for i, (learner, ratio) in enumerate(cases):
-            predicted, unguided = (_foreseen(problem, foreseen[one], learner, ratio) for one in (setting, plain))
+            ours, unguided = (predicted[one, learner, ratio] for one in (setting, plain))
             reached = [rows_of[i][2] for rows_of in by_seed]
-            gains = [ours - theirs[i][2] for ours, theirs in zip(reached, measured[plain], strict=True)]
+            gains = [one - theirs[i][2] for one, theirs in zip(reached, measured[plain], strict=True)]
             about = (*asdict(setting).values(), setting.label, learner, ratio, classes.class_snr, classes.alignment, classes.w2)
-            at_price = float(np.interp(classes.w2, RADII, best[learner, ratio]))
-            told = (predicted, unguided, at_price, *mean_and_error(reached), *mean_and_error(gains), len(by_seed))
+            at_price = max(float(np.interp(classes.w2, RADII, best[learner, ratio], right=math.nan)), ours)
+            told = (ours, unguided, at_price, *mean_and_error(reached), *mean_and_error(gains), len(by_seed))
             rows.append((*about, *told))
     return rows, [(*case, float(r), float(a)) for case in cases for r, a in zip(RADII, best[case], strict=True)]
 

@@ -387,3 +387,87 @@ def test_labels_are_needed_where_they_are_used(batch):
             guidance.start(NoiseSchedule.cosine(50))
     with pytest.raises(ValueError, match="sample at least 2 together"):
         pushed(ParticleGuidance(1.0), batch[0][:1], batch[1][:1], LABELS[:1])
+
+
+class Flat(nn.Module):
+    """Logits that depend on the samples with positive sum alone."""
+
+    def forward(self, x):
+        total = x.flatten(1).sum(dim=1).relu()
+        return torch.stack([total, -total + 0.5, 0 * total], dim=1)
+
+
+def test_where_a_learner_is_flat_nothing_is_pushed(batch):
+    x, eps = batch
+    flat = x.flatten(1).sum(dim=1) <= 0
+    assert 0 < flat.sum() < N
+    for relative in (False, True):
+        found = pushed(BoundaryGuidance(Flat(), 1.0, 0.3, at="xt", relative=relative), x, eps)
+        assert torch.isfinite(found).all()
+        assert torch.equal((found == 0).all(dim=(1, 2)), flat)
+    distances = boundary_distances(Flat(), x, LABELS)
+    assert torch.equal(torch.isinf(distances), flat)
+    assert (distances[flat & (LABELS == 1)] > 0).all()
+
+
+def test_the_distance_is_that_to_the_most_probable_other_class():
+    """Classes 1 and 2 at distances .3 and 1; 2 is the more probable of them: 1, an upper bound of the distance to the nearest."""
+    learner = nn.Linear(2, 3).double()
+    with torch.no_grad():
+        learner.weight.copy_(torch.tensor([[0, 0], [10, 0], [0, 0.5]]))
+        learner.bias.copy_(torch.tensor([3.0, 0, 2.5]))
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    assert float(boundary_distances(learner, x, torch.tensor([0]))) == pytest.approx(1.0)
+    assert float(boundary_distances(learner, x, torch.tensor([1]))) == pytest.approx(-3 / 10)
+    with torch.inference_mode():
+        assert float(boundary_distances(learner, torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0]))) == pytest.approx(1.0)
+    for labels, message in (
+        (torch.tensor([7]), r"labels reach from 7 to 7, the learner has classes 0\.\.2"),
+        (torch.tensor([0, 1]), r"give an integer tensor of shape \(1,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            boundary_distances(learner, x, labels)
+    with pytest.raises(ValueError, match="learner has one class: guidance needs at least two"):
+        boundary_distances(nn.Linear(2, 1).double(), x, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("far", [10.0, 1e3, 1e4])
+def test_distances_between_particles_keep_their_digits_far_from_each_other(far):
+    """Classes at +-far, spread 1, single precision, against double: products of large numbers lost them."""
+    z = draw(21, 12, 5) + far * torch.where(torch.arange(12) % 2 == 0, 1.0, -1.0)[:, None].double()
+    labels, guidance = torch.arange(12) % 2, ParticleGuidance(1.0)
+    gradients = []
+    for points in (z, z.float()):
+        leaf = points.clone().requires_grad_()
+        (found,) = torch.autograd.grad(guidance.energy(leaf, labels), leaf)
+        gradients.append(found.double())
+    assert (gradients[0] - gradients[1]).abs().max() < 2e-6 * far * gradients[0].abs().max()
+
+
+@pytest.mark.parametrize("copies", [2, 6, 8])
+def test_copies_are_no_obstacle(copies):
+    z = draw(22, 8, 3).float()
+    z[:copies] = z[0]
+    x, eps = z.reshape(8, 1, 3), draw(23, 8, 1, 3).float()
+    found = pushed(ParticleGuidance(1.0, at="xt"), x, eps, torch.zeros(8, dtype=torch.int64))
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found[0], found[copies - 1])  # copies stay copies
+
+
+def test_a_label_that_is_not_blurred_is_said():
+    embedding = nn.Embedding(2, 4)
+    noise = SampleNoise(0)
+    x, t, labels = torch.zeros(2, 2), torch.full((2,), 900), torch.arange(2)
+    with pytest.raises(ValueError, match="did not call `embedding`, so nothing was blurred"):
+        cads(lambda x, t, labels: x, embedding, 1000, noise)(x, t, labels)
+    with pytest.raises(ValueError, match="cads needs labels"):
+        cads(lambda x, t, labels: x, embedding, 1000, noise)(x, t)
+    for bad, message in (
+        ({"mix": 2}, "mix=2 must lie in"),
+        ({"window": (0.5,)}, "as shares of the schedule"),
+        ({"scale": math.nan}, "scale=nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cads(lambda x, t, labels: x, embedding, 1000, noise, **bad)
+    with pytest.raises(ValueError, match="timesteps=0 must be a whole number >= 1"):
+        cads(lambda x, t, labels: x, embedding, 0, noise)

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from command_line.output import UserError
 from image_experiments import run_cifar
 from image_experiments.engine.calibration import Choice, Probe, choose, seconds
-from image_experiments.engine.checks import known_facts
+from image_experiments.engine.checks import Facts, known_facts
 from image_experiments.engine.cost import (
     CLEAN,
     PICTURE_SECONDS,
@@ -28,7 +29,7 @@ from image_experiments.engine.cost import (
     stage_seconds,
 )
 from image_experiments.engine.plan import plan
-from image_experiments.engine.presets import cifar10_gpu, cpu, paper, preset_named, smoke
+from image_experiments.engine.presets import PRESETS, cifar10_gpu, cpu, paper, preset_named, smoke
 from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Stage
 from image_experiments.evaluation.robustness import EvaluationSettings
@@ -116,6 +117,25 @@ def test_a_scale_that_is_to_be_found_costs_its_trials_and_a_choice_by_validation
     attacked = stage_seconds(stages["evaluate/infonce-auto/seed0"], settings, data, rates)
     assert attacked == pytest.approx(100 * 20 * 1e-4 + 100 * CLEAN * 0.1)
     assert evaluations(list(stages.values()), settings)[0] == (11 * 500 + 500) * 20
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_stage_of_every_preset_has_a_cost(name):
+    """A dry run with precision or compile auto ended in a traceback."""
+    settings = resolve(replace(PRESETS[name](), methods=("unguided", "feedback:0.1", "autoguidance:0.5", "cads")))
+    rates = defaultdict(lambda: 1e-3, rates_of(settings))
+    stages = plan(settings)
+    costs = {stage.name: stage_seconds(stage, settings, Facts((3, 32, 32), tuple("abc"), 1000, 100), rates) for stage in stages}
+    assert all(np.isfinite(list(costs.values())))
+    if "auto" in (settings.classifier.precision, settings.classifier.compile):
+        assert costs["speed/classifier"] < 100 < costs["classifier/unguided/seed0"] * 1e4
+
+
+def test_two_networks_a_step_and_a_weaker_model_are_counted():
+    settings = resolve(replace(smoke(), methods=("unguided", "autoguidance:0.5")))
+    forward, backward = evaluations(plan(settings), settings)
+    assert forward == 500 * 20 + 2 * 500 * 20
+    assert backward == (1000 + 200) * 64
 
 
 def test_a_busy_machine_is_said_and_the_time_is_a_range():

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from command_line.output import UserError
-from image_experiments import run_cifar
+from command_line.output import UserError, listed
+from image_experiments import preset, run_cifar
 from image_experiments.data.images import Images
 from image_experiments.data.npz_files import ImageFile, stream_images
+from image_experiments.engine.plan import plan
+from image_experiments.engine.settings import resolve
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.synthesis.selection import MeanOf, SelectionSettings, relabel
@@ -210,6 +212,11 @@ def test_soft_labels_of_a_users_file_are_used(tmp_path):
         (("--selection.labels", "soft", "--selection.ensemble", "3"), "there is one encoder; choose labeller robust or standard"),
         (("--selection.ensemble", "0"), "must lie in 1 .. 100"),
         (("--selection.labels", "agreeing", "--diffusion.no-conditional"), "is asked for no labels; use pseudo or soft"),
+        (("--selection.labels", "drawn", "--diffusion.no-conditional"), "is asked for no labels; use pseudo or soft"),
+        (("--generation.negatives", "other", "--diffusion.no-conditional"), "--generation.negatives other: goes by labels"),
+        (("--generation.target", "0.5"), "--generation.target 0.5: belongs to boundary, which is not among the methods"),
+        (("--generation.weaker", "0.5"), "--generation.weaker 0.5: belongs to autoguidance"),
+        (("--generation.keep", "0.5"), "--generation.keep 0.5: belongs to feedback"),
     ],
 )
 def test_labels_that_cannot_be_are_one_line(tmp_path, capsys, flags, message):
@@ -220,6 +227,79 @@ def test_labels_that_cannot_be_are_one_line(tmp_path, capsys, flags, message):
     assert status != 0
     assert message in " ".join(capsys.readouterr().err.replace("|", " ").split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A class-conditional and an unconditional model, as anyone may have made them."""
+    folder = tmp_path_factory.mktemp("models")
+    found = {}
+    for kind, more in (("conditional", ()), ("unconditional", ("--diffusion.no-conditional",))):
+        assert run_cifar.main([*SMALL, "--methods", "unguided", *more, "--until", "diffusion", "--out", str(folder / kind)]) == 0
+        found[kind] = str(folder / kind / "checkpoints" / "diffusion-seed0")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "message"),
+    [
+        ("unconditional", ("--methods", "cads:0.25"), "--methods cads:0.25: needs labels, and this model takes none"),
+        ("unconditional", ("--methods", "feedback:0.1"), "--methods feedback:0.1: needs labels, and this model takes none"),
+        ("unconditional", ("--methods", "boundary:0.1"), "--methods boundary:0.1: needs labels, and this model takes none"),
+        (
+            "unconditional",
+            ("--selection.labels", "agreeing"),
+            "--selection.labels agreeing: an unconditional model is asked for no labels",
+        ),
+        (
+            "unconditional",
+            ("--selection.labels", "drawn"),
+            "--selection.labels drawn: an unconditional model is asked for no labels",
+        ),
+        ("conditional", ("--selection.labeller", "robust"), "it would label nothing; add --selection.labels pseudo"),
+        ("conditional", ("--methods", "autoguidance:1"), "needs a weaker model of the same recipe, trained here"),
+    ],
+)
+def test_what_a_loaded_model_does_not_go_with_is_known_before_anything_is_trained(models, tmp_path, capsys, kind, flags, message):
+    assert run(tmp_path / "out", "--diffusion", models[kind], *flags) == 1
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list((tmp_path / "out").glob("checkpoints/*"))
+
+
+def test_a_class_that_new_labels_leave_empty_is_told(tmp_path, capsys):
+    """After 30 steps the labeller takes most images for a few classes."""
+    assert run(tmp_path, "--selection.labels", "pseudo", "--selection.surplus", "2") == 0
+    results = json.loads((tmp_path / "summary.json").read_text())
+    counts = results["results"]["select/infonce-0.3/seed0"]["of_each_class"]
+    assert sum(counts) == 40
+    few = [k for k, count in enumerate(counts) if count < 2]
+    assert few
+    told = [line for line in results["warnings"] if line.startswith("infonce-0.3/seed0: ")]
+    assert told == [
+        f"infonce-0.3/seed0: {listed([f'{counts[k]} of class {k}' for k in few])}, an even share is 4; make more, with a larger "
+        "--selection.surplus, or take other labels"
+    ]
+
+
+def test_labels_that_contradict_their_soft_labels_are_doubted(tmp_path, capsys):
+    rng = np.random.default_rng(4)
+    soft = rng.dirichlet([1] * 10, 60)
+    labels = soft.argmax(axis=1)
+    labels[:7] = (labels[:7] + 1) % 10
+    np.savez(tmp_path / "made.npz", image=rng.integers(0, 256, (60, 8, 8, 1), dtype=np.uint8), label=labels, soft_label=soft)
+    assert run_cifar.main([*SMALL, "--methods", f"npz:{tmp_path / 'made.npz'}", "--out", str(tmp_path / "out")]) == 0
+    warnings = json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"]
+    assert any("7 of 60 labels are not the most probable class of their soft label" in line for line in warnings)
+
+
+def test_the_classifier_that_keeps_labels_in_feedback_labels_nothing():
+    more = {"labels": "soft", "labeller": "standard", "ensemble": 2, "surplus": 2.0}
+    stages = {s.name: s for s in plan(resolve(preset("smoke", methods=("feedback:0.1",), selection=more)))}
+    kept = stages["generate/feedback-0.1/seed0"].inputs["keeper"]
+    labelling = [stage.name for role, stage in stages["select/feedback-0.1/seed0"].inputs.items() if role.startswith("labeller")]
+    assert kept.name == "keeper/seed0"
+    assert labelling == ["labeller/standard-1/seed0", "labeller/standard-2/seed0"]
+    assert kept.arguments["number"] == 0
 
 
 def test_whether_a_classifier_takes_part_in_the_labels():

@@ -12,7 +12,10 @@ from contrastive_dp.randomness import mixed_seed
 from image_experiments import preset, run_cifar
 from image_experiments.data.images import Images
 from image_experiments.data.shuffling import batch_indices
+from image_experiments.engine.checks import Facts
+from image_experiments.engine.cost import disk_bytes
 from image_experiments.engine.plan import plan
+from image_experiments.engine.progress import work_of
 from image_experiments.engine.settings import resolve
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
@@ -134,6 +137,46 @@ def test_the_same_command_again_does_nothing_and_one_round_is_the_default(looped
     assert not any("round" in name or "gather" in name for name in stages)
 
 
+def test_labels_go_on_from_round_to_round(tmp_path):
+    """Sixteen images in four rounds began at class 0 in each, and six of ten classes were never drawn."""
+    assert run(tmp_path, "--methods", "unguided", "--synthetic", "16", "--rounds", "4", "--classifier.steps", "8") == 0
+    with np.load(tmp_path / "synthetic" / "unguided" / "seed0.npz") as content:
+        assert content["label"].tolist() == [i % 10 for i in range(16)]
+
+
+def test_a_scale_that_is_found_in_every_round_is_told(tmp_path, capsys):
+    more = (
+        "--methods",
+        "infonce:auto",
+        "--synthetic",
+        "40",
+        "--rounds",
+        "2",
+        "--generation.pilot",
+        "20",
+        "--selection.surplus",
+        "1.5",
+    )
+    assert run(tmp_path, *more) == 0
+    told = capsys.readouterr().out
+    assert "infonce-auto, seed 0, round 1: scale " in told
+    assert "infonce-auto, seed 0, round 2: scale " in told
+    with np.load(tmp_path / "generated" / "infonce-auto" / "seed0-round2.npz") as content:
+        assert content["label"].tolist() == [i % 10 for i in range(30, 60)]
+
+
+def test_the_costs_of_rounds_are_those_of_their_parts():
+    plain, looped = (resolve(preset("smoke", methods=("infonce:0.3",), rounds=rounds)) for rounds in (1, 4))
+    facts = Facts((1, 8, 8), tuple("0123456789"), 600, 1197)
+    images = [
+        disk_bytes([s for s in plan(one) if s.name.startswith(("generate", "gather"))], one, facts) for one in (plain, looped)
+    ]
+    assert images[0] == pytest.approx((600 + 1197 + 2 * 500) * 72)
+    assert images[1] == pytest.approx((600 + 1197 + 500 + 125 + 250 + 375 + 500) * 72)
+    trained = [sum(stage_work for stage_work in work_of(plan(one), one, facts).values()) for one in (plain, looped)]
+    assert trained[0] == pytest.approx(trained[1], rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -142,7 +185,7 @@ def test_the_same_command_again_does_nothing_and_one_round_is_the_default(looped
         (("--rounds", "2", "--part", "1/2"), "leave out --part 1/2"),
         (("--rounds", "2", "--methods", "real"), "no method generates images"),
         (("--rounds", "2", "--methods", "unguided", "noise:0.1"), "--methods noise:0.1: noise is put on images of one round"),
-        (("--rounds", "2", "--classifier.keep", "best"), "goes on from the last weights"),
+        (("--rounds", "2", "--classifier.keep", "best"), "not the best; use --classifier.keep last"),
     ],
 )
 def test_rounds_that_cannot_be_are_one_line(tmp_path, capsys, flags, message):

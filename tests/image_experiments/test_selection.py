@@ -117,6 +117,11 @@ def test_coverage_keeps_one_image_of_every_clump():
         of = [j for j in range(len(y)) if clump[j] == clump[i]]
         middle = z[of].mean(axis=0)
         assert np.linalg.norm(z[i] - middle) == pytest.approx(min(np.linalg.norm(z[j] - middle) for j in of))
+    small = torch.tensor([0] * 25 + [1] * 5)  # 20 of them: 15 and 5, so fifteen clusters of the first class
+    spread = torch.from_numpy(rng.normal(size=(30, 2)))
+    assert (ranks_in_clusters(spread, small, 20, 0)[small == 0] == 0).sum() == 15
+    with pytest.raises(ValueError, match="features of images are NaN or infinite"):
+        ranks_in_clusters(torch.full((30, 2), torch.nan), small, 20, 0)
     copies = torch.zeros(20, 3)
     assert sorted(ranks_in_clusters(copies, torch.zeros(20, dtype=torch.int64), 10, 0).tolist()) == list(range(20))
 

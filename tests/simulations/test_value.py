@@ -155,9 +155,28 @@ def test_rows_are_paired_with_no_guidance(schedule):
     assert table[0]["accuracy_predicted"] == table[0]["unguided_predicted"] == table[1]["unguided_predicted"]
     assert [row[2] for row in best] == list(RADII)
     assert table[1]["best_at_this_w2"] == pytest.approx(np.interp(table[1]["w2"], RADII, [row[3] for row in best]))
+    assert all(not row["accuracy_predicted"] > row["best_at_this_w2"] for row in table)
     (line,) = best_guidances(rows)
     assert line.startswith("averaging, n/d = 5: best is classifier-free 0.1, predicted ")
     assert "measured +0.0200 +- 0.0100" in line
+
+
+def test_no_guidance_is_predicted_to_beat_the_best_at_its_price(schedule):
+    """Strong guidance, within the radii that were searched and beyond, where the best is not known."""
+    cells = [Setting(problem="d100")]
+    cells += [
+        Setting(problem="d100", guidance=name, scale=scale, at="x0", relative=True, high=700)
+        for name in ("boundary-near", "anchored", "classifier")
+        for scale in (0.05, 0.3)
+    ]
+    rows, best = tabulate({cell: [[("adversarial", 5, 0.9)]] for cell in cells}, schedule)
+    table = [dict(zip(HEADER, row, strict=True)) for row in rows]
+    within = [row for row in table if row["w2"] <= RADII[-1]]
+    assert all(row["accuracy_predicted"] <= row["best_at_this_w2"] for row in within)
+    assert len(within) >= 5
+    assert all(math.isnan(row["best_at_this_w2"]) for row in table if row["w2"] > RADII[-1])
+    curve = [row[3] for row in best]
+    assert curve == sorted(curve)
 
 
 def test_the_part_from_the_command_line(tmp_path, monkeypatch):

@@ -366,8 +366,15 @@ def test_with_a_large_ridge_elongation_is_that_of_averaging():
 def test_elongation_is_refused_where_there_is_no_law():
     with pytest.raises(ValueError, match="elongation=2: lda has no such law; use 1, or logistic, svm"):
         ProportionalLaw(1, 5, "lda", elongation=2)
-    with pytest.raises(ValueError, match=r"elongation=0\.5 without ridge: the samples are separable"):
+    with pytest.raises(ValueError, match=r"elongation=0\.5 without ridge: the hard margin"):
         ProportionalLaw(4, 2, elongation=0.5)
+    with pytest.raises(ValueError, match=r"elongation=0\.25 without ridge: .*use a ridge, or elongation=1"):
+        ProportionalLaw(1.5, 1.5, eps=1.2, elongation=0.25)  # separable by 1.2 in truth; the law for isotropic classes says no
+    with pytest.raises(ValueError, match="largest_margin is known for isotropic classes alone"):
+        _ = ProportionalLaw(1.5, 10, ridge=0.1, elongation=0.25).largest_margin
+    with pytest.raises(ValueError, match="separable by a radius is known for isotropic classes alone"):
+        _ = ProportionalLaw(1.5, 10, ridge=0.1, eps=0.1, elongation=0.25).separable
+    assert not ProportionalLaw(1.5, 10, ridge=0.1, elongation=0.25).separable  # at no radius, scaling an axis changes nothing
     with pytest.raises(ValueError, match="elongation=0 must be > 0"):
         ProportionalLaw(1, 5, elongation=0)
     with pytest.raises(ValueError, match=r"eps=1.6 >= 1\.5\d*, the length of the mean signed sample"):
