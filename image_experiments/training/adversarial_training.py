@@ -317,10 +317,12 @@ def _look(run: ResumableTraining, validation: Images | None, threat: Threat, set
 
 
 @torch.no_grad()
+@torch.no_grad()
 def accuracy(classifier: nn.Module, images: Images) -> float:
-    """Fraction of the images that are classified as labelled."""
+    """Fraction of the images that are classified as labelled; they are moved to the classifier's device in pieces."""
+    device = next(classifier.parameters()).device
     pieces = zip(images.x.split(500), images.y.split(500), strict=True)
-    return _share([classifier(x.float() / 255).argmax(dim=1) == y for x, y in pieces])
+    return _share([classifier(x.to(device).float() / 255).argmax(dim=1) == y.to(device) for x, y in pieces])
 
 
 def _share(right: list[Tensor]) -> float:
