@@ -16,12 +16,14 @@ from image_experiments.data.npz_files import ImageFile
 class Images:
     """Images (n, C, H, W), uint8 as files hold them, with labels (n,).
 
-    file: set if x and y are only memory-mapped (possibly 10^8 images); `rows` reads only the requested rows and caches nothing.
+    file: set if x and y are only memory-mapped (possibly 10^8 images); `rows` reads only the requested rows and caches nothing. p: soft
+    labels (n, K) of images that are in memory, if they have any.
     """
 
     x: Tensor
     y: Tensor
     file: ImageFile | None = None
+    p: Tensor | None = None
 
     @classmethod
     def mapped(cls, file: ImageFile) -> Images:
@@ -29,16 +31,31 @@ class Images:
         return cls(torch.from_numpy(file.images).permute(0, 3, 1, 2), torch.from_numpy(file.labels), file)
 
     def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Copies of some images and their labels."""
+        """Copies of some images and their labels, where the images are."""
         if self.file is None:
-            return self.x[index], self.y[index]
+            place = index.to(self.y.device)
+            return self.x[place], self.y[place]
         images, labels = self.file.rows(index.numpy())
         return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
     def soft(self, index: Tensor) -> Tensor | None:
         """Copies of the soft labels (n, K) of some images, or None if the labels are not soft."""
-        found = None if self.file is None else self.file.soft_rows(index.numpy())
+        if self.file is None:
+            return None if self.p is None else self.p[index.to(self.p.device)]
+        found = self.file.soft_rows(index.numpy())
         return None if found is None else torch.from_numpy(found).float()
+
+    def held_on(self, device: torch.device, room: float) -> Images:
+        """These images on a device, uint8 as they are, if they take at most `room` bytes; otherwise unchanged."""
+        soft = None if self.file is None else self.file.soft
+        size = self.x.numel() + 8 * len(self) + (0 if soft is None else 4 * soft.size)
+        if size > room:
+            return self
+        p = self.p if soft is None else torch.from_numpy(np.array(soft, dtype=np.float32))
+        held = Images(self.x.to(device).contiguous(), self.y.to(device), p=None if p is None else p.to(device))
+        if self.file is not None:
+            self.file.forget()
+        return held
 
     def identity(self) -> tuple[Tensor, ...]:
         """The tensors to fingerprint: everything, or for a mapped file the number of images and a thousand of them."""

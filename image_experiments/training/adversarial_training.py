@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -163,9 +164,10 @@ def train_classifier(
     run.check_same_step(processes)
     device = next(classifier.parameters()).device
     run.extra["recent"] = [loss.to(device) for loss in run.extra["recent"]]  # losses since the last validation
+    batches = _Batches(parts, seed, device, images.classes, room_on(device))
 
     def advance() -> Tensor:
-        loss = _step(run, parts, threat, settings, images.classes, seed, processes)
+        loss = _step(run, batches, threat, settings, seed, processes)
         run.extra["recent"].append(loss)
         if processes.first and (run.step % settings.validate_every == 0 or run.step == last):
             _look(run, images.validation, threat, settings, seed)
@@ -186,10 +188,9 @@ def steps_of(settings: ClassifierSettings, part: tuple[int, int]) -> tuple[int, 
 
 def _step(
     run: ResumableTraining,
-    parts: list[tuple[Images, int]],
+    batches: _Batches,
     threat: Threat,
     settings: ClassifierSettings,
-    classes: int,
     seed: int,
     processes: Processes,
 ) -> Tensor:
@@ -200,7 +201,7 @@ def _step(
     share = processes.share(settings.batch_size)
     device = next(run.network.parameters()).device
     generator = torch.Generator(device).manual_seed(mixed_seed(seed, run.step))
-    x, target = _batch(parts, run.step, seed, device, classes)
+    x, target = batches.of_step(run.step)
     with torch.no_grad():
         x = augment(x.float() / 255, settings.augmentation, generator)
         if settings.cutmix:
@@ -270,16 +271,47 @@ def _parts(images: TrainingImages, settings: ClassifierSettings) -> list[tuple[I
     return [(part, count) for part, count in parts if count]
 
 
-def _batch(parts: list[tuple[Images, int]], step: int, seed: int, device: torch.device, classes: int) -> tuple[Tensor, Tensor]:
-    """Images uint8 and targets (n, K) of a step: soft labels where there are any, otherwise one-hot ones."""
-    images, targets = [], []
-    for i, (part, count) in enumerate(parts):
-        index = batch_indices(len(part), count, step, mixed_seed(seed, i))
-        x, y = part.rows(index)
-        soft = part.soft(index)
-        images.append(x)
-        targets.append(one_hot(y, classes) if soft is None else soft)
-    return torch.cat(images).to(device), torch.cat(targets).to(device)
+class _Batches:
+    """The batches of a training: (images uint8, targets (n, K)) of a step, on the device; soft labels where there are any, else one-hot.
+
+    On a GPU, images that fit are held there; those that do not are read one step ahead, in a thread, into memory that the GPU can fetch
+    from while it computes.
+    """
+
+    def __init__(self, parts: list[tuple[Images, int]], seed: int, device: torch.device, classes: int, room: float = 0.0) -> None:
+        self.seed, self.device, self.classes = seed, device, classes
+        self.parts = [(part.held_on(device, room / len(parts)), count) for part, count in parts]
+        elsewhere = room > 0 and any(part.y.device != device for part, _ in self.parts)
+        self.reader = ThreadPoolExecutor(1) if elsewhere else None
+        self.ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
+
+    def of_step(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of a step."""
+        if self.reader is None:
+            x, target = self._read(step)
+        else:
+            known = self.ahead is not None and self.ahead[0] == step
+            x, target = self.ahead[1].result() if known and self.ahead is not None else self._read(step)
+            self.ahead = step + 1, self.reader.submit(self._read, step + 1)
+        return x.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True)
+
+    def _read(self, step: int) -> tuple[Tensor, Tensor]:
+        images, targets = [], []
+        for i, (part, count) in enumerate(self.parts):
+            index = batch_indices(len(part), count, step, mixed_seed(self.seed, i))
+            x, y = part.rows(index)
+            soft = part.soft(index)
+            images.append(x)
+            targets.append(one_hot(y, self.classes) if soft is None else soft)
+        place = images[0].device if len({x.device for x in images}) == 1 else self.device
+        whole = [torch.cat([one.to(place) for one in each]) for each in (images, targets)]
+        pinned = [each.pin_memory() if self.device.type == "cuda" and place.type == "cpu" else each for each in whole]
+        return pinned[0], pinned[1]
+
+
+def room_on(device: torch.device) -> float:
+    """Bytes of training images that may be held on a device: a quarter of what is free on a GPU, none on a CPU, where they are already."""
+    return torch.cuda.mem_get_info(device)[0] / 4 if device.type == "cuda" else 0.0
 
 
 def _optimiser(classifier: nn.Module, settings: ClassifierSettings) -> torch.optim.Optimizer:

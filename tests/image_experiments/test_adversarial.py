@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from contrastive_dp.randomness import mixed_seed
 from image_experiments.data.images import Images
+from image_experiments.data.npz_files import ImageFile, stream_images
 from image_experiments.data.shuffling import batch_indices
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.training import adversarial_training as adversarial
@@ -219,9 +221,33 @@ def test_a_batch_has_its_share_of_synthetic_images():
     synthetic = Images(torch.ones(50, 1, 2, 2, dtype=torch.uint8), synthetic.y)
     for fraction, count in ((0.7, 14), (0.0, 0), (1.0, 20)):
         parts = adversarial._parts(TrainingImages(real, 3, synthetic), small(batch_size=20, generated_fraction=fraction))
-        x, _ = adversarial._batch(parts, 3, 0, torch.device("cpu"))
+        x, _ = adversarial._Batches(parts, 0, torch.device("cpu"), 3).of_step(3)
         assert len(x) == 20
         assert int(x.amax(dim=(1, 2, 3)).sum()) == count
+
+
+def test_images_that_are_held_or_read_ahead_give_the_same_batches(tmp_path):
+    """Held: in memory, whole, with their soft labels. Read ahead: by a thread, also after a jump, as when a training is resumed."""
+    soft = np.random.default_rng(0).dirichlet([1] * 3, 30).astype(np.float32)
+    made = random_images(30, 1)
+    path = stream_images(tmp_path / "a.npz", 30, (8, 8, 1), [(made.x.numpy().transpose(0, 2, 3, 1), made.y.numpy())], soft)
+    parts = [(random_images(40, 0), 5), (Images.mapped(ImageFile(path, 3, (8, 8, 1))), 11)]
+    plain, held, ahead = (adversarial._Batches(parts, 7, torch.device("cpu"), 3, room) for room in (0.0, 1e6, 0.0))
+    ahead.reader = ThreadPoolExecutor(1)
+    assert [part.file is None for part, _ in plain.parts] == [True, False]
+    assert all(part.file is None for part, _ in held.parts)
+    small = adversarial._Batches(
+        parts, 7, torch.device("cpu"), 3, 2 * 30 * 64
+    )  # with 8 bytes of label and 12 of soft label, too much
+    assert small.parts[1][0].file is not None
+    for step in (0, 1, 2, 9, 10):
+        expected = plain.of_step(step)
+        index = batch_indices(30, 11, step, mixed_seed(7, 1)).numpy()
+        np.testing.assert_array_equal(expected[1][5:].numpy(), soft[index])
+        np.testing.assert_array_equal(expected[0][5:].numpy(), made.x[index].numpy())
+        for other in (held, ahead):
+            for one, same in zip(expected, other.of_step(step), strict=True):
+                assert torch.equal(one, same)
 
 
 def test_every_image_comes_once_an_epoch():
