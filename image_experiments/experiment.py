@@ -191,7 +191,15 @@ def place_of(settings: Settings, device: str = "") -> tuple[Place, int]:
     kind = f"cpu, {settings.threads} threads"
     if device.startswith("cuda"):
         kind = torch.cuda.get_device_name(device) + ", TF32" * settings.tf32
+        check_cards_alike(device, workers, [torch.cuda.get_device_name(card) for card in range(torch.cuda.device_count())])
     return Place(settings.out, kind, device, settings.threads, settings.parts(), settings.tf32, settings.cudnn_benchmark), workers
+
+
+def check_cards_alike(device: str, workers: int, names: Sequence[str]) -> None:
+    """Raise UserError if workers would share stages among cards of different models, whose results differ in the last digits."""
+    used = names[:workers] if device == "cuda" else []
+    if len(set(used)) > 1:
+        raise UserError(f"--workers {workers}: takes cards of different models ({', '.join(used)}); name one with --device cuda:N")
 
 
 def choose_device(settings: Settings) -> tuple[str, int]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -145,7 +146,8 @@ def _processes(workers: int, threads: int) -> Iterator[tuple[Callable[..., Futur
     """Processes on this machine that end with this one: (submit, queue of reports)."""
     context = multiprocessing.get_context("spawn")  # fork does not work with CUDA or with threads
     reports: Any = context.Queue()
-    with ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(), threads, reports)) as pool:
+    started_so_far = context.Value("i", 0)
+    with ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(), threads, reports, started_so_far)) as pool:
         try:
             yield pool.submit, reports
         except BaseException:
@@ -236,11 +238,16 @@ def _kill(processes: list[Any]) -> None:
 
 
 _reports: Any = None
+_number = 0
+"""Which of the workers this process is, from 0."""
 
 
-def _begin_worker(parent: int, threads: int, reports: Any) -> None:
-    global _reports  # noqa: PLW0603 (a process pool hands nothing else to its workers)
+def _begin_worker(parent: int, threads: int, reports: Any, started: Any) -> None:
+    global _reports, _number  # noqa: PLW0603 (a process pool hands nothing else to its workers)
     _reports = reports
+    with started.get_lock():
+        _number = started.value
+        started.value += 1
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # a shell makes background jobs ignore it
             signal.signal(number, _stop)
@@ -268,6 +275,13 @@ def end_with(parent: int) -> None:
     os._exit(1)
 
 
+def on_card_of_worker(place: Place, number: int, cards: int) -> Place:
+    """The place of the number-th worker: with device cuda, workers take the cards in turn; a card that is named is taken by all."""
+    if place.device != "cuda" or cards < 2:
+        return place
+    return replace(place, device=f"cuda:{number % cards}")
+
+
 def _work(stage: Stage, place: Place, reporting: bool, code: CodeOfRun) -> None:
     """Run a stage on a worker."""
     check_worker(stage, code)
@@ -284,7 +298,7 @@ def _work(stage: Stage, place: Place, reporting: bool, code: CodeOfRun) -> None:
     global _at_work  # noqa: PLW0603 (read by a signal's handler)
     _at_work = True
     try:
-        run_stage(stage, place, report)
+        run_stage(stage, on_card_of_worker(place, _number, torch.cuda.device_count()), report)
     except KeyboardInterrupt:
         if not reporting:
             raise

@@ -88,7 +88,8 @@ class Settings:
     reuse: tuple[Path, ...] = ()
     """Folders of other runs (their --out). What they made from the same settings, code and inputs is linked instead of made again."""
     workers: int = 0
-    """Number of processes (0: one per core, with CUDA one). Does not change the results."""
+    """Number of processes (0: one per core, with CUDA one). On a machine with several GPUs they take the cards in turn. Does not change the
+    results."""
     threads: int = 1
     """CPU threads per process. Changes the last digits of the results, because sums are added up in a different order."""
     processes: int = 1

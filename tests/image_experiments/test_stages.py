@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,15 @@ import torch
 from command_line import used_code
 from command_line.output import UserError
 from command_line.used_code import code_of_function
-from image_experiments.engine import fingerprint, jobs
+from image_experiments.engine import fingerprint, jobs, scheduler
 from image_experiments.engine.fingerprint import PACKAGES, check_code, code_digest, source_digest
 from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import preset, smoke
 from image_experiments.engine.run_stage import is_current
-from image_experiments.engine.scheduler import run_all
+from image_experiments.engine.scheduler import on_card_of_worker, run_all
 from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Place, Stage, StageRun
+from image_experiments.experiment import check_cards_alike
 from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.synthesis.selection import SelectionSettings
 from image_experiments.training.adversarial_training import ClassifierSettings
@@ -401,6 +403,29 @@ def test_a_gpus_arithmetic_is_that_of_the_settings_and_ends_with_the_stage(tmp_p
         assert (torch.get_float32_matmul_precision(), cudnn.allow_tf32) == ("highest", False)
     assert preset("cifar10-gpu").tf32
     assert not preset("cpu").tf32
+
+
+def test_workers_take_the_cards_in_turn(tmp_path):
+    cuda, named, cpu = (Place(tmp_path, "a card", device, 1) for device in ("cuda", "cuda:1", "cpu"))
+    assert [on_card_of_worker(cuda, n, 3).device for n in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    assert {on_card_of_worker(named, n, 3).device for n in range(3)} == {"cuda:1"}
+    assert on_card_of_worker(cpu, 2, 3) == cpu
+    assert on_card_of_worker(cuda, 1, 1) == cuda
+    check_cards_alike("cuda", 2, ["A", "A", "B"])
+    check_cards_alike("cuda:2", 3, ["A", "A", "B"])
+    with pytest.raises(UserError, match=r"--workers 3: takes cards of different models \(A, A, B\); name one with --device cuda:N"):
+        check_cards_alike("cuda", 3, ["A", "A", "B"])
+
+
+def own_number(run):
+    time.sleep(0.5)  # so that another worker takes the next stage
+    run.outputs["file"].write_text(str(scheduler._number))
+    return {}
+
+
+def test_every_worker_has_a_number_of_its_own(tmp_path):
+    run_all([Stage(f"number/{n}", own_number, {}, {"file": f"{n}.txt"}) for n in range(4)], Place(tmp_path, "cpu", "cpu", 1), 2)
+    assert {(tmp_path / f"{n}.txt").read_text() for n in range(4)} == {"0", "1"}
 
 
 def test_compiled_graphs_of_earlier_stages_are_forgotten(tmp_path, monkeypatch):
