@@ -27,6 +27,7 @@ from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import settings_from
 from image_experiments.sweeps import (
+    DESIGNS,
     Design,
     SweepSettings,
     checked_calls,
@@ -46,7 +47,7 @@ Candidate = tuple[str, str]
 class SearchSettings:
     """Everything that determines the result (workers does not)."""
 
-    design: Path
+    design: Path = DESIGNS / "digits-search.toml"
     """The design file: its runs and methods are the candidates. It must evaluate on validation images."""
     rungs: tuple[int, ...] = (2, 4, 8)
     """Seeds at each rung, growing: all candidates get the first number, those that are kept the next."""

@@ -142,6 +142,14 @@ def test_a_search_that_cannot_be_is_one_line(tmp_path, capsys, flags, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("flag", ["--help", "--help-all"])
+def test_help_is_printed(capsys, flag):
+    with pytest.raises(SystemExit) as stopped:
+        call(flag)
+    assert stopped.value.code == 0
+    assert "Successive halving over the runs and methods of a design" in " ".join(capsys.readouterr().out.split())
+
+
 def test_test_images_choose_nothing(tmp_path, capsys):
     design = write(tmp_path, RUNS, base=SMALL)
     assert call("--design", design, "--out", tmp_path / "out", "--dry-run") == 1
