@@ -183,7 +183,7 @@ def best_guidances(rows: list[tuple[Any, ...]]) -> list[str]:
     table = [dict(zip(HEADER, row, strict=True)) for row in rows]
     lines = []
     for learner, ratio in dict.fromkeys((row["learner"], row["samples_per_dim"]) for row in table):
-        of = [row for row in table if (row["learner"], row["samples_per_dim"]) == (learner, ratio)]
+        of = [row for row in table if (row["learner"], row["samples_per_dim"]) == (learner, ratio) and row["w2"] <= RADII[-1]]
         one = max(of, key=lambda row: float(row["accuracy_predicted"]))
         gain = f"{one['gain']:+.4f}" + (f" +- {one['gain_error']:.4f}" if one["seeds"] > 1 else "")
         lines.append(
