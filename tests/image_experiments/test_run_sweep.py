@@ -96,8 +96,10 @@ def test_comparisons_are_paired_by_seed_and_hold_together(swept):
 
 def test_scale_and_window_that_were_found_are_in_the_table(tmp_path):
     settings = {"generation.window": [0, 700], "diffusion.timesteps": 1000, "evaluation.split": "test"}
-    settings |= {f"generation.{n}": 0 for n in ("at", "head")} | {f"selection.{n}": 0 for n in ("surplus", "criterion", "order")}
+    settings |= {f"generation.{n}": 0 for n in ("at", "head")}
+    settings |= {f"selection.{n}": 0 for n in ("surplus", "criterion", "order", "labels", "labeller", "ensemble")}
     results = {"strength/infonce-auto/seed3": {"scale": 0.17, "window": [0, 400]}}
+    results |= {f"strength/infonce-auto/seed4-round{n}": {"scale": 0.1 * n, "window": [0, 700]} for n in (1, 2)}
     (tmp_path / "summary.json").write_text(json.dumps({"settings": settings, "results": results}))
     (tmp_path / "description.csv").write_text("method,seed,class_snr\ninfonce-auto,3,2.5\nunguided,3,4.5\n")
     (tmp_path / "metrics.csv").write_text("method,seed,robust_accuracy\ninfonce-auto,3,0.7\nunguided,3,0.6\n")
@@ -106,6 +108,10 @@ def test_scale_and_window_that_were_found_are_in_the_table(tmp_path):
     assert (auto["scale"], auto["window_low"], auto["window_high"], auto["class_snr"]) == (0.17, 0, 400, 2.5)
     assert np.isnan(unguided["scale"])
     assert unguided["window_high"] == 700
+    (tmp_path / "summary.json").write_text(json.dumps({"settings": {**settings, "rounds": 2}, "results": results}))
+    (tmp_path / "metrics.csv").write_text("method,seed,robust_accuracy\ninfonce-auto,4,0.7\n")
+    header, (row,) = sweep_tables.gather([("main", tmp_path)])
+    assert dict(zip(header, row, strict=True))["scale"] == 0.2  # that of the last round
 
 
 def test_what_each_part_of_autoattack_left_is_in_the_table(swept):
