@@ -1,0 +1,108 @@
+"""Is everything right and fast on this GPU? `python benchmarks/gpu_check.py`, in one call and without network.
+
+    python benchmarks/gpu_check.py --bundle FOLDER --out OUT --limit 240
+
+Runs the tests marked cuda (a GPU against a CPU, no step that waits), then bench_images.py on the card. FOLDER: from gpu_bundle.py, for
+packages that the machine lacks. Writes OUT/tests.txt and OUT/bench.txt as they come, ends before the limit by itself and prints a short
+table last. Without a GPU it runs on the CPU, to try it out. Exit status: 0 all green; 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command with its log and the share of the time that is left which it may take."""
+
+    name: str
+    arguments: tuple[str, ...]
+    share: float
+
+
+def parts_of(seconds: float) -> list[Part]:
+    """The tests, then the bench with measurements of this length."""
+    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "cuda", "tests/test_cuda.py")
+    bench = ("benchmarks/bench_images.py", "--seconds", f"{seconds:g}", "--repeats", "1")
+    return [Part("tests", tests, 0.5), Part("bench", bench, 1.0)]
+
+
+def with_bundle(bundle: Path | None) -> dict[str, str]:
+    """The environment of the commands, with the project and the packages of the bundle."""
+    later = [] if bundle is None else [str((bundle / "site").resolve())]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *later]),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def call(part: Part, out: Path, environment: dict[str, str], limit: float) -> tuple[str, list[str]]:
+    """Run a part for at most `limit` seconds; (what became of it, its last lines). Its output is in OUT/NAME.txt, line by line."""
+    path = out / f"{part.name}.txt"
+    with path.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, *part.arguments], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            status = "passed" if process.wait(timeout=max(limit, 1.0)) == 0 else f"failed with status {process.returncode}"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            status = f"stopped after {limit:.0f} s"
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return status, lines[-LAST_LINES:]
+
+
+LAST_LINES = 25
+
+
+def device_line(environment: dict[str, str]) -> str:
+    """The device and the versions, as the commands see them."""
+    code = (
+        "import platform, torch; found = torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU, CPU'; "
+        "print(f'{found}; Python {platform.python_version()}, torch {torch.__version__}')"
+    )
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line (with argparse: tyro may be in the bundle) and run; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Tests and speed on this GPU.")
+    parser.add_argument("--bundle", type=Path, help="folder of gpu_bundle.py")
+    parser.add_argument("--out", type=Path, default=Path("results/gpu_check"), help="folder for the logs")
+    parser.add_argument("--limit", type=float, default=240.0, help="seconds after which everything has ended")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of each measurement of speed")
+    parser.add_argument("--only", choices=("tests", "bench"), help="run this part alone")
+    chosen = parser.parse_args(arguments)
+    if chosen.bundle is not None and not (chosen.bundle / "site").is_dir():
+        print(f"error: --bundle {chosen.bundle}: has no folder site; make it with gpu_bundle.py", file=sys.stderr)
+        return 1
+    begin, environment = time.monotonic(), with_bundle(chosen.bundle)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    table = [f"device: {device_line(environment)}"]
+    good = True
+    for part in parts_of(chosen.seconds):
+        if chosen.only not in (None, part.name):
+            continue
+        left = chosen.limit - (time.monotonic() - begin) - 2.0
+        status, lines = call(part, chosen.out, environment, left * (1.0 if chosen.only else part.share))
+        good &= status == "passed"
+        table += [f"{part.name}: {status}", *(f"    {line}" for line in lines)]
+        (chosen.out / "table.txt").write_text("\n".join(table) + "\n", encoding="utf-8")
+    print("\n".join(table))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
