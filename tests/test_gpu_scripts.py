@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import gpu_bundle
 import gpu_check
+import gpu_cifar10
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,3 +74,42 @@ def test_packages_of_the_bundle_are_found(tmp_path):
     (tmp_path / "site" / "of_the_bundle.py").write_text("VALUE = 7\n")
     part = gpu_check.Part("found", ("-c", "import of_the_bundle, contrastive_dp; print(of_the_bundle.VALUE)"), 1.0)
     assert gpu_check.call(part, tmp_path, gpu_check.with_bundle(tmp_path), 60.0) == ("passed", ["7"])
+
+
+def test_steps_fill_the_time_that_there_is():
+    """By hand: of 540 s a third for the U-Net, 50,000 x 20 x 5.5 sampler steps, and the rest for 4 + 1.5 classifiers."""
+    rates = gpu_cifar10.Rates(0.02, 1e-5, 0.05, 5.0)
+    steps = gpu_cifar10.steps_within(rates, 540.0)
+    left = 0.9 * 540 - 0.33 * 540 - 20 * 50_000 * 1e-5 * 5.5 - 40
+    assert steps == {"unet": 8910, "classifier": int(0.85 * left / 5.5 / 0.05), "encoder": int(0.42 * left / 5.5 / 0.05)}
+    assert steps["unet"] * 0.02 + steps["classifier"] * 0.05 * 4 + steps["encoder"] * 0.05 * 3 < 540
+    assert min(gpu_cifar10.steps_within(gpu_cifar10.Rates(1e3, 1e3, 1e3, 1e3), 10.0).values()) == 1
+
+
+def test_the_calls_are_ones_that_run_cifar_takes(tmp_path):
+    from image_experiments.engine.presets import settings_from
+    from image_experiments.engine.settings import resolve
+
+    steps = {"unet": 100, "classifier": 20, "encoder": 10}
+    calls = gpu_cifar10.calls_of(gpu_cifar10.base_of(steps, tmp_path, 500, tiny=False), tmp_path)
+    main, paper = (resolve(settings_from(call)) for call in calls.values())
+    assert (main.methods, paper.methods) == (("real", "unguided", "infonce:0.3"), ("infonce:0.3",))
+    assert (main.diffusion.steps, main.classifier.steps, main.encoder.steps) == (100, 20, 10)
+    assert main.diffusion == paper.diffusion
+    assert main.classifier == paper.classifier
+    assert (paper.selection.labels, paper.selection.criterion, paper.selection.surplus) == ("pseudo", "confidence", 1.25)
+    assert (main.synthetic, main.eps, main.test, main.evaluation.autoattack_images) == (50_000, 8 / 255, 2000, 500)
+
+
+def test_the_whole_path_on_small_images(tmp_path, capsys):
+    assert gpu_cifar10.main(["--tiny", "--out", str(tmp_path), "--limit", "300"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("main real", "main unguided", "main infonce-0.3", "paper infonce-0.3"):
+        assert re.search(rf"^{name}: autoattack linf 0\.1500, 4 images: clean \S+, robust \S+ \+- \S+$", printed, re.M)
+    design = (tmp_path / "design.json").read_text()
+    assert (
+        gpu_cifar10.main(["--tiny", "--out", str(tmp_path), "--limit", "100"]) == 0
+    )  # goes on with the same steps, and all is done
+    assert (tmp_path / "design.json").read_text() == design
+    assert gpu_cifar10.main(["--bundle", str(tmp_path)]) == 1
+    assert "holds no data/cifar10-jpeg.tar.xz; make it with gpu_bundle.py --data" in capsys.readouterr().err

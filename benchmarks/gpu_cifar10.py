@@ -1,0 +1,176 @@
+"""CIFAR-10 at 32 x 32 on one GPU, in one call and without network: does synthetic data, and guidance, help robustness?
+
+    python benchmarks/gpu_cifar10.py --bundle FOLDER --out OUT --limit 540 --seed 500
+    python benchmarks/gpu_cifar10.py --tiny --out /tmp/tiny          # the same path on small images and networks, on a CPU
+
+Trains a class-conditional U-Net (9 M parameters, v, bfloat16, EMA) on all 50,000 images for a third of the time, makes 50,000 images a
+method with a 20-step solver, and trains PreActResNet-18 adversarially (PGD-7, l_inf 8/255), with equal steps, on real images alone and with
+those of each method; then PGD-20 on 2,000 test images and AutoAttack on 500 of them. The numbers of steps follow from speeds that are
+measured at the start, and stand in OUT/design.json before anything is trained. FOLDER: from gpu_bundle.py, with the copy of CIFAR-10.
+
+Two calls of run_cifar.py: OUT/main (real, unguided, and guidance as the evidence on small images chose it) and OUT/paper (InfoNCE in the
+paper's pipeline: pseudo-labels, the most confident of 1.25 times as many). Ends by itself before the limit; what a limit cuts off, the same
+command finishes. One seed: intervals are binomial and say nothing of other seeds. Prints a short table last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES, CLASSIFIERS, BATCH = 50_000, 4, 512
+GUIDED = "infonce:0.3"
+"""The guidance of OUT/main; fixed before the call."""
+BEST_LABELS = ("--selection.labels", "soft", "--selection.labeller", "robust", "--selection.ensemble", "2")
+"""Its labels and those of the unguided images."""
+PAPER = ("--selection.labels", "pseudo", "--selection.surplus", "1.25", "--selection.criterion", "confidence")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds: of a step of the U-Net, of a sampler step per image, of an adversarial step, before the first step of each."""
+
+    unet: float
+    sampling: float
+    classifier: float
+    start: float
+
+
+def measured(device: str) -> Rates:
+    """The rates on this device, of the preset cifar10-gpu."""
+    import torch
+
+    from image_experiments.engine.calibration import Probe
+    from image_experiments.engine.presets import cifar10_gpu
+    from image_experiments.models.precision import gpu_arithmetic
+    from image_experiments.training.attacks import Threat
+
+    settings = cifar10_gpu()
+    unet = replace(settings.diffusion, precision="bfloat16", compile="no")
+    sampler = replace(settings.generation, precision="bfloat16", compile="no")
+    trained = replace(settings.classifier, precision="bfloat16", compile="no")
+    probe = Probe((3, 32, 32), 10, Threat("linf", 8 / 255), torch.device(device), budget=2.0)
+    with gpu_arithmetic(tf32=True, cudnn_benchmark=True):
+        return Rates(probe.step(unet).step, probe.sampler(unet, sampler).step, probe.step(trained).step, 5.0)
+
+
+def steps_within(rates: Rates, seconds: float, images: int = IMAGES) -> dict[str, int]:
+    """Steps of the U-Net, of the encoder and labellers, and of each classifier, such that all of it takes about `seconds`.
+
+    A third goes to the U-Net; what generation (three sets, one of them 1.25 times as large, guidance at twice the cost) and evaluation
+    leave is for the classifiers; the encoder and two labellers get half as many steps.
+    """
+    unet = 0.33 * seconds
+    generation = 20 * images * rates.sampling * (1.0 + 2.0 + 2.5)
+    left = max(0.9 * seconds - unet - generation - 8 * rates.start, 0.1 * seconds)
+    a_classifier = left / (CLASSIFIERS + 3 * 0.5) / rates.classifier
+    return {
+        "unet": max(int(unet / rates.unet), 1),
+        "classifier": max(int(0.85 * a_classifier), 1),
+        "encoder": max(int(0.42 * a_classifier), 1),
+    }
+
+
+def base_of(steps: dict[str, int], data: Path, seed: int, tiny: bool) -> list[str]:
+    """The options of run_cifar.py that both calls share."""
+    found = ["--preset", "cifar10-gpu", "--seed", str(seed), "--workers", "1", "--validation", "1000"]
+    if tiny:
+        found = ["--dataset", "digits", "--train", "100", "--validation", "20", "--test", "60", "--synthetic", "40", *TINY]
+        return ["--preset", "smoke", "--seed", str(seed), "--workers", "1", *found]
+    for part, name in (("diffusion", "unet"), ("classifier", "classifier"), ("encoder", "encoder")):
+        found += [f"--{part}.steps", str(steps[name]), f"--{part}.compile", "no", f"--{part}.precision", "bfloat16"]
+    found += ["--classifier.validate-every", str(steps["classifier"]), "--encoder.validate-every", str(steps["encoder"])]
+    found += [
+        "--generation.compile",
+        "no",
+        "--generation.precision",
+        "bfloat16",
+        "--description.steps",
+        "300",
+        "--description.images",
+        "2000",
+    ]
+    return [*found, "--dataset", "cifar10", "--data-dir", str(data), "--evaluation.autoattack-images", "500", "--test", "2000"]
+
+
+TINY = (
+    *("--encoder.steps", "20", "--classifier.steps", "20", "--diffusion.channels", "8", "16", "--diffusion.steps", "30"),
+    *("--generation.steps", "4", "--evaluation.autoattack-images", "4", "--evaluation.pgd-steps", "3", "--description.steps", "10"),
+)
+
+
+def calls_of(base: list[str], out: Path) -> dict[str, list[str]]:
+    """The calls of run_cifar.py by the name of their folder."""
+    main = [*base, *BEST_LABELS, "--methods", "real", "unguided", GUIDED, "--out", str(out / "main")]
+    paper = [*base, *PAPER, "--methods", "infonce:0.3", "--out", str(out / "paper"), "--reuse", str(out / "main")]
+    return {"main": main, "paper": paper}
+
+
+def table_of(out: Path) -> list[str]:
+    """A line for each classifier and attack that is finished, with binomial standard errors."""
+    lines = []
+    for name in ("main", "paper"):
+        path = out / name / "details.csv"
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as stream:
+                for row in csv.DictReader(stream):
+                    robust, error = float(row["robust_accuracy"]), float(row["standard_error"])
+                    about = f"{name} {row['method']}: {row['attack']} {row['norm']} {float(row['eps']):.4f}, {row['images']} images"
+                    lines.append(f"{about}: clean {float(row['clean_accuracy']):.4f}, robust {robust:.4f} +- {error:.4f}")
+    return lines or ["nothing is finished; the same command goes on"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit status."""
+    parser = argparse.ArgumentParser(description="CIFAR-10 at 32 x 32 on one GPU, in one call.")
+    parser.add_argument("--bundle", type=Path, help="folder of gpu_bundle.py, with data/cifar10-jpeg.tar.xz")
+    parser.add_argument("--out", type=Path, default=Path("results/gpu_cifar10"), help="folder for the results")
+    parser.add_argument("--limit", type=float, default=540.0, help="seconds after which everything has ended")
+    parser.add_argument("--seed", type=int, default=500, help="seed of this call")
+    parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
+    parser.add_argument("--tiny", action="store_true", help="small images and networks on a CPU, to try it out")
+    chosen = parser.parse_args(arguments)
+    begin = time.monotonic()
+    data = (chosen.bundle or Path()) / "data" / "cifar10-jpeg.tar.xz"
+    if not chosen.tiny and not data.is_file():
+        print(
+            f"error: --bundle {chosen.bundle}: holds no data/cifar10-jpeg.tar.xz; make it with gpu_bundle.py --data",
+            file=sys.stderr,
+        )
+        return 1
+    later = [] if chosen.bundle is None else [str((chosen.bundle / "site").resolve())]
+    sys.path[:0] = [str(ROOT), *later]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *later]), "PYTHONUNBUFFERED": "1"}
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    design = chosen.out / "design.json"
+    if design.is_file():  # the same command goes on with the same steps
+        steps = json.loads(design.read_text(encoding="utf-8"))["steps"]
+    else:
+        rates = Rates(1.0, 1.0, 1.0, 1.0) if chosen.tiny else measured(chosen.device)
+        steps = steps_within(rates, chosen.limit - (time.monotonic() - begin))
+        design.write_text(json.dumps({"steps": steps, "rates": rates.__dict__, "seed": chosen.seed}, indent=1), encoding="utf-8")
+    status = 0
+    for name, call in calls_of(base_of(steps, data, chosen.seed, chosen.tiny), chosen.out).items():
+        left = chosen.limit - (time.monotonic() - begin) - 5.0
+        command = [sys.executable, "image_experiments/run_cifar.py", *call, "--device", "cpu" if chosen.tiny else chosen.device]
+        with (chosen.out / f"{name}.txt").open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            try:
+                status |= process.wait(timeout=max(left, 1.0))
+            except subprocess.TimeoutExpired:
+                process.terminate()  # it finishes its step and saves a checkpoint
+                status |= process.wait()
+    print("\n".join([f"steps {steps}, {time.monotonic() - begin:.0f} s", *table_of(chosen.out)]))
+    return 1 if status else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
