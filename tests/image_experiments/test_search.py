@@ -157,8 +157,10 @@ def test_test_images_choose_nothing(tmp_path, capsys):
     assert searching.OPTIMISTIC.startswith("chosen for it")
 
 
-def test_the_committed_search_is_what_its_head_says(capsys):
+def test_the_committed_searches_are_what_their_heads_say(capsys):
     path = DESIGNS / "digits-search.toml"
     assert call("--design", path, "--dry-run", "--most", 160) == 0
     assert len(candidates_of(read_design(path))) == 48
     assert "48 candidates, 152 classifiers" in capsys.readouterr().out
+    assert call("--design", DESIGNS / "mnist-search.toml", "--dry-run", "--most", 80) == 0
+    assert "24 candidates, 76 classifiers" in capsys.readouterr().out
