@@ -10,7 +10,9 @@ table last. Without a GPU it runs on the CPU, to try it out. Exit status: 0 all 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,19 +54,27 @@ def call(part: Part, out: Path, environment: dict[str, str], limit: float) -> tu
     path = out / f"{part.name}.txt"
     with path.open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, *part.arguments], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, *part.arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
-            status = "passed" if process.wait(timeout=max(limit, 1.0)) == 0 else f"failed with status {process.returncode}"
+            status = "passed" if process.wait(timeout=limit) == 0 else f"failed with status {process.returncode}"
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
             status = f"stopped after {limit:.0f} s"
+        finally:  # with all processes that it has started, or they would stay on the card
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return status, lines[-LAST_LINES:]
 
 
 LAST_LINES = 25
+LEAST_SECONDS = 3.0
 
 
 def device_line(environment: dict[str, str]) -> str:
@@ -73,7 +83,13 @@ def device_line(environment: dict[str, str]) -> str:
         "import platform, torch; found = torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU, CPU'; "
         "print(f'{found}; Python {platform.python_version()}, torch {torch.__version__}')"
     )
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+    except subprocess.TimeoutExpired:
+        return "does not answer within 60 s"
+    return (done.stdout or done.stderr).strip().splitlines()[-1]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,7 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.only not in (None, part.name):
             continue
         left = chosen.limit - (time.monotonic() - begin) - 2.0
-        status, lines = call(part, chosen.out, environment, left * (1.0 if chosen.only else part.share))
+        status, lines = "not started, no time is left", list[str]()
+        if left > LEAST_SECONDS:
+            status, lines = call(part, chosen.out, environment, left * (1.0 if chosen.only else part.share))
         good &= status == "passed"
         table += [f"{part.name}: {status}", *(f"    {line}" for line in lines)]
         (chosen.out / "table.txt").write_text("\n".join(table) + "\n", encoding="utf-8")

@@ -16,14 +16,17 @@ command finishes. One seed: intervals are binomial and say nothing of other seed
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES, CLASSIFIERS, BATCH = 50_000, 4, 512
@@ -128,6 +131,26 @@ def table_of(out: Path) -> list[str]:
     return lines or ["nothing is finished; the same command goes on"]
 
 
+GRACE, LEAST_STEPS = 20.0, 50
+"""Seconds for a run to finish its step and save it; fewest steps of a training."""
+
+
+def finished(command: list[str], environment: dict[str, str], log: IO[str], seconds: float) -> int:
+    """Run a command for at most these seconds, then let it save its progress; returns its status. No process of it stays."""
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=GRACE - 5.0)
+        return 1
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run; returns the exit status."""
     parser = argparse.ArgumentParser(description="CIFAR-10 at 32 x 32 on one GPU, in one call.")
@@ -138,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
     parser.add_argument("--tiny", action="store_true", help="small images and networks on a CPU, to try it out")
     chosen = parser.parse_args(arguments)
+    chosen.out, chosen.bundle = chosen.out.resolve(), None if chosen.bundle is None else chosen.bundle.resolve()
     begin = time.monotonic()
     data = (chosen.bundle or Path()) / "data" / "cifar10-jpeg.tar.xz"
     if not chosen.tiny and not data.is_file():
@@ -151,23 +175,34 @@ def main(arguments: list[str] | None = None) -> int:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *later]), "PYTHONUNBUFFERED": "1"}
     chosen.out.mkdir(parents=True, exist_ok=True)
     design = chosen.out / "design.json"
+    about = {"seed": chosen.seed, "tiny": chosen.tiny}
     if design.is_file():  # the same command goes on with the same steps
-        steps = json.loads(design.read_text(encoding="utf-8"))["steps"]
+        known = json.loads(design.read_text(encoding="utf-8"))
+        if {name: known[name] for name in about} != about:
+            print(f"error: --out {chosen.out}: holds another call ({known}); name another folder", file=sys.stderr)
+            return 1
+        steps = known["steps"]
     else:
-        rates = Rates(1.0, 1.0, 1.0, 1.0) if chosen.tiny else measured(chosen.device)
+        rates = Rates(1e-3, 1e-9, 1e-3, 0.0) if chosen.tiny else measured(chosen.device)
         steps = steps_within(rates, chosen.limit - (time.monotonic() - begin))
-        design.write_text(json.dumps({"steps": steps, "rates": rates.__dict__, "seed": chosen.seed}, indent=1), encoding="utf-8")
+        if min(steps.values()) < LEAST_STEPS:
+            print(
+                f"error: --limit {chosen.limit:g}: leaves time for steps {steps}, too few to learn anything; give more",
+                file=sys.stderr,
+            )
+            return 1
+        whole = design.with_suffix(".tmp")
+        whole.write_text(json.dumps({"steps": steps, "rates": rates.__dict__, **about}, indent=1), encoding="utf-8")
+        whole.replace(design)
     status = 0
     for name, call in calls_of(base_of(steps, data, chosen.seed, chosen.tiny), chosen.out).items():
-        left = chosen.limit - (time.monotonic() - begin) - 5.0
+        left = chosen.limit - (time.monotonic() - begin) - GRACE
         command = [sys.executable, "image_experiments/run_cifar.py", *call, "--device", "cpu" if chosen.tiny else chosen.device]
+        if status or left < GRACE:
+            status = status or 1  # the next call goes on here
+            break
         with (chosen.out / f"{name}.txt").open("a", encoding="utf-8") as log:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-            try:
-                status |= process.wait(timeout=max(left, 1.0))
-            except subprocess.TimeoutExpired:
-                process.terminate()  # it finishes its step and saves a checkpoint
-                status |= process.wait()
+            status = finished(command, environment, log, left)
     print("\n".join([f"steps {steps}, {time.monotonic() - begin:.0f} s", *table_of(chosen.out)]))
     return 1 if status else 0
 

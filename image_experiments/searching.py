@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,17 +26,21 @@ from command_line.spawning import without_main
 from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import settings_from
+from image_experiments.engine.settings import OF_ONE_METHOD
+from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.sweeps import (
     DESIGNS,
     Design,
+    Run,
     SweepSettings,
+    arguments_of,
     checked_calls,
     conduct_sweep,
     read_design,
     resolved,
     run_one,
 )
-from image_experiments.synthesis.methods import parse_method
+from image_experiments.synthesis.methods import NOISES, parse_method
 
 HEADER = ("rung", "run", "method", "seeds", "robust_accuracy", "standard_deviation", "clean_accuracy", "place", "kept")
 Candidate = tuple[str, str]
@@ -76,6 +80,8 @@ def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
 
     changes: to SearchSettings, for example rungs=(2, 6), out="results/mine". Raises UserError: one line.
     """
+    if isinstance(design, Mapping) or not isinstance(design, str | Path):
+        raise UserError(f"design={design!r}: give the path of a design file")
     settings = changed(SearchSettings(Path(design)), **changes)
     if settings.dry_run:
         raise UserError("dry_run=True: belongs to the command line, run_search.py; leave it out")
@@ -87,27 +93,59 @@ def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
     return read_table(settings.out / "search.csv")
 
 
+MOST_SEEDS = 1000
+
+
 def checked(settings: SearchSettings) -> tuple[SearchSettings, Design]:
     """The settings completed, and the design. Raises UserError before anything is made."""
     design = read_design(settings.design)
     rungs = settings.rungs
-    if not rungs or rungs[0] < 1 or any(a >= b for a, b in pairwise(rungs)):
-        raise UserError(f"--rungs {' '.join(map(str, rungs))}: give numbers of seeds that grow, for example 2 4 8")
+    if not rungs or rungs[0] < 1 or rungs[-1] > MOST_SEEDS or any(a >= b for a, b in pairwise(rungs)):
+        raise UserError(
+            f"--rungs {' '.join(map(str, rungs))}: give numbers of seeds that grow up to {MOST_SEEDS}, for example 2 4 8"
+        )
+    if settings.most < 0:
+        raise UserError(f"--most {settings.most}: give a number of classifiers, or 0 for no limit")
     if not 0 < settings.keep < 1:
         raise UserError(f"--keep {settings.keep}: must lie in (0, 1); 0.33 keeps the best third at each rung")
     settings = replace(settings, out=settings.out or Path("results") / settings.design.stem)
     sweep, runs = resolved(sweep_of(settings, 1), design)
+    attacks: dict[str, list[str]] = {}
     for one, arguments in checked_calls(sweep, design, runs):
-        split = settings_from(arguments).evaluation.split
-        if split != "validation":
+        evaluation = settings_from(arguments).evaluation
+        attacks[one.name] = attacks_of(evaluation)
+        if evaluation.split != "validation":
             raise UserError(
-                f"--design {settings.design}: run {one.name} evaluates on {split} images, which must choose nothing; add "
+                f"--design {settings.design}: run {one.name} evaluates on {evaluation.split} images, which must choose nothing; add "
                 '"--evaluation.split", "validation" to its base'
             )
+    settings = replace(settings, attack=ranking_attack(settings.attack, attacks))
     planned = trainings(settings, design)
     if settings.most and planned > settings.most:
         raise UserError(f"--most {settings.most}: this search trains {planned} classifiers; use fewer candidates, rungs or seeds")
     return replace(settings, seed=sweep.seed), design
+
+
+def attacks_of(evaluation: EvaluationSettings) -> list[str]:
+    """Names of the attacks of a run, as in its tables."""
+    found = [f"pgd-{evaluation.pgd_steps}"]
+    if evaluation.autoattack_images != 0:
+        found.append("autoattack" if evaluation.autoattack_parts == "all" else evaluation.autoattack_parts)
+    return found
+
+
+def ranking_attack(chosen: str, attacks: dict[str, list[str]]) -> str:
+    """The attack by which to rank: the chosen one, or the only one. Raises UserError if it is not clear, or a run does not have it."""
+    known = list(dict.fromkeys(name for names in attacks.values() for name in names))
+    if not chosen and len(known) > 1:
+        raise UserError(f"--attack is missing: candidates are attacked by {', '.join(known)}; name one of them")
+    attack = chosen or known[0]
+    lacking = [run for run, names in attacks.items() if attack not in names]
+    if lacking:
+        raise UserError(
+            f"--attack {attack}: run {lacking[0]} is attacked by {', '.join(attacks[lacking[0]])}; all runs need the same attack"
+        )
+    return attack
 
 
 def sweep_of(settings: SearchSettings, rung: int) -> SweepSettings:
@@ -150,13 +188,14 @@ def conduct_search(settings: SearchSettings, design: Design, talk: Talk, make: C
     begin, out, left = time.perf_counter(), settings.out, candidates_of(design)
     assert out is not None
     claim(prepare_folder(out), identity(settings, design), force=settings.force)
+    (out / "summary.json").unlink(missing_ok=True)  # of an earlier search
     rows: list[tuple[Any, ...]] = []
     for rung in range(1, len(settings.rungs) + 1):
         runs = [replace(one, methods=tuple(m for m in one.methods if (one.name, m) in left)) for one in design.runs]
         some = replace(design, runs=[one for one in runs if one.methods], compare=[], attacks=())
         sweep, chosen = resolved(sweep_of(settings, rung), some)
         talk.say(f"\n##### rung {rung} of {len(settings.rungs)}: {len(left)} candidates, {settings.rungs[rung - 1]} seeds")
-        status = conduct_sweep(sweep, some, checked_calls(sweep, some, chosen), talk, make)
+        status = conduct_sweep(replace(sweep, force=True), some, calls_of(sweep, some, chosen), talk, make)
         if status:
             return status
         assert sweep.out is not None
@@ -168,7 +207,7 @@ def conduct_search(settings: SearchSettings, design: Design, talk: Talk, make: C
         write_csv(out / "search.csv", HEADER, rows)
         talk.say(text_table(HEADER[1:7], [_shown(row) for row in ranked[: stays + 2]]))
     best = rows[-len(ranked)]
-    about = {"settings": {**identity(settings, design)}, "versions": versions("torch", "diffusers")}
+    about = {"settings": identity(settings, design) | {"attack": settings.attack}, "versions": versions("torch", "diffusers")}
     told = {"run": best[1], "method": best[2], "robust_accuracy": best[4], "seeds": best[3], "note": OPTIMISTIC}
     seconds = {"this call": round(time.perf_counter() - begin, 2)}
     write_json(out / "summary.json", about | {"trained": trainings(settings, design), "best": told, "seconds": seconds})
@@ -186,30 +225,53 @@ def _shown(row: Sequence[Any]) -> list[str]:
 def rank(table: Path, left: Sequence[Candidate], settings: SearchSettings) -> list[tuple[Any, ...]]:
     """(run, method, seeds, mean robust accuracy, its standard deviation, mean clean accuracy) of each candidate, the best first.
 
-    Equal candidates keep the order of the design. Raises UserError if the ranking attack is not named, or not there.
+    Equal candidates keep the order of the design. Raises UserError for an accuracy that is missing.
     """
     data = read_table(table)
-    attacks = list(dict.fromkeys(data["attack"]))
-    attack = settings.attack or (attacks[0] if len(attacks) == 1 else "")
-    if attack not in attacks:
-        raise UserError(f"--attack {attack or 'is missing'}: candidates were attacked by {', '.join(attacks)}; name one of them")
     found = []
     for run, method in left:
         label = parse_method(method).label
-        of = data[(data["run"] == run) & (data["method"] == label) & (data["attack"] == attack)]
-        of = of[of["eps"] == of["eps"].iloc[0]]  # the first threat, which is that of training
+        of = data[(data["run"] == run) & (data["method"] == label) & (data["attack"] == settings.attack)]
+        first = of.iloc[0]  # the first threat is that of training
+        of = of[(of["eps"] == first["eps"]) & (of["norm"] == first["norm"])]
         robust = of["robust_accuracy"].to_numpy()
         if np.isnan(robust).any():
-            raise UserError(f"{table}: {run}/{label} has no robust accuracy under {attack}; run the search again")
+            raise UserError(f"{table}: {run}/{label} has no robust accuracy under {settings.attack}; take it out of the design")
         spread = float(robust.std(ddof=1)) if len(robust) > 1 else math.nan
         found.append((run, label, len(robust), float(robust.mean()), spread, float(of["clean_accuracy"].mean())))
     return sorted(found, key=lambda row: -row[3])
 
 
+def calls_of(sweep: SweepSettings, design: Design, runs: Sequence[Run]) -> list[tuple[Run, list[str]]]:
+    """Every run of a rung with its command line, without options of methods that fell out; the whole design was checked before."""
+    assert sweep.out is not None
+    found = []
+    for one in runs:
+        kinds = {parse_method(method).kind for method in one.methods}
+        kept = replace(one, arguments=without_others_options(one.arguments, kinds))
+        base = replace(design, base=without_others_options(design.base, kinds))
+        found.append((kept, arguments_of(sweep, base, kept, sweep.out / "runs" / one.name)))
+    return found
+
+
+def without_others_options(arguments: Sequence[str], kinds: Collection[str]) -> tuple[str, ...]:
+    """The arguments without those that belong to a method of another kind, and without rounds where nothing is generated."""
+    own = {f"--generation.{name}": kind for name, kind in OF_ONE_METHOD.items()}
+    generates = bool(set(kinds) - {"real", "npz", *NOISES})
+    found: list[str] = []
+    skip = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag = argument.partition("=")[0].replace("_", "-")
+            skip = own.get(flag, "") not in ("", *kinds) or (flag == "--rounds" and not generates)
+        if not skip:
+            found.append(argument)
+    return tuple(found)
+
+
 def identity(settings: SearchSettings, design: Design) -> dict[str, Any]:
     """What identifies the search in a folder."""
     about: dict[str, Any] = {"base": list(design.base), "rungs": list(settings.rungs), "keep": settings.keep, "seed": settings.seed}
-    about |= {"attack": settings.attack, "design": settings.design.name}
     for one in design.runs:
         about[f"run {one.name}"] = [*one.arguments, "--methods", *one.methods]
     return about

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,15 +102,41 @@ def test_the_calls_are_ones_that_run_cifar_takes(tmp_path):
     assert (main.synthetic, main.eps, main.test, main.evaluation.autoattack_images) == (50_000, 8 / 255, 2000, 500)
 
 
-def test_the_whole_path_on_small_images(tmp_path, capsys):
-    assert gpu_cifar10.main(["--tiny", "--out", str(tmp_path), "--limit", "300"]) == 0
+def test_no_process_of_a_part_stays_on_the_card(tmp_path):
+    code = (
+        "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        "print(p.pid, flush=True); time.sleep(60)"
+    )
+    _, (pid,) = gpu_check.call(gpu_check.Part("parent", ("-c", code), 1.0), tmp_path, gpu_check.with_bundle(None), 3.0)
+    for _ in range(50):
+        status = Path(f"/proc/{pid}/status")
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"process {pid} is alive")
+
+
+def test_too_little_time_is_one_line_and_nothing_is_noted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_cifar10, "measured", lambda _device: gpu_cifar10.Rates(1.0, 1.0, 1.0, 1.0))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar10-jpeg.tar.xz").write_bytes(b"")
+    assert gpu_cifar10.main(["--bundle", str(tmp_path), "--out", str(tmp_path / "out"), "--limit", "30"]) == 1
+    assert "--limit 30: leaves time for steps" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "design.json").exists()
+    assert gpu_check.main(["--out", str(tmp_path / "check"), "--limit", "1"]) == 1
+    assert "tests: not started, no time is left" in capsys.readouterr().out
+
+
+def test_the_whole_path_on_small_images(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert gpu_cifar10.main(["--tiny", "--out", "made", "--limit", "300"]) == 0
     printed = capsys.readouterr().out
     for name in ("main real", "main unguided", "main infonce-0.3", "paper infonce-0.3"):
         assert re.search(rf"^{name}: autoattack linf 0\.1500, 4 images: clean \S+, robust \S+ \+- \S+$", printed, re.M)
-    design = (tmp_path / "design.json").read_text()
-    assert (
-        gpu_cifar10.main(["--tiny", "--out", str(tmp_path), "--limit", "100"]) == 0
-    )  # goes on with the same steps, and all is done
-    assert (tmp_path / "design.json").read_text() == design
+    design = (tmp_path / "made" / "design.json").read_text()
+    assert gpu_cifar10.main(["--tiny", "--out", "made", "--limit", "100"]) == 0  # goes on with the same steps, and all is done
+    assert (tmp_path / "made" / "design.json").read_text() == design
+    assert gpu_cifar10.main(["--tiny", "--out", "made", "--seed", "1"]) == 1
+    assert "holds another call" in capsys.readouterr().err
     assert gpu_cifar10.main(["--bundle", str(tmp_path)]) == 1
     assert "holds no data/cifar10-jpeg.tar.xz; make it with gpu_bundle.py --data" in capsys.readouterr().err

@@ -49,10 +49,11 @@ class Images:
         """These images on a device, uint8 as they are, if they take at most `room` bytes; otherwise unchanged."""
         soft = None if self.file is None else self.file.soft
         size = self.x.numel() + 8 * len(self) + (0 if soft is None else 4 * soft.size)
+        size += 0 if self.p is None else 4 * self.p.numel()
         if size > room:
             return self
         p = self.p if soft is None else torch.from_numpy(np.array(soft, dtype=np.float32))
-        held = Images(self.x.to(device).contiguous(), self.y.to(device), p=None if p is None else p.to(device))
+        held = Images(self.x.contiguous().to(device), self.y.to(device), p=None if p is None else p.to(device))
         if self.file is not None:
             self.file.forget()
         return held
@@ -60,7 +61,7 @@ class Images:
     def identity(self) -> tuple[Tensor, ...]:
         """The tensors to fingerprint: everything, or for a mapped file the number of images and a thousand of them."""
         if self.file is None:
-            return self.x, self.y
+            return (self.x, self.y) if self.p is None else (self.x, self.y, self.p)
         some = torch.linspace(0, len(self) - 1, min(1000, len(self)), dtype=torch.float64).long()
         soft = self.soft(some)
         return torch.tensor([len(self)]), *self.rows(some), *(() if soft is None else (soft,))

@@ -84,18 +84,16 @@ UNEVEN = 0.5
 
 def uneven_classes(settings: Settings, out: Path, label: str, seed: int) -> list[str]:
     """Warnings about classes of which selection, or new labels, left few images."""
-    found, classes = [], results(out, "data")["classes"]
-    for name in of_each_round(settings.rounds, f"select/{label}/seed{seed}"):
-        stamp = read_stamp(out, name)
-        counts = [] if stamp is None else stamp["results"]["of_each_class"]
-        share = sum(counts) / len(classes)
-        few = [f"{count} of class {kind}" for kind, count in zip(classes, counts, strict=bool(counts)) if count < UNEVEN * share]
-        if few:
-            found.append(
-                f"{name.removeprefix('select/')}: {listed(few)}, an even share is {share:.0f}; make more, with a larger "
-                "--selection.surplus, or take other labels"
-            )
-    return found
+    classes = results(out, "data")["classes"]
+    stamps = [read_stamp(out, name) for name in of_each_round(settings.rounds, f"select/{label}/seed{seed}")]
+    rounds = [stamp["results"]["of_each_class"] for stamp in stamps if stamp is not None]
+    counts = [sum(each) for each in zip(*rounds, strict=True)] if rounds else []
+    share = sum(counts) / len(classes)
+    few = [f"{count} of class {kind}" for kind, count in zip(classes, counts, strict=bool(counts)) if count < UNEVEN * share]
+    if not few:
+        return []
+    remedy = "make more, with a larger --selection.surplus, or take other labels"
+    return [f"{label}, seed {seed}: kept {listed(few)}, an even share is {share:.0f}; {remedy}"]
 
 
 LAGS = 0.1

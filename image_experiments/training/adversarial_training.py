@@ -164,7 +164,7 @@ def train_classifier(
     run.check_same_step(processes)
     device = next(classifier.parameters()).device
     run.extra["recent"] = [loss.to(device) for loss in run.extra["recent"]]  # losses since the last validation
-    batches = _Batches(parts, seed, device, images.classes, room_on(device))
+    batches = _Batches(parts, seed, device, images.classes, room_on(device), last)
 
     def advance() -> Tensor:
         loss = _step(run, batches, threat, settings, seed, processes)
@@ -173,7 +173,10 @@ def train_classifier(
             _look(run, images.validation, threat, settings, seed)
         return loss
 
-    advance_to(run, last, advance, checkpoints, on_step, processes.first)
+    try:
+        advance_to(run, last, advance, checkpoints, on_step, processes.first)
+    finally:
+        batches.close()
     chosen = _weights(run, settings)
     if settings.keep == "best" and processes.first:
         chosen.load_state_dict(run.extra["kept"])
@@ -278,11 +281,15 @@ class _Batches:
     from while it computes.
     """
 
-    def __init__(self, parts: list[tuple[Images, int]], seed: int, device: torch.device, classes: int, room: float = 0.0) -> None:
-        self.seed, self.device, self.classes = seed, device, classes
+    def __init__(
+        self, parts: list[tuple[Images, int]], seed: int, device: torch.device, classes: int, room: float = 0.0, last: int = 0
+    ) -> None:
+        """room: bytes that may be held on the device. last: number of steps; none is read beyond it."""
+        self.seed, self.device, self.classes, self.last = seed, device, classes, last
         self.parts = [(part.held_on(device, room / len(parts)), count) for part, count in parts]
         elsewhere = room > 0 and any(part.y.device != device for part, _ in self.parts)
-        self.reader = ThreadPoolExecutor(1) if elsewhere else None
+        # memory is pinned for the card that is current in the thread
+        self.reader = ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(device,)) if elsewhere else None
         self.ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
 
     def of_step(self, step: int) -> tuple[Tensor, Tensor]:
@@ -292,8 +299,13 @@ class _Batches:
         else:
             known = self.ahead is not None and self.ahead[0] == step
             x, target = self.ahead[1].result() if known and self.ahead is not None else self._read(step)
-            self.ahead = step + 1, self.reader.submit(self._read, step + 1)
+            self.ahead = (step + 1, self.reader.submit(self._read, step + 1)) if step + 1 < self.last else None
         return x.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True)
+
+    def close(self) -> None:
+        """End the reading thread."""
+        if self.reader is not None:
+            self.reader.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, step: int) -> tuple[Tensor, Tensor]:
         images, targets = [], []
@@ -304,9 +316,13 @@ class _Batches:
             images.append(x)
             targets.append(one_hot(y, self.classes) if soft is None else soft)
         place = images[0].device if len({x.device for x in images}) == 1 else self.device
-        whole = [torch.cat([one.to(place) for one in each]) for each in (images, targets)]
-        pinned = [each.pin_memory() if self.device.type == "cuda" and place.type == "cpu" else each for each in whole]
-        return pinned[0], pinned[1]
+        moved = [[self._sent(one, place) for one in each] for each in (images, targets)]
+        return torch.cat(moved[0]), torch.cat(moved[1])
+
+    def _sent(self, tensor: Tensor, place: torch.device) -> Tensor:
+        """A part of a batch where the whole will be; what has to go to a GPU, now or later, does so from pinned memory."""
+        pinned = tensor.pin_memory() if self.device.type == "cuda" and tensor.device.type == "cpu" else tensor
+        return pinned.to(place, non_blocking=True)
 
 
 def room_on(device: torch.device) -> float:
@@ -348,7 +364,6 @@ def _look(run: ResumableTraining, validation: Images | None, threat: Threat, set
     run.extra["curve"].append(row)
 
 
-@torch.no_grad()
 @torch.no_grad()
 def accuracy(classifier: nn.Module, images: Images) -> float:
     """Fraction of the images that are classified as labelled; they are moved to the classifier's device in pieces."""

@@ -240,6 +240,7 @@ def test_images_that_are_held_or_read_ahead_give_the_same_batches(tmp_path):
         parts, 7, torch.device("cpu"), 3, 2 * 30 * 64
     )  # with 8 bytes of label and 12 of soft label, too much
     assert small.parts[1][0].file is not None
+    ahead.last = 11
     for step in (0, 1, 2, 9, 10):
         expected = plain.of_step(step)
         index = batch_indices(30, 11, step, mixed_seed(7, 1)).numpy()
@@ -248,6 +249,10 @@ def test_images_that_are_held_or_read_ahead_give_the_same_batches(tmp_path):
         for other in (held, ahead):
             for one, same in zip(expected, other.of_step(step), strict=True):
                 assert torch.equal(one, same)
+    assert ahead.ahead is None  # nothing is read beyond the last step
+    ahead.close()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        ahead.reader.submit(print)
 
 
 def test_every_image_comes_once_an_epoch():

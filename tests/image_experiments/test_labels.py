@@ -274,9 +274,9 @@ def test_a_class_that_new_labels_leave_empty_is_told(tmp_path, capsys):
     assert sum(counts) == 40
     few = [k for k, count in enumerate(counts) if count < 2]
     assert few
-    told = [line for line in results["warnings"] if line.startswith("infonce-0.3/seed0: ")]
+    told = [line for line in results["warnings"] if line.startswith("infonce-0.3, seed 0: kept ")]
     assert told == [
-        f"infonce-0.3/seed0: {listed([f'{counts[k]} of class {k}' for k in few])}, an even share is 4; make more, with a larger "
+        f"infonce-0.3, seed 0: kept {listed([f'{counts[k]} of class {k}' for k in few])}, an even share is 4; make more, with a larger "
         "--selection.surplus, or take other labels"
     ]
 

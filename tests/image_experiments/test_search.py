@@ -111,16 +111,44 @@ def test_ranking_reads_one_attack_and_one_threat(tmp_path):
         ("b", "infonce-0.3", 0, "pgd-20", 0.1, 0.8, 0.7), ("b", "infonce-0.3", 1, "pgd-20", 0.1, 0.6, 0.7),
         ("b", "infonce-0.3", 0, "apgd-ce", 0.1, 0.1, 0.7), ("b", "infonce-0.3", 1, "apgd-ce", 0.1, 0.1, 0.7),
     ]  # fmt: skip
-    header = "run,method,seed,attack,eps,robust_accuracy,clean_accuracy"
+    header = "run,method,seed,attack,eps,robust_accuracy,clean_accuracy,norm"
     path = tmp_path / "sweep.csv"
-    path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]), encoding="utf-8")
+    path.write_text("\n".join([header, *(",".join(map(str, (*row, "linf"))) for row in rows)]), encoding="utf-8")
     left = [("a", "unguided"), ("b", "infonce:0.3")]
     found = rank(path, left, SearchSettings(path, attack="pgd-20"))
     assert [row[:3] for row in found] == [("b", "infonce-0.3", 2), ("a", "unguided", 2)]
     assert found[1][3:] == pytest.approx((0.6, np.std([0.5, 0.7], ddof=1), 0.85))
     assert rank(path, left, SearchSettings(path, attack="apgd-ce"))[0][0] == "a"
-    with pytest.raises(UserError, match="--attack is missing: candidates were attacked by pgd-20, apgd-ce; name one of them"):
-        rank(path, left, SearchSettings(path))
+
+
+def test_the_attack_is_known_before_anything_is_trained(tmp_path, capsys):
+    more = [*SMALL, "--evaluation.split", "validation"]
+    path = write(tmp_path, RUNS + 'arguments = ["--selection.labels", "soft", "--evaluation.pgd-steps", "3"]\n', base=more)
+    path.write_text(path.read_text().replace('arguments = ["--selection.labels", "soft"]\n', "", 1))
+    for flags, message in (
+        ((), "--attack is missing: candidates are attacked by pgd-5, apgd-ce, pgd-3; name one of them"),
+        (("--attack", "pgd-5"), "--attack pgd-5: run soft is attacked by pgd-3, apgd-ce; all runs need the same attack"),
+    ):
+        assert call("--design", path, "--out", tmp_path / "out", "--dry-run", *flags) == 1
+        assert message in capsys.readouterr().err
+    assert call("--design", path, "--out", tmp_path / "out", "--dry-run", "--attack", "apgd-ce") == 0
+    with pytest.raises(UserError, match="give the path of a design file"):
+        search({"run": {}})
+
+
+def test_options_of_methods_that_fell_out_are_left_out_of_a_rung():
+    options = ("--generation.negatives", "same", "--generation.steps", "4", "--rounds", "2", "--generation.window", "0", "400")
+    assert searching.without_others_options(options, {"infonce"}) == options
+    assert searching.without_others_options(options, {"unguided"}) == options[2:]
+    assert searching.without_others_options(options, {"real"}) == ("--generation.steps", "4", "--generation.window", "0", "400")
+
+
+def test_a_design_beside_the_search_is_no_other_search(tmp_path, monkeypatch):
+    """Its name was compared with its path, and the same command was refused."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, '[run.one]\nmethods = ["real"]\n')
+    for _ in range(2):
+        assert call("--design", "mine.toml", "--rungs", 1, "--workers", 1, "--out", "out") == 0
 
 
 @pytest.mark.parametrize(
@@ -128,6 +156,8 @@ def test_ranking_reads_one_attack_and_one_threat(tmp_path):
     [
         (("--rungs", 4, 2), "--rungs 4 2: give numbers of seeds that grow"),
         (("--rungs", 0, 2), "--rungs 0 2: give numbers of seeds that grow"),
+        (("--rungs", 1, 3000000000), "--rungs 1 3000000000: give numbers of seeds that grow up to 1000"),
+        (("--most", -1), "--most -1: give a number of classifiers"),
         (("--keep", 1), "--keep 1.0: must lie in (0, 1)"),
         (("--keep", "nan"), "--keep nan: must lie in (0, 1)"),
         (("--most", 10), "--most 10: this search trains 16 classifiers; use fewer candidates"),
