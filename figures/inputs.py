@@ -95,6 +95,15 @@ class Files:
         return content
 
 
+def seeds_of(summary: dict[str, Any]) -> int | None:
+    """How many seeds a run repeated; a part that took fewer than the run was asked for says so, and stands alone in its file."""
+    settings = summary.get("settings", {})
+    parts: list[str] = settings.get("parts") or []
+    own = summary.get(parts[0], {}) if len(parts) == 1 else {}
+    count: int | None = own.get("seeds", settings.get("seeds"))
+    return count
+
+
 def read_json(path: Path, fix: str) -> dict[str, Any]:
     """A JSON object. Raises UserError naming the line."""
     try:

@@ -27,7 +27,7 @@ import tyro
 from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, did_you_mean, file_digest, temporary_name, write_json
 from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
-from figures.inputs import Files
+from figures.inputs import Files, seeds_of
 from figures.registry import entries
 
 MOST_BYTES = 10_000_000
@@ -108,7 +108,7 @@ def note_of(name: str, folder: Path, paths: list[Path]) -> dict[str, Any]:
         "command": EXPERIMENTS[name].command(bool(content["settings"].get("quick"))),
         "date": datetime.fromtimestamp(summary.stat().st_mtime, UTC).date().isoformat(),
         "seed": content["settings"]["seed"],
-        "seeds": content["settings"].get("seeds", 1),
+        "seeds": seeds_of(content) or 1,
         "seconds": seconds.get("total", seconds.get("this call")),
         "versions": content["versions"],
         "rows": {str(path.relative_to(folder)): rows_of(path) for path in paths if path.suffix == ".csv"},

@@ -16,7 +16,7 @@ from PIL import Image
 from command_line.output import UserError, write_whole
 from figures.experiments import EXPERIMENTS, experiment_of
 from figures.image_figures import forecast, radius
-from figures.inputs import Files
+from figures.inputs import Files, seeds_of
 from figures.registry import SECTIONS, Entry, entries
 from figures.report.separation import as_script, separation_block, separation_numbers
 from figures.state import code_digest, forget, made_from, remember, what_changed
@@ -174,10 +174,10 @@ def _command(files: Files, experiment: str) -> str:
 def _seeds(files: Files, experiment: str) -> str:
     """Number of repetitions of an experiment, from its summary."""
     try:
-        settings = files.summary(experiment).get("settings", {})
+        summary = files.summary(experiment)
     except UserError:  # said where the page tells how results were made
         return ""
-    first, count = settings.get("seed"), settings.get("seeds")
+    first, count = summary["settings"].get("seed"), seeds_of(summary)
     return f"seeds {first} to {first + count - 1}" if count and count > 1 else "" if first is None else f"seed {first}"
 
 

@@ -2,13 +2,15 @@
 
 import csv
 import html
+import json
 import re
 
 import numpy as np
 import pytest
 
 from figures import table
-from figures.inputs import Files
+from figures.experiments import REFERENCE
+from figures.inputs import Files, seeds_of
 from figures.registry import entries
 from figures.report.page import SLIDERS
 from figures.table import Spread, csv_columns, latex, markdown, text_of
@@ -263,6 +265,25 @@ def test_tables_say_the_same_in_csv_markdown_latex_and_the_page(drawn):
             if line.endswith(r"\\")
             for header_of in [entry.module.HEADER]
         )
+
+
+@pytest.mark.parametrize(
+    ("summary", "told"),
+    [
+        ({"settings": {"seed": 0, "seeds": 5}}, 5),
+        ({"settings": {"seeds": 20, "parts": ["value"]}, "value": {"seeds": 8}}, 8),  # this part takes fewer than it was asked for
+        ({"settings": {"seeds": 20, "parts": ["value", "windows"]}, "value": {"seeds": 8}}, 20),
+        ({"settings": {"seed": 3}}, None),
+    ],
+)
+def test_a_part_tells_the_seeds_that_it_took(summary, told):
+    assert seeds_of(summary) == told
+
+
+def test_the_kept_study_of_values_tells_the_seeds_of_its_rows():
+    with (REFERENCE / "guided_value" / "value.csv").open(newline="", encoding="utf-8") as stream:
+        counts = {int(row["seeds"]) for row in csv.DictReader(stream)}
+    assert counts == {json.loads((REFERENCE / "provenance.json").read_text(encoding="utf-8"))["guided_value"]["seeds"]}
 
 
 def test_cells():
