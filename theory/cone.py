@@ -23,6 +23,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from theory._checks import Array
+from theory._linalg import svd
 
 REACH = 8.3  # standard deviations; the normal tail beyond is 1e-16
 DECAY = 1e-8
@@ -52,7 +53,7 @@ class Cone:
         variance = float(along @ along)
         slope = factor @ along / variance - unit
         across = factor - np.outer(unit + slope, along)  # noise across e that is independent of x
-        axes, roots, _ = np.linalg.svd(across, full_matrices=False)
+        axes, roots, _ = svd(across)
         sizes = roots**2
         kept = sizes > 1e-14 * max(float(sizes.max()), 1e-300)
         offset = mean - (mean @ unit) * (unit + slope)

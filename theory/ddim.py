@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from theory._checks import Array, count, finite_array
+from theory._linalg import svd
 
 
 def ddim_law(mean: Any, std: Any, alpha_bars: Any, guidance: Any = None) -> tuple[Array, Array]:
@@ -108,7 +109,7 @@ def _nearest_roots(covariances: Array, cross: Array) -> Array:
     """Roots R R' = C nearest to the cross-covariance B: R = S U, S = C^{1/2} symmetric, U the orthogonal polar factor of S B."""
     values, vectors = np.linalg.eigh(covariances)
     roots = np.einsum("kde,ke,kfe->kdf", vectors, np.sqrt(np.maximum(values, 0)), vectors)
-    left, _, right = np.linalg.svd(roots @ cross)
+    left, _, right = svd(roots @ cross)
     return np.asarray(roots @ left @ right)
 
 

@@ -48,6 +48,7 @@ from theory._checks import (
     real_number,
     same_dimension,
 )
+from theory._linalg import svd
 from theory.proportional import MOST, logistic_tangent
 
 LEARNERS = ("averaging", "logistic")
@@ -187,7 +188,7 @@ def subpopulation_law(synthetic: SubpopulationMixture, learner: str = "logistic"
 
 def _basis(means: Array) -> Array:
     """Orthonormal columns that span the means, (d, r)."""
-    _, size, rows = np.linalg.svd(means, full_matrices=False)
+    _, size, rows = svd(means)
     return np.asarray(rows[size > 1e-12 * size[0]].T)
 
 
