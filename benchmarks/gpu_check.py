@@ -10,16 +10,13 @@ table last. Without a GPU it runs on the CPU, to try it out. Exit status: 0 all 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from gpu_call import environment_with, status_within
 
 
 @dataclass(frozen=True)
@@ -38,39 +35,14 @@ def parts_of(seconds: float) -> list[Part]:
     return [Part("tests", tests, 0.5), Part("bench", bench, 1.0)]
 
 
-def with_bundle(bundle: Path | None) -> dict[str, str]:
-    """The environment of the commands, with the project and the packages of the bundle."""
-    later = [] if bundle is None else [str((bundle / "site").resolve())]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *later]),
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
 def call(part: Part, out: Path, environment: dict[str, str], limit: float) -> tuple[str, list[str]]:
     """Run a part for at most `limit` seconds; (what became of it, its last lines). Its output is in OUT/NAME.txt, line by line."""
     path = out / f"{part.name}.txt"
     with path.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, *part.arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            status = "passed" if process.wait(timeout=limit) == 0 else f"failed with status {process.returncode}"
-        except subprocess.TimeoutExpired:
-            status = f"stopped after {limit:.0f} s"
-        finally:  # with all processes that it has started, or they would stay on the card
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        status = status_within(limit, [sys.executable, *part.arguments], environment, log)
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return status, lines[-LAST_LINES:]
+    told = {0: "passed", None: f"stopped after {limit:.0f} s"}.get(status, f"failed with status {status}")
+    return told, lines[-LAST_LINES:]
 
 
 LAST_LINES = 25
@@ -104,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.bundle is not None and not (chosen.bundle / "site").is_dir():
         print(f"error: --bundle {chosen.bundle}: has no folder site; make it with gpu_bundle.py", file=sys.stderr)
         return 1
-    begin, environment = time.monotonic(), with_bundle(chosen.bundle)
+    begin, environment = time.monotonic(), environment_with(chosen.bundle) | {"PYTHONDONTWRITEBYTECODE": "1"}
     chosen.out.mkdir(parents=True, exist_ok=True)
     table = [f"device: {device_line(environment)}"]
     good = True

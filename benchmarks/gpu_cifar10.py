@@ -16,19 +16,15 @@ command finishes. One seed: intervals are binomial and say nothing of other seed
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO
 
-ROOT = Path(__file__).resolve().parents[1]
+from gpu_call import environment_with, paths_with, status_within
+
 IMAGES, CLASSIFIERS, BATCH = 50_000, 4, 512
 GUIDED = "infonce:0.3"
 """The guidance of OUT/main; fixed before the call."""
@@ -135,24 +131,44 @@ GRACE, LEAST_STEPS = 20.0, 50
 """Seconds for a run to finish its step and save it; fewest steps of a training."""
 
 
-def finished(command: list[str], environment: dict[str, str], log: IO[str], seconds: float) -> int:
-    """Run a command for at most these seconds, then let it save its progress; returns its status. No process of it stays."""
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        return process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=GRACE - 5.0)
-        return 1
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def steps_for(chosen: argparse.Namespace, begin: float) -> dict[str, int]:
+    """The steps noted in OUT/design.json, or new ones by measurement, and noted. Raises UserError for another call's, or too few."""
+    from command_line.output import UserError, write_json  # found only now, see main
+
+    design, about = chosen.out / "design.json", {"seed": chosen.seed, "tiny": chosen.tiny}
+    if design.is_file():  # the same command goes on with the same steps
+        known = json.loads(design.read_text(encoding="utf-8"))
+        if {name: known[name] for name in about} != about:
+            raise UserError(f"--out {chosen.out}: holds another call ({known}); name another folder")
+        steps: dict[str, int] = known["steps"]
+        return steps
+    rates = Rates(1e-3, 1e-9, 1e-3, 0.0) if chosen.tiny else measured(chosen.device)
+    steps = steps_within(rates, chosen.limit - (time.monotonic() - begin))
+    if min(steps.values()) < LEAST_STEPS:
+        raise UserError(f"--limit {chosen.limit:g}: leaves time for steps {steps}, too few to learn anything; give more")
+    write_json(design, {"steps": steps, "rates": asdict(rates), **about})
+    return steps
+
+
+def run_all(chosen: argparse.Namespace, data: Path, begin: float) -> int:
+    """Make both calls, as far as time allows; print the table. Returns the exit status."""
+    steps, environment, status = steps_for(chosen, begin), environment_with(chosen.bundle), 0
+    for name, call in calls_of(base_of(steps, data, chosen.seed, chosen.tiny), chosen.out).items():
+        left = chosen.limit - (time.monotonic() - begin) - GRACE
+        if left < GRACE:
+            status = 1  # the next call goes on here
+            break
+        command = [sys.executable, "image_experiments/run_cifar.py", *call, "--device", "cpu" if chosen.tiny else chosen.device]
+        with (chosen.out / f"{name}.txt").open("a", encoding="utf-8") as log:
+            status = 0 if status_within(left, command, environment, log, GRACE - 5.0) == 0 else 1
+        if status:
+            break
+    print("\n".join([f"steps {steps}, {time.monotonic() - begin:.0f} s", *table_of(chosen.out)]))
+    return status
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run; returns the exit status."""
+    """Parse the command line (with argparse: tyro may be in the bundle) and run; returns the exit status."""
     parser = argparse.ArgumentParser(description="CIFAR-10 at 32 x 32 on one GPU, in one call.")
     parser.add_argument("--bundle", type=Path, help="folder of gpu_bundle.py, with data/cifar10-jpeg.tar.xz")
     parser.add_argument("--out", type=Path, default=Path("results/gpu_cifar10"), help="folder for the results")
@@ -163,48 +179,18 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     chosen.out, chosen.bundle = chosen.out.resolve(), None if chosen.bundle is None else chosen.bundle.resolve()
     begin = time.monotonic()
+    sys.path[:0] = paths_with(chosen.bundle)
+    from command_line.output import UserError
+
     data = (chosen.bundle or Path()) / "data" / "cifar10-jpeg.tar.xz"
-    if not chosen.tiny and not data.is_file():
-        print(
-            f"error: --bundle {chosen.bundle}: holds no data/cifar10-jpeg.tar.xz; make it with gpu_bundle.py --data",
-            file=sys.stderr,
-        )
+    try:
+        if not chosen.tiny and not data.is_file():
+            raise UserError(f"--bundle {chosen.bundle}: holds no data/cifar10-jpeg.tar.xz; make it with gpu_bundle.py --data")
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        return run_all(chosen, data, begin)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
-    later = [] if chosen.bundle is None else [str((chosen.bundle / "site").resolve())]
-    sys.path[:0] = [str(ROOT), *later]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *later]), "PYTHONUNBUFFERED": "1"}
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    design = chosen.out / "design.json"
-    about = {"seed": chosen.seed, "tiny": chosen.tiny}
-    if design.is_file():  # the same command goes on with the same steps
-        known = json.loads(design.read_text(encoding="utf-8"))
-        if {name: known[name] for name in about} != about:
-            print(f"error: --out {chosen.out}: holds another call ({known}); name another folder", file=sys.stderr)
-            return 1
-        steps = known["steps"]
-    else:
-        rates = Rates(1e-3, 1e-9, 1e-3, 0.0) if chosen.tiny else measured(chosen.device)
-        steps = steps_within(rates, chosen.limit - (time.monotonic() - begin))
-        if min(steps.values()) < LEAST_STEPS:
-            print(
-                f"error: --limit {chosen.limit:g}: leaves time for steps {steps}, too few to learn anything; give more",
-                file=sys.stderr,
-            )
-            return 1
-        whole = design.with_suffix(".tmp")
-        whole.write_text(json.dumps({"steps": steps, "rates": rates.__dict__, **about}, indent=1), encoding="utf-8")
-        whole.replace(design)
-    status = 0
-    for name, call in calls_of(base_of(steps, data, chosen.seed, chosen.tiny), chosen.out).items():
-        left = chosen.limit - (time.monotonic() - begin) - GRACE
-        command = [sys.executable, "image_experiments/run_cifar.py", *call, "--device", "cpu" if chosen.tiny else chosen.device]
-        if status or left < GRACE:
-            status = status or 1  # the next call goes on here
-            break
-        with (chosen.out / f"{name}.txt").open("a", encoding="utf-8") as log:
-            status = finished(command, environment, log, left)
-    print("\n".join([f"steps {steps}, {time.monotonic() - begin:.0f} s", *table_of(chosen.out)]))
-    return 1 if status else 0
 
 
 if __name__ == "__main__":

@@ -24,16 +24,24 @@ def mean_interval(values: Sequence[float], level: float = 0.95, resolution: floa
     that there is no spread: rounding to this step has a standard deviation of resolution / sqrt(12), and the difference of two such numbers
     sqrt(2) times that. low and high are nan for a single value and for equal values of unknown resolution; all are nan if a value is nan.
     """
-    from scipy.special import stdtrit
-
     sample = np.asarray(values, dtype=np.float64)
     if not len(sample) or np.isnan(sample).any():
         return math.nan, math.nan, math.nan
     mean, error = float(sample.mean()), standard_error(sample, resolution)
     if math.isnan(error):
         return mean, math.nan, math.nan
-    reach = float(stdtrit(len(sample) - 1, (1 + level) / 2) * error)
+    reach = float(half_width(len(sample), level) * error)
     return mean, mean - reach, mean + reach
+
+
+def half_width(count: Any, level: float = 0.95) -> Any:
+    """Half the width of an interval by Student's t for the mean of `count` values (or an array of counts), in standard errors.
+
+    nan for one value.
+    """
+    from scipy.special import stdtrit
+
+    return stdtrit(np.asarray(count) - 1, (1 + level) / 2)
 
 
 def standard_error(sample: Array, resolution: float = 0.0) -> float:
@@ -56,13 +64,11 @@ def crossed_interval(differences: Array, level: float = 0.95) -> tuple[float, fl
     so the interval errs on the wide side. It is never narrower than mean_interval's, which holds for new seeds and these images.
     nan for one seed or one image.
     """
-    from scipy.special import stdtrit
-
     seeds, images = differences.shape
     if min(seeds, images) < 2:
         return float(differences.mean()) if differences.size else math.nan, math.nan, math.nan
     mean, low, _ = mean_interval(differences.mean(axis=1).tolist(), level, 1 / images)
-    of_images = stdtrit(images - 1, (1 + level) / 2) * differences.mean(axis=0).std(ddof=1) / math.sqrt(images)
+    of_images = half_width(images, level) * differences.mean(axis=0).std(ddof=1) / math.sqrt(images)
     reach = math.hypot(mean - low, float(of_images))
     return mean, mean - reach, mean + reach
 

@@ -34,7 +34,6 @@ from command_line.values import changed
 
 Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value"]
 ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value")
-WITH_FILES_OF_THEIR_OWN = ("learners", "value")
 Guided = Literal[
     "constant",
     "classifier",
@@ -274,14 +273,11 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
         except (FloatingPointError, ValueError) as error:  # the libraries name value, cause and remedy in one line
             raise UserError(f"guided runs: {error}") from error
         summary["seconds"]["guidance"] = round(time.perf_counter() - start, 2)
-    if "learners" in parts:
-        begin = time.perf_counter()
-        summary["learners"] = run_learners(settings, out, talk)
-        summary["seconds"]["learners"] = round(time.perf_counter() - begin, 2)
-    if "value" in parts:
-        begin = time.perf_counter()
-        summary["value"] = run_value(settings, out, talk)
-        summary["seconds"]["value"] = round(time.perf_counter() - begin, 2)
+    for name, study in WITH_FILES_OF_THEIR_OWN.items():
+        if name in parts:
+            begin = time.perf_counter()
+            summary[name] = study(settings, out, talk)
+            summary["seconds"][name] = round(time.perf_counter() - begin, 2)
     from figures.of_run import draw_run
     from simulations.guided.points import write_points
 
@@ -409,6 +405,10 @@ def run_value(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
     for line in lines:
         talk.say(line)
     return {"seeds": len(seeds), "best": lines}
+
+
+WITH_FILES_OF_THEIR_OWN = {"learners": run_learners, "value": run_value}
+"""Parts that are not made of settings and seeds as the others are."""
 
 
 def parallel(function: Any, jobs: list[tuple[Any, ...]], settings: Settings, name: str) -> list[Any]:

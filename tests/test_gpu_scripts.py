@@ -47,12 +47,12 @@ def test_what_cannot_be_bundled_is_one_line(tmp_path, monkeypatch):
 
 def test_a_part_that_takes_too_long_is_stopped_and_its_lines_are_kept(tmp_path):
     slow = gpu_check.Part("slow", ("-c", "print('first', flush=True); import time; time.sleep(60)"), 1.0)
-    status, lines = gpu_check.call(slow, tmp_path, gpu_check.with_bundle(None), 3.0)
+    status, lines = gpu_check.call(slow, tmp_path, gpu_check.environment_with(None), 3.0)
     assert status == "stopped after 3 s"
     assert lines == ["first"]
     assert (tmp_path / "slow.txt").read_text() == "first\n"
     bad = gpu_check.Part("bad", ("-c", "raise SystemExit(3)"), 1.0)
-    assert gpu_check.call(bad, tmp_path, gpu_check.with_bundle(None), 30.0) == ("failed with status 3", [])
+    assert gpu_check.call(bad, tmp_path, gpu_check.environment_with(None), 30.0) == ("failed with status 3", [])
 
 
 def test_the_table_is_printed_last_and_a_failure_is_the_status(tmp_path, monkeypatch, capsys):
@@ -74,7 +74,7 @@ def test_packages_of_the_bundle_are_found(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "of_the_bundle.py").write_text("VALUE = 7\n")
     part = gpu_check.Part("found", ("-c", "import of_the_bundle, contrastive_dp; print(of_the_bundle.VALUE)"), 1.0)
-    assert gpu_check.call(part, tmp_path, gpu_check.with_bundle(tmp_path), 60.0) == ("passed", ["7"])
+    assert gpu_check.call(part, tmp_path, gpu_check.environment_with(tmp_path), 60.0) == ("passed", ["7"])
 
 
 def test_steps_fill_the_time_that_there_is():
@@ -107,7 +107,7 @@ def test_no_process_of_a_part_stays_on_the_card(tmp_path):
         "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
         "print(p.pid, flush=True); time.sleep(60)"
     )
-    _, (pid,) = gpu_check.call(gpu_check.Part("parent", ("-c", code), 1.0), tmp_path, gpu_check.with_bundle(None), 3.0)
+    _, (pid,) = gpu_check.call(gpu_check.Part("parent", ("-c", code), 1.0), tmp_path, gpu_check.environment_with(None), 3.0)
     for _ in range(50):
         status = Path(f"/proc/{pid}/status")
         if not status.exists() or "State:\tZ" in status.read_text():

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,6 +28,7 @@ from contrastive_dp._repr import Shown
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.schedules import NoiseSchedule
 
+Embed = Callable[[Tensor], Tensor]
 At = Literal["x0", "xt"]
 
 
@@ -151,6 +152,19 @@ class GuidedRun:
         # |gradient| |eps| is by how much a push as long as eps would change the loss; below the least change the push shrinks with it
         change = norm * size
         return gradient * (size * size / change.clamp(min=self.guidance.least_change(size, a)))
+
+
+def embedding_of(embed: Embed, x: Tensor) -> Tensor:
+    """embed(x), (n, k). Raises ValueError for another shape, or if there is no gradient where one is needed."""
+    z = embed(x)
+    if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x):
+        found = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+        raise ValueError(
+            f"embed returned {found} for {len(x)} samples: it must return a tensor of shape ({len(x)}, k), features flattened or pooled"
+        )
+    if torch.is_grad_enabled() and not z.requires_grad:
+        raise ValueError("embed returned a tensor without gradient: it must be differentiable (no torch.no_grad, no detach)")
+    return z
 
 
 def leaf_of(x: Tensor) -> Tensor:

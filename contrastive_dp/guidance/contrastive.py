@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contrastive_dp._checks import count
-from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
+from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, leaf_of
 from contrastive_dp.losses import ContrastiveLoss
 from contrastive_dp.schedules import NoiseSchedule
-
-Embed = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,13 +83,6 @@ class ContrastiveGuidance(Guidance):
 
     def _encode(self, x: Tensor, run: GuidedRun, t: int) -> Tensor:
         """Unit-norm embeddings of x."""
-        raw = self.embed(x)
-        if not isinstance(raw, Tensor) or raw.ndim != 2 or len(raw) != len(x):
-            found = f"shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else type(raw).__name__
-            raise ValueError(
-                f"embed returned {found} for {len(x)} samples: it must return a tensor of shape ({len(x)}, k), features flattened or pooled"
-            )
-        if torch.is_grad_enabled() and not raw.requires_grad:
-            raise ValueError("embed returned a tensor without gradient: it must be differentiable (no torch.no_grad, no detach)")
+        raw = embedding_of(self.embed, x)
         run.watch("embedding", t, raw)
         return F.normalize(raw, dim=1)

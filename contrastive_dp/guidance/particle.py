@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from contrastive_dp._checks import batch_labels, positive
-from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
+from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, leaf_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,7 +24,7 @@ class ParticleGuidance(Guidance):
     """
 
     scale: float | Sequence[float] | Tensor
-    embed: Callable[[Tensor], Tensor] | None = None
+    embed: Embed | None = None
     window: tuple[int, int] | None = None
     at: At = "x0"
     _: KW_ONLY
@@ -46,7 +46,7 @@ class ParticleGuidance(Guidance):
             )
         leaf = leaf_of(seen)
         with torch.enable_grad():
-            z = leaf.flatten(1) if self.embed is None else self._embedded(leaf)
+            z = leaf.flatten(1) if self.embed is None else embedding_of(self.embed, leaf)
             (found,) = torch.autograd.grad(self.energy(z, run.labels), leaf)
         return found
 
@@ -70,13 +70,3 @@ class ParticleGuidance(Guidance):
         together = 1 + paired.sum().to(square.dtype) / len(square)
         # without a pair, the median is nan and the kernel is not used
         return torch.nan_to_num(middle / torch.log(together), nan=1.0, posinf=1.0).clamp(min=torch.finfo(square.dtype).tiny)
-
-    def _embedded(self, x: Tensor) -> Tensor:
-        assert self.embed is not None
-        z = self.embed(x)
-        if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x):
-            found = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
-            raise ValueError(f"embed returned {found} for {len(x)} samples: it must return a tensor of shape ({len(x)}, k)")
-        if not z.requires_grad:
-            raise ValueError("embed returned a tensor without gradient: it must be differentiable (no torch.no_grad, no detach)")
-        return z

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import new_figure
+from command_line.statistics import half_width
 from figures.figure import Figure, Numbers, Row, guide, marks, points
 from figures.inputs import Files
 
@@ -53,17 +54,10 @@ def numbers(files: Files) -> Numbers:
             chosen = chosen[np.argsort(data["scale"][chosen], kind="stable")]
             predicted = data["accuracy_predicted"][chosen] - unguided
             rows += points(panel, name + PREDICTED, data["w2"][chosen], predicted)
-            reach = student(data["seeds"][chosen]) * data["gain_error"][chosen]
+            reach = half_width(data["seeds"][chosen]) * data["gain_error"][chosen]
             gain = data["gain"][chosen]
             rows += points(panel, name, data["w2"][chosen], gain, gain - reach, gain + reach)
     return Numbers.of(rows)
-
-
-def student(seeds: Any) -> Any:
-    """Half the width of a 95 % interval in standard errors."""
-    from scipy.special import stdtrit
-
-    return stdtrit(np.maximum(np.asarray(seeds) - 1, 1), 0.975)
 
 
 def draw(numbers: Numbers) -> Any:

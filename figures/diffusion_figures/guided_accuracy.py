@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from command_line.drawing import new_figure
+from command_line.statistics import half_width
 from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, in_design, named
 from figures.figure import Figure, Numbers, band, line, points
 from figures.inputs import Files
@@ -33,7 +33,7 @@ def numbers(files: Files) -> Numbers:
         for label, scale in dict.fromkeys(zip(data["label"][shown].tolist(), data["scale"][shown].tolist(), strict=True)):
             of = shown & (data["learner"] == learner) & (data["label"] == label) & (data["scale"] == scale)
             y = data["optimum"][of] - data["accuracy"][of] if lost else data["accuracy"][of]
-            reach = stdtrit(data["seeds"][of] - 1, 0.975) * np.nan_to_num(data["accuracy_error"][of])
+            reach = half_width(data["seeds"][of]) * np.nan_to_num(data["accuracy_error"][of])
             rows += points(
                 f"{learner}: {MISSING if lost else 'accuracy'}", named(label, scale), data["n"][of], y, y - reach, y + reach
             )

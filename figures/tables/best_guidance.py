@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from figures.diffusion_figures.guidance_value import TABLE, student
+from command_line.statistics import half_width
+from figures.diffusion_figures.guidance_value import TABLE
 from figures.diffusion_figures.settings import named
 from figures.figure import Figure
 from figures.inputs import Files
@@ -31,7 +32,7 @@ def rows(files: Files) -> list[list[Any]]:
         known = np.isfinite(data["best_at_this_w2"])  # beyond the prices that were searched, the largest gain is not known
         here = np.flatnonzero((data["learner"] == learner) & (data["samples_per_dim"] == ratio) & known)
         i = here[np.argmax(data["accuracy_predicted"][here])]
-        reach, gain = float(student(data["seeds"][i]) * data["gain_error"][i]), float(data["gain"][i])
+        reach, gain = float(half_width(data["seeds"][i]) * data["gain_error"][i]), float(data["gain"][i])
         predicted, largest = (
             float(data[name][i] - data["unguided_predicted"][i]) for name in ("accuracy_predicted", "best_at_this_w2")
         )

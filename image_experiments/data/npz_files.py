@@ -87,7 +87,8 @@ class ImageFile:
         if not path.is_file():
             raise UserError(f"{path}: no such file; check the path")
         try:
-            images, labels, self.soft = self._open(path)
+            images, labels, *soft = self._open(path)
+            self.soft = soft[0] if soft else None
             self.images, self.labels = _checked(path, images, labels, shape)
         except ValueError as error:  # numpy's error for an object array
             if "allow_pickle" in str(error) or "pickled" in str(error):
@@ -100,7 +101,8 @@ class ImageFile:
             raise UserError(f"{path}: labels reach from {lowest} to {highest}; the data have classes 0..{classes - 1}")
         self._check_soft(classes)
 
-    def _open(self, path: Path) -> tuple[Array, Array, Array | None]:
+    def _open(self, path: Path) -> list[Array]:
+        """Images, labels, and soft labels if there are any."""
         if not zipfile.is_zipfile(path):
             raise UserError(f"{path}: truncated or no npz file; give an npz with image and label, or make it again")
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
@@ -115,15 +117,13 @@ class ImageFile:
             if any(info.compress_type != zipfile.ZIP_STORED for info in chosen):
                 stream.seek(0)
                 with np.load(stream, allow_pickle=False) as content:
-                    arrays = [np.asanyarray(content[name]) for name in names]
-                    return arrays[0], arrays[1], arrays[2] if len(arrays) > 2 else None
+                    return [np.asanyarray(content[name]) for name in names]
             self.descriptor = os.dup(stream.fileno())
             weakref.finalize(self, os.close, self.descriptor)
             self.map = mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
             self.map.madvise(mmap.MADV_RANDOM)  # rows are read in any order; read-ahead would read the file many times over
             self.address = np.frombuffer(self.map, dtype=np.uint8).__array_interface__["data"][0]
-            arrays = [_mapped(self.map, stream, info) for info in chosen]
-            return arrays[0], arrays[1], arrays[2] if len(arrays) > 2 else None
+            return [_mapped(self.map, stream, info) for info in chosen]
 
     def _check_soft(self, classes: int) -> None:
         """Raise UserError for soft labels that are no probabilities of these classes."""

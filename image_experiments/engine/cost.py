@@ -14,7 +14,7 @@ import torch
 from command_line.output import text_table
 from image_experiments.engine.calibration import Probe
 from image_experiments.engine.checks import Facts
-from image_experiments.engine.progress import attacked
+from image_experiments.engine.progress import attacked, steps_trained
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Stage
 from image_experiments.models.classifiers import make_classifier
@@ -113,8 +113,8 @@ def stage_seconds(stage: Stage, settings: Settings, facts: Facts, rates: Rates, 
     a_pass = rates.get(f"attack {settings.encoder.network}", 0.0)
     if kind == "speed":
         seconds = CHOICE_SECONDS + COMPILING_SECONDS * (chosen.compile == "auto")
-    elif isinstance(chosen, ClassifierSettings | DiffusionSettings):
-        seconds = _training_seconds(kind, chosen, arguments.get("of_rounds", (1, 1))[1], settings, rates)
+    elif steps := steps_trained(stage):
+        seconds = _training_seconds(kind, chosen, steps, settings, rates)
     elif kind in ("generate", "strength"):
         count = arguments.get("count") or settings.generation.pilot * trials(settings.generation)
         seconds = _generation_seconds(arguments["method"], count, settings, rates)
@@ -134,9 +134,8 @@ def stage_seconds(stage: Stage, settings: Settings, facts: Facts, rates: Rates, 
     return float(seconds)
 
 
-def _training_seconds(kind: str, chosen: Any, rounds: int, settings: Settings, rates: Rates) -> float:
-    """Seconds of a training, or of one of its rounds, with the validations of a classifier."""
-    steps = chosen.steps / rounds
+def _training_seconds(kind: str, chosen: Any, steps: int, settings: Settings, rates: Rates) -> float:
+    """Seconds of so many steps of a training, with the validations of a classifier."""
     seconds = rates[f"start {key(chosen)}"] + steps * rates[f"step {key(chosen)}"]
     if isinstance(chosen, DiffusionSettings) or kind == "judge":
         return seconds
@@ -181,7 +180,7 @@ def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
     for stage in stages:
         chosen = stage.arguments.get("settings")
         if isinstance(chosen, DiffusionSettings):
-            backward += chosen.steps * chosen.batch_size
+            backward += steps_trained(stage) * chosen.batch_size
         elif stage.name.startswith("generate/"):
             twice = stage.arguments["method"].kind in ("classifier-free", "autoguidance")
             forward += stage.arguments["count"] * settings.generation.steps * (1 + twice)
@@ -209,7 +208,7 @@ def _images_of(stage: Stage, settings: Settings) -> int:
 
 def _parameters(stage: Stage, facts: Facts) -> int:
     """Parameters of the network that a stage writes."""
-    chosen, made = stage.arguments.get("settings"), None
+    chosen, made = stage.arguments.get("settings") if steps_trained(stage) else None, None
     with torch.device("meta"):
         if isinstance(chosen, DiffusionSettings):
             made = make_unet(chosen, len(facts.classes), facts.shape, 0)

@@ -216,11 +216,12 @@ def find_strength(run: StageRun, settings: GenerationSettings, diffusion: Diffus
         raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
     judge = _classifier(run, "judge", real)
     settings = replace(_as_measured(run, settings)[0], compile="no")  # no trial is long enough to pay off compilation
+    sampler = make_sampler(networks, method, settings, real, seed, run.device)
 
     def make(tried: Method, chosen: GenerationSettings) -> Images:
         size = min(chosen.batch_size, max(chosen.pilot, 2))
-        sampler = make_sampler(networks, tried, chosen, real, seed, run.device)
-        pieces = [sampler.numbered(batch, size) for batch in range(-(-chosen.pilot // size))]
+        aimed = sampler.aimed(tried, chosen)
+        pieces = [aimed.numbered(batch, size) for batch in range(-(-chosen.pilot // size))]
         x, y = (torch.cat(parts) for parts in zip(*pieces, strict=True))
         return Images(x, y)
 
@@ -388,13 +389,9 @@ def _validated(real: SplitDataset, synthetic: Images | None) -> TrainingImages:
 
 def _networks(run: StageRun, settings: DiffusionSettings, real: SplitDataset) -> tuple[Networks, bool]:
     """(the networks that sampling uses, whether the model is class-conditional)."""
-    found = {}
-    for role in ("diffusion", "weaker"):
-        folder = run.inputs[role]["index"].parent if role in run.inputs else None
-        if role == "diffusion" or folder is not None:
-            found[role] = read_diffusion(settings, folder, real.classes, real.shape)
-    network, schedule, conditional = found["diffusion"]
-    weaker = found["weaker"][0] if "weaker" in found else None
+    folders = {role: run.inputs[role]["index"].parent for role in ("diffusion", "weaker") if role in run.inputs}
+    network, schedule, conditional = read_diffusion(settings, folders.get("diffusion"), real.classes, real.shape)
+    weaker = read_diffusion(settings, folders["weaker"], real.classes, real.shape)[0] if "weaker" in folders else None
     encoder, judge = (_classifier(run, role, real) if role in run.inputs else None for role in ("encoder", "keeper"))
     return Networks(network, schedule, encoder, judge, weaker), conditional
 

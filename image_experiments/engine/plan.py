@@ -13,7 +13,7 @@ from contrastive_dp.randomness import mixed_seed
 from image_experiments.engine import jobs
 from image_experiments.engine.fingerprint import source_digest
 from image_experiments.engine.settings import Settings, Until
-from image_experiments.engine.stages import Stage
+from image_experiments.engine.stages import Stage, of_round
 from image_experiments.models.diffusion_files import FILES as DIFFUSION_FILES
 from image_experiments.synthesis.methods import Method
 from image_experiments.training.adversarial_training import ClassifierSettings
@@ -209,7 +209,7 @@ class SeedPlan:
 
     def _suffix(self, number: int) -> str:
         """What the names of a round's stages end in; those of the last round are the method's own."""
-        return "" if number == self.settings.rounds else f"-round{number}"
+        return "" if number == self.settings.rounds else of_round(number, self.settings.rounds)
 
     def not_sampled(self, method: Method) -> Stage:
         """The stage whose output is the synthetic images of a method that samples none: read, or noise on others."""
@@ -250,9 +250,9 @@ class SeedPlan:
 
     def made(self, method: Method, number: int, guide: Stage) -> Stage:
         """The stage whose output is the images of a round, labelled and selected if the settings say so. guide: in the encoder's place."""
-        settings, alone = self.settings, self.settings.rounds == 1
-        where = f"{method.label}/seed{self.seed}{'' if alone else f'-round{number}'}"
-        path = f"{'synthetic' if alone else 'rounds/new'}/{where}"
+        settings, suffix = self.settings, of_round(number, self.settings.rounds)
+        where = f"{method.label}/seed{self.seed}{suffix}"
+        path = f"{'rounds/new' if suffix else 'synthetic'}/{where}"
         seed = self.seed if number == 1 else mixed_seed(self.seed, ROUND + number)
         chosen, ends = settings.selection, [settings.synthetic * k // settings.rounds for k in (number - 1, number)]
         surplus = [math.ceil(end * chosen.surplus) for end in ends]  # images that are generated before this round, and after it

@@ -17,6 +17,8 @@ from image_experiments.evaluation.robustness import parts_for
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.unet import UNetSettings
 from image_experiments.synthesis.strength import trials
+from image_experiments.training.adversarial_training import ClassifierSettings, steps_of
+from image_experiments.training.diffusion_training import DiffusionSettings
 
 SMALL = 1e8
 """Work of a stage that only reads, writes or counts."""
@@ -36,12 +38,11 @@ def work_of(stages: Sequence[Stage], settings: Settings, facts: Facts) -> dict[s
 def _work(stage: Stage, settings: Settings, facts: Facts) -> float:
     kind, arguments = stage.name.partition("/")[0], stage.arguments
     chosen: Any = arguments.get("settings")
-    if kind in ("encoder", "judge", "labeller", "keeper", "classifier") and chosen is not None:
+    if (steps := steps_trained(stage)) and isinstance(chosen, DiffusionSettings):
+        return steps * chosen.batch_size * BACKWARD * unet_work(chosen, facts.shape)
+    if steps:
         passes = BACKWARD * (1 + (chosen.adversary != "none") * chosen.attack_steps)
-        steps = chosen.steps / arguments.get("of_rounds", (1, 1))[1]
         return float(steps * chosen.batch_size * passes * _classifier(chosen.network, facts.shape, len(facts.classes)))
-    if kind in ("diffusion", "weaker"):
-        return chosen.steps * chosen.batch_size * BACKWARD * unet_work(chosen, facts.shape)
     if kind in ("generate", "strength"):
         count = arguments.get("count") or chosen.pilot * trials(chosen)
         guided = 0.0 if not arguments["method"].uses_encoder else BACKWARD * _network(settings, "encoder", facts)
@@ -52,6 +53,15 @@ def _work(stage: Stage, settings: Settings, facts: Facts) -> float:
         passes = images * chosen.pgd_steps * chosen.pgd_restarts + n * ROBUST * parts
         return float(len(arguments["threats"]) * passes * BACKWARD * _network(settings, "classifier", facts))
     return 0.0
+
+
+def steps_trained(stage: Stage) -> int:
+    """Steps of the training that a stage does, 0 if it trains nothing; a round does its part of all."""
+    chosen = stage.arguments.get("settings")
+    if stage.name.startswith("speed/") or not isinstance(chosen, ClassifierSettings | DiffusionSettings):
+        return 0
+    first, last = steps_of(chosen.steps, stage.arguments.get("of_rounds", (1, 1)))
+    return last - first
 
 
 def attacked(settings: Settings, facts: Facts) -> tuple[int, int]:

@@ -96,6 +96,11 @@ def stamp_path(out: Path, name: str) -> Path:
     return out / "stages" / f"{name}.json"
 
 
+def of_round(number: int, rounds: int) -> str:
+    """What the names of what a round makes end in; nothing if there is one round."""
+    return "" if rounds == 1 else f"-round{number}"
+
+
 def flat_name(name: str) -> str:
     return name.replace("/", "_")
 

@@ -13,7 +13,7 @@ from command_line.output import listed, text_table, write_csv
 from command_line.statistics import crossed_interval, mean_interval
 from image_experiments.data.dataset import Array
 from image_experiments.engine.settings import Settings
-from image_experiments.engine.stages import read_stamp
+from image_experiments.engine.stages import of_round, read_stamp
 
 METRICS = ("dataset", "method", "seed", "n_real", "n_synthetic", "clean_accuracy", "robust_accuracy", "attack", "norm", "eps")
 DETAILS = ("method", "seed", "attack", "norm", "eps", "images", "clean_accuracy", "robust_accuracy", "standard_error")
@@ -213,8 +213,8 @@ def spread(values: list[float], digits: int = 4) -> str:
 
 
 def of_each_round(rounds: int, name: str) -> list[str]:
-    """Names of the stages METHOD/seedN of each round; there is no number if there is one round."""
-    return [name] if rounds == 1 else [f"{name}-round{number}" for number in range(1, rounds + 1)]
+    """Names of the stages METHOD/seedN of each round."""
+    return [name + of_round(number, rounds) for number in range(1, rounds + 1)]
 
 
 def strength_lines(settings: Settings, out: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -247,6 +247,13 @@ class Sampler:
         else:
             x = diffusers_sample(predict, make_solver(settings.solver, schedule), x_T, settings.steps, **common)
         return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+    def aimed(self, method: Method, settings: GenerationSettings) -> Sampler:
+        """The same with the scale of `method`, or without guidance if that has none, and the window of `settings`; what guides, which may
+        have been trained on the real images, or measured on them, is not made again."""
+        guidance: Any = self.guidance
+        aimed = replace(guidance, scale=method.scale, window=settings.window) if method.uses_encoder else None
+        return replace(self, method=method, settings=settings, guidance=aimed)
 
     def _prediction(self, first: int) -> Callable[..., Tensor]:
         """The noise prediction, changed if the method changes it."""

@@ -148,7 +148,7 @@ def train_classifier(
     """
     if settings.keep == "best" and images.validation is None:
         raise ValueError("keep=best chooses on validation images: there are none; use keep=last")
-    parts, (first, last) = _parts(images, settings), steps_of(settings, images.part)
+    parts, (first, last) = _parts(images, settings), steps_of(settings.steps, images.part)
     checkpoints = Checkpoints(checkpoint, settings.checkpoint_every)
     run = ResumableTraining(
         normalise_across(prepared(classifier, settings.compile), processes),
@@ -183,10 +183,10 @@ def train_classifier(
     return cast(ModuleT, chosen.eval().requires_grad_(False)), run.extra["curve"]
 
 
-def steps_of(settings: ClassifierSettings, part: tuple[int, int]) -> tuple[int, int]:
+def steps_of(total: int, part: tuple[int, int]) -> tuple[int, int]:
     """(steps done before, steps done after) the k-th of n parts of a training."""
     k, n = part
-    return settings.steps * (k - 1) // n, settings.steps * k // n
+    return total * (k - 1) // n, total * k // n
 
 
 def _step(
@@ -297,8 +297,8 @@ class _Batches:
         if self.reader is None:
             x, target = self._read(step)
         else:
-            known = self.ahead is not None and self.ahead[0] == step
-            x, target = self.ahead[1].result() if known and self.ahead is not None else self._read(step)
+            ahead = self.ahead if self.ahead is not None and self.ahead[0] == step else None
+            x, target = self._read(step) if ahead is None else ahead[1].result()
             self.ahead = (step + 1, self.reader.submit(self._read, step + 1)) if step + 1 < self.last else None
         return x.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True)
 

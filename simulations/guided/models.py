@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -157,14 +157,23 @@ class BayesLogits:
     """Logits of the Bayes classifier on clean data: log w_k N(x; mu_k, Sigma_k)."""
 
     mixture: GaussianMixture
+    made: dict[torch.dtype, list[torch.distributions.MultivariateNormal]] = field(default_factory=dict, init=False)
+    """The classes in each precision, which every step would factorise again."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        columns = []
-        for mean, cov, weight in zip(self.mixture.means, self.mixture.covariances, self.mixture.weights, strict=True):
-            matrix = torch.from_numpy(np.diag(cov.variances) if not cov.is_full else cov.value.copy()).to(x.dtype)
-            normal = torch.distributions.MultivariateNormal(torch.from_numpy(mean.copy()).to(x.dtype), matrix)
-            columns.append(normal.log_prob(x) + math.log(weight))
-        return torch.stack(columns, dim=1)
+        if x.dtype not in self.made:
+            self.made[x.dtype] = self._classes(x.dtype)
+        logs = [
+            normal.log_prob(x) + math.log(weight) for normal, weight in zip(self.made[x.dtype], self.mixture.weights, strict=True)
+        ]
+        return torch.stack(logs, dim=1)
+
+    def _classes(self, dtype: torch.dtype) -> list[torch.distributions.MultivariateNormal]:
+        found = []
+        for mean, cov in zip(self.mixture.means, self.mixture.covariances, strict=True):
+            matrix = torch.from_numpy(np.diag(cov.variances) if not cov.is_full else cov.value.copy()).to(dtype)
+            found.append(torch.distributions.MultivariateNormal(torch.from_numpy(mean.copy()).to(dtype), matrix))
+        return found
 
 
 LOSSES = ("infonce", "infonce-other", "infonce-same", "hard-negative", "supervised", "anchored")
@@ -221,8 +230,8 @@ def make_guidance(setting: Setting, problem: Problem, schedule: NoiseSchedule, a
         "feedback": lambda: FeedbackGuidance(learner, scale, **shared),
         "particle": lambda: ParticleGuidance(scale, **shared),
     }
-    for name, share in BOUNDARY.items():
-        found[name] = partial(BoundaryGuidance, learner, scale, share * distance_to_boundary(problem), **shared)
+    if setting.guidance in BOUNDARY:
+        return BoundaryGuidance(learner, scale, BOUNDARY[setting.guidance] * distance_to_boundary(problem), **shared)
     if setting.guidance in found:
         return found[setting.guidance]()
     embed = Lift(EMBEDDING_SCALE * problem.radius)

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import ndtr
-from sklearn.linear_model import LogisticRegression
 
 from contrastive_dp import NoiseSchedule
 from simulations.guided.models import Array, Problem, Setting, problem_named
 from simulations.guided.runs import generate, mean_and_error
 from simulations.guided.theory import Classes, predict
-from simulations.mixtures.learners import fit_adversarial
+from simulations.mixtures.learners import fit_adversarial, fit_averaging, fit_logistic
 from theory import LinearClassifier, ProportionalLaw, robust_accuracy
 
 PROBLEM = "d100"
@@ -144,12 +143,11 @@ def measure_value(setting: Setting, seed: int, samples_per_dim: tuple[int, ...] 
 def fit(learner: str, x: Array, y: Array) -> LinearClassifier:
     """A learner without intercept, fitted to x (n, d), y (n,) in {-1, +1}; ridge and radius as in `law`."""
     if learner == "averaging":
-        return LinearClassifier(y @ x / len(y))
+        return fit_averaging(x, y)
     std = math.sqrt(float(np.mean([x[y == sign].var(axis=0).mean() for sign in (-1.0, 1.0)])))
     if learner == "adversarial":
         return LinearClassifier(fit_adversarial(x / std, y, TRAINING_EPS / std, 2, RIDGE).weights)
-    model = LogisticRegression(C=1 / (RIDGE * len(y)), solver="newton-cholesky", tol=1e-8, max_iter=200, fit_intercept=False)
-    return LinearClassifier(model.fit(x / std, y).coef_[0])
+    return fit_logistic(x / std, y, 1 / (RIDGE * len(y)), intercept=False)
 
 
 def tabulate(

@@ -33,9 +33,10 @@ def fit_shrunk_lda(x: Array, y: Array) -> LinearClassifier:
     return _from_sklearn(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, y))
 
 
-def fit_logistic(x: Array, y: Array, strength: float = math.inf) -> LinearClassifier:
+def fit_logistic(x: Array, y: Array, strength: float = math.inf, intercept: bool = True) -> LinearClassifier:
     """scikit-learn's logistic regression. strength: C, the inverse of the l_2 penalty; inf = maximum likelihood."""
-    return _from_sklearn(LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8, max_iter=200).fit(x, y))
+    model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8, max_iter=200, fit_intercept=intercept)
+    return _from_sklearn(model.fit(x, y))
 
 
 def fit_softmax(x: Array, y: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from command_line.statistics import crossed_interval, holm, mean_interval, paired_p
+from command_line.statistics import crossed_interval, half_width, holm, mean_interval, paired_p
 
 
 @pytest.mark.parametrize(("n", "level"), [(2, 0.95), (3, 0.95), (8, 0.9), (40, 0.99)])
@@ -66,6 +66,13 @@ def test_one_value_has_no_interval_and_none_has_no_mean():
     assert mean_interval([0.5])[0] == 0.5
     assert np.isnan(mean_interval([0.5])[1:]).all()
     assert np.isnan(mean_interval([])).all()
+
+
+def test_half_a_width_is_students_for_any_number_of_values():
+    counts = np.array([2, 3, 8, 1000])
+    np.testing.assert_allclose(half_width(counts), stats.t.ppf(0.975, counts - 1), rtol=1e-9)
+    assert half_width(5, 0.8) == pytest.approx(stats.t.ppf(0.9, 4))
+    assert math.isnan(half_width(1))
 
 
 def test_paired_p_is_students():

@@ -11,6 +11,7 @@ import torch
 
 from command_line.output import UserError
 from image_experiments import run_cifar
+from image_experiments.engine import progress
 from image_experiments.engine.calibration import Choice, Probe, choose, seconds
 from image_experiments.engine.checks import Facts, known_facts
 from image_experiments.engine.cost import (
@@ -136,6 +137,17 @@ def test_two_networks_a_step_and_a_weaker_model_are_counted():
     forward, backward = evaluations(plan(settings), settings)
     assert forward == 500 * 20 + 2 * 500 * 20
     assert backward == (1000 + 200) * 64
+
+
+def test_measuring_a_choice_of_speed_is_no_training():
+    """Each choice was counted as one more training of the U-Net, and as one more network on disk."""
+    settings = resolve(replace(PRESETS["cifar10-gpu"](), methods=("unguided",), seeds=1))
+    stages, facts = plan(settings), Facts((3, 32, 32), tuple("0123456789"), 50_000, 10_000)
+    assert any(stage.name == "speed/diffusion" for stage in stages)
+    assert evaluations(stages, settings)[1] == settings.diffusion.steps * settings.diffusion.batch_size
+    measuring = [stage for stage in stages if stage.name.startswith("speed/")]
+    assert disk_bytes(measuring, settings, facts) == disk_bytes([], settings, facts)
+    assert set(progress.work_of(measuring, settings, facts).values()) == {progress.SMALL}
 
 
 def test_a_busy_machine_is_said_and_the_time_is_a_range():

@@ -1,5 +1,7 @@
 """Sampling: images belong to (seed, number), every guidance does what it is named for, noise is what it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -43,14 +45,17 @@ def trained():
     return network, settings.noise_schedule(), encoder.eval(), x.float() / 127.5 - 1, y
 
 
-def sample(trained, method, n=16, first=0, seed=3, **settings):
+def sampler(trained, method, seed=3, **settings):
     network, schedule, encoder, x, y = trained
     chosen = GenerationSettings(steps=10, batch_size=16, **settings)
     method = parse_method(method)
     networks = Networks(network, schedule, encoder, other_encoder(), linear_network(schedule))
     guidance = make_guidance(method, chosen, networks, x, y, seed)
-    labels = torch.arange(first, first + n) % 2
-    return Sampler(networks, method, guidance, chosen, SHAPE, 2, seed, torch.device("cpu")).sample(labels, first)
+    return Sampler(networks, method, guidance, chosen, SHAPE, 2, seed, torch.device("cpu"))
+
+
+def sample(trained, method, n=16, first=0, seed=3, **settings):
+    return sampler(trained, method, seed, **settings).sample(torch.arange(first, first + n) % 2, first)
 
 
 def other_encoder():
@@ -76,6 +81,15 @@ def test_an_image_belongs_to_its_number(trained, settings):
     assert (whole - sample(trained, "unguided", seed=4, **settings).int()).abs().float().mean() > 2
     brightness = whole.float().mean(dim=(1, 2, 3))
     assert brightness[1::2].mean() > brightness[::2].mean() + 50
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if parse_method(kind).uses_encoder])
+def test_a_sampler_that_is_aimed_anew_is_the_one_made_for_that_strength(trained, kind):
+    made = sampler(trained, f"{kind}:auto", window=(0, 900), head=4)
+    labels = torch.arange(16) % 2
+    for method, window in ((f"{kind}:0.4", (0, 400)), ("unguided", (0, 900)), (f"{kind}:0.2", (0, 700))):
+        aimed = made.aimed(parse_method(method), replace(made.settings, window=window))
+        assert torch.equal(aimed.sample(labels, 0), sample(trained, method, window=window, head=4))
 
 
 @pytest.mark.parametrize("kind", KINDS)
