@@ -102,3 +102,39 @@ def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
         least = max(least, min(1.0, (size - k) * p))
         adjusted[i] = least
     return adjusted
+
+
+def exchange_rate(
+    counts: Sequence[float], curve: Array, reached: Array, count: float, level: float = 0.95
+) -> tuple[float, float, float]:
+    """(rate, low, high): how many plain images one of `count` other images is worth.
+
+    counts: at least three, ascending. curve: (seeds, counts), accuracies with so many plain images. reached: (seeds,), with `count` other
+    images, seed by seed as the curve. A parabola in log(n) smooths each seed's curve. With d_s(n) = reached_s - parabola_s(n),
+
+        rate = n / count at the first n where the mean of d(n) falls to zero,
+
+    and low and high where the lower and the upper end of Student's interval for that mean do: a paired t test does not reject the counts
+    between them (Fieller 1954). 0 below the fewest that were tried, inf beyond the most; low and high are nan with fewer than two seeds.
+    Raises ValueError for shapes that do not fit.
+    """
+    n, accuracies, other = np.log(np.asarray(counts, dtype=np.float64)), np.asarray(curve, dtype=np.float64), np.asarray(reached)
+    if len(n) < 3 or (np.diff(n) <= 0).any() or accuracies.shape != (len(other), len(n)):
+        raise ValueError(
+            f"curve {accuracies.shape} does not fit {len(other)} seeds and counts {list(counts)}: give three or more, ascending"
+        )
+    grid = np.linspace(n[0], n[-1], 2001)
+    smooth = np.stack([np.polynomial.Polynomial.fit(n, row, 2)(grid) for row in accuracies])
+    gain = other[:, None] - smooth
+    mean = gain.mean(axis=0)
+
+    def fallen(values: Array) -> float:
+        below = np.flatnonzero(values <= 0)
+        if not len(below):
+            return math.inf
+        return math.exp(grid[below[0]]) / count if below[0] else 0.0
+
+    if len(other) < 2:
+        return fallen(mean), math.nan, math.nan
+    reach = half_width(len(other), level) * gain.std(axis=0, ddof=1) / math.sqrt(len(other))
+    return fallen(mean), fallen(mean - reach), fallen(mean + reach)
