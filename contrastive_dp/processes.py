@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
 
 
 class ProcessLostError(RuntimeError):
@@ -25,6 +25,8 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    talk: Any = field(default=None, repr=False, compare=False)
+    """Group for plain values, in which a process may wait for hours; None: the group of gradients."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.count:
@@ -48,24 +50,39 @@ class Processes:
         size = n // self.count
         return slice(self.rank * size, (self.rank + 1) * size)
 
-    def mean(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its mean over the processes, with one message per dtype; bit-identical on all processes."""
+    def sharing_gradients(self, network: nn.Module) -> nn.Module:
+        """`network`, or around it torch's DistributedDataParallel: its gradients are the mean over the processes, sent during backward.
+
+        For the passes whose loss is differentiated by parameters; all steps must use the same parameters. Those of the first process go to
+        the others.
+        """
         if self.count == 1:
-            return
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # in the same order everywhere
-            group = [tensor for tensor in tensors if tensor.dtype == dtype]
-            flat = torch.cat([tensor.reshape(-1) for tensor in group])
-            _call(dist.all_reduce, flat)
-            flat /= self.count
-            pieces = flat.split([tensor.numel() for tensor in group])
-            torch._foreach_copy_(group, [piece.view_as(tensor) for piece, tensor in zip(pieces, group, strict=True)])
+            return network
+        device = next(network.parameters()).device
+        cards = [device] if device.type == "cuda" else None
+        # normalise_across keeps the buffers equal. static_graph: several passes may precede one backward, and parameters may be unused.
+        parallel: nn.Module = DistributedDataParallel(network, cards, broadcast_buffers=False, static_graph=True)
+        return parallel
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of `loss`. Raises ProcessLostError if those of another process do not arrive."""
+        if self.count == 1:
+            loss.backward()
+        else:
+            _call(loss.backward)
+
+    def mean(self, value: Tensor) -> None:
+        """Replace a tensor by its mean over the processes, bit-identical on all."""
+        if self.count > 1:
+            _call(dist.all_reduce, value)
+            value /= self.count
 
     def told(self, value: Any) -> Any:
         """The value that the first process passed, returned on all processes, which wait for it. For plain values."""
         if self.count == 1:
             return value
         held = [value]
-        _call(dist.broadcast_object_list, held)
+        _call(dist.broadcast_object_list, held, 0, self.talk)
         return held[0]
 
     def all_of(self, value: Any) -> list[Any]:
@@ -73,13 +90,15 @@ class Processes:
         if self.count == 1:
             return [value]
         held: list[Any] = [None] * self.count
-        _call(dist.all_gather_object, held, value)
+        _call(dist.all_gather_object, held, value, self.talk)
         return held
 
 
 def _call(operation: Any, *arguments: Any) -> None:
     try:
         operation(*arguments)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # gloo and nccl have different messages
         raise ProcessLostError(f"another process of this run is gone ({' '.join(str(error).split())[:120]})") from None
 

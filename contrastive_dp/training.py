@@ -101,6 +101,7 @@ def train_noise_prediction(
         run.restore(checkpoints.path)
     run.check_same_step(processes)
     alpha_bar = schedule.alpha_bar_on(device)
+    shared = processes.sharing_gradients(network)
 
     def advance() -> Tensor:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -108,7 +109,7 @@ def train_noise_prediction(
             x_t, t, noise, given = _batch(x, y, settings, schedule, generator)
             x_t, t, noise, given = x_t[share], t[share], noise[share], None if given is None else given[share]
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                loss = _loss(run.network, x_t, t, noise, given, 1 / alpha_bar[t] if settings.loss == "v" else None)
+                loss = _loss(shared, x_t, t, noise, given, 1 / alpha_bar[t] if settings.loss == "v" else None)
             return _update(run, loss, settings, processes)
 
     network.train()
@@ -123,9 +124,9 @@ def _update(run: ResumableTraining, loss: Tensor, settings: TrainingSettings, pr
     for group in run.optimiser.param_groups:
         group["lr"] = settings.learning_rate * min(1.0, (run.step + 1) / max(settings.warmup, 1))
     run.optimiser.zero_grad()
-    loss.backward()
+    processes.backward(loss)
     found = loss.detach()
-    processes.mean([found, *(p.grad for p in run.network.parameters() if p.grad is not None)])
+    processes.mean(found)
     if settings.clip:
         torch.nn.utils.clip_grad_norm_(run.network.parameters(), settings.clip)
     run.optimiser.step()

@@ -25,6 +25,7 @@ from image_experiments.engine.scheduler import FIXABLE, Bar, OnFinished, end_wit
 from image_experiments.engine.stages import Place, Stage
 
 PATIENCE = timedelta(days=7)  # a process may have to wait for another's AutoAttack
+STEP_PATIENCE = timedelta(minutes=30)  # but on GPUs no longer for another's gradients
 
 
 def started_by_torchrun() -> bool:
@@ -62,12 +63,18 @@ def launch(processes: int, port: int, program: Path, arguments: Sequence[str]) -
         rank, failure = error.get_first_failure()
         if failure.exitcode > 0:  # it has already printed why
             return 130 if failure.exitcode == 130 else 1
-        name = signal.Signals(-failure.exitcode).name
         raise UserError(
-            f"process {rank} of {processes} was killed ({name}), by the system perhaps for want of memory; the others were stopped: run "
-            "the same command again, it goes on from the last checkpoint"
+            f"process {rank} of {processes} was killed ({_cause(-failure.exitcode)}); the others were stopped: run the same command again, "
+            "it goes on from the last checkpoint"
         ) from None
     return 0
+
+
+def _cause(number: int) -> str:
+    name = signal.Signals(number).name
+    if number == signal.SIGABRT:  # how nccl ends a process
+        return f"{name}: by nccl perhaps, if a GPU failed or another process sent nothing for {STEP_PATIENCE.seconds // 60} minutes"
+    return f"{name}: by the system perhaps, for want of memory"
 
 
 def _free_port(port: int) -> int:
@@ -86,8 +93,9 @@ def join(cpu: bool) -> tuple[Processes, str]:
     from accelerate import PartialState
 
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    state = PartialState(cpu=cpu, timeout=PATIENCE)
-    return Processes(state.process_index, state.num_processes), str(state.device)
+    state = PartialState(cpu=cpu, timeout=PATIENCE if cpu else STEP_PATIENCE)
+    talk = None if cpu else torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return Processes(state.process_index, state.num_processes, talk), str(state.device)
 
 
 def leave(processes: Processes) -> None:

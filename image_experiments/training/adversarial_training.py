@@ -165,9 +165,10 @@ def train_classifier(
     device = next(classifier.parameters()).device
     run.extra["recent"] = [loss.to(device) for loss in run.extra["recent"]]  # losses since the last validation
     batches = _Batches(parts, seed, device, images.classes, room_on(device), last)
+    shared = processes.sharing_gradients(run.network)
 
     def advance() -> Tensor:
-        loss = _step(run, batches, threat, settings, seed, processes)
+        loss = _step(run, shared, batches, threat, settings, seed, processes)
         run.extra["recent"].append(loss)
         if processes.first and (run.step % settings.validate_every == 0 or run.step == last):
             _look(run, images.validation, threat, settings, seed)
@@ -191,6 +192,7 @@ def steps_of(total: int, part: tuple[int, int]) -> tuple[int, int]:
 
 def _step(
     run: ResumableTraining,
+    shared: nn.Module,
     batches: _Batches,
     threat: Threat,
     settings: ClassifierSettings,
@@ -199,6 +201,7 @@ def _step(
 ) -> Tensor:
     """One step of the optimiser; returns the loss of the whole batch, on the device.
 
+    shared: run.network with the gradients of all processes (Processes.sharing_gradients).
     Every process draws the whole batch, which is cheap, and takes its share, so results do not depend on the number of processes.
     """
     share = processes.share(settings.batch_size)
@@ -213,18 +216,24 @@ def _step(
         group["lr"] = learning_rate(settings, run.step)
     delta = None if settings.adversary == "none" else first_delta(x, threat, generator, _attack_loss(settings))[share]
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        loss = _loss(run.network, x[share], target[share], threat, settings, delta)
+        loss = _loss(run.network, shared, x[share], target[share], threat, settings, delta)
     run.optimiser.zero_grad()
-    loss.backward()
+    processes.backward(loss)
     found = loss.detach()
-    processes.mean([found, *(p.grad for p in run.network.parameters() if p.grad is not None)])
+    processes.mean(found)
     run.optimiser.step()
     run.stepped()
     return found
 
 
 def _loss(
-    network: nn.Module, x: Tensor, target: Tensor, threat: Threat, settings: ClassifierSettings, delta: Tensor | None
+    network: nn.Module,
+    shared: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    threat: Threat,
+    settings: ClassifierSettings,
+    delta: Tensor | None,
 ) -> Tensor:
     """The objective on one batch, attacked from `delta`; batch statistics are frozen during the attack."""
     size = (settings.attack_step_size or 2.5 / settings.attack_steps) * threat.eps
@@ -232,9 +241,9 @@ def _loss(
     attacked = x if delta is None else pgd(network, x, target, threat, settings.attack_steps, size, delta, _attack_loss(settings))
     network.train().requires_grad_(True)
     if settings.adversary != "trades":
-        return F.cross_entropy(network(attacked), target, label_smoothing=settings.label_smoothing)
-    clean = network(x)
-    away = F.kl_div(F.log_softmax(network(attacked), dim=1), F.log_softmax(clean, dim=1), reduction="batchmean", log_target=True)
+        return F.cross_entropy(shared(attacked), target, label_smoothing=settings.label_smoothing)
+    clean = shared(x)
+    away = F.kl_div(F.log_softmax(shared(attacked), dim=1), F.log_softmax(clean, dim=1), reduction="batchmean", log_target=True)
     return F.cross_entropy(clean, target, label_smoothing=settings.label_smoothing) + settings.beta * away
 
 
