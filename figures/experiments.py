@@ -47,6 +47,7 @@ SWEEPS = {
     "digits-eps": "40 min",
     "digits-factors": "70 min",
     "mnist-report": "100 min",
+    "digits-pipeline": "2.7 hours",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""
 RUN = ("runs/main/mosaics/*.png", "runs/main/curves/*.csv")

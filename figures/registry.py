@@ -49,6 +49,7 @@ SECTIONS = {
         "comparisons",
         "comparisons_further",
         "radius",
+        "pipeline",
         "gtsrb_samples",
         "cifar10_samples",
         "training_curves",

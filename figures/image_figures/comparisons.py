@@ -11,13 +11,14 @@ from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 
-EVIDENCE, REPORT, MNIST, FACTORS, GTSRB, MORE, CIFAR10 = (
+EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, GTSRB, MORE, CIFAR10 = (
     f"{design}/comparisons.csv"
     for design in (
         "digits-evidence",
         "digits-report",
         "mnist-report",
         "digits-factors",
+        "digits-pipeline",
         "gtsrb-report",
         "gtsrb-more",
         "cifar10-report",
@@ -51,9 +52,24 @@ NAMES = {
 }
 
 
+TREATED = {
+    "drawn": "labels as drawn",
+    "pseudo": "pseudo-labels",
+    "confident": "most confident",
+    "soft": "soft labels",
+    "unconditional-confident": "model without labels, most confident",
+}
+"""Runs of the designs of the paper's pipeline, and what they do with labels and selection."""
+RIVALS = {"-hot": "unguided from hotter noise", "-more": "twice as many unguided"}
+
+
 def shown(side: str) -> str:
     """A readable name for RUN/METHOD."""
-    return NAMES.get(side, side.partition("/")[2])
+    run, _, method = side.partition("/")
+    for ending, words in RIVALS.items():
+        if run.removesuffix(ending) in TREATED and run.endswith(ending):
+            run, method = run.removesuffix(ending), words
+    return f"{method} ({TREATED[run]})" if run in TREATED else NAMES.get(side, method)
 
 
 def numbers(files: Files) -> Numbers:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from command_line.output import UserError, write_whole
 from figures.experiments import EXPERIMENTS, experiment_of
-from figures.image_figures import forecast, radius
+from figures.image_figures import forecast, pipeline, radius
 from figures.inputs import Files, seeds_of
 from figures.registry import SECTIONS, Entry, entries
 from figures.report.separation import as_script, separation_block, separation_numbers
@@ -89,7 +89,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         contents.append(f'<li><a href="#{section}">{html.escape(title.split(":")[0])}</a></li>')
         blocks = [_block(entry, drawn, files, errors) for entry in entries(SECTIONS[section])]
         if section == "image_figures":
-            for told in (ablations, claims, forecast, radius, claims_photographs):
+            for told in (pipeline, ablations, claims, forecast, radius, claims_photographs):
                 with suppress(UserError):  # reported in place of the table or figure
                     words = f"{words} {told.finding(files)}"
         sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]

@@ -31,6 +31,7 @@ TURNED = (
     "ablation_window",
     "ablation_embedding",
     "ablation_selection",
+    "pipeline",
 )  # x of the csv runs downwards
 
 
