@@ -2,8 +2,9 @@
 
     python benchmarks/bench_images.py [--seconds 4] [--repeats 2]
 
-Each loop runs in fresh processes: the straightforward one as one process with a thread a core, ours as run_cifar.py uses a CPU, one process
-of one thread a core, each training its own network; images per second are added up. On a GPU both are one process.
+Each loop runs in fresh processes. "ratio": ours over the straightforward loop, each one process with a thread a core: what somebody who
+waits for one network gains. "sweep": ours as run_cifar.py uses a CPU for several methods or seeds, a process of one thread per core, each
+training its own network; images per second are added up. On a GPU both are one process.
 "share": arithmetic done, as torch counts it, over what matrix products or a wide convolution of the same precision reach on as many
 processes and threads, whichever is more.
 """
@@ -11,6 +12,7 @@ processes and threads, whichever is more.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import tempfile
@@ -261,6 +263,18 @@ def best(settings: Settings, call: Callable[..., float], *arguments: Any) -> flo
     return max(call(*arguments, settings.seconds) for _ in range(settings.repeats))
 
 
+def compared(
+    settings: Settings, name: str, theirs: float, share: float, call: Callable[..., float], *arguments: Any
+) -> tuple[str, ...]:
+    """A row of the table. theirs: images per second of the straightforward loop (nan: there is none). share: of the ceiling, for ours at an
+    image per second."""
+    one = best(settings, alone, call, *arguments)
+    several = best(settings, on_all_cores, call, *arguments) if CORES > 1 else one
+    known = not math.isnan(theirs)
+    ratios = [f"{ours / theirs:.2f}" if known else "" for ours in (one, several)]
+    return (name, f"{theirs:.0f}" if known else "", f"{one:.0f}", ratios[0], f"{several:.0f}", ratios[1], f"{several * share:.0%}")
+
+
 def compare_training(settings: Settings, ceilings: dict[str, float]) -> list[tuple[str, ...]]:
     """Rows of the table: U-Net and adversarial training at two sizes."""
     rows: list[tuple[str, ...]] = []
@@ -272,34 +286,30 @@ def compare_training(settings: Settings, ceilings: dict[str, float]) -> list[tup
         work = flops_of_unet(unet, shape, True)
         for precision in PRECISIONS:
             chosen = replace(unet, precision=precision)
-            ours = best(settings, on_all_cores, our_unet, chosen, shape)
             name = f"U-Net training {shape[1]}x{shape[2]}, {precision}"
-            rows.append((name, f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.2f}", f"{ours * work / ceilings[precision]:.0%}"))
+            rows.append(compared(settings, name, theirs, work / ceilings[precision], our_unet, chosen, shape))
     for network, shape, batch in (("small-cnn", (1, 8, 8), 128), ("small-cnn", (3, 32, 32), 128), ("wrn-16-4", (3, 32, 32), 16)):
         trained = ClassifierSettings(network=network, attack_steps=7, batch_size=batch)
         theirs = best(settings, alone, plain_adversarial, trained, shape)
         work = flops_of_attack(network, shape, 7, True)
         for precision in PRECISIONS:
-            chosen_classifier = replace(trained, precision=precision)
-            ours = best(settings, on_all_cores, our_adversarial, chosen_classifier, shape)
+            learner = replace(trained, precision=precision)
             name = f"adversarial training, {network} {shape[1]}x{shape[2]}, {precision}"
-            rows.append((name, f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.2f}", f"{ours * work / ceilings[precision]:.0%}"))
+            rows.append(compared(settings, name, theirs, work / ceilings[precision], our_adversarial, learner, shape))
     return rows
 
 
 def compare_the_rest(settings: Settings, ceilings: dict[str, float]) -> list[tuple[str, ...]]:
     """Sampling and evaluation."""
     shape, unet = (3, 32, 32), DiffusionSettings(channels=(32, 64))
-    rows: list[tuple[str, ...]] = []
-    work = 10 * flops_of_unet(unet, shape, False)
-    for method in ("unguided", "infonce:0.3"):
-        ours = best(settings, on_all_cores, our_sampling, unet, shape, method, 64)
-        rows.append((f"sampling 32x32, 10 steps, {method}", "", f"{ours:.1f}", "", f"{ours * work / ceilings['float32']:.0%}"))
+    share = 10 * flops_of_unet(unet, shape, False) / ceilings["float32"]
+    rows = [
+        compared(settings, f"sampling 32x32, 10 steps, {method}", math.nan, share, our_sampling, unet, shape, method, 64)
+        for method in ("unguided", "infonce:0.3")
+    ]
     theirs = best(settings, alone, plain_attack, "small-cnn", shape)
-    ours = best(settings, on_all_cores, our_attack, "small-cnn", shape)
-    share = ours * flops_of_attack("small-cnn", shape, 20, False) / ceilings["float32"]
-    rows.append(("evaluation, PGD-20, small-cnn 32x32", f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.2f}", f"{share:.0%}"))
-    return rows
+    share = flops_of_attack("small-cnn", shape, 20, False) / ceilings["float32"]
+    return [*rows, compared(settings, "evaluation, PGD-20, small-cnn 32x32", theirs, share, our_attack, "small-cnn", shape)]
 
 
 def compare_sizes(settings: Settings) -> str:
@@ -327,7 +337,7 @@ def main() -> None:
         f"ceiling of matrix products and convolutions on {CORES} processes: "
         + ", ".join(f"{k} {v / 1e9:.0f} GFLOP/s" for k, v in ceilings.items())
     )
-    header = ("images per second", "straightforward", "ours", "ratio", "share")
+    header = ("images per second", "straightforward", "ours", "ratio", "sweep", "ratio", "share")
     print(text_table(header, compare_training(settings, ceilings) + compare_the_rest(settings, ceilings)))
     print(compare_sizes(settings))
 
