@@ -74,9 +74,9 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 PREFIXES = (
     *("module.0.", "module.", "ema_model.", "ema.", "model.", "net.", "network."),
-    *("encoder.", "backbone.", "classifier."),
+    *("encoder.", "backbone.", "classifier.", "1."),
 )
-"""Prefixes that common wrappers add to every name: DataParallel, an averaged model, a training script's own class."""
+"""Prefixes that wrappers add to every name: DataParallel, an averaged model, a training script's own class, Sequential(normalise, ...)."""
 
 
 def bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

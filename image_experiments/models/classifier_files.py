@@ -19,7 +19,8 @@ from contrastive_dp.files import (
     read_safetensors,
     write_safetensors,
 )
-from image_experiments.models.classifiers import NETWORKS, Normalised, make_classifier
+from image_experiments.models.classifiers import NETWORKS, PUBLISHED, Normalised, make_classifier
+from image_experiments.models.published import MEANS, as_ours, nearest, pixels, with_normalisation
 
 
 def save_classifier(path: Path, classifier: Normalised, network: str, shape: tuple[int, int, int]) -> Path:
@@ -28,35 +29,37 @@ def save_classifier(path: Path, classifier: Normalised, network: str, shape: tup
     return write_safetensors(path, classifier.state_dict(), {"classifier": json.dumps(about)})
 
 
-def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None) -> Normalised:
+def load_classifier(
+    path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None, normalisation: str = "auto"
+) -> Normalised:
     """Read a classifier, frozen and in evaluation mode; every key must match.
 
-    path: a file of `save_classifier`, which names its network; or the weights of `network` as .safetensors or .pt (read without unpickling
-    code), with or without the prefixes of DataParallel, torch.compile and averaging, at the top level or under one of the keys WRAPPERS.
-    Weights without mean and std take images in [0, 1] without normalisation.
+    path: a file of `save_classifier`, which names its network; a published checkpoint in one of published.LAYOUTS; or weights of `network`.
+    As .safetensors or .pt (read without unpickling code), with or without the prefixes of DataParallel, torch.compile and averaging, at the
+    top level or under one of the keys WRAPPERS. network: None recognises it from the keys and sizes.
+    normalisation: of pixels, a name in published.MEANS. auto: as in the file; else that of CIFAR by its number of classes if the layout's
+    public code has it, else none.
     Raises FileNotFoundError, or ValueError for a different architecture, classes or image shape, or a damaged file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; check the path")
-    safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever its name
-    tensors, metadata = read_safetensors(path) if safe else (_read_weights(path), {})
-    tensors = bare_names(tensors)
-    if "classifier" in metadata:
-        try:
-            about: dict[str, Any] = json.loads(metadata["classifier"])
-            found = (about["classes"], tuple(about["shape"]))
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} does not say what it holds: its description is damaged; give another file") from None
-        if found != (classes, shape):
-            raise ValueError(
-                f"{path} is for {found[0]} classes and images {found[1]}, the data have {classes} and {shape}: use another"
-            )
-        network = about["network"]
-    if network is None:
-        raise ValueError(f"{path} does not say which network it holds: name it, for example wrn-28-10")
+    return read_classifier(path, classes, shape, network, normalisation)[0]
+
+
+def read_classifier(
+    path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None, normalisation: str = "auto"
+) -> tuple[Normalised, str, str]:
+    """load_classifier's classifier, the name of its network, and where its normalisation comes from: file, cifar10, cifar100 or none."""
+    tensors, network, coded = _recognised(path, classes, shape, network)
+    known = len(tensors["head.weight"]) if "head.weight" in tensors else classes
+    if known != classes:
+        raise ValueError(
+            f"{path} does not hold the weights of {network} for these data: it knows {known} classes, they have {classes}"
+        )
+    inside = {name: tensors[name] for name in NORMALISATION if name in tensors}
+    source = _normalisation(path, normalisation, inside, coded, classes, shape[0])
+    if source != "file":
+        inside = dict(zip(NORMALISATION, pixels(source, shape[0]), strict=True))
+    tensors |= {name: value.expand(1, shape[0], 1, 1) if value.numel() == 1 else value for name, value in inside.items()}
     classifier = make_classifier(network, classes, shape, [0.0] * shape[0], [1.0] * shape[0])
-    if "mean" not in tensors and "std" not in tensors:
-        tensors = {**tensors, "mean": classifier.mean, "std": classifier.std}
     try:
         load_strictly(classifier, tensors)
     except ValueError as error:
@@ -64,7 +67,85 @@ def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], netwo
     odd = next((name for name, tensor in classifier.state_dict().items() if not torch.isfinite(tensor).all()), None)
     if odd is not None:
         raise ValueError(f"{path} holds NaN or infinity in {odd}: its training failed; give another file")
-    return classifier.eval().requires_grad_(False)
+    return classifier.eval().requires_grad_(False), network, source
+
+
+NORMALISATION = ("mean", "std")
+
+
+def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: str | None) -> tuple[dict[str, Tensor], str, bool]:
+    """(weights under our names, their network, whether its public code normalises pixels by numbers that are not in the file)."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; check the path")
+    safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever its name
+    tensors, metadata = read_safetensors(path) if safe else (_read_weights(path), {})
+    tensors = with_normalisation(tensors)
+    inside: dict[str, Tensor] = {name: tensors.pop(name) for name in NORMALISATION if name in tensors}
+    tensors = {**bare_names(tensors), **inside}
+    if "classifier" in metadata:
+        return tensors, _said(path, metadata["classifier"], classes, shape), False
+    try:
+        found = as_ours(tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; convert it") from None
+    if found is not None:
+        if network is not None and network.removesuffix("-relu") != found.network.removesuffix("-relu"):
+            raise ValueError(f"{path} does not hold the weights of {network}: it is a {found.network}, name that")
+        return found.tensors, network or found.network, found.coded
+    network = network or _guessed(tensors)
+    if network is None:
+        raise ValueError(f"{path} does not say which network it holds, and {_unlike(tensors)}: name it, for example wrn-28-10")
+    return tensors, network, False
+
+
+def _said(path: Path, text: str, classes: int, shape: tuple[int, int, int]) -> str:
+    """The network that a file of ours names. Raises ValueError if it is for other data."""
+    try:
+        about: dict[str, Any] = json.loads(text)
+        found = (about["classes"], tuple(about["shape"]))
+        network = str(about["network"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} does not say what it holds: its description is damaged; give another file") from None
+    if found != (classes, shape):
+        raise ValueError(
+            f"{path} is for {found[0]} classes and images {found[1]}, the data have {classes} and {shape}: use another"
+        )
+    return network
+
+
+def _normalisation(path: Path, chosen: str, inside: dict[str, Tensor], coded: bool, classes: int, channels: int) -> str:
+    """Where mean and deviation of the pixels come from. Raises ValueError where only a person can know."""
+    if chosen != "auto":
+        return chosen
+    if len(inside) == 2:
+        return "file"
+    if not coded:
+        return "none"
+    name = {10: "cifar10", 100: "cifar100"}.get(classes)
+    if name is None or channels != 3:
+        raise ValueError(
+            f"{path}: its code normalises pixels by numbers that are not in the file; name them, --normalisation {'|'.join(MEANS)}"
+        )
+    return name
+
+
+def _guessed(tensors: dict[str, Tensor]) -> str | None:
+    """The network of ours with these names and shapes."""
+    if "body.0.weight" not in tensors or "head.weight" not in tensors:
+        return None
+    classes, channels = len(tensors["head.weight"]), tensors["body.0.weight"].shape[1]
+    return next((name for name in (*NETWORKS, *PUBLISHED) if _same_shapes(name, classes, (channels, 32, 32), tensors)), None)
+
+
+def _same_shapes(network: str, classes: int, shape: tuple[int, int, int], tensors: dict[str, Tensor]) -> bool:
+    with torch.device("meta"):
+        made = make_classifier(network, classes, shape, [0.0] * shape[0], [1.0] * shape[0])
+    return _shapes(made.state_dict()) == _shapes(tensors)
+
+
+def _unlike(tensors: dict[str, Tensor]) -> str:
+    near = nearest(tensors)
+    return f"its names are nearest to those of {near}" if near else "its names are those of no network here"
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -105,13 +186,15 @@ def _remedy(tensors: dict[str, Tensor], classifier: Normalised) -> str:
     theirs = _shapes(tensors)
     ours = _shapes(classifier.state_dict())
     classes, shape = classifier.head.out_features, (classifier.mean.shape[1], 32, 32)
-    for other in NETWORKS:
-        with torch.device("meta"):
-            if _shapes(make_classifier(other, classes, shape, [0.0] * shape[0], [1.0] * shape[0]).state_dict()) == theirs != ours:
-                return f"it is a {other}, name that"
+    for other in (*NETWORKS, *PUBLISHED):
+        if theirs != ours and _same_shapes(other, classes, shape, tensors):
+            return f"it is a {other}, name that"
     if len(theirs.items() & ours.items()) > len(ours) / 2:
         return "it is incomplete, or a part of it was changed; get the whole file"
-    return "its layers, their shapes or names are those of no network here; convert it"
+    near = nearest(tensors)
+    return (
+        "its layers, their shapes or names are those of no network here" + (f" (nearest: {near})" if near else "") + "; convert it"
+    )
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
