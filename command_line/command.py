@@ -9,10 +9,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tyro
 
@@ -98,7 +98,10 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
     nested = tyro.conf.AvoidSubcommands if default is not None else tyro.conf.OmitArgPrefixes
     if {"-h", "--help", "--help-all"} & set(arguments):
         everything = "--help-all" in arguments or not about.common
-        shown = view(default() if default else kind(), () if everything else about.common, about.alike)
+        required = {
+            one.name: tyro.MISSING for one in fields(cast("Any", kind)) if one.default is MISSING and one.default_factory is MISSING
+        }
+        shown = view(default() if default else kind(**required), () if everything else about.common, about.alike)
         more = "" if everything else "--help-all: all options. "
         text = f"{about.description}\n\n{more}--version: print the version. {TRACEBACK}: with an error, show where in the code it arose."
         tyro.cli(type(shown), args=["--help"], description=text, default=shown, config=(nested,))

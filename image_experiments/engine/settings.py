@@ -143,6 +143,13 @@ USUAL_EPS: dict[tuple[str, str], float] = {
     ("mnist", "l2"): 2.0,
 }
 USUAL_EPS_OF_PHOTOGRAPHS = {"linf": 8 / 255, "l2": 128 / 255}
+
+
+def usual_eps(dataset: str, norm: str) -> float:
+    """The radius that is usual for a data set and norm."""
+    return USUAL_EPS.get((dataset.partition("-")[0], norm), USUAL_EPS_OF_PHOTOGRAPHS[norm])
+
+
 AUGMENTATIONS: dict[str, Augmentation] = {
     "digits": "none",
     "mnist": "crop",
@@ -172,10 +179,8 @@ def resolve(settings: Settings) -> Settings:
     if twice:
         raise UserError(f"--methods: {min(twice)} is named twice; give each method once")
     _check_combination(settings, methods)
-    family = settings.dataset.partition("-")[0]
-    kind = AUGMENTATIONS.get(family, "crop")
-    usual = USUAL_EPS.get((family, settings.norm), USUAL_EPS_OF_PHOTOGRAPHS[settings.norm])
-    eps = usual if settings.eps is None else settings.eps
+    kind = AUGMENTATIONS.get(settings.dataset.partition("-")[0], "crop")
+    eps = usual_eps(settings.dataset, settings.norm) if settings.eps is None else settings.eps
     threats = [Threat(settings.norm, eps), *settings.evaluation.further()]
     if len(set(threats)) < len(threats):
         raise UserError(f"--evaluation.threats {' '.join(settings.evaluation.threats)}: one is named twice, or is --norm and --eps")

@@ -45,12 +45,27 @@ def evaluate_classifier(
     scratch: Path,
     report: Callable[[int, int], None],
 ) -> Evaluation:
-    """Clean accuracy, PGD on all images and AutoAttack on the first of them, under each threat.
+    """`attack` on uint8 images, on the classifier's device."""
+    device = next(classifier.parameters()).device
+    x, y = images.x.to(device).float() / 255, images.y.to(device)
+    return attack(classifier, x, y, threats, settings, seed, scratch=scratch, report=report)
+
+
+def attack(
+    classifier: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threats: list[Threat],
+    settings: EvaluationSettings,
+    seed: int,
+    *,
+    scratch: Path,
+    report: Callable[[int, int], None],
+) -> Evaluation:
+    """Clean accuracy, PGD on all images x (n, C, H, W) in [0, 1] and AutoAttack on the first of them, under each threat.
 
     scratch: folder for checkpoints. report(done, total): batches, summed over all threats.
     """
-    device = next(classifier.parameters()).device
-    x, y = images.x.to(device).float() / 255, images.y.to(device)
     n = len(y) if settings.autoattack_images is None else min(settings.autoattack_images, len(y))
     parts = parts_for(_outputs(classifier, x), settings.autoattack_parts)
     batches = -(-len(y) // settings.batch_size)

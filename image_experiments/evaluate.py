@@ -1,0 +1,258 @@
+"""How robust is this checkpoint? `python image_experiments/evaluate.py CHECKPOINT --dataset cifar10 [--norm linf] [--eps 8/255]`.
+
+    python image_experiments/evaluate.py wrn.pt --data-dir cifar-10-batches-py                  # a published checkpoint: PGD, AutoAttack
+    python image_experiments/evaluate.py wrn.pt --attacks pgd --test 1000                      # a first look
+    python image_experiments/evaluate.py results/digits-cpu/export/real-seed0/real-seed0.pt --dataset digits    # one of our own
+
+Checkpoints: weights in the layouts of Gowal, Rebuffi and Wang, of TRADES, Carmon and RobustBench's Standard, of Rice, of Wong, of
+ResNet-18, or our own; .pt, .pth, .pth.tar or safetensors, in any of the usual wrappings. Nothing in them is run. From Python, for any
+torch module:
+
+    from image_experiments.evaluate import evaluate
+    verdict = evaluate(module, images, labels, eps=8 / 255)     # verdict.table, verdict.per_class, verdict.warnings
+
+Writes OUT/evaluation.csv, per_class.csv, per_image.csv and evaluation.json. The same command goes on after an interruption.
+Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
+
+import numpy as np
+import torch
+
+from command_line.command import Help, run_command, settings_line, versions
+from command_line.folder_claim import check_claim, note_claim
+from command_line.output import UserError, check_writable, file_digest, plain, prepare_folder, text_table
+from command_line.values import Radius, check_radius
+from image_experiments.data.balance import balanced_order
+from image_experiments.data.dataset import Array, Dataset
+from image_experiments.data.read_dataset import DatasetName, read_dataset
+from image_experiments.data.stored_dataset import TEST_ORDER
+from image_experiments.engine.settings import usual_eps
+from image_experiments.evaluation.robustness import EvaluationSettings
+from image_experiments.export import as_fraction
+from image_experiments.models.classifier_files import read_classifier
+from image_experiments.models.classifiers import Normalised
+from image_experiments.models.precision import gpu_arithmetic
+from image_experiments.models.published import MEANS, pixels
+from image_experiments.training.attacks import Norm, Threat
+from image_experiments.verdict import Attack, Verdict, evaluate, evaluation_settings, judged, write_verdict
+
+__all__ = ["Verdict", "evaluate"]
+HELP = Help("Robust accuracy of a checkpoint under PGD and AutoAttack.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is attacked, and how."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Weights of a classifier: .pt, .pth, .pth.tar or .safetensors."""
+    network: str | None = None
+    """Its network, for example wrn-28-10 or dm-wrn-28-10-relu (default: recognised from the keys)."""
+    normalisation: str = "auto"
+    """Of pixels: cifar10, cifar100, none, or auto: as in the file; else as the public code of its layout."""
+    dataset: DatasetName = "cifar10"
+    """Data set whose test images are attacked."""
+    data_dir: Path | None = None
+    """Its files, as for run_cifar.py (default: downloaded once, if it can be)."""
+    image_size: int = 0
+    """Resize images to this many pixels per side (0: keep their size)."""
+    classes: tuple[str, ...] = ()
+    """Only these classes of the data set, by name."""
+    test: int = 0
+    """Number of test images, class-balanced (0: all)."""
+    norm: Norm = "linf"
+    """Norm of the attacks."""
+    eps: Radius | None = None
+    """Radius, such as 0.03 or 8/255 (default: the usual one for the data set and norm)."""
+    attacks: tuple[Attack, ...] = ("pgd", "autoattack")
+    """pgd, and one of autoattack, apgd (its two gradient parts) and apgd-ce (the first). PGD is always made: it checks the other."""
+    pgd_steps: int = 20
+    """Steps of PGD, each of size 2.5 eps / steps."""
+    pgd_restarts: int = 1
+    """Random starts of PGD."""
+    autoattack_images: int | None = None
+    """Number of images for AutoAttack, the first of the class-balanced list (default: all)."""
+    batch_size: int = 250
+    """Images attacked together; an interruption loses at most one batch."""
+    seed: int = 0
+    """Seed of the attacks."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int = 0
+    """CPU threads (0: as torch chooses)."""
+    out: Path | None = None
+    """Folder for the results (default: results/evaluation-CHECKPOINT)."""
+    force: bool = False
+    """Write to a folder that holds another evaluation."""
+
+
+def run(settings: Settings) -> int:
+    """Attack and write; returns the exit status."""
+    print(settings_line(settings))
+    checked, eps, out, device = _checked(settings)
+    data = read_dataset(settings.dataset, settings.data_dir, settings.image_size, None, settings.classes)
+    order = balanced_order(data.test_labels, np.random.default_rng(TEST_ORDER))[: settings.test or None]
+    if settings.test > len(order):
+        raise UserError(f"--test {settings.test}: {data.source} has {len(order)} test images; use fewer, or 0 for all")
+    images, labels = np.ascontiguousarray(data.test_images[order].transpose(0, 3, 1, 2)), data.test_labels[order]
+    classifier, about = _classifier(settings, data)
+    about |= {"norm": settings.norm, "eps": eps, "data": data.checksum(), "weights_sha256": file_digest(settings.checkpoint)}
+    key = {name: value for name, value in asdict(settings).items() if name not in FREE} | about
+    check_claim(out, key, (), force=settings.force)
+    print(f"{about['checkpoint']}: {about['network']}, pixels {NORMALISED.get(about['normalisation'], 'normalised as for CIFAR')}")
+    print(f"{len(order)} test images, {data.source}")
+    done = _finished(out, key)
+    if done is not None:
+        return _tell(done, out, "unchanged:")
+    prepare_folder(out)
+    note_claim(out, key, ())
+    scratch = out / "unfinished" / hashlib.sha256(json.dumps(plain(key), sort_keys=True).encode()).hexdigest()[:12]
+    verdict = _attacked(classifier.to(device), images, labels, Threat(settings.norm, eps), checked, settings.seed, scratch)
+    verdict.classes = data.classes
+    verdict.warnings += _other_normalisation(classifier, images[:500], labels[:500], about["normalisation"])
+    written = write_verdict(verdict, out, order, {"settings": plain(key), **about, "versions": versions("torch", "pyautoattack")})
+    shutil.rmtree(out / "unfinished")
+    return _tell(written, out, "wrote")
+
+
+NORMALISED = {"file": "normalised as the file says", "none": "as they are"}
+
+
+def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """evaluation.json of the same evaluation, or None."""
+    try:
+        content: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    tables = all((out / f"{name}.csv").is_file() for name in ("evaluation", "per_class", "per_image"))
+    return content if tables and content.get("settings") == json.loads(json.dumps(plain(key))) else None
+
+
+FREE = ("out", "force", "checkpoint", "data_dir", "device", "threads")
+"""Settings that do not affect the results, or are compared by content."""
+
+
+def _checked(settings: Settings) -> tuple[EvaluationSettings, float, Path, torch.device]:
+    """(settings of the attacks, radius, folder, device). Raises UserError before anything is read."""
+    for name, least in (("test", 0), ("seed", 0), ("threads", 0), ("image_size", 0)):
+        if getattr(settings, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be at least {least}")
+    if not settings.checkpoint.is_file():
+        raise UserError(f"{settings.checkpoint}: no such file; check the path")
+    if settings.normalisation not in (*MEANS, "auto"):
+        raise UserError(f"--normalisation {settings.normalisation}: use auto, {', '.join(MEANS)}")
+    eps = usual_eps(settings.dataset, settings.norm) if settings.eps is None else settings.eps
+    check_radius(f"--eps {eps:g}", eps, settings.norm)
+    names = ("pgd_steps", "pgd_restarts", "autoattack_images", "batch_size")
+    checked = {name: getattr(settings, name) for name in names}
+    chosen = evaluation_settings(settings.attacks, checked)
+    name = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device.replace("auto", "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"--device {settings.device}: torch finds no such device; use cpu") from None
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    stem = settings.checkpoint.name.removesuffix(".tar").rpartition(".")[0] or settings.checkpoint.name
+    out = settings.out or Path("results") / f"evaluation-{stem}"
+    check_writable(out)
+    return chosen, eps, out, device
+
+
+def _classifier(settings: Settings, data: Dataset) -> tuple[Normalised, dict[str, Any]]:
+    """(the classifier, which network and normalisation). Raises UserError if it does not fit the data."""
+    height, width, channels = data.images.shape[1:]
+    try:
+        classifier, network, source = read_classifier(
+            settings.checkpoint, len(data.classes), (channels, height, width), settings.network, settings.normalisation
+        )
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from None
+    return classifier, {
+        "checkpoint": settings.checkpoint.name,
+        "network": network,
+        "normalisation": source,
+        "dataset": settings.dataset,
+    }
+
+
+def _attacked(
+    classifier: Normalised, images: Array, labels: Array, threat: Threat, settings: EvaluationSettings, seed: int, scratch: Path
+) -> Verdict:
+    """The verdict, with a progress bar; goes on from `scratch`."""
+    from tqdm import tqdm
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    x, y = (torch.from_numpy(part).to(classifier.mean.device) for part in (images, labels))
+    with tqdm(unit="batch", disable=None) as bar, gpu_arithmetic(tf32=False):
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return judged(classifier, x.float() / 255, y, threat, settings, seed, scratch=scratch, report=report)
+
+
+def _other_normalisation(classifier: Normalised, images: Array, labels: Array, source: str) -> list[str]:
+    """A warning if another normalisation than the assumed one fits the weights better, as clean accuracy says."""
+    if source == "file":
+        return []
+    x, y = (torch.from_numpy(part).to(classifier.mean.device) for part in (images, labels))
+    found = {}
+    for name in (name for name, (mean, _) in MEANS.items() if len(mean) in (1, images.shape[1])):
+        mean, std = (part.to(x.device) for part in pixels(name, images.shape[1]))
+        with torch.no_grad():
+            logits = classifier.head(classifier.body((x.float() / 255 - mean) / std))
+        found[name] = float((logits.argmax(dim=1) == y).float().mean())
+    best = max(found, key=lambda name: found[name])
+    if found[best] < found[source] + 0.02:
+        return []
+    return [
+        f"with --normalisation {best} clean accuracy on {len(y)} images would be {found[best]:.1%}, not {found[source]:.1%}; which did the "
+        "training have?"
+    ]
+
+
+def _tell(found: dict[str, Any], out: Path, done: str) -> int:
+    """Print the table, the warnings and one line to quote."""
+    results = found["results"]
+    rows = [
+        (row["attack"], str(row["images"]), str(row["right"]), f"{row['accuracy']:.2%}", f"[{row['low']:.2%}, {row['high']:.2%}]")
+        for row in results
+    ]
+    print(text_table(("attack", "images", "right", "accuracy", "95 % interval"), rows))
+    for warning in found["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    most = results[0]["images"]
+    each = [f"{row['attack']} {row['accuracy']:.2%}" + f" ({row['images']} images)" * (row["images"] < most) for row in results]
+    print(
+        f"{found['checkpoint']} | {found['network']} | {found['dataset']}, {found['norm']} {as_fraction(found['eps'])} | {', '.join(each)}"
+    )
+    print(f"{done} evaluation.csv, per_class.csv, per_image.csv and evaluation.json in {out}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit status."""
+    interrupted = "interrupted: what was attacked is kept; run the same command to go on from the last batch"
+    return run_command(Settings, run, HELP, arguments, interrupted=interrupted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,302 @@
+"""A verdict on any classifier: exact for a linear one, the run's own numbers, whole after any interruption, honest about doubts."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from command_line.output import UserError
+from image_experiments import evaluate as command
+from image_experiments import run_cifar
+from image_experiments.evaluate import evaluate, main
+from image_experiments.models.classifier_files import save_classifier
+from image_experiments.models.classifiers import make_classifier
+from image_experiments.verdict import in_another_order
+from tests.image_experiments.test_published import made, saved
+
+EPS = 0.12
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """(linear classifier of digits, images, labels): small weights, so that some images are robust and some are not."""
+    digits = load_digits()
+    x, y = digits.images[:, None] / 16, digits.target
+    fitted = LogisticRegression(C=0.05, max_iter=500).fit(x[:1000].reshape(1000, -1), y[:1000])
+    classifier = make_classifier("linear", 10, (1, 8, 8), [0.0], [1.0])
+    with torch.no_grad():
+        classifier.head.weight.copy_(torch.from_numpy(fitted.coef_))
+        classifier.head.bias.copy_(torch.from_numpy(fitted.intercept_))
+    return classifier.eval(), x[1000:].astype(np.float32), y[1000:]
+
+
+def exactly_robust(classifier, x, y, eps):
+    """(n,) bool, in closed form: against each other class, every pixel moves as far as the ball and [0, 1] let it."""
+    weight, bias = (p.detach().double().numpy() for p in (classifier.head.weight, classifier.head.bias))
+    flat, found = x.reshape(len(x), -1).astype(float), np.ones(len(x), dtype=bool)
+    for k in range(len(weight)):
+        towards = weight[k] - weight[y]
+        worst = np.clip(flat + eps * np.sign(towards), 0, 1)
+        found &= ((worst * towards).sum(axis=1) + bias[k] - bias[y] < 0) | (y == k)
+    return found
+
+
+def test_a_linear_classifier_has_its_exact_robust_accuracy(linear):
+    classifier, x, y = linear
+    verdict = evaluate(classifier, x[:200], y[:200], eps=EPS, attacks=("pgd", "apgd"), batch_size=70)
+    exact = exactly_robust(classifier, x[:200], y[:200], EPS)
+    clean = exactly_robust(classifier, x[:200], y[:200], 0)
+    assert 0.2 < exact.mean() < clean.mean() - 0.2
+    assert (verdict.outcomes["clean"] == clean).all()
+    assert (verdict.outcomes["apgd"] == exact).all()
+    assert (verdict.outcomes["pgd-20"] >= exact).all()
+    assert verdict.outcomes["pgd-20"].sum() <= exact.sum() + 16  # follows one loss; measured: 14
+    assert not verdict.warnings
+    assert list(verdict.table["attack"]) == ["clean", "pgd-20", "apgd"]
+    row = verdict.table.iloc[2]
+    assert (row["images"], row["right"], row["accuracy"]) == (200, exact.sum(), exact.mean())
+    p, z, n = exact.mean(), 1.959963984540054, 200  # Wilson's interval
+    middle, reach = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    assert (row["low"], row["high"]) == pytest.approx((middle - reach, middle + reach), rel=1e-12)
+    classes = verdict.per_class
+    assert list(classes["images"]) == [int((y[:200] == k).sum()) for k in range(10)]
+    assert list(classes["apgd"]) == pytest.approx([exact[y[:200] == k].mean() for k in range(10)])
+
+
+def test_images_in_other_forms_are_the_same_images(linear):
+    classifier, x, y = linear
+    of = {"attacks": ("pgd",), "eps": EPS}
+    bytes_ = np.round(x[:40] * 255).astype(np.uint8)
+    first = evaluate(classifier, bytes_ / np.float32(255), y[:40], **of).outcomes
+    for images in (bytes_, bytes_.transpose(0, 2, 3, 1), torch.from_numpy(bytes_), torch.from_numpy(bytes_).double() / 255):
+        for name, right in evaluate(classifier, images, torch.from_numpy(y[:40]), **of).outcomes.items():
+            assert (right == first[name]).all()
+
+
+def test_the_module_is_left_as_it_was(linear):
+    classifier, x, y = linear
+    module = nn.Sequential(classifier, nn.Dropout(0.5)).train()
+    found = evaluate(module, x[:40], y[:40], attacks=("pgd",), eps=EPS)
+    assert module.training
+    assert not found.warnings  # dropout was off
+    assert (found.outcomes["clean"] == exactly_robust(classifier, x[:40], y[:40], 0)).all()
+
+
+class Turned(nn.Module):
+    """The same classes under other numbers."""
+
+    def __init__(self, module, order):
+        super().__init__()
+        self.module, self.order = module, order
+
+    def forward(self, x):
+        return self.module(x)[:, self.order]
+
+
+def test_what_is_doubtful_is_told(linear):
+    classifier, x, y = linear
+    order = [1, 2, 0, *range(3, 10)]
+
+    def warnings(module, images=x[:100]):
+        return " ".join(evaluate(module, images, y[:100], attacks=("pgd",), eps=EPS).warnings)
+
+    assert "another order" in warnings(Turned(classifier, [*range(1, 10), 0]))
+    assert "probability distribution" in warnings(nn.Sequential(classifier, nn.Softmax(dim=1)))
+    noisy = nn.Sequential(classifier)
+    noisy.register_forward_hook(lambda _m, _x, out: out + 0.1 * torch.randn_like(out))
+    assert "randomized" in warnings(noisy)
+    flat = nn.Sequential(classifier)
+    flat.register_forward_pre_hook(lambda _m, x: (x[0] * 8).round() / 8)
+    assert "zero gradient" in warnings(flat)
+    predicted = np.argmax(np.eye(10)[y][:, order], axis=1)
+    assert in_another_order(y, y, 10) is None
+    message = in_another_order(predicted, y, 10)
+    right = (predicted == y).mean()
+    assert message.startswith(
+        f"classes seem to be in another order: accuracy {right:.1%}, but 100.0% if its class 0 is 1, 1 is 2, 2 is 0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.full((5, 1, 8, 8), 2.0)}, "images lie in [2, 2], attacks are on [0, 1]; divide by 255"),
+        ({"images": -np.ones((5, 1, 8, 8))}, "undo the normalisation"),
+        ({"images": np.full((5, 1, 8, 8), np.nan)}, "images lie in [nan, nan]"),
+        ({"images": np.zeros((5, 1, 8, 8), dtype=np.int64)}, "images have type torch.int64"),
+        ({"images": np.zeros((5, 8, 8))}, "images have shape (5, 8, 8); give (n, C, H, W)"),
+        ({"labels": np.zeros(4, dtype=int)}, "labels have shape (4,) for 5 images"),
+        ({"labels": np.full(5, 10)}, "labels reach from 10 to 10, the module has 10 classes"),
+        ({"module": nn.Identity()}, "the module's outputs are of shape (5, 1, 8, 8) for 5 images"),
+        ({"eps": float("nan")}, "eps=nan: must be a finite number"),
+        ({"eps": 8}, "did you mean 8/255?"),
+        ({"attacks": ("fgsm",)}, "attacks=fgsm: unknown; use pgd, apgd, apgd-ce, autoattack"),
+        ({"attacks": ("apgd", "autoattack")}, "apgd and autoattack exclude each other"),
+        ({"pgd_steps": 0}, "pgd_steps=0 must be >= 1"),
+        ({"pgd_step": 3}, "pgd_step"),
+    ],
+)
+def test_arguments_that_cannot_be_are_one_line(linear, change, message):
+    arguments = {
+        "module": linear[0],
+        "images": np.zeros((5, 1, 8, 8), dtype=np.float32),
+        "labels": np.arange(5),
+        "eps": EPS,
+    } | change
+    with pytest.raises(UserError) as caught:
+        evaluate(**arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_logits_that_are_not_finite_are_one_line(linear):
+    broken = nn.Sequential(linear[0])
+    broken.register_forward_hook(lambda _m, _x, out: out * torch.inf)
+    with pytest.raises(UserError, match="not finite"):
+        evaluate(broken, linear[1][:5], linear[2][:5], eps=EPS)
+
+
+@pytest.fixture
+def checkpoint(linear, tmp_path):
+    return save_classifier(tmp_path / "linear.safetensors", linear[0], "linear", (1, 8, 8))
+
+
+DIGITS = ["--dataset", "digits", "--eps", str(EPS), "--batch-size", "20", "--threads", "1"]
+TABLES = ("evaluation.csv", "per_class.csv", "per_image.csv")
+
+
+def command_line(checkpoint, out, *more):
+    return [str(checkpoint), *DIGITS, "--test", "60", "--attacks", "pgd", "autoattack", "--out", str(out), *more]
+
+
+def test_a_run_is_evaluated_to_its_own_numbers(tmp_path):
+    """Image by image."""
+    out = tmp_path / "run"
+    small = ["--methods", "real", "--classifier.steps", "20", "--evaluation.autoattack-images", "15", "--evaluation.pgd-steps", "5"]
+    assert run_cifar.main([*small, "--seed", "3", "--test", "50", "--workers", "1", "--out", str(out)]) == 0
+    found = tmp_path / "evaluated"
+    flags = ["--dataset", "digits", "--seed", "3", "--test", "50", "--pgd-steps", "5", "--autoattack-images", "15"]
+    assert main([str(out / "checkpoints" / "real-seed3.safetensors"), *flags, "--out", str(found)]) == 0
+    with (found / "per_image.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    with np.load(out / "outcomes" / "real-seed3.npz") as outcomes:
+        for name, right in outcomes.items():
+            column = [row[name.partition(" ")[0]] for row in rows]
+            assert [bool(int(value)) for value in column[: len(right)]] == right.tolist()
+            assert set(column[len(right) :]) <= {""}
+    assert sorted(int(row["image"]) for row in rows) == sorted({int(row["image"]) for row in rows})
+
+
+def test_interrupted_at_ten_moments_it_ends_with_the_same_tables(checkpoint, tmp_path, monkeypatch, capsys):
+    assert main(command_line(checkpoint, tmp_path / "whole")) == 0
+    whole, calls = {name: (tmp_path / "whole" / name).read_bytes() for name in TABLES}, 0
+    original = command.judged
+
+    def interrupted(*arguments, report, **more):
+        def stop(done, total):
+            nonlocal calls
+            calls += 1
+            report(done, total)
+            raise KeyboardInterrupt
+
+        return original(*arguments, report=stop, **more)
+
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "judged", interrupted)
+        for _ in range(10):
+            assert main(command_line(checkpoint, out)) == 130
+            assert "interrupted" in capsys.readouterr().err
+            assert not any((out / name).exists() for name in TABLES)
+    assert calls == 10  # each went a batch further, or it would stop at the first for ever
+    assert main(command_line(checkpoint, out)) == 0
+    assert {name: (out / name).read_bytes() for name in TABLES} == whole
+    assert not (out / "unfinished").exists()
+    before = {name: (out / name).stat().st_mtime_ns for name in TABLES}
+    assert main(command_line(checkpoint, out)) == 0
+    assert "unchanged: evaluation.csv" in capsys.readouterr().out
+    assert {name: (out / name).stat().st_mtime_ns for name in TABLES} == before
+
+
+def test_a_published_checkpoint_and_a_copy_of_the_data(tmp_path, capsys):
+    """Random weights in Wang's layout and images in folders, as a newcomer has them."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    names = [f"class{k}" for k in range(10)]
+    for part in ("train", "test"):
+        for name in names:
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+                    tmp_path / "data" / part / name / f"{i}.png"
+                )
+    weights, _ = made("dm-wrn-16-2")
+    path = saved(tmp_path / "wrn.pth.tar", weights, "model_state_dict")
+    flags = ["--dataset", "images", "--data-dir", str(tmp_path / "data"), "--attacks", "pgd", "--pgd-steps", "2"]
+    assert main([str(path), *flags, "--out", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr().out
+    assert "wrn.pth.tar: dm-wrn-16-2, pixels normalised as for CIFAR" in output
+    assert "wrn.pth.tar | dm-wrn-16-2 | images, linf 8/255 | clean " in output
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert content["normalisation"] == "cifar10"
+    assert len(content["weights_sha256"]) == 64
+
+
+def test_a_wrong_normalisation_is_noticed(linear, tmp_path, capsys, monkeypatch):
+    """A classifier that was trained on pixels as they are, told to normalise them."""
+    shifted = make_classifier("linear", 10, (1, 8, 8), [0.0], [1.0])
+    shifted.load_state_dict(linear[0].state_dict())
+    monkeypatch.setitem(command.MEANS, "odd", ((5.0,), (0.1,)))
+    path = saved(tmp_path / "c.pt", {k: v for k, v in shifted.state_dict().items() if k not in ("mean", "std")})
+    flags = [str(path), *DIGITS, "--network", "linear", "--test", "60", "--attacks", "pgd"]
+    assert main([*flags, "--normalisation", "odd", "--out", str(tmp_path / "odd")]) == 0
+    assert "with --normalisation none clean accuracy on 60 images would be" in capsys.readouterr().err
+    assert main([*flags, "--out", str(tmp_path / "right")]) == 0
+    assert "normalisation" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--eps", "8"], "--eps 8: turns every image into any other"),
+        (["--test", "5000"], "has 1197 test images; use fewer, or 0 for all"),
+        (["--test", "-1"], "--test -1: must be at least 0"),
+        (["--attacks", "apgd", "apgd-ce"], "exclude each other"),
+        (["--normalisation", "imagenet"], "--normalisation imagenet: use auto, cifar10, cifar100, none"),
+        (["--normalisation", "cifar10"], "is for 3 channels, the images have 1; use none"),
+        (["--device", "cuda:7"], "--device cuda:7: torch finds no such device"),
+        (["--device", "abacus"], "--device abacus: torch finds no such device"),
+        (["--pgd-steps", "0"], "pgd_steps=0 must be >= 1"),
+        (["--classes", "0", "ten"], "--classes ten"),
+        (["--classes", "0", "1"], "is for 10 classes"),
+        (["--network", "wrn-28-10", "--dataset", "mnist-t10k", "--data-dir", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_flags_are_one_line_and_write_nothing(checkpoint, flags, message, tmp_path, capsys):
+    assert main([*command_line(checkpoint, tmp_path / "out"), *flags]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("error: ")
+    assert message in error[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_evaluation_in_the_folder_is_refused(checkpoint, tmp_path, capsys):
+    flags = [str(checkpoint), *DIGITS, "--test", "40", "--attacks", "pgd", "--out", str(tmp_path / "out")]
+    assert main(flags) == 0
+    assert main([*flags, "--seed", "1"]) == 1
+    assert "holds another" in capsys.readouterr().err
+    assert main([*flags, "--seed", "1", "--force"]) == 0
+
+
+@pytest.mark.parametrize("content", [b"<!doctype html>", b"", b"rubbish", b"version https://git-lfs.github.com/spec/v1"])
+def test_files_that_are_no_checkpoint_are_one_line(content, tmp_path, capsys):
+    (tmp_path / "c.pt").write_bytes(content)
+    assert main(command_line(tmp_path / "c.pt", tmp_path / "out")) == 1
+    assert str(tmp_path / "c.pt") in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
