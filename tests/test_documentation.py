@@ -64,6 +64,16 @@ def test_the_page_for_python_runs(tmp_path, monkeypatch, quick_smoke, capsys):
     assert names["settings"].classifier.steps == 20
 
 
+def test_the_page_of_evaluation_runs():
+    names = {}
+    for block in python_blocks(ROOT / "docs" / "evaluate.md"):
+        run_block(block, names)
+    verdict = names["verdict"]
+    assert list(verdict.table["attack"]) == ["clean", "pgd-20", "apgd"]
+    assert len(verdict.outcomes["apgd"]) == 60
+    assert len(verdict.per_class) == 10
+
+
 def extension(word):
     (block,) = [block for block in python_blocks(ROOT / "docs" / "extend.md") if word in block]
     return block
