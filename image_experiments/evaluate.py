@@ -1,7 +1,7 @@
 """How robust is this checkpoint? `python image_experiments/evaluate.py CHECKPOINT --dataset cifar10 [--norm linf] [--eps 8/255]`.
 
-    python image_experiments/evaluate.py wrn.pt --data-dir FOLDER                                   # a published checkpoint: PGD, AutoAttack
-    python image_experiments/evaluate.py wrn.pt --data-dir FOLDER --attacks pgd --test 1000         # a first look
+    python image_experiments/evaluate.py wrn.pt --data-dir FOLDER                               # a published checkpoint: PGD, AutoAttack
+    python image_experiments/evaluate.py wrn.pt --data-dir FOLDER --attacks pgd --test 1000     # a first look
     python image_experiments/evaluate.py results/digits-cpu/export/real-seed0/real-seed0.pt --dataset digits    # one of our own
 
 Checkpoints: weights in the layouts of Gowal, Rebuffi and Wang, of TRADES, Carmon and RobustBench's Standard, of Rice, of Wong, of

@@ -21,6 +21,7 @@ from command_line.spawning import without_main
 from command_line.values import checked
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import Array
+from image_experiments.data.given import absolute as absolute_parts
 from image_experiments.data.npz_files import ImageFile
 from image_experiments.engine.checks import (
     check_beforehand,
@@ -284,7 +285,7 @@ def on_absolute_paths(settings: Settings) -> Settings:
     def absolute(path: Path | None) -> Path | None:
         return path.absolute() if path is not None and path.exists() else path
 
-    methods = tuple(f"npz:{m.file.absolute()}" if m.file is not None else m.text for m in settings.parsed_methods())
+    methods = tuple(f"npz:{absolute_parts(m.file)}" if m.file is not None else m.text for m in settings.parsed_methods())
     assert settings.out is not None
     return replace(
         settings,
@@ -336,7 +337,8 @@ def look_at_data(settings: Settings, stages: list[Stage], place: Place, processe
     if known is not None:
         once(processes, lambda: tell(talk, (), check_beforehand(settings, known)))
     made: set[str] = set()
-    for kind in ("data", "split", *(["encoder"] if settings.encoder_from is not None else [])):
+    given = any(method.kind == "npz" for method in settings.parsed_methods())
+    for kind in ("data", "split", *["encoder"] * (settings.encoder_from is not None), *["read"] * given):
         some = needed_for((kind,), stages)
         if not any(stage.name.partition("/")[0] == kind for stage in some):
             continue  # no method needs it, or --until stops before it
@@ -371,7 +373,7 @@ def tell(talk: Talk, lines: Sequence[str], doubts: Sequence[str] = ()) -> None:
 
 
 def lines_of(kind: str, settings: Settings, stages: list[Stage], out: Path) -> tuple[list[str], list[str]]:
-    """(lines, doubts): what to print about the data, the splits, or encoders that were read."""
+    """(lines, doubts): what to print about the data, the splits, or encoders and generated images that were read."""
     if kind == "data":
         about = tables.results(out, "data")["about"]
         return about["read"], about["doubts"]
@@ -379,6 +381,8 @@ def lines_of(kind: str, settings: Settings, stages: list[Stage], out: Path) -> t
     if kind == "encoder":
         lines = [encoder_line(settings, name, one) for name, one in found.items()]
         return lines, encoder_doubts(found, len(tables.results(out, "data")["classes"]))
+    if kind == "read":
+        return list(dict.fromkeys(f"read {one['read']}" for one in found.values())), []
     first = next(iter(found.values()))
     line = f"of these {first['train']} to train on and {first['validation']} for validation, by seed"
     unused = max(one["unused"] for one in found.values())

@@ -24,8 +24,9 @@ import numpy as np
 from command_line.output import UserError, write_whole
 from image_experiments.data.dataset import Array
 
-KEYS = (("image", "label"), ("arr_0", "arr_1"))
-"""Names in common use: those of Gowal et al. (2021), Rebuffi et al. (2021) and Wang et al. (2023), and those of np.savez by default."""
+IMAGES, LABELS = ("image", "images", "x", "arr_0"), ("label", "labels", "y", "arr_1")
+"""Names in common use: `image` and `label` are those of Gowal et al. (2021), Rebuffi et al. (2021) and Wang et al. (2023), the last ones
+those of np.savez by default. The first that is there is taken."""
 SOFT = "soft_label"
 PIECE = 2_000  # images that are processed together; a hundred times as many labels
 DAMAGE = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, OSError, EOFError, SyntaxError, tokenize.TokenError)
@@ -74,9 +75,10 @@ def _write_header(stream: IO[bytes], descr: str, shape: tuple[int, ...]) -> None
 
 
 class ImageFile:
-    """Images and labels of an npz file with either pair of keys: memory-mapped, not read, if they are stored uncompressed.
+    """Images and labels of an npz file under any of the usual names: memory-mapped, not read, if they are stored uncompressed.
 
-    images: uint8 (N, H, W, C). labels: int64 (N,). soft: probabilities (N, classes), or None. Copy-on-write: the file never changes.
+    images: uint8 (N, H, W, C); (N, C, H, W) and labels (N, 1) are recognised, and `form` says so.
+    labels: int64 (N,). soft: probabilities (N, classes), or None. Copy-on-write: the file never changes.
     Raises UserError for a file that is missing or damaged, or that holds Python objects (which could run code), a shape other than `shape`
     (H, W, C), labels outside 0..classes-1, or soft labels that are no probabilities.
     """
@@ -89,7 +91,8 @@ class ImageFile:
         try:
             images, labels, *soft = self._open(path)
             self.soft = soft[0] if soft else None
-            self.images, self.labels = _checked(path, images, labels, shape)
+            self.images, self.labels, form = _checked(path, images, labels, shape)
+            self.form = f"{form}, under {' and '.join(self.names)}"
         except ValueError as error:  # numpy's error for an object array
             if "allow_pickle" in str(error) or "pickled" in str(error):
                 raise UserError(f"{path}: holds Python objects, which could run code; save plain arrays of numbers") from None
@@ -107,12 +110,14 @@ class ImageFile:
             raise UserError(f"{path}: truncated or no npz file; give an npz with image and label, or make it again")
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            pair = next((keys for keys in KEYS if set(keys) <= set(members)), None)
-            if pair is None:
+            found = [next((name for name in names if name in members), None) for names in (IMAGES, LABELS)]
+            if None in found:
                 raise UserError(
-                    f"{path}: has {', '.join(members) or 'nothing'}; an npz with image and label (or arr_0, arr_1) is needed"
+                    f"{path}: has {', '.join(members) or 'nothing'}; an npz with image and label is needed (or {', '.join(IMAGES[1:])} and "
+                    f"{', '.join(LABELS[1:])})"
                 )
-            names = (*pair, SOFT) if SOFT in members else pair
+            self.names = [str(name) for name in found]
+            names = [*self.names, SOFT] if SOFT in members else self.names
             chosen = [members[key] for key in names]
             if any(info.compress_type != zipfile.ZIP_STORED for info in chosen):
                 stream.seek(0)
@@ -211,21 +216,6 @@ def check_content(path: Path) -> None:
         raise UserError(f"{path}: damaged ({bad}); make it again")
 
 
-def check_given(path: Path, classes: int, shape: tuple[int, int, int], count: int) -> ImageFile:
-    """The user's file of generated images, of which `count` are needed. Raises UserError if it does not fit, is damaged, holds too few, or
-    holds images that are not on the scale 0..255 (checked on some of them)."""
-    from image_experiments.data.sanity_checks import check_range
-
-    given = ImageFile(path, classes, shape)
-    if count > len(given):
-        raise UserError(f"--synthetic {count}: {path} holds {len(given)} images; use at most that many")
-    check_content(path)
-    some = np.unique(np.linspace(0, len(given) - 1, min(len(given), PIECE)).astype(np.int64))
-    check_range(given.rows(some)[0], f"{path}: images")
-    given.forget()
-    return given
-
-
 def _mapped(memory: mmap.mmap, stream: IO[bytes], info: zipfile.ZipInfo) -> Array:
     """The array of an uncompressed member, as a view of the mapped file. Raises ValueError for Python objects or a wrong size."""
     stream.seek(info.header_offset)
@@ -245,15 +235,20 @@ def _mapped(memory: mmap.mmap, stream: IO[bytes], info: zipfile.ZipInfo) -> Arra
     return found.reshape(shape[::-1]).T if fortran else found.reshape(shape)
 
 
-def _checked(path: Path, images: Array, labels: Array, shape: tuple[int, int, int]) -> tuple[Array, Array]:
+def _checked(path: Path, images: Array, labels: Array, shape: tuple[int, int, int]) -> tuple[Array, Array, str]:
+    """Images (N, H, W, C), labels (N,), and the form in which the images came."""
     if images.ndim == 3:
         images = images[..., None]
+    form = "(N, H, W, C)"
+    if images.ndim == 4 and images.shape[1:] != shape and images.shape[1:] == (shape[2], *shape[:2]):
+        images, form = images.transpose(0, 2, 3, 1), "channels first, (N, C, H, W)"
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
         raise UserError(
             f"{path}: images have shape {images.shape} and type {images.dtype}; the data need uint8 (N, {', '.join(map(str, shape))})"
         )
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0:
         raise UserError(
             f"{path}: labels have shape {labels.shape} and type {labels.dtype}; {len(images)} whole numbers are needed, at least one"
         )
-    return images, labels.astype(np.int64, copy=False)
+    return images, labels.astype(np.int64, copy=False), form

@@ -13,7 +13,8 @@ import torch
 
 from command_line.output import UserError, listed
 from image_experiments.data.dataset import Dataset
-from image_experiments.data.npz_files import ImageFile, check_given
+from image_experiments.data.given import check_given
+from image_experiments.data.npz_files import ImageFile
 from image_experiments.data.official import CLASSES, check_official, is_a_copy
 from image_experiments.data.read_dataset import read_dataset
 from image_experiments.engine.settings import Settings, check_labels
@@ -163,7 +164,7 @@ def _check_files(settings: Settings, facts: Facts) -> list[str]:
         if method.file is not None:
             given = check_given(method.file, len(facts.classes), (height, width, channels), settings.synthetic)
             lacking = [name for name, count in zip(facts.classes, given.class_counts(len(facts.classes)), strict=True) if not count]
-            doubts += _soft_doubts(given, method.file)
+            doubts += [doubt for part in given.files for doubt in _soft_doubts(part, part.path)]
             if lacking:
                 doubts.append(
                     f"{method.file} has no images of {listed(lacking)}: are its labels numbered as the data's classes are?"

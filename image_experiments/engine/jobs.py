@@ -19,8 +19,9 @@ from command_line.output import UserError, file_digest, write_csv, write_json, w
 from contrastive_dp.randomness import mixed_seed
 from image_experiments.data.balance import balanced_choice
 from image_experiments.data.dataset import described
+from image_experiments.data.given import check_given
 from image_experiments.data.images import Images
-from image_experiments.data.npz_files import check_given, stream_images
+from image_experiments.data.npz_files import stream_images
 from image_experiments.data.read_dataset import DatasetName, read_dataset
 from image_experiments.data.shards import ShardPlan, make_shards, merge, read_note, shard_path
 from image_experiments.data.splitting import split
@@ -351,7 +352,7 @@ def read_generated(run: StageRun, file: Path, count: int, seed: int) -> Results:
     given = check_given(file, len(real.classes), (height, width, channels), count)
     kept = balanced_choice(given.labels, count, np.random.default_rng([seed, 4]))
     stream_images(run.outputs["images"], count, (height, width, channels), given.pieces(kept), given.soft_rows(kept))
-    return {"images": count}
+    return {"images": count, "read": given.said()}
 
 
 def describe(run: StageRun, settings: DescriptionSettings, split: str) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 
 from command_line.output import UserError
 from contrastive_dp.randomness import mixed_seed
+from image_experiments.data.given import parts_of
 from image_experiments.engine import jobs
 from image_experiments.engine.fingerprint import source_digest
 from image_experiments.engine.settings import Settings, Until
@@ -79,6 +81,13 @@ def _outside(flag: str, path: Path | None, argument: str = "") -> dict[str, Any]
     if not path.exists():
         raise UserError(f"{flag} {path}: no such file or folder; check the path")
     return found | {"outside": {flag: source_digest(path)}}
+
+
+def _digest_of_parts(path: Path) -> str:
+    """Checksum of all files of generated images that `path` names."""
+    parts = parts_of(path)
+    digests = [source_digest(part) for part in parts]
+    return digests[0] if len(parts) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _speed(settings: Settings, data: Stage) -> dict[str, dict[str, Stage]]:
@@ -217,7 +226,8 @@ class SeedPlan:
         file = {"images": f"synthetic/{where}.npz"}
         if method.kind == "npz":
             arguments: dict[str, Any] = {"count": count, "seed": self.seed}
-            outside = _outside("--methods npz", method.file, "file")
+            assert method.file is not None
+            outside = {"paths": {"file": method.file}, "outside": {"--methods npz": _digest_of_parts(method.file)}}
             return self.add(f"read/{where}", jobs.read_generated, arguments, file, self.real, **outside, on_device=False)
         if method.kind == "noise":
             plain, _ = self.rounds(Method("unguided", "unguided"))

@@ -52,8 +52,8 @@ class Settings:
     test: int = 0
     """Test images (0: all)."""
     methods: tuple[str, ...] = ("real", "unguided", DEFAULT_GUIDANCE)
-    """What to compare: real, unguided, noise[:STD], noise-real[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE] or npz:FILE of generated
-    images. SCALE may be auto: the largest scale that keeps the labels right, see generation.label_error."""
+    """What to compare: real, unguided, noise[:STD], noise-real[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE], or generated images as
+    npz:FILE, npz:FOLDER of parts, npz:'PATTERN'. SCALE may be auto: the largest that keeps the labels right, see generation.label_error."""
     synthetic: int = 500
     """Synthetic images per method."""
     rounds: int = 1

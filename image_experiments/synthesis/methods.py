@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line.output import UserError, did_you_mean
+from image_experiments.data.given import stem_of
 
 CONTRASTIVE = ("infonce", "hard-negative", "supervised", "anchored")
 BY_LABEL = ("feedback", "boundary", "cads")
@@ -44,7 +45,7 @@ class Method:
     def label(self) -> str:
         """Name in tables and folders: infonce-0.3, anchored-reversed-0.1, unguided."""
         if self.file is not None:
-            return re.sub(r"[^\w.-]", "_", f"npz-{self.file.stem}")
+            return re.sub(r"[^\w.-]", "_", f"npz-{stem_of(self.file)}")
         return self.kind + "-reversed" * self.reverse + self._strength
 
     @property
@@ -67,7 +68,7 @@ def parse_method(text: str) -> Method:
     name, colon, rest = text.partition(":")
     if name == "npz":
         if not rest:
-            raise UserError(f"--methods {text}: name the file of generated images, npz:FILE")
+            raise UserError(f"--methods {text}: name generated images: npz:FILE, npz:FOLDER or npz:'PATTERN'")
         return Method(text, "npz", file=Path(rest))
     kind, reverse = name.removesuffix("-reversed"), name.endswith("-reversed")
     known = ("real", "unguided", *NOISES, "npz", *KINDS)

@@ -507,7 +507,7 @@ GENERATED = {
     "signed_cast": ({"image": RNG.choice(np.array([0, 1, 255], np.uint8), (60, 8, 8, 1))}, "values 0, 1, 255 alone, which looks like"),
     "constant": ({"image": np.zeros((60, 8, 8, 1), np.uint8)}, "hold the value 0 alone"),
     "floats": ({"image": RNG.random((60, 8, 8, 1))}, "type float64; the data need uint8"),
-    "channels_first": ({"image": RNG.integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)}, r"shape \(60, 1, 8, 8\)"),
+    "two_first": ({"image": RNG.integers(0, 256, (60, 2, 8, 8), dtype=np.uint8)}, r"shape \(60, 2, 8, 8\)"),
     "colour": ({"image": RNG.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)}, r"shape \(60, 8, 8, 3\)"),
     "one_hot": ({"label": np.eye(10)[LABELS]}, "labels have shape"),
     "labels_of_float": ({"label": LABELS.astype(float)}, "type float64; 60 whole numbers are needed"),

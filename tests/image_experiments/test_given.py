@@ -1,0 +1,157 @@
+"""Generated images as others publish them: parts of one set, channels first or last, under any of the usual names."""
+
+import csv
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from command_line.output import UserError
+from image_experiments import run_cifar
+from image_experiments.data.given import GivenImages, absolute, check_given, parts_of, stem_of
+from image_experiments.synthesis.methods import parse_method
+
+RNG = np.random.default_rng(0)
+IMAGES, LABELS = RNG.integers(0, 256, (70, 6, 5, 3), dtype=np.uint8), RNG.integers(0, 4, 70)
+SHAPE = (6, 5, 3)
+CUTS = [0, 9, 10, 40, 70]
+
+
+def save_parts(folder, names=("image", "label"), save=np.savez, first=False, **more):
+    """The set in four parts, numbered so that text order is wrong."""
+    folder.mkdir(exist_ok=True)
+    for number, (a, b) in enumerate(itertools.pairwise(CUTS), 8):
+        images = IMAGES[a:b].transpose(0, 3, 1, 2) if first else IMAGES[a:b]
+        save(folder / f"part{number}.npz", **{names[0]: images, names[1]: LABELS[a:b]}, **{k: v[a:b] for k, v in more.items()})
+    return folder
+
+
+def everything(given, chosen=None):
+    pieces = list(given.pieces(np.arange(len(given)) if chosen is None else chosen))
+    return np.concatenate([images for images, _ in pieces]), np.concatenate([labels for _, labels in pieces])
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("names", [("image", "label"), ("images", "labels"), ("x", "y"), ("arr_0", "arr_1"), ("image", "y")])
+def test_parts_are_the_whole_set_in_order(tmp_path, names, first, save):
+    given = GivenImages(save_parts(tmp_path / "set", names, save, first), 4, SHAPE)
+    images, labels = everything(given)
+    assert (images == IMAGES).all()
+    assert (labels == LABELS).all()
+    assert (given.labels == LABELS).all()
+    assert (given.class_counts(4) == np.bincount(LABELS, minlength=4)).all()
+    form = "channels first, (N, C, H, W)" if first else "(N, H, W, C)"
+    assert given.said() == f"set: 4 files, 70 images, {form}, under {names[0]} and {names[1]}"
+
+
+def test_some_of_the_images_come_from_their_files(tmp_path):
+    soft = RNG.dirichlet(np.ones(4), 70).astype(np.float32)
+    given = GivenImages(save_parts(tmp_path / "set", soft_label=soft), 4, SHAPE)
+    for size in (0, 1, 5, 33):
+        chosen = np.sort(np.random.default_rng(size).choice(70, size, replace=False))
+        if size:
+            images, labels = everything(given, chosen)
+            assert (images == IMAGES[chosen]).all()
+            assert (labels == LABELS[chosen]).all()
+            assert (given.soft_rows(chosen) == soft[chosen]).all()
+    assert given.soft_rows(np.array([8, 9, 10, 69])).tolist() == soft[[8, 9, 10, 69]].tolist()
+
+
+@pytest.mark.parametrize("size", [(1, 8, 8), (3, 3, 3), (3, 4, 3)])
+def test_channels_last_wins_where_both_are_possible(tmp_path, size):
+    height, width, channels = size[1], size[2], size[0]
+    images = RNG.integers(0, 256, (5, *size), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", image=images, label=np.arange(5) % 4)
+    given = GivenImages(tmp_path / "a.npz", 4, (height, width, channels))
+    last = images.shape[1:] == (height, width, channels)
+    assert (everything(given)[0] == (images if last else images.transpose(0, 2, 3, 1))).all()
+
+
+def test_labels_in_a_column_are_read(tmp_path):
+    np.savez(tmp_path / "a.npz", x=IMAGES, y=LABELS[:, None])
+    assert (GivenImages(tmp_path / "a.npz", 4, SHAPE).labels == LABELS).all()
+
+
+def test_ways_to_name_the_parts(tmp_path, monkeypatch):
+    folder = save_parts(tmp_path / "set")
+    whole = [folder / f"part{k}.npz" for k in (8, 9, 10, 11)]
+    assert parts_of(folder) == whole
+    assert parts_of(folder / "part*.npz") == whole
+    assert parts_of(folder / "part1[01].npz") == whole[2:]
+    assert parts_of(whole[1]) == whole[1:2]
+    assert [*map(str, parts_of(_several(whole[3], whole[0])))] == [str(whole[3]), str(whole[0])]
+    monkeypatch.chdir(folder)
+    assert [path.name for path in parts_of(_path("part?.npz"))] == ["part8.npz", "part9.npz"]
+    assert absolute(_several("part8.npz", "part9.npz")) == f"{folder}/part8.npz,{folder}/part9.npz"
+    assert absolute(_path("part8.npz")) == str(folder / "part8.npz")
+    assert [stem_of(path) for path in (folder, folder / "part*.npz", whole[0])] == ["set", "set", "part8"]
+    assert parse_method(f"npz:{folder}/part*.npz").label == "npz-set"
+
+
+def _path(text):
+    from pathlib import Path
+
+    return Path(text)
+
+
+def _several(*paths):
+    return _path(",".join(map(str, paths)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: f / "nowhere", "no such file; check the path"),
+        (lambda f: f / "*.zip", "no file fits this pattern"),
+        (lambda f: _several(f / "part8.npz", f / "part8.npz"), "part8.npz is named twice"),
+        (lambda f: _several(f / "part8.npz", f / "part7.npz"), "part7.npz: no such file"),
+        (lambda f: (f / "empty").mkdir() or f / "empty", "holds no npz files"),
+        (lambda f: np.savez(f / "part12.npz", image=IMAGES[:2, :5], label=LABELS[:2]) or f, "part12.npz: images have shape"),
+        (lambda f: np.savez(f / "part12.npz", image=IMAGES[:2], label=[0, 4]) or f, "part12.npz: labels reach from 0 to 4"),
+        (lambda f: (f / "part12.npz").write_bytes(b"<html>") and f, "part12.npz: truncated or no npz file"),
+        (
+            lambda f: np.savez(f / "part12.npz", image=IMAGES[:2], label=LABELS[:2], soft_label=np.full((2, 4), 0.25)) or f,
+            "part12.npz: has soft labels, unlike",
+        ),
+        (lambda f: np.savez(f / "part12.npz", image=IMAGES[:2] // 255, label=LABELS[:2]) or f, "part12.npz: images hold the value"),
+        (
+            lambda f: np.savez(f / "part12.npz", pictures=IMAGES[:2], y=LABELS[:2]) or f,
+            "has pictures, y; an npz with image and label",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line_naming_the_part(tmp_path, make, message):
+    path = make(save_parts(tmp_path / "set"))
+    with pytest.raises(UserError) as caught:
+        check_given(path, 4, SHAPE, 10)
+    assert message in str(caught.value)
+
+
+def test_too_many_are_asked_for(tmp_path):
+    with pytest.raises(UserError, match=r"--synthetic 71: .*set holds 70 images"):
+        check_given(save_parts(tmp_path / "set"), 4, SHAPE, 71)
+
+
+def test_a_run_on_a_folder_of_parts_is_that_on_one_file(tmp_path, capsys):
+    """The same balanced choice by seed, and classifiers to the same number; what was recognised is said."""
+    images, labels = RNG.integers(0, 256, (90, 8, 8, 1), dtype=np.uint8), np.arange(90) % 10
+    (tmp_path / "set").mkdir()
+    np.savez(tmp_path / "whole.npz", image=images, label=labels)
+    for number, rows in enumerate((slice(0, 50), slice(50, 90)), 9):
+        np.savez(tmp_path / "set" / f"{number}.npz", x=images[rows].transpose(0, 3, 1, 2), y=labels[rows])
+    small = ["--synthetic", "40", "--classifier.steps", "5", "--evaluation.autoattack-images", "0", "--evaluation.pgd-steps", "2"]
+    small += ["--encoder.steps", "5", "--test", "40", "--description.steps", "5", "--workers", "1"]
+    rows = []
+    for name in ("whole.npz", "set"):
+        out = tmp_path / f"out-{name}"
+        assert run_cifar.main(["--methods", f"npz:{tmp_path / name}", *small, "--out", str(out)]) == 0
+        output = capsys.readouterr().out
+        with (out / "metrics.csv").open() as stream:
+            rows.append([{key: row[key] for key in row if key not in ("method",)} for row in csv.DictReader(stream)])
+        made = next((out / "synthetic").rglob("seed0.npz"))
+        rows.append(made.read_bytes())
+    assert "read set: 2 files, 90 images, channels first, (N, C, H, W), under x and y" in re.sub(r"\s+", " ", output)
+    assert rows[0] == rows[2]
+    assert rows[1] == rows[3]
