@@ -26,7 +26,7 @@ CLASSES = {"cifar10": CIFAR10_CLASSES, "gtsrb": GTSRB_CLASSES, "digits": DIGITS,
 """Classes of the official files, known before reading."""
 
 
-CIFAR10_ARCHIVE = ("https://www.cs.toronto.edu/~kriz/", {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d13530"})
+CIFAR10_ARCHIVE = ("https://www.cs.toronto.edu/~kriz/", {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530"})
 
 
 MNIST_FILES = (
