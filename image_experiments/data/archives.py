@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -249,16 +249,22 @@ def _check_member(path: Path, name: str, size: int, link: bool) -> None:
         raise UserError(f"{path}: member {name!r} has {size} bytes, more than {LARGEST_MEMBER}; it is no small image")
 
 
-def read_tar_member(path: Path, name: str) -> bytes:
-    """Content of one member. Raises UserError if the archive is damaged or does not have it."""
+def read_tar_members(path: Path, names: Sequence[str]) -> list[bytes]:
+    """Contents of members, in one pass. Raises UserError if the archive is damaged or lacks one."""
+    found: dict[str, bytes] = {}
     try:
         with tarfile.open(path) as archive:
-            stream = archive.extractfile(name)
-            return b"" if stream is None else stream.read()
-    except KeyError:
-        raise UserError(f"{path}: {name} is missing in it; get the archive again") from None
+            for member in archive:
+                if member.name in names and (stream := archive.extractfile(member)) is not None:
+                    found[member.name] = stream.read()
+                    if len(found) == len(names):
+                        break
     except DAMAGE as error:
         raise UserError(f"{path}: truncated or damaged ({error or type(error).__name__}); get it again") from None
+    missing = next((name for name in names if name not in found), None)
+    if missing is not None:
+        raise UserError(f"{path}: {missing} is missing in it; get the archive again")
+    return [found[name] for name in names]
 
 
 def read_gzip(path: Path) -> bytes:

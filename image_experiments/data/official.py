@@ -1,14 +1,15 @@
-"""Where GTSRB, CIFAR-10, MNIST and scikit-learn's digits come from, and how their official files are read."""
+"""Where CIFAR-10 and -100, GTSRB, MNIST, SVHN, STL-10 and scikit-learn's digits come from, and how their official files are read."""
 
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from command_line.output import UserError
-from image_experiments.data.archives import archive_entries, fetched, read_gzip, read_tar_member
+from image_experiments.data.archives import archive_entries, fetched, read_gzip, read_tar_members
 from image_experiments.data.balance import balanced_choice
 from image_experiments.data.dataset import Array, Dataset
 from image_experiments.data.decoding import decode_all
@@ -22,11 +23,34 @@ GTSRB_CLASSES = tuple(f"{number:05d}" for number in range(43))  # the names of i
 DIGITS = tuple(map(str, range(10)))
 
 
-CLASSES = {"cifar10": CIFAR10_CLASSES, "gtsrb": GTSRB_CLASSES, "digits": DIGITS, "mnist": DIGITS, "mnist-t10k": DIGITS}
+STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+
+
+CLASSES = {
+    "cifar10": CIFAR10_CLASSES,
+    "gtsrb": GTSRB_CLASSES,
+    "stl10": STL10_CLASSES,
+    **dict.fromkeys(("digits", "mnist", "mnist-t10k", "svhn"), DIGITS),
+}
 """Classes of the official files, known before reading."""
 
 
 CIFAR10_ARCHIVE = ("https://www.cs.toronto.edu/~kriz/", {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530"})
+
+
+CIFAR100_ARCHIVE = ("https://www.cs.toronto.edu/~kriz/", {"cifar-100-binary.tar.gz": "md5:03b5dce01913d631647c71ecec9e9cb8"})
+
+
+SVHN_FILES = (
+    "http://ufldl.stanford.edu/housenumbers/",
+    {
+        "train_32x32.mat": "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "md5:eb5a983be6a315427106f1b164d9cef3",
+    },
+)
+
+
+STL10_ARCHIVE = ("http://ai.stanford.edu/~acoates/stl10/", {"stl10_binary.tar.gz": "md5:91f7769df0f17e558f3565bffb0c7dfb"})
 
 
 MNIST_FILES = (
@@ -54,11 +78,29 @@ OTHER_FORMS = {
     "cifar-10-python.tar.gz": "cifar-10-binary.tar.gz",
     "cifar-10-matlab.tar.gz": "cifar-10-binary.tar.gz",
     "cifar-10-batches-py": "cifar-10-binary.tar.gz",
+    "cifar-100-python.tar.gz": "cifar-100-binary.tar.gz",
+    "cifar-100-matlab.tar.gz": "cifar-100-binary.tar.gz",
+    "cifar-100-python": "cifar-100-binary.tar.gz",
 }
 """Official files in formats that are not read (pickles can run code), and the files to use instead."""
 
 
-OFFICIAL = {*CIFAR10_ARCHIVE[1], *GTSRB_FILES[1]}
+OFFICIAL = {*CIFAR10_ARCHIVE[1], *CIFAR100_ARCHIVE[1], *GTSRB_FILES[1], *SVHN_FILES[1], *STL10_ARCHIVE[1]}
+
+
+COPIES = ("cifar10", "cifar100", "gtsrb", "svhn", "stl10")
+"""Data sets of which a copy in the form of image folders is taken too."""
+
+
+def files_of(name: str) -> tuple[str, dict[str, str]]:
+    """(address, {official file: checksum}) of a data set."""
+    return {
+        "cifar10": CIFAR10_ARCHIVE,
+        "cifar100": CIFAR100_ARCHIVE,
+        "gtsrb": GTSRB_FILES,
+        "svhn": SVHN_FILES,
+        "stl10": STL10_ARCHIVE,
+    }.get(name, MNIST_FILES)
 
 
 DIGITS_TEST = 1197  # of scikit-learn's 1797 digits; the other 600 are for training and validation
@@ -88,38 +130,82 @@ def check_official(name: str, data_dir: Path | None) -> None:
     """Raise UserError if, judging by names, a folder or file does not hold the official files of a data set."""
     if data_dir is None or name == "digits":
         return
+    wanted = files_of(name)[1]
     for other, instead in OTHER_FORMS.items():
-        if name == "cifar10" and (data_dir.name == other or ((data_dir / other).exists() and not (data_dir / instead).exists())):
+        here = data_dir.name == other or ((data_dir / other).exists() and not (data_dir / instead).exists())
+        if instead in wanted and here:
             raise UserError(
                 f"--data-dir {data_dir}: {other} holds Python objects, which are never loaded; give {instead} of the same page"
             )
-    wanted = {"cifar10": CIFAR10_ARCHIVE, "gtsrb": GTSRB_FILES}.get(name, MNIST_FILES)[1]
     missing = [file for file in wanted if (name != "mnist-t10k" or file.startswith("t10k")) and not (data_dir / file).exists()]
     if data_dir.is_dir() and missing:
         raise UserError(f"--data-dir {data_dir}: {missing[0]} is missing; put it there, or leave out --data-dir to download it")
 
 
-def read_cifar10(data_dir: Path | None, image_size: int = 0) -> Dataset:
-    """CIFAR-10 (Krizhevsky 2009), the binary version: records of a label byte and 3 x 32 x 32 pixels, averaged down to image_size.
+def read_cifar(name: str, data_dir: Path | None, image_size: int = 0) -> Dataset:
+    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), the binary version: records of label bytes and 3 x 32 x 32 pixels, averaged to image_size.
 
+    CIFAR-100 has a byte for the superclass, which is left out, and one for the class.
     Copies in the form of image folders are resized with Pillow's bilinear filter instead, like all image folders.
     """
-    check_official("cifar10", data_dir)
-    (archive,) = fetched("cifar10", data_dir, *CIFAR10_ARCHIVE)
-    parts = []
-    for member in [*[f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin"]:
-        content = np.frombuffer(read_tar_member(archive, f"cifar-10-batches-bin/{member}"), dtype=np.uint8)
-        if len(content) % 3073:
-            raise UserError(
-                f"{archive}: {member} has {len(content)} bytes, no multiple of 3073: the archive is damaged, get it again"
-            )
-        parts.append(content.reshape(-1, 3073))
-    train, test = np.concatenate(parts[:5]), parts[5]
-    images, test_images = (np.ascontiguousarray(p[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)) for p in (train, test))
+    check_official(name, data_dir)
+    (archive,) = fetched(name, data_dir, *files_of(name))
+    hundred = name == "cifar100"
+    folder, before = ("cifar-100-binary", 2) if hundred else ("cifar-10-batches-bin", 1)
+    members = ["train.bin"] if hundred else [f"data_batch_{i}.bin" for i in range(1, 6)]
+    wanted = [*members, "test.bin" if hundred else "test_batch.bin", *["fine_label_names.txt"] * hundred]
+    contents = read_tar_members(archive, [f"{folder}/{member}" for member in wanted])
+    parts = [_records(archive, *part, before) for part in zip(wanted[: len(members) + 1], contents, strict=False)]
+    train, test = np.concatenate(parts[:-1]), parts[-1]
+    classes = tuple(contents[-1].decode().split()) if hundred else CIFAR10_CLASSES
+    images, test_images = (np.ascontiguousarray(p[:, before:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)) for p in (train, test))
     if image_size:
         images, test_images = averaged(images, image_size), averaged(test_images, image_size)
-    labels, test_labels = train[:, 0].astype(np.int64), test[:, 0].astype(np.int64)
-    return Dataset(images, labels, np.arange(len(labels)), test_images, test_labels, CIFAR10_CLASSES, str(archive))
+    labels, test_labels = (p[:, before - 1].astype(np.int64) for p in (train, test))
+    return Dataset(images, labels, np.arange(len(labels)), test_images, test_labels, classes, str(archive))
+
+
+def _records(archive: Path, member: str, content: bytes, before: int) -> Array:
+    """(n, label bytes + 3072). Raises UserError for a size that no number of records has."""
+    size = before + 3072
+    if len(content) % size:
+        raise UserError(
+            f"{archive}: {member} has {len(content)} bytes, no multiple of {size}: the archive is damaged, get it again"
+        )
+    return np.frombuffer(content, dtype=np.uint8).reshape(-1, size)
+
+
+def read_svhn(data_dir: Path | None, image_size: int = 0) -> Dataset:
+    """Street View House Numbers (Netzer et al. 2011), 32 x 32, from its official MATLAB files, in which label 10 stands for 0."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    parts = []
+    for path in fetched("svhn", data_dir, *SVHN_FILES):
+        try:
+            content = loadmat(path, variable_names=("X", "y"))
+            images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].ravel().astype(np.int64) % 10
+        except (MatReadError, ValueError, TypeError, LookupError, NotImplementedError, OSError, zlib.error) as error:
+            raise UserError(f"{path}: no MATLAB file of SVHN ({error}); get it again") from None
+        images = np.ascontiguousarray(images)
+        parts.append((averaged(images, image_size) if image_size else images, labels))
+    (images, labels), test = parts
+    return Dataset(images, labels, np.arange(len(labels)), *test, DIGITS, "SVHN")
+
+
+def read_stl10(data_dir: Path | None, image_size: int = 0) -> Dataset:
+    """STL-10 (Coates, Ng, Lee 2011): 5,000 labelled training and 8,000 test images, 96 x 96, column by column, with labels 1 to 10."""
+    (archive,) = fetched("stl10", data_dir, *STL10_ARCHIVE)
+    names = [f"stl10_binary/{part}_{kind}.bin" for part in ("train", "test") for kind in "Xy"]
+    contents = [np.frombuffer(content, dtype=np.uint8) for content in read_tar_members(archive, names)]
+    parts = []
+    for pixels, numbers in (contents[:2], contents[2:]):
+        if len(pixels) != len(numbers) * 3 * 96 * 96:
+            raise UserError(f"{archive}: {len(pixels)} bytes of images for {len(numbers)} labels: it is damaged, get it again")
+        images = np.ascontiguousarray(pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1))
+        parts.append((averaged(images, image_size) if image_size else images, numbers.astype(np.int64) - 1))
+    (images, labels), test = parts
+    return Dataset(images, labels, np.arange(len(labels)), *test, STL10_CLASSES, str(archive))
 
 
 def read_mnist(data_dir: Path | None, image_size: int = 0, test_file_alone: bool = False) -> Dataset:
@@ -162,8 +248,9 @@ def read_idx(path: Path) -> Array:
     return values.reshape(sizes)
 
 
-def read_gtsrb(data_dir: Path | None, image_size: int) -> Dataset:
-    """German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012), 43 classes, from its official archives, resized."""
+def read_gtsrb(data_dir: Path | None, image_size: int = 0) -> Dataset:
+    """German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012), 43 classes, from its official archives, resized (0: to 32)."""
+    image_size = image_size or 32
     training, tests, truth = fetched("gtsrb", data_dir, *GTSRB_FILES)
     train, train_classes, groups = [], [], []
     for entry in archive_entries(training):

@@ -1,4 +1,4 @@
-"""Reads data sets into memory as uint8, with separate test images: digits, CIFAR-10, GTSRB, MNIST and folders of images.
+"""Reads data sets into memory as uint8, with separate test images: those of official.py, and folders of images.
 
 There is one reader per data set; `split` then takes training and validation images from the rest.
 """
@@ -12,10 +12,19 @@ from typing import Literal
 from command_line.output import UserError
 from image_experiments.data.class_folders import read_class_folders
 from image_experiments.data.dataset import Dataset, only
-from image_experiments.data.official import is_a_copy, read_cifar10, read_digits, read_gtsrb, read_mnist
+from image_experiments.data.official import (
+    COPIES,
+    is_a_copy,
+    read_cifar,
+    read_digits,
+    read_gtsrb,
+    read_mnist,
+    read_stl10,
+    read_svhn,
+)
 from image_experiments.data.sanity_checks import check_range, with_copies_together
 
-DatasetName = Literal["digits", "cifar10", "gtsrb", "mnist", "mnist-t10k", "images"]
+DatasetName = Literal["digits", "cifar10", "cifar100", "gtsrb", "svhn", "stl10", "mnist", "mnist-t10k", "images"]
 
 
 def read_dataset(
@@ -34,16 +43,14 @@ def read_dataset(
 
 
 def _read(name: DatasetName, data_dir: Path | None, image_size: int, group_pattern: str | None) -> Dataset:
-    if name == "digits":
-        return read_digits()
-    if name in ("cifar10", "gtsrb") and data_dir is not None and is_a_copy(data_dir):
+    if name == "images" and data_dir is None:
+        raise UserError("--dataset images needs --data-dir: a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one")
+    if data_dir is not None and (name == "images" or (name in COPIES and is_a_copy(data_dir))):
         return read_class_folders(data_dir, image_size, group_pattern)
-    if name == "cifar10":
-        return read_cifar10(data_dir, image_size)
     if name in ("mnist", "mnist-t10k"):
         return read_mnist(data_dir, image_size, test_file_alone=name == "mnist-t10k")
-    if name == "gtsrb":
-        return read_gtsrb(data_dir, image_size or 32)
-    if data_dir is None:
-        raise UserError("--dataset images needs --data-dir: a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one")
-    return read_class_folders(data_dir, image_size, group_pattern)
+    if name in ("cifar10", "cifar100"):
+        return read_cifar(name, data_dir, image_size)
+    if name == "digits":
+        return read_digits()
+    return {"gtsrb": read_gtsrb, "svhn": read_svhn, "stl10": read_stl10}[name](data_dir, image_size)

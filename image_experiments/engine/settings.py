@@ -11,7 +11,7 @@ from command_line.output import UserError
 from command_line.values import Radius, check_radius
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import check_classes
-from image_experiments.data.official import CLASSES, is_a_copy
+from image_experiments.data.official import CLASSES, COPIES, is_a_copy
 from image_experiments.data.read_dataset import DatasetName
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
@@ -35,9 +35,10 @@ class Settings:
     """smoke: every stage once, at a small size; cpu: meaningful numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, less than an hour; paper,
     paper-gtsrb, paper-mnist: the published sizes for the three data sets. Other flags override the preset."""
     dataset: DatasetName = "digits"
-    """digits (part of scikit-learn), cifar10, gtsrb, mnist (downloaded once), mnist-t10k (only its test file), images (see --data-dir)."""
+    """digits (part of scikit-learn); cifar10, cifar100, gtsrb, svhn, stl10, mnist (downloaded once); mnist-t10k (its test file alone);
+    images (see --data-dir)."""
     data_dir: Path | None = None
-    """Folder with the data set's official files. For images, and for copies of cifar10 and gtsrb: a folder with train/CLASS/* and
+    """Folder with the data set's official files. For images, and for copies of the photographs: a folder with train/CLASS/* and
     test/CLASS/*, or a tar or zip of such a folder."""
     image_size: int = 0
     """Resize images to this many pixels per side (0: keep their size)."""
@@ -155,6 +156,8 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "mnist": "crop",
     "gtsrb": "crop",
     "cifar10": "crop-flip",
+    "cifar100": "crop-flip",
+    "stl10": "crop-flip",
     "images": "crop",
 }
 
@@ -386,7 +389,7 @@ def check_shares(settings: Settings, processes: int) -> None:
 
 def _check_data_options(settings: Settings) -> None:
     """Raise UserError for file options that do not apply to the data set."""
-    if settings.dataset not in ("images", "gtsrb", "cifar10") and settings.group_pattern is not None:
+    if settings.dataset not in ("images", *COPIES) and settings.group_pattern is not None:
         raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
     if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):
         check_classes(settings.classes, CLASSES[settings.dataset], settings.dataset)
@@ -394,7 +397,7 @@ def _check_data_options(settings: Settings) -> None:
         raise UserError(f"--image-size {settings.image_size}: digits has one size; leave it out")
     if settings.dataset == "digits" and settings.data_dir is not None:
         raise UserError(f"--data-dir {settings.data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
-    if settings.dataset in ("gtsrb", "cifar10") and settings.group_pattern is not None and not is_a_copy(settings.data_dir):
+    if settings.dataset in COPIES and settings.group_pattern is not None and not is_a_copy(settings.data_dir):
         raise UserError(f"--group-pattern {settings.group_pattern}: the official archives need none; leave it out")
 
 

@@ -169,6 +169,92 @@ def test_missing_wrong_and_truncated_archives_are_one_line(tmp_path, monkeypatch
         read_dataset("cifar10", tmp_path, 0, None)
 
 
+NAMES = ["apple", "aquarium_fish", "baby", "bear"]
+
+
+def test_cifar100_is_read_by_its_fine_labels(tmp_path, monkeypatch):
+    rng = np.random.default_rng(3)
+    pixels = [rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8) for n in (12, 8)]
+    coarse, fine = ([rng.integers(0, 2, len(p), dtype=np.uint8) for p in pixels] for _ in range(2))
+    fine = [np.arange(len(p), dtype=np.uint8) % 4 for p in pixels]
+    records = [
+        b"".join(bytes([c, f]) + x.tobytes() for c, f, x in zip(*part, strict=True))
+        for part in zip(coarse, fine, pixels, strict=True)
+    ]
+    members = {"cifar-100-binary/fine_label_names.txt": "\n".join(NAMES).encode() + b"\n"}
+    members |= {f"cifar-100-binary/{name}.bin": record for name, record in zip(("test", "train"), records[::-1], strict=True)}
+    content = tar_of(members)
+    path = tmp_path / "cifar-100-binary.tar.gz"
+    path.write_bytes(content)
+    monkeypatch.setattr(official, "CIFAR100_ARCHIVE", ("", {path.name: md5(content)}))
+    for where in (tmp_path, path):
+        data = read_dataset("cifar100", where, 0, None)
+        assert data.classes == tuple(NAMES)
+        np.testing.assert_array_equal(data.images, pixels[0].transpose(0, 2, 3, 1))
+        np.testing.assert_array_equal(data.test_images, pixels[1].transpose(0, 2, 3, 1))
+        assert (data.labels.tolist(), data.test_labels.tolist()) == (fine[0].tolist(), fine[1].tolist())
+    assert read_dataset("cifar100", path, 8, None, ["baby", "bear"]).images.shape == (6, 8, 8, 3)
+    for change, message in (
+        ({"cifar-100-binary/train.bin": records[0][:-1]}, "no multiple of 3074"),
+        ({"cifar-100-binary/fine_label_names.txt": None}, "fine_label_names.txt is missing in it"),
+    ):
+        content = tar_of({name: value for name, value in (members | change).items() if value is not None})
+        path.write_bytes(content)
+        monkeypatch.setattr(official, "CIFAR100_ARCHIVE", ("", {path.name: md5(content)}))
+        with pytest.raises(UserError, match=message):
+            read_dataset("cifar100", path, 0, None)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "cifar-100-python.tar.gz").write_bytes(b"pickles")
+    with pytest.raises(UserError, match=r"holds Python objects, which are never loaded; give cifar-100-binary.tar.gz"):
+        read_dataset("cifar100", tmp_path / "other", 0, None)
+
+
+def test_svhn_is_read_and_ten_is_nought(tmp_path, monkeypatch):
+    from scipy.io import savemat
+
+    rng = np.random.default_rng(4)
+    parts = []
+    for name, n in (("train", 20), ("test", 11)):
+        images, labels = rng.integers(0, 256, (32, 32, 3, n), dtype=np.uint8), (np.arange(n) % 10 + 1).astype(np.uint8)
+        savemat(tmp_path / f"{name}_32x32.mat", {"X": images, "y": labels[:, None]})
+        parts.append((images, labels))
+    sums = {f"{name}_32x32.mat": md5((tmp_path / f"{name}_32x32.mat").read_bytes()) for name in ("train", "test")}
+    monkeypatch.setattr(official, "SVHN_FILES", ("", sums))
+    data = read_dataset("svhn", tmp_path, 0, None)
+    assert data.classes == tuple("0123456789")
+    for images, labels, part in ((data.images, data.labels, parts[0]), (data.test_images, data.test_labels, parts[1])):
+        np.testing.assert_array_equal(images[7], part[0][..., 7])
+        assert labels.tolist() == [k if k < 10 else 0 for k in part[1].tolist()]
+    (tmp_path / "train_32x32.mat").write_bytes(b"MATLAB 5.0 cut short")
+    monkeypatch.setattr(official, "SVHN_FILES", ("", sums | {"train_32x32.mat": md5(b"MATLAB 5.0 cut short")}))
+    with pytest.raises(UserError, match="no MATLAB file of SVHN"):
+        read_dataset("svhn", tmp_path, 0, None)
+
+
+def test_stl10_is_read_upright(tmp_path, monkeypatch):
+    rng = np.random.default_rng(5)
+    images = {part: rng.integers(0, 256, (n, 96, 96, 3), dtype=np.uint8) for part, n in (("train", 12), ("test", 10))}
+    labels = {part: np.arange(len(x), dtype=np.uint8) % 10 + 1 for part, x in images.items()}
+    members = {"stl10_binary/unlabeled_X.bin": b"not read"}
+    for part, x in images.items():
+        members[f"stl10_binary/{part}_X.bin"] = x.transpose(0, 3, 2, 1).tobytes()  # by channel, then by column
+        members[f"stl10_binary/{part}_y.bin"] = labels[part].tobytes()
+    content = tar_of(members)
+    (tmp_path / "stl10_binary.tar.gz").write_bytes(content)
+    monkeypatch.setattr(official, "STL10_ARCHIVE", ("", {"stl10_binary.tar.gz": md5(content)}))
+    data = read_dataset("stl10", tmp_path, 0, None)
+    np.testing.assert_array_equal(data.images, images["train"])
+    np.testing.assert_array_equal(data.test_images, images["test"])
+    assert data.labels.tolist() == [k % 10 for k in range(12)]
+    assert (data.classes[0], data.classes[9]) == ("airplane", "truck")
+    assert read_dataset("stl10", tmp_path, 32, None).images.shape == (12, 32, 32, 3)
+    content = tar_of(members | {"stl10_binary/train_X.bin": b"short"})
+    (tmp_path / "stl10_binary.tar.gz").write_bytes(content)
+    monkeypatch.setattr(official, "STL10_ARCHIVE", ("", {"stl10_binary.tar.gz": md5(content)}))
+    with pytest.raises(UserError, match="5 bytes of images for 12 labels"):
+        read_dataset("stl10", tmp_path, 0, None)
+
+
 def idx(array):
     return gzip.compress(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
 
