@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import time
@@ -39,9 +40,11 @@ from image_experiments.engine.reuse import check_reuse, take_over
 from image_experiments.engine.scheduler import Bar, run_all
 from image_experiments.engine.settings import Settings, flat, resolve
 from image_experiments.engine.stages import Place, Stage, read_stamp
+from image_experiments.generated import Generated, Made
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import Normalised
 from image_experiments.output import tables, tensorboard
+from image_experiments.synthesis.methods import parse_method
 
 FOLDERS = (
     "stages",
@@ -125,6 +128,30 @@ class Result(ResultOfRun):
         channels, height, width = self.shape
         file = ImageFile(path, len(self.classes), (height, width, channels))
         return file.images, file.labels
+
+    def generated(self, *methods: str, seeds: Sequence[int] | None = None, transform: Any = None) -> Generated:
+        """The images of these methods as a torch Dataset, with to_npz and to_image_folder for other trainers. seeds: default all. Raises
+        UserError."""
+        first = self.settings["seed"]
+        chosen = range(first, first + self.settings["seeds"]) if seeds is None else seeds
+        channels, height, width = self.shape
+        parts = []
+        for method in methods:
+            for seed in chosen:
+                path = self._file("synthetic images", self.out / "synthetic" / method / f"seed{seed}.npz", method, seed)
+                file = ImageFile(path, len(self.classes), (height, width, channels))
+                parts.append(Made(file, method, self._strength(method, seed), seed))
+        if not parts:
+            raise UserError(f"methods={methods}, seeds={seeds}: name at least one method and seed")
+        return Generated(parts, self.classes, transform)
+
+    def _strength(self, method: str, seed: int) -> float:
+        """Scale of a method's guidance or noise, the one that was found if it was automatic; nan if it has none."""
+        found = self.summary["results"].get(f"strength/{method}/seed{seed}", {}).get("scale")
+        if found is not None:
+            return float(found)
+        named = {one.label: one for one in map(parse_method, self.settings["methods"])}
+        return named[method].scale if method in named and named[method].scale else math.nan
 
     def classifier(self, method: str, seed: int = 0) -> Normalised:
         """The classifier trained with a method's images, frozen: maps [0, 1] images (n, C, H, W) to logits. Raises UserError."""
