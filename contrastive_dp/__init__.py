@@ -6,6 +6,7 @@ diffusers is imported only by `load_diffusers`. The docstring of each public nam
 
 from contrastive_dp.adapters import DiffusersNoisePrediction, EDMNoisePrediction, diffusers_sample, load_diffusers, schedule_of
 from contrastive_dp.embeddings import ClassifierFeatures, OnUnitRange, ProjectionHead, embed_anchors, frozen, train_projection_head
+from contrastive_dp.forms import NoisePredictionOf, edm_denoiser, guide_states
 from contrastive_dp.guidance import (
     BoundaryGuidance,
     ClassifierGuidance,
@@ -23,7 +24,7 @@ from contrastive_dp.losses import ClassAnchored, ContrastiveLoss, HardNegativeMi
 from contrastive_dp.networks import NoisePredictionMLP
 from contrastive_dp.processes import Processes
 from contrastive_dp.randomness import SampleNoise
-from contrastive_dp.samplers import ddim_sample, ddpm_sample, in_pieces
+from contrastive_dp.samplers import ddim_sample, ddpm_sample, heun_sample, in_pieces
 from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.training import TrainingSettings, train_noise_prediction
 
@@ -44,6 +45,7 @@ __all__ = [
     "HardNegativeMining",
     "InfoNCE",
     "NoisePredictionMLP",
+    "NoisePredictionOf",
     "NoiseSchedule",
     "OnUnitRange",
     "ParticleGuidance",
@@ -59,8 +61,11 @@ __all__ = [
     "ddim_sample",
     "ddpm_sample",
     "diffusers_sample",
+    "edm_denoiser",
     "embed_anchors",
     "frozen",
+    "guide_states",
+    "heun_sample",
     "in_pieces",
     "load_diffusers",
     "schedule_of",

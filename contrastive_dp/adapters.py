@@ -257,12 +257,13 @@ def _levels_of(scheduler: Any) -> NoiseSchedule:
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         raise ValueError(
             f"{type(scheduler).__name__} is set up for flow matching, whose states are (1 - s) x_0 + s noise: make it without "
-            "use_flow_sigmas and flow_prediction, with a network that predicts noise"
+            "use_flow_sigmas and flow_prediction, with a network that predicts noise; or guide its own loop by guide_states"
         )
     levels = getattr(scheduler, "alphas_cumprod", None)
     if levels is None:
         raise ValueError(
-            f"{type(scheduler).__name__} has no alphas_cumprod: use a scheduler of DDPM type (DDIM, DPMSolverMultistep, UniPC)"
+            f"{type(scheduler).__name__} has no alphas_cumprod: use a scheduler of DDPM type (DDIM, DPMSolverMultistep, UniPC), or guide "
+            "its own loop by guide_states"
         )
     return NoiseSchedule(levels)
 

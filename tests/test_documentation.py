@@ -64,6 +64,13 @@ def test_the_page_for_python_runs(tmp_path, monkeypatch, quick_smoke, capsys):
     assert names["settings"].classifier.steps == 20
 
 
+def test_the_page_of_samplers_runs():
+    names = {}
+    for block in python_blocks(ROOT / "docs" / "samplers.md"):
+        run_block(block, names)
+        assert names.pop("x").isfinite().all()
+
+
 def test_the_page_of_evaluation_runs():
     names = {}
     for block in python_blocks(ROOT / "docs" / "evaluate.md"):

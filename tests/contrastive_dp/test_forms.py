@@ -1,0 +1,292 @@
+"""Networks and samplers in other forms: the same noise, the same samples, exact on Gaussians, of the order that their names promise."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from contrastive_dp import (
+    ContrastiveGuidance,
+    Guidance,
+    InfoNCE,
+    NoisePredictionOf,
+    NoiseSchedule,
+    SupervisedContrastive,
+    ddim_sample,
+    edm_denoiser,
+    guide_states,
+    heun_sample,
+)
+from contrastive_dp.forms import FORMS, OUTPUTS, alpha_bar_of, level_of, per_noise, scales, to_noise
+from theory import GaussianMixture, ddim_law
+
+MEANS, STD = np.array([[1.0, -0.5, 0.3], [-0.8, 0.6, 0.0]]), 0.6
+MIXTURE = GaussianMixture(MEANS, STD**2)
+EVERY = [(form, output) for form in FORMS for output in OUTPUTS]
+
+
+def said_by(output, x, eps, signal, noise):
+    """A network's output that means `eps` at the state x, from the definitions."""
+    x_0, size = (x - noise * eps) / signal, (signal**2 + noise**2) ** 0.5
+    return {"noise": eps, "x0": x_0, "v": (signal * eps - noise * x_0) / size, "velocity": eps - x_0}[output]
+
+
+def exact_network(form, output, seen=None):
+    """What a perfect network of this form and output says, its time the level; by class if it gets labels."""
+
+    def network(state, level, labels=None):
+        out = []
+        for i, value in enumerate(level.tolist()):
+            signal, noise = (float(part) for part in scales(form, value))
+            size = math.hypot(signal, noise)
+            row, label = state[i : i + 1].numpy(), None if labels is None else labels[i : i + 1].numpy()
+            eps = MIXTURE.noise_prediction(row / size, (signal / size) ** 2, label)
+            out.append(said_by(output, row, eps, signal, noise))
+        if seen is not None:
+            seen.append(level)
+        return torch.from_numpy(np.concatenate(out))
+
+    return network
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Constant(Guidance):
+    """A gradient of ones of the noisy state."""
+
+    scale: float
+    window: None = None
+    at: str = "xt"
+    relative: bool = False
+    every: int = 1
+    reverse: bool = False
+
+    def gradient(self, seen, run, t):
+        return torch.ones_like(seen)
+
+
+@pytest.fixture(scope="module")
+def schedule():
+    return NoiseSchedule.linear()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_levels_of_all_forms_are_one_another(form):
+    for a in (1e-4, 0.3, 0.9, 0.9999):
+        level = level_of(form, a)
+        signal, noise = scales(form, level)
+        assert alpha_bar_of(form, level) == pytest.approx(a, rel=1e-12)
+        assert (signal / noise) ** 2 == pytest.approx(a / (1 - a), rel=1e-12)
+    expected = {"alpha_bar": 0.36, "sigma": 4 / 3, "flow": 4 / 7}
+    assert level_of(form, 0.36) == pytest.approx(expected[form], rel=1e-14)
+
+
+@pytest.mark.parametrize(("form", "output"), EVERY)
+def test_every_network_is_the_exact_noise_prediction(form, output, schedule):
+    rng = np.random.default_rng(1)
+    x, labels = torch.from_numpy(rng.standard_normal((5, 3))), torch.tensor([0, 1, 1, 0, 1])
+    time = {"alpha_bar": lambda a: a}.get(form)
+    ours = NoisePredictionOf(exact_network(form, output), schedule, form, output, time)
+    for t in (0, 13, 500, 999):
+        a, times = schedule[t], torch.full((5,), t)
+        for given in (None, labels):
+            found = ours(x, times) if given is None else ours(x, times, given)
+            exact = MIXTURE.noise_prediction(x.numpy(), a, None if given is None else given.numpy())
+            assert np.abs(found.numpy() - exact).max() < 1e-9
+
+
+def test_the_networks_own_time(schedule):
+    seen = []
+
+    def network(state, time):
+        seen.append(time)
+        return state
+
+    x, times = torch.ones(2, 3), torch.tensor([4, 999])
+    a = schedule.alpha_bar[times]
+    NoisePredictionOf(network, schedule, "alpha_bar", "noise")(x, times)
+    NoisePredictionOf(network, schedule, "flow", "velocity", lambda s: 1000 * s)(x, times)
+    NoisePredictionOf(network, schedule, "sigma", "x0", lambda sigma: sigma.log() / 4)(x, times)
+    assert seen[0].tolist() == [4, 999]
+    torch.testing.assert_close(seen[1].double(), 1000 * (1 - a).sqrt() / (a.sqrt() + (1 - a).sqrt()), rtol=1e-6, atol=0)
+    torch.testing.assert_close(seen[2].double(), ((1 - a) / a).log() / 8, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_change_of_noise_is_a_change_of_output(output):
+    """By a finite difference of the definitions."""
+    x, eps = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    for signal, noise in ((0.8, 0.6), (1.0, 2.5), (0.3, 0.7)):
+        one, other = (said_by(output, x, e, signal, noise) for e in (eps, eps + 1))
+        torch.testing.assert_close(other - one, torch.full_like(x, per_noise(output, signal, noise)), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(to_noise(one, output, x, signal, noise), eps, rtol=1e-12, atol=1e-12)
+
+
+def test_edms_preconditioning_is_that_of_its_paper():
+    """Against table 1, term by term, with a raw network that is linear."""
+    x, sigma, data = torch.randn(4, 2, 3, dtype=torch.float64), torch.tensor([0.002, 0.5, 1.0, 80.0], dtype=torch.float64), 0.7
+    found = edm_denoiser(lambda state, time: 3 * state + time.reshape(-1, 1, 1), data)(x, sigma)
+    for i, s in enumerate(sigma.tolist()):
+        skip, out = data**2 / (s**2 + data**2), s * data / math.sqrt(s**2 + data**2)
+        raw = 3 * x[i] / math.sqrt(s**2 + data**2) + math.log(s) / 4
+        torch.testing.assert_close(found[i], skip * x[i] + out * raw, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [10, 50, 250])
+@pytest.mark.parametrize(("form", "output"), EVERY)
+def test_ddim_with_any_network_is_the_law(form, output, steps, schedule):
+    """Of one class, which is Gaussian: x_0 = mean + product x_T, exactly (T8)."""
+    time = (lambda a: a) if form == "alpha_bar" else None
+    network = NoisePredictionOf(exact_network(form, output), schedule, form, output, time)
+    x_T = torch.from_numpy(np.random.default_rng(2).standard_normal((2, 3)))
+    labels = torch.tensor([0, 1])
+    made = ddim_sample(network, x_T, schedule, steps, labels=labels).numpy()
+    for k in (0, 1):
+        mean, product = ddim_law(MEANS[k], STD, schedule.visited(steps).numpy())
+        assert np.abs(made[k] - (mean + product * x_T[k].numpy())).max() < 1e-9
+
+
+def fine(levels=6401, low=1e-3, high=80.0):
+    """A schedule of geometric sigmas."""
+    return NoiseSchedule(1 / (1 + torch.logspace(math.log10(low), math.log10(high), levels, dtype=torch.float64) ** 2))
+
+
+def limit(x_T, a):
+    """Where the probability flow of N(m, s^2) takes x_T of level a: m + s (x_T - sqrt(a) m) / sqrt(a s^2 + 1 - a)."""
+    return MEANS[0] + STD * (x_T - math.sqrt(a) * MEANS[0]) / math.sqrt(a * STD**2 + 1 - a)
+
+
+@pytest.mark.parametrize(("sample", "order"), [(ddim_sample, 1), (heun_sample, 2)])
+def test_samplers_have_the_order_of_their_names(sample, order):
+    """The error falls as steps^-order: over each doubling, within .15 of it."""
+    schedule = fine()
+    x_T = torch.from_numpy(np.random.default_rng(3).standard_normal((1, 3)))
+    exact = limit(x_T.numpy(), schedule[len(schedule) - 1])
+    network, labels = NoisePredictionOf(exact_network("sigma", "x0"), schedule, "sigma", "x0"), torch.tensor([0])
+    steps = (50, 100, 200)
+    errors = [np.abs(sample(network, x_T, schedule, n, labels=labels).numpy() - exact).max() for n in steps]
+    for few, many in pairwise(errors):
+        assert math.log2(few / many) == pytest.approx(order, abs=0.15)
+    assert errors[-1] < (0.05 if order == 1 else 1e-3)
+
+
+def test_heuns_step_is_the_published_one(schedule):
+    """Two steps written out, with guidance, on a network that is not exact."""
+    x_T = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def network(x, t):
+        return torch.tanh(x) + t.reshape(-1, 1) / 1000
+
+    guidance = ContrastiveGuidance(
+        lambda x: x @ torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=x.dtype), SupervisedContrastive(), 0.2
+    )
+    labels, high, low = torch.tensor([0, 1, 0]), 900, 300
+    made = heun_sample(lambda x, t, _y: network(x, t), x_T, schedule, [high, low], labels=labels, guidance=guidance)
+    guide = guidance.start(schedule, labels)
+
+    def slope(y, t):
+        x = y * math.sqrt(schedule[t])
+        return guide(x, t, network(x, torch.full((3,), t)))
+
+    sigma = [math.sqrt((1 - schedule[t]) / schedule[t]) for t in (high, low)]
+    y = x_T / math.sqrt(schedule[high])
+    d = slope(y, high)
+    ahead = y + (sigma[1] - sigma[0]) * d
+    y = y + (sigma[1] - sigma[0]) * (d / 2 + slope(ahead, low) / 2)
+    y = y - sigma[1] * slope(y, low)
+    torch.testing.assert_close(made, y, rtol=1e-12, atol=1e-12)
+
+
+def euler(form, output, levels, x, network, guide):
+    """Somebody else's sampler: Euler's method in its own form, on the output as it comes."""
+    for i, (now, after) in enumerate(pairwise(levels)):
+        made = guide(x, i, network(x, torch.full((len(x),), now, dtype=x.dtype)))
+        signal, noise = scales(form, now)
+        eps = to_noise(made, output, x, signal, noise)
+        if form == "sigma":
+            x = x + (after - now) * eps
+        elif (form, output) == ("flow", "velocity"):
+            x = x + (after - now) * made  # as FlowMatchEulerDiscreteScheduler
+        else:
+            x_0 = (x - noise * eps) / signal
+            signal, noise = scales(form, after)
+            x = signal * x_0 + noise * eps
+    return x
+
+
+@pytest.mark.parametrize("loss", ["constant", "supervised", "infonce"])
+@pytest.mark.parametrize(("form", "output"), EVERY)
+def test_guidance_in_every_form_is_that_of_ddim(form, output, loss, schedule):
+    """DDIM, Euler in sigma and Euler in flow time are one method: guided, too, they give the same samples."""
+    ours = NoiseSchedule(schedule.alpha_bar[::50])
+    pull = torch.tensor([[1.0, 0.2, -0.5], [0.3, -1.0, 0.4]], dtype=torch.float64).T
+    kinds = {"supervised": SupervisedContrastive(), "infonce": InfoNCE()}
+    guidance = ContrastiveGuidance(
+        lambda x: x @ pull, kinds.get(loss, SupervisedContrastive()), 0.3, relative=loss == "infonce", window=(2, 15)
+    )
+    if loss == "constant":
+        guidance = Constant(0.4)
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    x_T = torch.from_numpy(np.random.default_rng(5).standard_normal((5, 3)))
+    network = NoisePredictionOf(exact_network("flow", "velocity"), ours, "flow", "velocity")
+    expected = ddim_sample(network, x_T, ours, len(ours), labels=labels, guidance=guidance)
+    last = {"alpha_bar": 1.0}.get(form, 0.0)
+    levels = [*(float(level_of(form, a)) for a in ours.levels[::-1]), last]
+    signal, noise = scales(form, levels[0])
+    guide = guide_states(guidance, levels[:-1], form, output, labels)
+    made = euler(
+        form, output, levels, x_T * math.hypot(signal, noise), lambda x, t: exact_network(form, output)(x, t, labels), guide
+    )
+    assert (made - expected).abs().max() < 1e-9
+    if loss == "constant":
+        mean, product = ddim_law(
+            MEANS[0], STD, [*ours.levels[::-1], 1.0], guidance=[[0.4 * math.sqrt(1 - a)] * 3 for a in ours.levels[::-1]]
+        )
+        assert np.abs(made[0].numpy() - (mean + product * x_T[0].numpy())).max() < 1e-9
+
+
+@pytest.mark.parametrize("kind", ["FlowMatchEulerDiscreteScheduler", "EulerDiscreteScheduler"])
+def test_guidance_inside_diffusers_samplers(kind, schedule):
+    """Flow matching and Euler as diffusers has them, with three lines more than its own loop: DDIM's samples at the same levels."""
+    import diffusers
+
+    flow = kind.startswith("Flow")
+    scheduler = getattr(diffusers, kind)() if flow else getattr(diffusers, kind)(beta_schedule="linear")
+    scheduler.set_timesteps(25)
+    form, output = ("flow", "velocity") if flow else ("sigma", "noise")
+    levels = scheduler.sigmas.tolist()
+    labels, guidance = torch.tensor([0, 1, 1, 0]), ContrastiveGuidance(lambda x: x[:, :2] * 1.5, SupervisedContrastive(), 0.3)
+    inside = [float(alpha_bar_of(form, level)) for level in levels[:-1] if alpha_bar_of(form, level) > 0]
+    ours = NoiseSchedule(torch.tensor(inside[::-1], dtype=torch.float64))
+    noise = torch.from_numpy(np.random.default_rng(6).standard_normal((4, 3))).float()
+    guide = guide_states(guidance, levels[:-1], form, output, labels)
+    x = noise * scheduler.init_noise_sigma if not flow else noise
+    start = None
+    for i, t in enumerate(scheduler.timesteps):
+        if start is None and 0 < alpha_bar_of(form, levels[i]) < 1:
+            start = x / math.hypot(*scales(form, levels[i]))
+        level = torch.full((4,), levels[i], dtype=torch.float64)
+        made = (
+            exact_network(form, output)(x.double(), level, labels).float()
+            if levels[i] < 1 or not flow
+            else -torch.from_numpy(MEANS[labels]).float() + x
+        )
+        x = scheduler.step(guide(x, i, made), t, x).prev_sample
+    network = NoisePredictionOf(exact_network("flow", "velocity"), ours, "flow", "velocity")
+    expected = ddim_sample(network, start.double(), ours, len(ours), labels=labels, guidance=guidance)
+    assert (x.double() - expected).abs().max() < 2e-4
+
+
+def test_bad_forms_are_named(schedule):
+    guidance = Constant(0.1)
+    for call, message in (
+        (lambda: NoisePredictionOf(lambda x, t: x, schedule, "karras", "noise"), "form"),
+        (lambda: NoisePredictionOf(lambda x, t: x, schedule, "flow", "score"), "output"),
+        (lambda: guide_states(guidance, [0.5], "flow", "score"), "output"),
+        (lambda: guide_states(guidance, [1.0, 0.0], "flow", "velocity"), "none lies between"),
+        (lambda: edm_denoiser(lambda x, t: x, -1), "sigma_data"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
