@@ -61,6 +61,7 @@ SECTIONS = {
         "best_guidance",
         "images",
         "ablations",
+        "search",
         "predictors",
         "claims",
         "attack_parts",
