@@ -4,7 +4,7 @@
     result = run(preset("smoke", eps=8 / 255))
     result.metrics          # a pandas DataFrame
 
-The same as commands: run_cifar.py, run_sweep.py, run_search.py. Names are imported on first use.
+The same as commands: run_cifar.py, run_sweep.py, run_search.py, evaluate.py. Names are imported on first use.
 """
 
 from importlib import import_module
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from image_experiments.experiment import Result, run
     from image_experiments.searching import search
     from image_experiments.sweeps import SweepResult, sweep
+    from image_experiments.verdict import evaluate
 
 WHERE = {
     "Settings": "image_experiments.engine.settings",
@@ -26,9 +27,10 @@ WHERE = {
     "SweepResult": "image_experiments.sweeps",
     "sweep": "image_experiments.sweeps",
     "search": "image_experiments.searching",
+    "evaluate": "image_experiments.verdict",
     "UserError": "command_line.output",
 }
-__all__ = ["Result", "Settings", "SweepResult", "UserError", "preset", "run", "search", "sweep"]
+__all__ = ["Result", "Settings", "SweepResult", "UserError", "evaluate", "preset", "run", "search", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ import hashlib
 import json
 import shutil
 import sys
+import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,24 +33,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from command_line.command import Help, run_command, settings_line, versions
 from command_line.folder_claim import check_claim, note_claim
 from command_line.output import UserError, check_writable, file_digest, plain, prepare_folder, text_table
 from command_line.values import Radius, check_radius
 from image_experiments.data.balance import balanced_order
-from image_experiments.data.dataset import Array, Dataset
+from image_experiments.data.dataset import Dataset
 from image_experiments.data.read_dataset import DatasetName, read_dataset
 from image_experiments.data.stored_dataset import TEST_ORDER
 from image_experiments.engine.settings import usual_eps
 from image_experiments.evaluation.robustness import EvaluationSettings
+from image_experiments.experiment import only_run_in
 from image_experiments.export import as_fraction
 from image_experiments.models.classifier_files import read_classifier
 from image_experiments.models.classifiers import Normalised
 from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.models.published import MEANS, pixels
 from image_experiments.training.attacks import Norm, Threat
-from image_experiments.verdict import Attack, Verdict, evaluate, evaluation_settings, judged, write_verdict
+from image_experiments.verdict import Attack, Examined, Verdict, evaluate, evaluation_settings, examine, judged, write_verdict
 
 __all__ = ["Verdict", "evaluate"]
 HELP = Help("Robust accuracy of a checkpoint under PGD and AutoAttack.")
@@ -111,23 +114,48 @@ def run(settings: Settings) -> int:
         raise UserError(f"--test {settings.test}: {data.source} has {len(order)} test images; use fewer, or 0 for all")
     images, labels = np.ascontiguousarray(data.test_images[order].transpose(0, 3, 1, 2)), data.test_labels[order]
     classifier, about = _classifier(settings, data)
-    about |= {"norm": settings.norm, "eps": eps, "data": data.checksum(), "weights_sha256": file_digest(settings.checkpoint)}
     key = {name: value for name, value in asdict(settings).items() if name not in FREE} | about
-    check_claim(out, key, (), force=settings.force)
-    print(f"{about['checkpoint']}: {about['network']}, pixels {NORMALISED.get(about['normalisation'], 'normalised as for CIFAR')}")
+    key |= {"attacks": sorted(set(settings.attacks) | {"pgd"}), "eps": eps, "data": data.checksum()}
+    key |= {"kind": "evaluation", "weights_sha256": file_digest(settings.checkpoint)}
+    _check_folder(out, key, settings.force)
+    print(
+        f"{settings.checkpoint.name}: {about['network']}, pixels {NORMALISED.get(about['normalisation'], 'normalised as for CIFAR')}"
+    )
     print(f"{len(order)} test images, {data.source}")
     done = _finished(out, key)
     if done is not None:
         return _tell(done, out, "unchanged:")
+    classifier.to(device)
+    x, y = torch.from_numpy(images).to(device).float() / 255, torch.from_numpy(labels).to(device)
+    examined = examine(classifier, x, y, checked.batch_size)
+    examined.warnings.extend(_other_normalisation(classifier, x[:500], y[:500], about["normalisation"], checked.batch_size))
+    for doubt in examined.warnings:
+        print(f"warning: {doubt}", file=sys.stderr)
     prepare_folder(out)
-    note_claim(out, key, ())
-    scratch = out / "unfinished" / hashlib.sha256(json.dumps(plain(key), sort_keys=True).encode()).hexdigest()[:12]
-    verdict = _attacked(classifier.to(device), images, labels, Threat(settings.norm, eps), checked, settings.seed, scratch)
-    verdict.classes = data.classes
-    verdict.warnings += _other_normalisation(classifier, images[:500], labels[:500], about["normalisation"])
-    written = write_verdict(verdict, out, order, {"settings": plain(key), **about, "versions": versions("torch", "pyautoattack")})
-    shutil.rmtree(out / "unfinished")
-    return _tell(written, out, "wrote")
+    with only_run_in(out):
+        for name in TABLES:  # of another evaluation that --force replaces
+            (out / name).unlink(missing_ok=True)
+        note_claim(out, key, ())
+        verdict = _attacked(classifier, examined, Threat(settings.norm, eps), checked, settings.seed, out / UNFINISHED)
+        verdict.classes, told = data.classes, len(examined.warnings)
+        about |= {name: key[name] for name in ("norm", "eps", "data", "weights_sha256")} | {"checkpoint": settings.checkpoint.name}
+        written = write_verdict(
+            verdict, out, order, {"settings": plain(key), **about, "versions": versions("torch", "pyautoattack")}
+        )
+        shutil.rmtree(out / UNFINISHED)
+    return _tell(written, out, "wrote", told)
+
+
+UNFINISHED = "unfinished-evaluation"
+TABLES = ("evaluation.csv", "per_class.csv", "per_image.csv", "evaluation.json")
+
+
+def _check_folder(out: Path, key: dict[str, Any], force: bool) -> None:
+    """Raise UserError for a folder that holds anything but this evaluation; with force only if it is no evaluation at all."""
+    other = next((name for name in ("summary.json", "stages", "checkpoints") if (out / name).exists()), None)
+    if other is not None:
+        raise UserError(f"--out {out}: holds {other}, so it is the folder of a run; give one of its own")
+    check_claim(out, key, (), force=force)
 
 
 NORMALISED = {"file": "normalised as the file says", "none": "as they are"}
@@ -139,8 +167,8 @@ def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    tables = all((out / f"{name}.csv").is_file() for name in ("evaluation", "per_class", "per_image"))
-    return content if tables and content.get("settings") == json.loads(json.dumps(plain(key))) else None
+    whole = all((out / name).is_file() for name in TABLES)
+    return content if whole and content.get("settings") == json.loads(json.dumps(plain(key))) else None
 
 
 FREE = ("out", "force", "checkpoint", "data_dir", "device", "threads")
@@ -185,7 +213,6 @@ def _classifier(settings: Settings, data: Dataset) -> tuple[Normalised, dict[str
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
     return classifier, {
-        "checkpoint": settings.checkpoint.name,
         "network": network,
         "normalisation": source,
         "dataset": settings.dataset,
@@ -193,51 +220,53 @@ def _classifier(settings: Settings, data: Dataset) -> tuple[Normalised, dict[str
 
 
 def _attacked(
-    classifier: Normalised, images: Array, labels: Array, threat: Threat, settings: EvaluationSettings, seed: int, scratch: Path
+    classifier: Normalised, examined: Examined, threat: Threat, settings: EvaluationSettings, seed: int, unfinished: Path
 ) -> Verdict:
-    """The verdict, with a progress bar; goes on from `scratch`."""
+    """The verdict, with a progress bar; goes on from a folder of this very evaluation, which settings.json names."""
     from tqdm import tqdm
 
+    content = (unfinished.parent / "settings.json").read_bytes()
+    scratch = unfinished / hashlib.sha256(content).hexdigest()[:12]
     scratch.mkdir(parents=True, exist_ok=True)
-    x, y = (torch.from_numpy(part).to(classifier.mean.device) for part in (images, labels))
     with tqdm(unit="batch", disable=None) as bar, gpu_arithmetic(tf32=False):
 
         def report(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        return judged(classifier, x.float() / 255, y, threat, settings, seed, scratch=scratch, report=report)
+        try:
+            return judged(classifier, examined, threat, settings, seed, scratch=scratch, report=report)
+        except ValueError as error:  # a checkpoint that is damaged
+            raise UserError(f"{' '.join(str(error).split())}") from None
 
 
-def _other_normalisation(classifier: Normalised, images: Array, labels: Array, source: str) -> list[str]:
-    """A warning if another normalisation than the assumed one fits the weights better, as clean accuracy says."""
-    if source == "file":
-        return []
-    x, y = (torch.from_numpy(part).to(classifier.mean.device) for part in (images, labels))
+def _other_normalisation(classifier: Normalised, x: Tensor, y: Tensor, source: str, size: int) -> list[str]:
+    """A warning if another normalisation fits the weights better, as clean accuracy on these images says. size: of a piece."""
     found = {}
-    for name in (name for name, (mean, _) in MEANS.items() if len(mean) in (1, images.shape[1])):
-        mean, std = (part.to(x.device) for part in pixels(name, images.shape[1]))
+    choices = {name: pixels(name, x.shape[1]) for name, (mean, _) in MEANS.items() if len(mean) in (1, x.shape[1])}
+    choices["file"] = (classifier.mean, classifier.std)
+    for name, (mean, std) in choices.items():
         with torch.no_grad():
-            logits = classifier.head(classifier.body((x.float() / 255 - mean) / std))
-        found[name] = float((logits.argmax(dim=1) == y).float().mean())
+            pieces = [classifier.head(classifier.body((piece - mean.to(x)) / std.to(x))) for piece in x.split(size)]
+        found[name] = float((torch.cat(pieces).argmax(dim=1) == y).float().mean())
     best = max(found, key=lambda name: found[name])
-    if found[best] < found[source] + 0.02:
+    if found[best] < found["file"] + 0.02:
         return []
     return [
-        f"with --normalisation {best} clean accuracy on {len(y)} images would be {found[best]:.1%}, not {found[source]:.1%}; which did the "
-        "training have?"
+        f"with --normalisation {best} clean accuracy on {len(y)} images would be {found[best]:.1%}, not {found['file']:.1%} as now "
+        f"({source}); which did the training have?"
     ]
 
 
-def _tell(found: dict[str, Any], out: Path, done: str) -> int:
-    """Print the table, the warnings and one line to quote."""
+def _tell(found: dict[str, Any], out: Path, done: str, told: int = 0) -> int:
+    """Print the table, the warnings but for the first `told`, and one line to quote."""
     results = found["results"]
     rows = [
         (row["attack"], str(row["images"]), str(row["right"]), f"{row['accuracy']:.2%}", f"[{row['low']:.2%}, {row['high']:.2%}]")
         for row in results
     ]
     print(text_table(("attack", "images", "right", "accuracy", "95 % interval"), rows))
-    for warning in found["warnings"]:
+    for warning in found["warnings"][told:]:
         print(f"warning: {warning}", file=sys.stderr)
     most = results[0]["images"]
     each = [f"{row['attack']} {row['accuracy']:.2%}" + f" ({row['images']} images)" * (row["images"] < most) for row in results]
@@ -246,6 +275,16 @@ def _tell(found: dict[str, Any], out: Path, done: str) -> int:
     )
     print(f"{done} evaluation.csv, per_class.csv, per_image.csv and evaluation.json in {out}")
     return 0
+
+
+class _Called(types.ModuleType):
+    """This module, which can be called: `from image_experiments import evaluate` gives the function whether or not the module is loaded."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Verdict:
+        return evaluate(*arguments, **settings)
+
+
+sys.modules[__name__].__class__ = _Called
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from command_line.output import UserError, write_csv, write_json
+from command_line.output import UserError, did_you_mean, write_csv, write_json
 from command_line.values import check_radius
+from image_experiments.data.sanity_checks import check_range
 from image_experiments.evaluation.evaluate import attack
 from image_experiments.evaluation.robustness import PARTS, EvaluationSettings, collected
 from image_experiments.training.attacks import Norm, Threat
@@ -86,41 +88,68 @@ def evaluate(
     settings: of EvaluationSettings: pgd_steps, pgd_restarts, autoattack_images, batch_size.
     Raises UserError for images, labels, attacks or outputs of the module that cannot be.
     """
+    if norm not in ("linf", "l2") or isinstance(eps, bool) or not isinstance(eps, int | float):
+        raise UserError(f"norm={norm!r}, eps={eps!r}: give norm 'linf' or 'l2', and a number")
     check_radius(f"eps={eps:g}", eps, norm)
+    unknown = next((name for name in settings if name not in SETTINGS), None)
+    if unknown is not None:
+        raise UserError(
+            f"{unknown}={settings[unknown]!r}: unknown{did_you_mean(unknown, SETTINGS)}; there are {', '.join(SETTINGS)}"
+        )
     chosen = evaluation_settings(attacks, settings)
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    x, y = checked_images(images).to(device), torch.as_tensor(np.asarray(labels)).long().to(device)
-    if y.shape != x.shape[:1]:
-        raise UserError(f"labels have shape {tuple(y.shape)} for {len(x)} images; give one class number an image")
+    kind = next((p for p in module.parameters()), torch.zeros(1))
+    x, y = checked_images(images).to(kind), checked_labels(labels).to(kind.device)
+    examined = examine(module, x, y, chosen.batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        return judged(module, x, y, Threat(norm, eps), chosen, seed, scratch=Path(folder), report=lambda _done, _total: None)
+        return judged(module, examined, Threat(norm, eps), chosen, seed, scratch=Path(folder))
+
+
+SETTINGS = ("pgd_steps", "pgd_restarts", "autoattack_images", "batch_size")
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """Images x (n, C, H, W) in [0, 1] and labels y that a module can be attacked on, its predictions, and what is doubtful already."""
+
+    x: Tensor
+    y: Tensor
+    predicted: Tensor
+    warnings: list[str]
 
 
 def judged(
     module: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    examined: Examined,
     threat: Threat,
     settings: EvaluationSettings,
     seed: int,
     *,
     scratch: Path,
-    report: Callable[[int, int], None],
+    report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Verdict:
-    """The verdict on images x (n, C, H, W) in [0, 1] with labels y. scratch: folder from which an interrupted call goes on, if everything
-    is the same. report(done, total): batches."""
-    was = module.training
-    module.eval()
-    try:
-        predicted, warnings = _look(module, x, y, settings.batch_size)
-        found = attack(module, x, y, [threat], settings, seed, scratch=scratch, report=report)
-    finally:
-        module.train(was)
+    """The verdict. scratch: folder from which an interrupted call goes on, if everything is the same. report(done, total): batches."""
+    with _attackable(module):
+        found = attack(module, examined.x, examined.y, [threat], settings, seed, scratch=scratch, report=report)
     outcomes = {name.partition(" ")[0]: right for name, right in found.outcomes.items()}
     rows = [_row(name, right, *(("", "") if name == "clean" else (threat.norm, threat.eps))) for name, right in outcomes.items()]
-    classes = tuple(map(str, range(int(y.max()) + 1)))
-    after = found.rows[-1].get("after", {})
-    return Verdict(rows, outcomes, y.cpu().numpy(), predicted.cpu().numpy(), classes, [*warnings, *found.warnings], after)
+    labels, predicted = examined.y.cpu().numpy(), examined.predicted.cpu().numpy()
+    classes = tuple(map(str, range(int(labels.max()) + 1)))
+    return Verdict(
+        rows, outcomes, labels, predicted, classes, [*examined.warnings, *found.warnings], found.rows[-1].get("after", {})
+    )
+
+
+@contextmanager
+def _attackable(module: nn.Module) -> Iterator[None]:
+    """In evaluation mode, with gradients whatever the caller has switched off; afterwards every part has its mode again."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 def evaluation_settings(attacks: Sequence[str], changes: dict[str, Any]) -> EvaluationSettings:
@@ -129,11 +158,18 @@ def evaluation_settings(attacks: Sequence[str], changes: dict[str, Any]) -> Eval
     for name in attacks:
         if name not in known:
             raise UserError(f"attacks={name}: unknown; use {', '.join(known)}")
-    parts = [name for name in attacks if name != "pgd"]
-    if len(set(parts)) > 1:
+    parts = list(dict.fromkeys(name for name in attacks if name != "pgd"))
+    for name, value in changes.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole and not (name == "autoattack_images" and value is None):
+            raise UserError(f"{name}={value!r}: give a whole number")
+    if len(parts) > 1:
         raise UserError(
             f"attacks={' '.join(attacks)}: {parts[0]} and {parts[1]} exclude each other, one is a part of the other; name one"
         )
+    images = changes.get("autoattack_images")
+    if (not parts and images) or (parts and images == 0):
+        raise UserError(f"autoattack_images={images}: has no meaning with attacks={' '.join(attacks)}; leave one of them out")
     if not parts:
         changes = {**changes, "autoattack_images": 0}
     elif parts[0] != "autoattack":
@@ -146,46 +182,83 @@ def evaluation_settings(attacks: Sequence[str], changes: dict[str, Any]) -> Eval
 
 def checked_images(images: Any) -> Tensor:
     """Images as float (n, C, H, W) in [0, 1]. Raises UserError for anything that cannot be that."""
-    x = images.detach() if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+    try:
+        array = images if isinstance(images, Tensor) else np.ascontiguousarray(images)
+        x = array.detach() if isinstance(array, Tensor) else torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"images cannot be read as numbers ({error}); give an array or a tensor (n, C, H, W)") from None
     if x.ndim != 4 or not len(x):
         raise UserError(f"images have shape {tuple(x.shape)}; give (n, C, H, W)")
     if x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
         x = x.permute(0, 3, 1, 2).contiguous()
     if x.dtype == torch.uint8:
+        check_range(x.cpu().numpy(), "images")
         return x.float() / 255
     if not x.is_floating_point():
         raise UserError(f"images have type {x.dtype}; give floating point in [0, 1], or uint8")
     low, high = float(x.min()), float(x.max())
-    if not (low >= 0 and high <= 1):  # NaN is neither
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN is neither
         remedy = "divide by 255" if low >= 0 and high <= 255 else "undo the normalisation, it belongs into the module"
         raise UserError(f"images lie in [{low:.3g}, {high:.3g}], attacks are on [0, 1]; {remedy}")
-    return x.float()
+    return x.clamp(0, 1)
 
 
-def _look(module: nn.Module, x: Tensor, y: Tensor, size: int) -> tuple[Tensor, list[str]]:
-    """(predicted class of each image, what makes attacks or labels doubtful). Raises UserError for outputs that are no logits."""
+ROUNDING = 1e-6
+
+
+def checked_labels(labels: Any) -> Tensor:
+    """Labels as int64. Raises UserError for anything but whole numbers."""
+    try:
+        y = labels.detach() if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"labels cannot be read as numbers ({error}); give class numbers (n,)") from None
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise UserError(f"labels have type {y.dtype}; give whole class numbers (n,)")
+    return y.long()
+
+
+def examine(module: nn.Module, x: Tensor, y: Tensor, size: int) -> Examined:
+    """Look before attacking: predictions, in pieces of `size`, and what makes attacks or labels doubtful.
+
+    Raises UserError for a module that cannot be attacked on these images, and for labels that it does not have.
+    """
     import logging
 
     from pyautoattack.checks import check_randomized, check_range_output, check_zero_gradients
 
-    with torch.no_grad():
-        logits = torch.cat([module(piece) for piece in x.split(size)])
-    if logits.ndim != 2 or len(logits) != len(x) or not torch.isfinite(logits).all():
-        what = "not finite" if logits.ndim == 2 and len(logits) == len(x) else f"of shape {tuple(logits.shape)} for {len(x)} images"
-        raise UserError(f"the module's outputs are {what}; it must give finite logits (n, classes)")
-    if not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
-        raise UserError(f"labels reach from {int(y.min())} to {int(y.max())}, the module has {logits.shape[1]} classes")
-    warnings: list[str] = []
-    logger, some = logging.getLogger("auto-attack"), slice(0, min(size, len(x)))
-    with collected(warnings):
-        check_range_output(module, x[some], logger=logger)
-        check_randomized(module, x[some], y[some], logger=logger)
-        seen = x[some].clone().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(F.cross_entropy(module(seen), y[some], reduction="sum"), seen)
-        check_zero_gradients(gradient, logger=logger)
+    if y.shape != x.shape[:1]:
+        raise UserError(f"labels have shape {tuple(y.shape)} for {len(x)} images; give one class number an image")
+    with _attackable(module):
+        logits, gradient = _first_pass(module, x, y, size)
+        if not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
+            raise UserError(f"labels reach from {int(y.min())} to {int(y.max())}, the module has {logits.shape[1]} classes")
+        warnings: list[str] = []
+        logger = logging.getLogger("auto-attack")
+        with collected(warnings):
+            check_range_output(module, x[:size], logger=logger)
+            check_randomized(module, x[:size], y[:size], logger=logger)
+            check_zero_gradients(gradient, logger=logger)
     predicted = logits.argmax(dim=1)
     other = in_another_order(predicted.cpu().numpy(), y.cpu().numpy(), logits.shape[1])
-    return predicted, [*warnings, *([other] if other else [])]
+    return Examined(x, y, predicted, [*warnings, *([other] if other else [])])
+
+
+def _first_pass(module: nn.Module, x: Tensor, y: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """(logits of all images, gradient of the loss of the first). Raises UserError for a module that gives neither."""
+    try:
+        with torch.no_grad():
+            logits = torch.cat([module(piece) for piece in x.split(size)])
+        if logits.ndim == 2 and len(logits) == len(x) and torch.isfinite(logits).all():
+            seen, some = x[:size].clone().requires_grad_(True), y[:size].clamp(0, logits.shape[1] - 1)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(module(seen), some, reduction="sum"), seen)
+            return logits, gradient
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"the module cannot be attacked ({' '.join(str(error).split())[:200]}); it must map images {tuple(x.shape[1:])} to logits "
+            "(n, classes), with gradients"
+        ) from None
+    what = "not finite" if logits.ndim == 2 and len(logits) == len(x) else f"of shape {tuple(logits.shape)} for {len(x)} images"
+    raise UserError(f"the module's outputs are {what}; it must give finite logits (n, classes)")
 
 
 def in_another_order(predicted: Array, labels: Array, classes: int) -> str | None:

@@ -49,7 +49,8 @@ def read_classifier(
 ) -> tuple[Normalised, str, str]:
     """load_classifier's classifier, the name of its network, and where its normalisation comes from: file, cifar10, cifar100 or none."""
     tensors, network, coded = _recognised(path, classes, shape, network)
-    known = len(tensors["head.weight"]) if "head.weight" in tensors else classes
+    head = tensors.get("head.weight")
+    known = classes if head is None or head.ndim != 2 else len(head)
     if known != classes:
         raise ValueError(
             f"{path} does not hold the weights of {network} for these data: it knows {known} classes, they have {classes}"
@@ -79,7 +80,10 @@ def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: 
         raise FileNotFoundError(f"{path}: no such file; check the path")
     safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever its name
     tensors, metadata = read_safetensors(path) if safe else (_read_weights(path), {})
-    tensors = with_normalisation(tensors)
+    try:
+        tensors = with_normalisation(tensors) if "classifier" not in metadata else tensors
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     inside: dict[str, Tensor] = {name: tensors.pop(name) for name in NORMALISATION if name in tensors}
     tensors = {**bare_names(tensors), **inside}
     if "classifier" in metadata:
@@ -89,13 +93,17 @@ def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: 
     except ValueError as error:
         raise ValueError(f"{path}: {error}; convert it") from None
     if found is not None:
-        if network is not None and network.removesuffix("-relu") != found.network.removesuffix("-relu"):
+        if network is not None and not found.may_be(network):
             raise ValueError(f"{path} does not hold the weights of {network}: it is a {found.network}, name that")
         return found.tensors, network or found.network, found.coded
-    network = network or _guessed(tensors)
-    if network is None:
-        raise ValueError(f"{path} does not say which network it holds, and {_unlike(tensors)}: name it, for example wrn-28-10")
-    return tensors, network, False
+    network = network or _card_beside(path)
+    fitting = [] if network else _fitting(tensors, shape)
+    if network is None and len(fitting) != 1:
+        which = f"its names and shapes are those of {', '.join(fitting)}" if fitting else _unlike(tensors)
+        raise ValueError(
+            f"{path} does not say which network it holds, and {which}: name it, for example {(*fitting, 'wrn-28-10')[0]}"
+        )
+    return tensors, network or fitting[0], False
 
 
 def _said(path: Path, text: str, classes: int, shape: tuple[int, int, int]) -> str:
@@ -129,17 +137,37 @@ def _normalisation(path: Path, chosen: str, inside: dict[str, Tensor], coded: bo
     return name
 
 
-def _guessed(tensors: dict[str, Tensor]) -> str | None:
-    """The network of ours with these names and shapes."""
-    if "body.0.weight" not in tensors or "head.weight" not in tensors:
+def _card_beside(path: Path) -> str | None:
+    """The network that the model card of export.py beside the weights names."""
+    try:
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["architecture"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    classes, channels = len(tensors["head.weight"]), tensors["body.0.weight"].shape[1]
-    return next((name for name in (*NETWORKS, *PUBLISHED) if _same_shapes(name, classes, (channels, 32, 32), tensors)), None)
+    return str(found)
+
+
+def _fitting(tensors: dict[str, Tensor], shape: tuple[int, int, int]) -> list[str]:
+    """The networks of ours with these names and shapes. Several differ in what no weight shows: the activation, the padding."""
+    first, head = tensors.get("body.0.weight"), tensors.get("head.weight")
+    if head is None or head.ndim != 2:
+        return []
+    names = ["linear", "small-cnn", "preact-resnet-18", "wong-preact-resnet-18", "resnet-18", "dm-preact-resnet-18"]
+    names += ["dm-preact-resnet-18-relu"]
+    if first is not None and first.ndim == 4:
+        names += [f"small-cnn-{first.shape[0]}"] * (first.shape[0] != 16)
+        blocks = sum(name.endswith(".norm1.weight") for name in tensors)
+        if blocks % 3 == 0 and head.shape[1] % 64 == 0:
+            wide = f"wrn-{2 * blocks + 4}-{head.shape[1] // 64}"
+            names += [wide, f"{wide}-relu", f"dm-{wide}", f"dm-{wide}-relu"]
+    return [name for name in names if _same_shapes(name, len(head), shape, tensors)]
 
 
 def _same_shapes(network: str, classes: int, shape: tuple[int, int, int], tensors: dict[str, Tensor]) -> bool:
-    with torch.device("meta"):
-        made = make_classifier(network, classes, shape, [0.0] * shape[0], [1.0] * shape[0])
+    try:
+        with torch.device("meta"):
+            made = make_classifier(network, classes, shape, [0.0] * shape[0], [1.0] * shape[0])
+    except ValueError:  # images too small for it
+        return False
     return _shapes(made.state_dict()) == _shapes(tensors)
 
 

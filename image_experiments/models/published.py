@@ -116,6 +116,10 @@ class Found:
     tensors: dict[str, Tensor]
     coded: bool
 
+    def may_be(self, network: str) -> bool:
+        """Whether it may be a network of this name: its own, or for the layouts that exist with both activations, with ReLU."""
+        return network == self.network or (self.network.startswith("dm-") and network == f"{self.network}-relu")
+
 
 def as_ours(tensors: Mapping[str, Tensor]) -> Found | None:
     """The weights under our names, and their network; None if they are in no layout of LAYOUTS.
@@ -155,12 +159,15 @@ def _network(layout: Layout, places: list[tuple[int, int]], tensors: Mapping[str
                 f"it is a {layout.network.removesuffix('-18')} with {counts} blocks, of which only 18 layers are known here"
             )
         return layout.network
-    last = tensors[next(theirs for theirs, ours in layout.outer.items() if ours == "norm") + ".weight"]
+    name = next(theirs for theirs, ours in layout.outer.items() if ours == "norm") + ".weight"
+    last = tensors.get(name)
+    if last is None or last.ndim != 1:
+        raise ValueError(f"it lacks {name}, or that has another shape; get the whole file")
     depth, width = 6 * counts[0] + 4, len(last) / 64
     if len(counts) != 3 or len(set(counts)) != 1 or width != int(width):
         raise ValueError(f"it is a wide residual network of {counts} blocks and {len(last)} features, which is no WRN-D-K")
-    name = f"wrn-{depth}-{int(width)}"
-    return f"dm-{name}" if layout.network == "dm-wrn" else f"{name}-relu"
+    network = f"wrn-{depth}-{int(width)}"
+    return f"dm-{network}" if layout.network == "dm-wrn" else f"{network}-relu"
 
 
 def nearest(tensors: Mapping[str, Tensor]) -> str | None:
@@ -181,14 +188,27 @@ def nearest(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def with_normalisation(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same with a mean and deviation of the pixels, whatever their names and wherever they stand, as `mean` and `std` (1, C, 1, 1)."""
-    found = dict(tensors)
+    """The same with a mean and deviation of the pixels, whatever their names and wherever they stand, as `mean` and `std` (1, C, 1, 1).
+
+    Raises ValueError for one without the other, for several, and for numbers that images in [0, 1] cannot have.
+    """
+    found, taken = dict(tensors), dict[str, Tensor]()
     for name, tensor in tensors.items():
         kind = NORMALISERS.get(name.rpartition(".")[2])
         if kind and tensor.numel() in (1, 3) and tensor.is_floating_point():
+            if kind in taken and not torch.equal(taken[kind].flatten(), tensor.flatten()):
+                raise ValueError(f"it holds several normalisations of pixels, {name} is one; leave one of them in the file")
             del found[name]
-            found[kind] = tensor.reshape(1, -1, 1, 1)
-    return found
+            taken[kind] = tensor.reshape(1, -1, 1, 1)
+    if len(taken) == 1:
+        missing = "std" if "mean" in taken else "mean"
+        raise ValueError(f"it holds a {next(iter(taken))} of the pixels and no {missing}; give a file with both or none")
+    if taken and not ((taken["mean"].abs() <= 1).all() and (taken["std"] > 0).all() and (taken["std"] <= 1).all()):
+        numbers = " and deviation ".join(str(taken[kind].flatten().tolist()) for kind in ("mean", "std"))
+        raise ValueError(
+            f"it normalises pixels by mean {numbers}, which images in [0, 1] do not have; divide both by 255, if that is meant"
+        )
+    return found | taken
 
 
 def pixels(normalisation: str, channels: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """A verdict on any classifier: exact for a linear one, the run's own numbers, whole after any interruption, honest about doubts."""
 
 import csv
+import importlib
 import json
 
 import numpy as np
@@ -11,15 +12,17 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from command_line.output import UserError
-from image_experiments import evaluate as command
-from image_experiments import run_cifar
-from image_experiments.evaluate import evaluate, main
+from image_experiments import evaluate, run_cifar
+from image_experiments.data.balance import balanced_order
+from image_experiments.data.read_dataset import read_dataset
+from image_experiments.evaluate import main
 from image_experiments.models.classifier_files import save_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.verdict import in_another_order
 from tests.image_experiments.test_published import made, saved
 
 EPS = 0.12
+command = importlib.import_module("image_experiments.evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,26 @@ def test_the_module_is_left_as_it_was(linear):
     assert (found.outcomes["clean"] == exactly_robust(classifier, x[:40], y[:40], 0)).all()
 
 
+def test_every_part_has_its_mode_again_and_gradients_are_found_anyhow(linear):
+    classifier, x, y = linear
+    module = nn.Sequential(nn.BatchNorm2d(1).eval(), classifier.eval(), nn.Dropout(0.5)).train()
+    module[0].eval()
+    before = [part.training for part in module.modules()]
+    with torch.no_grad():
+        first = evaluate(module, x[:30], y[:30], attacks=("pgd",), eps=EPS)
+    assert [part.training for part in module.modules()] == before
+    double = evaluate(nn.Sequential(module, nn.Identity()).double(), x[:30], y[:30], attacks=("pgd",), eps=EPS)
+    assert (double.outcomes["clean"] == first.outcomes["clean"]).all()
+    module.float()
+
+
+class Pair(nn.Module):
+    """Two outputs, as detectors have."""
+
+    def forward(self, x):
+        return x.flatten(1), x
+
+
 class Turned(nn.Module):
     """The same classes under other numbers."""
 
@@ -138,7 +161,18 @@ def test_what_is_doubtful_is_told(linear):
         ({"attacks": ("fgsm",)}, "attacks=fgsm: unknown; use pgd, apgd, apgd-ce, autoattack"),
         ({"attacks": ("apgd", "autoattack")}, "apgd and autoattack exclude each other"),
         ({"pgd_steps": 0}, "pgd_steps=0 must be >= 1"),
-        ({"pgd_step": 3}, "pgd_step"),
+        ({"pgd_step": 3}, "pgd_step=3: unknown, did you mean pgd_steps?"),
+        ({"threats": ("l2:1",)}, "threats=('l2:1',): unknown"),
+        ({"batch_size": 2.5}, "batch_size=2.5: give a whole number"),
+        ({"attacks": ("pgd",), "autoattack_images": 5}, "autoattack_images=5: has no meaning"),
+        ({"norm": "l1"}, "norm='l1'"),
+        ({"eps": "8/255"}, "eps='8/255'"),
+        ({"labels": np.arange(5) + 0.5}, "labels have type torch.float64"),
+        ({"labels": list("abcde")}, "labels cannot be read as numbers"),
+        ({"images": np.array([None] * 5)}, "images cannot be read as numbers"),
+        ({"images": np.zeros((5, 1, 7, 7), dtype=np.float32)}, "the module cannot be attacked"),
+        ({"images": np.ones((5, 1, 8, 8), dtype=np.uint8)}, "images hold the value 1 alone"),
+        ({"module": Pair()}, "the module cannot be attacked"),
     ],
 )
 def test_arguments_that_cannot_be_are_one_line(linear, change, message):
@@ -189,7 +223,10 @@ def test_a_run_is_evaluated_to_its_own_numbers(tmp_path):
             column = [row[name.partition(" ")[0]] for row in rows]
             assert [bool(int(value)) for value in column[: len(right)]] == right.tolist()
             assert set(column[len(right) :]) <= {""}
-    assert sorted(int(row["image"]) for row in rows) == sorted({int(row["image"]) for row in rows})
+    data = read_dataset("digits", None, 0, None)
+    order = balanced_order(data.test_labels, np.random.default_rng(2))[:50]
+    assert [int(row["image"]) for row in rows] == order.tolist()
+    assert [int(row["label"]) for row in rows] == data.test_labels[order].tolist()
 
 
 def test_interrupted_at_ten_moments_it_ends_with_the_same_tables(checkpoint, tmp_path, monkeypatch, capsys):
@@ -292,6 +329,88 @@ def test_another_evaluation_in_the_folder_is_refused(checkpoint, tmp_path, capsy
     assert main([*flags, "--seed", "1"]) == 1
     assert "holds another" in capsys.readouterr().err
     assert main([*flags, "--seed", "1", "--force"]) == 0
+
+
+def test_the_folder_of_a_run_is_left_alone(checkpoint, tmp_path, capsys):
+    """Its settings.json and its unfinished trainings; --force or not."""
+    for name in ("summary.json", "stages", "checkpoints"):
+        out = tmp_path / name / "out"
+        (out / "unfinished").mkdir(parents=True)
+        (out / "unfinished" / "checkpoint.pt").write_text("precious")
+        (out / "settings.json").write_text("{}")
+        (out / name).write_text("{}") if name.endswith("json") else (out / name).mkdir()
+        for more in ((), ("--force",)):
+            assert main(command_line(checkpoint, out, *more)) == 1
+            assert f"holds {name}, so it is the folder of a run" in capsys.readouterr().err
+        assert (out / "settings.json").read_text() == "{}"
+        assert (out / "unfinished" / "checkpoint.pt").read_text() == "precious"
+
+
+def test_a_forced_evaluation_goes_on_from_nothing_of_another(checkpoint, tmp_path, monkeypatch, capsys):
+    """Interrupted with one seed, forced with another: the tables are those of the other in a folder of its own."""
+    flags = [str(checkpoint), *DIGITS, "--test", "100", "--attacks", "pgd", "--pgd-steps", "2"]
+    assert main([*flags, "--seed", "7", "--out", str(tmp_path / "clean")]) == 0
+    assert main([*flags, "--seed", "1", "--out", str(tmp_path / "other")]) == 0
+    original = command.judged
+
+    def stopping(*arguments, report, **more):
+        def stop(done, total):
+            if done == 2:
+                raise KeyboardInterrupt
+
+        return original(*arguments, report=stop, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "judged", stopping)
+        for more in (["--seed", "1", "--force"], ["--seed", "7", "--force"]):
+            assert main([*flags, *more, "--out", str(tmp_path / "other")]) in (0, 130)
+    assert not (tmp_path / "other" / "evaluation.csv").exists()  # of the seed before; two experiments never lie in one folder
+    assert main([*flags, "--seed", "7", "--out", str(tmp_path / "other")]) == 0
+    for name in TABLES:
+        assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
+
+
+def test_the_same_weights_and_attacks_under_another_name_are_the_same(checkpoint, tmp_path, capsys):
+    flags = [*DIGITS, "--test", "40", "--out", str(tmp_path / "out"), "--attacks"]
+    assert main([str(checkpoint), *flags, "pgd", "apgd-ce"]) == 0
+    again = checkpoint.with_name("again.safetensors")
+    again.write_bytes(checkpoint.read_bytes())
+    capsys.readouterr()
+    assert main([str(again), *flags, "apgd-ce", "pgd", "apgd-ce"]) == 0
+    assert "unchanged" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_gives_no_logits_is_told_before_anything_is_written(checkpoint, tmp_path, capsys, linear):
+    broken = make_classifier("small-cnn", 10, (1, 8, 8), [0.0], [1.0]).eval()
+    broken.head.weight.data.fill_(3e38)
+    save_classifier(tmp_path / "c.safetensors", broken, "small-cnn", (1, 8, 8))
+    assert main(command_line(tmp_path / "c.safetensors", tmp_path / "out")) == 1
+    assert "outputs are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_classifier_is_evaluated_by_the_command_of_its_help(tmp_path, monkeypatch, capsys):
+    from image_experiments import export
+
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--methods",
+        "real",
+        "--classifier.steps",
+        "3",
+        "--evaluation.autoattack-images",
+        "0",
+        "--evaluation.pgd-steps",
+        "2",
+        "--test",
+        "20",
+    ]
+    assert run_cifar.main([*small, "--workers", "1", "--out", "results/digits-cpu"]) == 0
+    assert export.main(["results/digits-cpu"]) == 0
+    line = next(text for text in command.__doc__.splitlines() if "export/" in text)
+    arguments = line.split("#")[0].split()[2:]
+    assert main([*arguments, "--attacks", "pgd", "--test", "20"]) == 0
+    assert "small-cnn" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [b"<!doctype html>", b"", b"rubbish", b"version https://git-lfs.github.com/spec/v1"])

@@ -1,5 +1,6 @@
 """Published checkpoints: weights in each layout give the logits of that layout's public code, written here again as plain functions."""
 
+import json
 import re
 
 import pytest
@@ -231,12 +232,71 @@ def test_a_published_network_that_was_loaded_is_saved_and_comes_back(tmp_path):
     assert torch.equal(load_classifier(tmp_path / "ours.safetensors", 10, SHAPE)(images()), loaded(images()))
 
 
-@pytest.mark.parametrize("network", ["preact-resnet-18", "wrn-16-4", "small-cnn"])
-def test_our_own_bare_weights_are_recognised(network, tmp_path):
-    ours = make_classifier(network, 10, SHAPE, [0.4] * 3, [0.3] * 3, seed=2).eval()
-    loaded, found, source = read_classifier(saved(tmp_path / "c.pt", dict(ours.state_dict())), 10, SHAPE)
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        ("preact-resnet-18", SHAPE),
+        ("small-cnn", SHAPE),
+        ("small-cnn", (1, 8, 8)),
+        ("small-cnn-5", (1, 28, 28)),
+        ("linear", (1, 8, 8)),
+    ],
+)
+def test_our_own_bare_weights_are_recognised(network, shape, tmp_path):
+    ours = make_classifier(network, 10, shape, [0.4] * shape[0], [0.3] * shape[0], seed=2).eval()
+    loaded, found, source = read_classifier(saved(tmp_path / "c.pt", dict(ours.state_dict())), 10, shape)
     assert (found, source) == (network, "file")
-    assert torch.equal(loaded(images()), ours(images()))
+    x = torch.rand(2, *shape)
+    assert torch.equal(loaded(x), ours(x))
+
+
+@pytest.mark.parametrize("network", ["wrn-16-2", "wrn-16-2-relu", "dm-wrn-16-2"])
+def test_what_no_weight_shows_is_asked_for(network, tmp_path):
+    """Activation and padding: a name, or the model card that export.py writes beside."""
+    ours = make_classifier(network, 10, SHAPE, [0.4] * 3, [0.3] * 3, seed=2).eval()
+    path = saved(tmp_path / "c.pt", dict(ours.state_dict()))
+    with pytest.raises(ValueError, match=r"those of wrn-16-2, wrn-16-2-relu, dm-wrn-16-2, dm-wrn-16-2-relu: name it"):
+        read_classifier(path, 10, SHAPE)
+    assert torch.equal(read_classifier(path, 10, SHAPE, network)[0](images()), ours(images()))
+    (tmp_path / "c.json").write_text(json.dumps({"architecture": network}))
+    assert torch.equal(read_classifier(path, 10, SHAPE)[0](images()), ours(images()))
+
+
+def test_a_layout_that_has_relu_alone_is_not_read_with_silu(tmp_path):
+    weights, logits = made("wrn-10-3-relu")
+    path = saved(tmp_path / "c.pt", weights)
+    with pytest.raises(ValueError, match="does not hold the weights of wrn-10-3: it is a wrn-10-3-relu, name that"):
+        read_classifier(path, 10, SHAPE, "wrn-10-3")
+    torch.testing.assert_close(read_classifier(path, 10, SHAPE, "wrn-10-3-relu")[0](images()), logits, rtol=1e-4, atol=1e-5)
+
+
+ODD = torch.tensor([0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"mu": ODD}, "a mean of the pixels and no std"),
+        ({"std": ODD}, "a std of the pixels and no mean"),
+        ({"mean": 255 * MEAN, "std": 255 * STD}, "divide both by 255"),
+        ({"mean": MEAN, "std": torch.zeros(3)}, "which images in .0, 1. do not have"),
+        ({"mean": MEAN, "std": STD, "teacher.mean": ODD}, "several normalisations of pixels, teacher.mean is one"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_named(more, message, tmp_path):
+    weights, _ = made("wrn-10-3-relu")
+    with pytest.raises(ValueError, match=message):
+        read_classifier(saved(tmp_path / "c.pt", {**weights, **more}), 10, SHAPE)
+
+
+@pytest.mark.parametrize("name", ["dm-wrn-16-2", "wrn-10-3-relu", "preact-resnet-18", "resnet-18"])
+def test_a_file_that_lacks_any_key_or_holds_it_in_another_shape_is_one_line(name, tmp_path):
+    weights, _ = made(name)
+    keys = [key for key in weights if not key.endswith("num_batches_tracked")]
+    for key in [*keys[:8], *keys[-8:]]:
+        for content in (without(key, weights), weights | {key: torch.ones(())}):
+            with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+                read_classifier(saved(tmp_path / "c.pt", content), 10, SHAPE)
 
 
 def without(name, weights):
