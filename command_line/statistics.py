@@ -115,24 +115,34 @@ def exchange_rate(
         rate = n / count at the first n where the mean of d(n) falls to zero,
 
     and low and high where the lower and the upper end of Student's interval for that mean do: a paired t test does not reject the counts
-    between them (Fieller 1954). 0 below the fewest that were tried, inf beyond the most; low and high are nan with fewer than two seeds.
-    Raises ValueError for shapes that do not fit.
+    between them (Fieller 1954). 0 below the fewest that were tried, inf beyond the most. low and high are nan with fewer than two seeds;
+    all are nan if a value is, and if the mean parabola does not rise from the first count to the last. Raises ValueError for what does not
+    fit.
     """
-    n, accuracies, other = np.log(np.asarray(counts, dtype=np.float64)), np.asarray(curve, dtype=np.float64), np.asarray(reached)
-    if len(n) < 3 or (np.diff(n) <= 0).any() or accuracies.shape != (len(other), len(n)):
+    amounts, accuracies, other = (np.asarray(part, dtype=np.float64) for part in (counts, curve, reached))
+    fits = (
+        amounts.ndim == 1 and len(amounts) > 2 and other.ndim == 1 and len(other) and accuracies.shape == (len(other), len(amounts))
+    )
+    if not fits or amounts[0] <= 0 or (np.diff(amounts) <= 0).any() or not count > 0:
         raise ValueError(
-            f"curve {accuracies.shape} does not fit {len(other)} seeds and counts {list(counts)}: give three or more, ascending"
+            f"curve {accuracies.shape} does not fit {other.shape} seeds, counts {list(counts)} and count={count}: give three counts or "
+            "more, ascending and > 0"
         )
+    if not (np.isfinite(accuracies).all() and np.isfinite(other).all()):
+        return math.nan, math.nan, math.nan
+    n = np.log(amounts)
     grid = np.linspace(n[0], n[-1], 2001)
     smooth = np.stack([np.polynomial.Polynomial.fit(n, row, 2)(grid) for row in accuracies])
     gain = other[:, None] - smooth
-    mean = gain.mean(axis=0)
+    mean, middle = gain.mean(axis=0), smooth.mean(axis=0)
+    if middle[-1] <= middle[0]:  # more images are worth no more here, so a number of them says nothing
+        return math.nan, math.nan, math.nan
 
     def fallen(values: Array) -> float:
         below = np.flatnonzero(values <= 0)
         if not len(below):
             return math.inf
-        return math.exp(grid[below[0]]) / count if below[0] else 0.0
+        return math.exp(grid[below[0]]) / count if below[0] or values[0] == 0 else 0.0
 
     if len(other) < 2:
         return fallen(mean), math.nan, math.nan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,8 +63,11 @@ class Processes:
         device = next(network.parameters()).device
         cards = [device] if device.type == "cuda" else None
         # normalise_across keeps the buffers equal. static_graph: several passes may precede one backward, and parameters may be unused.
-        parallel: nn.Module = DistributedDataParallel(network, cards, broadcast_buffers=False, static_graph=True)
-        return parallel
+        parallel: list[nn.Module] = []
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            _call(lambda: parallel.append(DistributedDataParallel(network, cards, broadcast_buffers=False, static_graph=True)))
+        return parallel[0]
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of `loss`. Raises ProcessLostError if those of another process do not arrive."""
@@ -97,12 +102,14 @@ class Processes:
 def _call(operation: Any, *arguments: Any) -> None:
     try:
         operation(*arguments)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:  # gloo and nccl have different messages
-        raise ProcessLostError(f"another process of this run is gone ({' '.join(str(error).split())[:120]})") from None
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not LOST.search(str(error)):
+            raise
+        raise ProcessLostError(f"another process of this run is gone ({' '.join(str(error).split())[:120]})") from error
 
 
+LOST = re.compile(r"gloo|NCCL|nccl|[Cc]onnection (closed|reset|refused)|[Tt]imed out|[Bb]roken pipe|Socket")
+"""What gloo and nccl say, in errors of no type of their own, if another process does not answer."""
 ALONE = Processes()
 
 

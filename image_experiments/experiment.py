@@ -129,11 +129,15 @@ class Result(ResultOfRun):
         file = ImageFile(path, len(self.classes), (height, width, channels))
         return file.images, file.labels
 
-    def generated(self, *methods: str, seeds: Sequence[int] | None = None, transform: Any = None) -> Generated:
+    def generated(self, *methods: str, seeds: Sequence[int] | int | None = None, transform: Any = None) -> Generated:
         """The images of these methods as a torch Dataset, with to_npz and to_image_folder for other trainers. seeds: default all. Raises
         UserError."""
         first = self.settings["seed"]
-        chosen = range(first, first + self.settings["seeds"]) if seeds is None else seeds
+        chosen = list(
+            range(first, first + self.settings["seeds"]) if seeds is None else [seeds] if isinstance(seeds, int) else seeds
+        )
+        if len(set(methods)) < len(methods) or len(set(chosen)) < len(chosen):
+            raise UserError(f"methods={methods}, seeds={chosen}: one is named twice; give each once")
         channels, height, width = self.shape
         parts = []
         for method in methods:
@@ -159,7 +163,7 @@ class Result(ResultOfRun):
         return load_classifier(path, len(self.classes), self.shape)
 
     def _file(self, what: str, path: Path, method: str, seed: int) -> Path:
-        if not path.is_file():
+        if "/" in method or not path.is_file():
             names, seeds = (", ".join(map(str, dict.fromkeys(self.metrics[column]))) for column in ("method", "seed"))
             raise UserError(f"{self.out}: has no {what} of {method!r}, seed {seed}; its methods are {names}, its seeds {seeds}")
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,17 +10,48 @@ from pathlib import Path
 import numpy as np
 
 from command_line.output import UserError, listed
+from image_experiments.data.class_folders import natural
 from image_experiments.data.dataset import Array
 from image_experiments.data.npz_files import PIECE, ImageFile, check_content
 
 WILD = re.compile(r"[*?\[]")
+PIECES = ","
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The npz files that `path` names: a file, all of a folder, those that fit a pattern (`edm/part*.npz`), or several with commas between.
+    """The npz files that `path` names: a file, all of a folder, those that fit a pattern (`edm/part*.npz`), or several of these with commas
+    between.
 
-    part2 comes before part10. Raises UserError if there are none, or one is named twice.
+    A name that is there is that file or folder, whatever is in it. part2 comes before part10. Raises UserError if there are none, or one is
+    named twice.
     """
+    found = [one for piece in _pieces(path) for one in _of_piece(piece)]
+    real = [one.resolve() for one in found]
+    twice = next((one for one, where in zip(found, real, strict=True) if real.count(where) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path}: {twice} is named twice; give each part once")
+    return found
+
+
+def _pieces(path: Path) -> list[Path]:
+    """What stands between commas. A file or folder that is there, or the folder of a pattern, may hold commas itself."""
+
+    def there(text: str) -> bool:
+        whole = Path(text)
+        return whole.exists() or (bool(WILD.search(whole.name)) and PIECES in str(whole.parent) and whole.parent.exists())
+
+    texts, pieces = str(path).split(PIECES), list[Path]()
+    while texts:
+        size = next((n for n in range(len(texts), 0, -1) if there(",".join(texts[:n]))), 1)
+        piece = ",".join(texts[:size])
+        if not piece.strip():
+            raise UserError(f"{path}: names nothing before or after a comma; leave the comma out")
+        pieces.append(Path(piece))
+        texts = texts[size:]
+    return pieces
+
+
+def _of_piece(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -27,35 +59,40 @@ def parts_of(path: Path) -> list[Path]:
         if not found:
             raise UserError(f"{path}: holds no npz files; give a folder of parts, a pattern or a file")
         return found
-    if WILD.search(str(path)):
-        found = _in_order(Path(path.anchor).glob(str(path.relative_to(path.anchor))) if path.anchor else Path().glob(str(path)))
-        if not found:
-            raise UserError(f"{path}: no file fits this pattern; check it, and quote it, or the shell reads it first")
-        return found
-    if "," in str(path):
-        found = [one for text in str(path).split(",") for one in parts_of(Path(text))]
-        twice = next((one for one in found if found.count(one) > 1), None)
-        if twice is not None:
-            raise UserError(f"{path}: {twice} is named twice; give each part once")
-        return found
-    raise UserError(f"{path}: no such file; check the path")
+    if not WILD.search(str(path)):
+        raise UserError(f"{path}: no such file; check the path")
+    base = next(parent for parent in path.parents if parent.exists())  # which may hold brackets itself
+    try:
+        found = _in_order(base.glob(str(path.relative_to(base))))
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"{path}: no pattern of files ({error}); for example part*.npz") from None
+    if not found:
+        raise UserError(f"{path}: no file fits this pattern; check it, and quote it, or the shell reads it first")
+    return found
 
 
 def _in_order(paths: Iterator[Path]) -> list[Path]:
     """Files by name, with the numbers in them as numbers."""
     files = [path for path in paths if path.is_file()]
-    return sorted(files, key=lambda path: [int(piece) if piece.isdigit() else piece for piece in re.split(r"(\d+)", str(path))])
+    return sorted(files, key=lambda path: natural(str(path)))
 
 
 def stem_of(path: Path) -> str:
-    """What to call the images of `parts_of(path)`: the file's or folder's name; of a pattern, that of the folder it is in."""
-    return path.parent.name or "parts" if WILD.search(path.name) else path.stem
+    """What to call the images of `parts_of(path)`: the names of files and folders; of a pattern, the name of the folder it is in. The same
+    for a path and its absolute form."""
+    names = []
+    for piece in (Path(text) for text in absolute(path).split(PIECES)):
+        names.append(piece.parent.name or "parts" if WILD.search(piece.name) and not piece.exists() else piece.stem)
+    return "-".join(names)
 
 
 def absolute(path: Path) -> str:
     """The same from any folder."""
-    whole = path.exists() or "," not in str(path)
-    return ",".join(str(Path(text).absolute()) for text in ([str(path)] if whole else str(path).split(",")))
+    try:
+        pieces = _pieces(path)
+    except UserError:  # told where the parts are read
+        return str(path)
+    return PIECES.join(os.path.normpath(piece.absolute()) for piece in pieces)
 
 
 class GivenImages:

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from command_line.output import UserError, write_whole
+from command_line.output import UserError, remedy_for, write_whole
 from image_experiments.data.dataset import Array
 
 IMAGES, LABELS = ("image", "images", "x", "arr_0"), ("label", "labels", "y", "arr_1")
@@ -84,7 +84,7 @@ class ImageFile:
     """
 
     def __init__(self, path: Path, classes: int, shape: tuple[int, int, int]) -> None:
-        self.path, self.address = path, 0
+        self.path, self.address, self.classes, self.shape = path, 0, classes, shape
         self.map: mmap.mmap | None = None
         if not path.is_file():
             raise UserError(f"{path}: no such file; check the path")
@@ -98,11 +98,17 @@ class ImageFile:
                 raise UserError(f"{path}: holds Python objects, which could run code; save plain arrays of numbers") from None
             raise UserError(f"{path}: damaged ({error}); make it again") from None
         except DAMAGE as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the file
+                raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy_for(error)}") from None
             raise UserError(f"{path}: truncated or no npz file ({error}); make it again") from None
         lowest, highest = self._extreme_labels()
         if lowest < 0 or highest >= classes:
             raise UserError(f"{path}: labels reach from {lowest} to {highest}; the data have classes 0..{classes - 1}")
         self._check_soft(classes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the file itself: neither the map nor the descriptor can be sent."""
+        return ImageFile, (self.path.absolute(), self.classes, self.shape)
 
     def _open(self, path: Path) -> list[Array]:
         """Images, labels, and soft labels if there are any."""

@@ -131,6 +131,23 @@ def test_the_exchange_rate_beyond_what_was_tried():
     rate, *interval = exchange_rate(COUNTS, curve[:1], np.array([curve_of(1000)]), 2000)
     assert rate == pytest.approx(0.5, rel=0.003)
     assert np.isnan(interval).all()
-    for counts, values in (((250, 500), curve[:, :2]), (COUNTS[::-1], curve), (COUNTS, curve[:2])):
-        with pytest.raises(ValueError, match="does not fit 3 seeds"):
-            exchange_rate(counts, values, np.ones(3), 2000)
+    for counts, values, reached, count in (
+        ((250, 500), curve[:, :2], np.ones(3), 2000),
+        (COUNTS[::-1], curve, np.ones(3), 2000),
+        (COUNTS, curve[:2], np.ones(3), 2000),
+        (COUNTS, curve, np.ones((3, 1)), 2000),
+        ((0, *COUNTS[1:]), curve, np.ones(3), 2000),
+        (COUNTS, curve, np.ones(3), 0),
+    ):
+        with pytest.raises(ValueError, match="does not fit"):
+            exchange_rate(counts, values, reached, count)
+
+
+def test_no_exchange_rate_where_more_images_are_worth_no_more_or_a_number_is_missing():
+    curve = np.tile(curve_of(np.array(COUNTS)), (3, 1))
+    for values, reached in (
+        (curve[:, ::-1], np.full(3, curve_of(1000))),
+        (np.where(np.arange(len(COUNTS)) == 2, np.nan, curve), np.full(3, 0.7)),
+        (curve, np.array([0.7, np.nan, 0.7])),
+    ):
+        assert np.isnan(exchange_rate(COUNTS, values, reached, 2000)).all()

@@ -102,6 +102,12 @@ def test_a_process_that_is_gone_is_told():
     assert "another process of this run is gone" in message
 
 
+def test_an_error_of_ones_own_is_not_a_lost_process():
+    """A loss without a graph, memory that runs out: the error is what it is."""
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        Processes(0, 2).backward(torch.ones(1))
+
+
 def test_one_process_shares_nothing():
     network = Net()
     assert Processes().sharing_gradients(network) is network

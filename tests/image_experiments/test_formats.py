@@ -47,6 +47,13 @@ def test_a_torch_dataset_gives_every_image_with_its_label(result):
     assert torch.cat([y for _, y in batches]).tolist() == labels.tolist()
 
 
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_worker_processes_read_the_same_images(result, way):
+    made = result.generated("unguided", seeds=0)
+    loaded = torch.utils.data.DataLoader(made, batch_size=9, num_workers=1, multiprocessing_context=way)
+    assert torch.equal(torch.cat([x for x, _ in loaded]), torch.stack([made[i][0] for i in range(len(made))]))
+
+
 def test_npz_files_hold_the_same_bytes(result, tmp_path):
     one = result.generated("infonce-0.3", seeds=[1]).to_npz(tmp_path / "new" / "one.npz")
     assert one.read_bytes() == (result.out / "synthetic" / "infonce-0.3" / "seed1.npz").read_bytes()
@@ -94,6 +101,8 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(result, tmp_path, monkeyp
         (lambda: result.generated("infonce-0.7"), "has no synthetic images of 'infonce-0.7'"),
         (lambda: result.generated("unguided", seeds=[5]), "seed 5"),
         (result.generated, "name at least one method"),
+        (lambda: result.generated("unguided", "unguided"), "named twice"),
+        (lambda: result.generated("../synthetic/unguided"), "has no synthetic images"),
     ):
         with pytest.raises(UserError, match=message):
             call()

@@ -87,7 +87,36 @@ def test_ways_to_name_the_parts(tmp_path, monkeypatch):
     assert absolute(_several("part8.npz", "part9.npz")) == f"{folder}/part8.npz,{folder}/part9.npz"
     assert absolute(_path("part8.npz")) == str(folder / "part8.npz")
     assert [stem_of(path) for path in (folder, folder / "part*.npz", whole[0])] == ["set", "set", "part8"]
+    assert stem_of(_several(whole[0], whole[2])) == "part8-part10"
+    for path in (_path("part?.npz"), _path("."), _several("part8.npz", "part1*.npz")):
+        assert stem_of(path) == stem_of(_path(absolute(path)))  # on a cluster paths are absolute, names are those of before
+        assert parts_of(_path(absolute(path))) == [part.absolute() for part in parts_of(path)]
     assert parse_method(f"npz:{folder}/part*.npz").label == "npz-set"
+
+
+def test_names_with_commas_and_brackets_are_names(tmp_path, monkeypatch):
+    """Whatever is there is what it is called; patterns and lists stand for what is not."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b", "data[v2]", "plain"):
+        save_parts(tmp_path / name)
+    (tmp_path / "one[1],x.npz").write_bytes((tmp_path / "plain" / "part9.npz").read_bytes())
+    (tmp_path / "1\u00b23.npz").write_bytes((tmp_path / "plain" / "part9.npz").read_bytes())
+    for text, count in (
+        ("a,b", 4), ("a,b/part1*.npz", 2), ("data[v2]/part*.npz", 4), ("one[1],x.npz", 1), ("a,b,plain/part8.npz", 5), ("*.npz", 2),
+        ("plain/part1*.npz,data[v2]/part9.npz,one[1],x.npz", 4), ("a,b/part8.npz,plain/part*.npz", 5),
+    ):  # fmt: skip
+        assert len(parts_of(_path(text))) == count, text
+        assert parts_of(_path(absolute(_path(text)))) == [path.absolute() for path in parts_of(_path(text))]
+    for text, message in (
+        ("plain/part8.npz,", "names nothing before or after a comma"),
+        ("plain,./plain/part9.npz", "named twice"),
+        (f"plain,{tmp_path}/plain/../plain/part9.npz", "named twice"),
+        ("**.npz", "no pattern of files|fits this pattern"),
+    ):
+        if text == "**.npz" and tuple(map(int, __import__("platform").python_version_tuple()[:2])) >= (3, 13):
+            continue
+        with pytest.raises(UserError, match=message):
+            parts_of(_path(text))
 
 
 def _path(text):

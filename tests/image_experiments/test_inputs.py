@@ -588,7 +588,7 @@ def test_weights_met_in_the_field_are_the_same_network(tmp_path, case, suffix):
         (
             {**STATE, "mean": PLAIN.mean, "std": torch.ones(2)},
             "small-cnn-8",
-            "std has shape .*: it is incomplete, or a part of it",
+            "a mean of the pixels and no std; give a file with both",
         ),
         (
             STATE,
