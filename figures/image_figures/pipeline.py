@@ -113,9 +113,12 @@ def draw(numbers: Numbers) -> Any:
     for axis in (left, right):
         axis.set_yticks(range(len(treatments)), treatments if axis is left else [""] * len(treatments), fontsize=7)
         axis.set_ylim(len(treatments) - 0.5, -0.5)
+        axis.grid(visible=False, axis="y")
+        for edge in range(1, len(treatments)):
+            axis.axhline(edge - 0.5, color="0.85", lw=0.8, gid=GUIDE)
         axis.autoscale_view(scaley=False)
     left.set(xlabel="robust accuracy (line: real images alone)", title="Labels and selection")
-    right.set(xlabel="minus unguided, treated alike", title="Guidance, and its rivals")
+    right.set(xlabel="minus unguided, treated alike", title="Guidance, and its rivals (95 % each)")
     handles, texts = left.get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
     return figure
@@ -134,7 +137,7 @@ def finding(files: Files) -> str:
     best, images = max(means, key=lambda key: means[key])
     return (
         f"Keeping the most confident images changes unguided images by {cost}. Guided images beat these by {gain}, and by {own} from a "
-        f"model without labels, as the paper has it: inside its pipeline its claim holds. Against unguided images that are not selected the "
-        f"former have {left}. The best of all sets: {images} images, "
+        "model without labels, as the paper has it: inside its pipeline its claim holds. Against unguided images that are not selected "
+        f"the former have {left}. The best of all sets: {images} images, "
         f"{TREATMENTS[best]} ({means[best, images]:.4f})."
     )
