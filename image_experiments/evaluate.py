@@ -112,6 +112,10 @@ def run(settings: Settings) -> int:
     order = balanced_order(data.test_labels, np.random.default_rng(TEST_ORDER))[: settings.test or None]
     if settings.test > len(order):
         raise UserError(f"--test {settings.test}: {data.source} has {len(order)} test images; use fewer, or 0 for all")
+    if (settings.autoattack_images or 0) > len(order):
+        raise UserError(
+            f"--autoattack-images {settings.autoattack_images}: there are {len(order)} test images; use at most that many"
+        )
     images, labels = np.ascontiguousarray(data.test_images[order].transpose(0, 3, 1, 2)), data.test_labels[order]
     classifier, about = _classifier(settings, data)
     key = {name: value for name, value in asdict(settings).items() if name not in FREE} | about

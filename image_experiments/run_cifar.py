@@ -172,6 +172,10 @@ def beginning(settings: Settings) -> str:
         f"{'seed' if seeds == 1 else f'{seeds} seeds from'} {settings.seed}, results in {settings.out}",
         f"methods: {' '.join(settings.methods)}",
     ]
+    if settings.preset == "smoke":
+        lines.append(
+            "the preset smoke runs every stage once, at a small size: its numbers mean nothing (--preset cpu: some that do)"
+        )
     if other:
         lines.append("other than the preset: " + " ".join(_as_flag(name, value) for name, value in other.items()))
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from command_line.output import UserError, remedy_for, write_whole
+from contrastive_dp.files import not_the_file
 from image_experiments.data.dataset import Array
 
 IMAGES, LABELS = ("image", "images", "x", "arr_0"), ("label", "labels", "y", "arr_1")
@@ -113,6 +114,8 @@ class ImageFile:
     def _open(self, path: Path) -> list[Array]:
         """Images, labels, and soft labels if there are any."""
         if not zipfile.is_zipfile(path):
+            if (problem := not_the_file(path)) is not None:
+                raise UserError(f"{path} {problem}")
             raise UserError(f"{path}: truncated or no npz file; give an npz with image and label, or make it again")
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}

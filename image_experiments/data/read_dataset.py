@@ -45,6 +45,8 @@ def read_dataset(
 def _read(name: DatasetName, data_dir: Path | None, image_size: int, group_pattern: str | None) -> Dataset:
     if name == "images" and data_dir is None:
         raise UserError("--dataset images needs --data-dir: a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one")
+    if data_dir is not None and not data_dir.exists():
+        raise UserError(f"--data-dir {data_dir}: no such file or folder; check the path")
     if data_dir is not None and (name == "images" or (name in COPIES and is_a_copy(data_dir))):
         return read_class_folders(data_dir, image_size, group_pattern)
     if name in ("mnist", "mnist-t10k"):

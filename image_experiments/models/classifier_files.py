@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,7 +51,7 @@ def read_classifier(
     path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None, normalisation: str = "auto"
 ) -> tuple[Normalised, str, str]:
     """load_classifier's classifier, the name of its network, and where its normalisation comes from: file, cifar10, cifar100 or none."""
-    tensors, network, coded = _recognised(path, classes, shape, network)
+    tensors, network, coded, names = _recognised(path, classes, shape, network)
     head = tensors.get("head.weight")
     known = classes if head is None or head.ndim != 2 else len(head)
     if known != classes:
@@ -64,18 +67,36 @@ def read_classifier(
     try:
         load_strictly(classifier, tensors)
     except ValueError as error:
-        raise ValueError(f"{path} does not hold the weights of {network} ({error}): {_remedy(tensors, classifier)}") from None
+        text = _in_their_words(str(error), names)
+        raise ValueError(f"{path} does not hold the weights of {network} ({text}): {_remedy(tensors, classifier)}") from None
     odd = next((name for name, tensor in classifier.state_dict().items() if not torch.isfinite(tensor).all()), None)
     if odd is not None:
-        raise ValueError(f"{path} holds NaN or infinity in {odd}: its training failed; give another file")
+        raise ValueError(f"{path} holds NaN or infinity in {_in_their_words(odd, names)}: its training failed; give another file")
     return classifier.eval().requires_grad_(False), network, source
 
 
 NORMALISATION = ("mean", "std")
 
 
-def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: str | None) -> tuple[dict[str, Tensor], str, bool]:
-    """(weights under our names, their network, whether its public code normalises pixels by numbers that are not in the file)."""
+def _in_their_words(text: str, names: Mapping[str, str]) -> str:
+    """The same with the names that stand in the file."""
+    for ours in sorted(names, key=len, reverse=True):
+        text = re.sub(rf"\b{re.escape(ours)}\.(?=\w)", f"{names[ours]}.", text)
+    return text
+
+
+class _Read(NamedTuple):
+    """Weights under our names, their network, whether its public code normalises pixels by numbers that are not in the file, and the
+    modules' names in it if they are others."""
+
+    tensors: dict[str, Tensor]
+    network: str
+    coded: bool = False
+    names: Mapping[str, str] = MappingProxyType({})
+
+
+def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: str | None) -> _Read:
+    """What a file holds. Raises FileNotFoundError, or ValueError where the network is not clear."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path")
     safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever its name
@@ -87,7 +108,7 @@ def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: 
     inside: dict[str, Tensor] = {name: tensors.pop(name) for name in NORMALISATION if name in tensors}
     tensors = {**bare_names(tensors), **inside}
     if "classifier" in metadata:
-        return tensors, _said(path, metadata["classifier"], classes, shape), False
+        return _Read(tensors, _said(path, metadata["classifier"], classes, shape))
     try:
         found = as_ours(tensors)
     except ValueError as error:
@@ -95,7 +116,7 @@ def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: 
     if found is not None:
         if network is not None and not found.may_be(network):
             raise ValueError(f"{path} does not hold the weights of {network}: it is a {found.network}, name that")
-        return found.tensors, network or found.network, found.coded
+        return _Read(found.tensors, network or found.network, found.coded, found.names)
     network = network or _card_beside(path)
     fitting = [] if network else _fitting(tensors, shape)
     if network is None and len(fitting) != 1:
@@ -103,7 +124,7 @@ def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: 
         raise ValueError(
             f"{path} does not say which network it holds, and {which}: name it, for example {(*fitting, 'wrn-28-10')[0]}"
         )
-    return tensors, network or fitting[0], False
+    return _Read(tensors, network or fitting[0])
 
 
 def _said(path: Path, text: str, classes: int, shape: tuple[int, int, int]) -> str:

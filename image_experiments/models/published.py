@@ -31,19 +31,29 @@ NORMALISERS = {"mean": "mean", "mu": "mean", "std": "std", "sigma": "std"}
 
 @dataclass(frozen=True)
 class Layout:
-    """first: key of the first convolution. block: pattern of a block's keys, with groups `group`, `block` and `part`, and the number of the
-    first group. parts: their names in ours. outer: names outside the blocks, {theirs: ours}; "norm" is the norm after the last block."""
+    """first: a key that only this layout has. within: form of the names in a block, with `group`, `block` and `part`. parts: {theirs: ours}
+    of the parts. outer: the same outside the blocks; "norm" is the norm after the last block."""
 
     network: str
     first: str
-    block: str
+    within: str
     parts: Mapping[str, str]
     outer: Mapping[str, str]
-    start: int
     coded: bool = False
     """Whether the public code normalises pixels, with numbers that are not in the file."""
     after_norm: bool = False
     """Whether a norm follows the first convolution."""
+
+    @property
+    def block(self) -> str:
+        """Pattern of the names in a block."""
+        part = "|".join(re.escape(name) for name in self.parts)
+        return (
+            re.escape(self.within)
+            .replace(r"\{group\}", r"(?P<group>\d)")
+            .replace(r"\{block\}", r"(?P<block>\d+)")
+            .replace(r"\{part\}", f"(?P<part>{part})")
+        )
 
 
 DM = {"batchnorm_0": "norm1", "batchnorm_1": "norm2", "shortcut": "shortcut"}
@@ -52,54 +62,48 @@ LAYOUTS = (
     Layout(
         "dm-wrn",
         "init_conv.weight",
-        r"layer\.(?P<group>\d)\.block\.(?P<block>\d+)\.(?P<part>\w+)",
+        "layer.{group}.block.{block}.{part}",
         {**DM, "conv_0": "conv1", "conv_1": "conv2"},
         {"init_conv": "first", "batchnorm": "norm", "logits": "head"},
-        start=0,
         coded=True,
     ),
     Layout(
         "dm-preact-resnet-18",
         "conv_2d.weight",
-        r"layer_(?P<group>\d)\.(?P<block>\d+)\.(?P<part>\w+)",
+        "layer_{group}.{block}.{part}",
         {**DM, "conv_2d_1": "conv1", "conv_2d_2": "conv2"},
         {"conv_2d": "first", "batchnorm": "norm", "logits": "head"},
-        start=0,
         coded=True,
     ),
     Layout(
         "wrn-relu",
         "block1.layer.0.bn1.weight",
-        r"block(?P<group>\d)\.layer\.(?P<block>\d+)\.(?P<part>\w+)",
+        "block{group}.layer.{block}.{part}",
         {**PREACT, "convShortcut": "shortcut"},
         {"conv1": "first", "bn1": "norm", "fc": "head"},
-        start=1,
     ),
     Layout(
         "preact-resnet-18",
         "bn.weight",
-        r"layer(?P<group>\d)\.(?P<block>\d+)\.(?P<part>bn\d|conv\d|shortcut\.0)",
+        "layer{group}.{block}.{part}",
         {**PREACT, "shortcut.0": "shortcut"},
         {"conv1": "first", "bn": "norm", "linear": "head"},
-        start=1,
         coded=True,
     ),
     Layout(
         "resnet-18",
         "bn1.weight",
-        r"layer(?P<group>\d)\.(?P<block>\d+)\.(?P<part>bn\d|conv\d|shortcut\.\d|downsample\.\d)",
+        "layer{group}.{block}.{part}",
         {**PREACT, **{f"{name}.{i}": f"shortcut.{i}" for name in ("shortcut", "downsample") for i in (0, 1)}},
         {"conv1": "first", "bn1": "first_norm", "linear": "head", "fc": "head"},
-        start=1,
         after_norm=True,
     ),
     Layout(
         "wong-preact-resnet-18",
         "linear.weight",
-        r"layer(?P<group>\d)\.(?P<block>\d+)\.(?P<part>bn\d|conv\d|shortcut\.0)",
+        "layer{group}.{block}.{part}",
         {**PREACT, "shortcut.0": "shortcut"},
         {"conv1": "first", "linear": "head"},
-        start=1,
         coded=True,
     ),
 )
@@ -115,6 +119,8 @@ class Found:
     network: str
     tensors: dict[str, Tensor]
     coded: bool
+    names: dict[str, str]
+    """{ours: theirs} of modules."""
 
     def may_be(self, network: str) -> bool:
         """Whether it may be a network of this name: its own, or for the layouts that exist with both activations, with ReLU."""
@@ -147,7 +153,13 @@ def as_ours(tensors: Mapping[str, Tensor]) -> Found | None:
             found[name] = tensor
     for name in [name for name in found if name.endswith(".running_mean")]:
         found.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.tensor(0))
-    return Found(_network(layout, places, kept), found, layout.coded)
+    names = {outer[ours]: theirs for theirs, ours in reversed(list(layout.outer.items()))}
+    for (group, block), i in index.items():
+        of = {"group": group, "block": block}
+        names |= {
+            f"body.{i}.{ours}": layout.within.format(part=theirs, **of) for theirs, ours in reversed(list(layout.parts.items()))
+        }
+    return Found(_network(layout, places, kept), found, layout.coded, names)
 
 
 def _network(layout: Layout, places: list[tuple[int, int]], tensors: Mapping[str, Tensor]) -> str:

@@ -303,6 +303,8 @@ def test_a_wrong_normalisation_is_noticed(linear, tmp_path, capsys, monkeypatch)
     [
         (["--eps", "8"], "--eps 8: turns every image into any other"),
         (["--test", "5000"], "has 1197 test images; use fewer, or 0 for all"),
+        (["--autoattack-images", "61"], "--autoattack-images 61: there are 60 test images"),
+        (["--dataset", "cifar10", "--data-dir", "/nowhere"], "--data-dir /nowhere: no such file or folder"),
         (["--test", "-1"], "--test -1: must be at least 0"),
         (["--attacks", "apgd", "apgd-ce"], "exclude each other"),
         (["--normalisation", "imagenet"], "--normalisation imagenet: use auto, cifar10, cifar100, none"),

@@ -139,7 +139,7 @@ def _several(*paths):
         (lambda f: (f / "empty").mkdir() or f / "empty", "holds no npz files"),
         (lambda f: np.savez(f / "part12.npz", image=IMAGES[:2, :5], label=LABELS[:2]) or f, "part12.npz: images have shape"),
         (lambda f: np.savez(f / "part12.npz", image=IMAGES[:2], label=[0, 4]) or f, "part12.npz: labels reach from 0 to 4"),
-        (lambda f: (f / "part12.npz").write_bytes(b"<html>") and f, "part12.npz: truncated or no npz file"),
+        (lambda f: (f / "part12.npz").write_bytes(b"<html>") and f, "part12.npz is a web page"),
         (
             lambda f: np.savez(f / "part12.npz", image=IMAGES[:2], label=LABELS[:2], soft_label=np.full((2, 4), 0.25)) or f,
             "part12.npz: has soft labels, unlike",

@@ -308,9 +308,9 @@ def without(name, weights):
     [
         (lambda w: w, 100, None, "auto", "dm-wrn-16-2 for these data: it knows 10 classes, they have 100"),
         (lambda w: w, 10, "wrn-28-10", "auto", "does not hold the weights of wrn-28-10: it is a dm-wrn-16-2, name that"),
-        (lambda w: without("logits.bias", w), 10, None, "auto", "it lacks head.bias.*it is incomplete"),
+        (lambda w: without("logits.bias", w), 10, None, "auto", "it lacks logits.bias.*it is incomplete"),
         (lambda w: w | {"extra.weight": torch.ones(1)}, 10, None, "auto", "the network does not know extra.weight"),
-        (lambda w: without("layer.1.block.0.conv_0.weight", w), 10, None, "auto", "it lacks body.3.conv1.weight"),
+        (lambda w: without("layer.1.block.0.conv_0.weight", w), 10, None, "auto", "it lacks layer.1.block.0.conv_0.weight"),
         (
             lambda w: {k: v for k, v in w.items() if not k.startswith("layer.2")},
             10,
@@ -323,7 +323,7 @@ def without(name, weights):
             lambda w: {k.replace("init_conv", "stem"): v for k, v in w.items()},
             *(10, None, "auto", "nearest to those of dm-wrn, but for stem.weight: name it"),
         ),
-        (lambda w: w | {"logits.bias": torch.full((10,), torch.nan)}, 10, None, "auto", "NaN or infinity in head.bias"),
+        (lambda w: w | {"logits.bias": torch.full((10,), torch.nan)}, 10, None, "auto", "NaN or infinity in logits.bias"),
         (lambda w: w, 10, None, "imagenet", "normalisation 'imagenet' is unknown: use cifar10, cifar100, none"),
         (
             lambda w: w | {"logits.weight": torch.ones(7, 128), "logits.bias": torch.ones(7)},
