@@ -74,6 +74,8 @@ def is_hidden(name: str) -> bool:
 
 
 SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+TINY_LABELS = "val/val_annotations.txt"
+"""Where TinyImageNet says which class each of its validation images is of."""
 IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P4", b"P5", b"P6")
 """First bytes of common image formats."""
 
@@ -96,7 +98,7 @@ class Rest:
             self.hidden.append(name)
         elif name.lower().endswith(UNREAD_SUFFIXES):
             self.unread.append(name)
-        elif not name.lower().endswith((*IMAGE_SUFFIXES, ".csv")):
+        elif not name.lower().endswith((*IMAGE_SUFFIXES, ".csv", TINY_LABELS)):
             (self.unread if start().startswith(IMAGE_STARTS) else self.others).append(name)
         else:
             return False

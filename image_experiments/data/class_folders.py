@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from command_line.output import UserError
 from image_experiments.data.archives import (
     IMAGE_SUFFIXES,
+    TINY_LABELS,
     Entry,
     Rest,
     archive_entries,
@@ -24,6 +26,35 @@ from image_experiments.data.decoding import Met, decode_all
 PARTS = ("train", "test")
 Arranged = dict[str, list[tuple[str, Entry]]]
 """{"train": [(class, file), ...], "test": [...]}"""
+
+
+def from_tiny_imagenet(entries: Sequence[Entry], rest: Rest) -> tuple[list[Entry], list[str]]:
+    """TinyImageNet's layout as train/CLASS/FILE and test/CLASS/FILE, and a message; other layouts as they are.
+
+    There train/CLASS/images/FILE are training images, val/images/FILE those of val/val_annotations.txt (file and class between tabs), which
+    become the test images, and test/images/FILE have no labels. Raises UserError for a validation image that is not in that file.
+    """
+    labels = next((entry for entry in entries if entry.name.endswith(TINY_LABELS)), None)
+    if labels is None:
+        return list(entries), []
+    root = labels.name.removesuffix(TINY_LABELS)
+    lines = [line.split("\t") for line in labels.content.decode("utf-8", "replace").splitlines() if line.strip()]
+    class_of = {line[0]: line[1] for line in lines if len(line) > 1}
+    found = []
+    for entry in entries:
+        steps = entry.name.removeprefix(root).split("/")
+        if steps[0] == "train" and len(steps) == 4 and steps[2] == "images":
+            steps = [*steps[:2], steps[3]]
+        elif steps[:2] == ["val", "images"] and len(steps) == 3:
+            if steps[2] not in class_of:
+                raise UserError(f"{entry.source}: {entry.name} is not in {labels.name}; get the whole file")
+            steps = ["test", class_of[steps[2]], steps[2]]
+        elif steps[0] == "test":
+            steps = ["unlabelled", *steps[1:]]
+        if entry is not labels:
+            found.append(replace(entry, name=root + "/".join(steps)))
+    rest.folders = {name for name in rest.folders if not name.startswith(f"{root}test")}
+    return sorted(found, key=lambda entry: entry.name), ["TinyImageNet's layout: its validation images are the test images"]
 
 
 def arranged(entries: Sequence[Entry], rest: Rest, source: Path) -> tuple[Arranged, list[str]]:
@@ -137,7 +168,9 @@ def read_class_folders(path: Path, image_size: int, group_pattern: str | None) -
     """
     rest = Rest()
     entries = folder_entries(path, rest) if path.is_dir() else archive_entries(path, rest)
-    parts, notes = arranged(entries, rest, path)
+    entries, tiny = from_tiny_imagenet(entries, rest)
+    parts, left_out = arranged(entries, rest, path)
+    notes = [*tiny, *left_out]
     classes = tuple(sorted({name for name, _ in parts["train"]}, key=lambda name: (natural(name), name)))
     strangers = sorted({name for name, _ in parts["test"]} - set(classes))
     if strangers:

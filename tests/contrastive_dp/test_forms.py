@@ -279,6 +279,29 @@ def test_guidance_inside_diffusers_samplers(kind, schedule):
     assert (x.double() - expected).abs().max() < 2e-4
 
 
+@pytest.mark.parametrize("size", [None, 2, 3])
+def test_guidance_in_latent_space_goes_through_the_decoder(size):
+    """The gradient of the loss of decoded states is the decoder's transpose times that of the loss; in pieces it is the same, as is memory."""
+    rng = torch.Generator().manual_seed(9)
+    decoder, encoder = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((3, 12), (12, 4)))
+    labels, a = torch.tensor([0, 1, 0, 1, 1]), 0.7
+    schedule = NoiseSchedule([0.95, a])
+    z, eps = (torch.randn(5, 3, generator=rng, dtype=torch.float64) for _ in range(2))
+    most = []
+
+    def embed(latent):
+        most.append(len(latent))
+        return (latent @ decoder) @ encoder
+
+    guidance = ContrastiveGuidance(embed, SupervisedContrastive(), 0.2, at="xt", batch_size=size)
+    found = guidance.start(schedule, labels)(z, 1, eps)
+    images = (z @ decoder).requires_grad_(True)
+    loss = SupervisedContrastive()(torch.nn.functional.normalize(images @ encoder, dim=1), None, labels)
+    (of_images,) = torch.autograd.grad(loss, images)
+    torch.testing.assert_close(found, eps + 0.2 * math.sqrt(1 - a) * of_images @ decoder.T, rtol=1e-10, atol=1e-12)
+    assert max(most) <= (size or 5)
+
+
 def test_bad_forms_are_named(schedule):
     guidance = Constant(0.1)
     for call, message in (

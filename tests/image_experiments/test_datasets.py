@@ -255,6 +255,45 @@ def test_stl10_is_read_upright(tmp_path, monkeypatch):
         read_dataset("stl10", tmp_path, 0, None)
 
 
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_tiny_imagenets_layout_is_read_as_it_is(tmp_path, form):
+    rng = np.random.default_rng(8)
+    names, members, expected = ["n01443537", "n01629819"], {}, {"train": [], "test": []}
+    for k, name in enumerate(names):
+        for i in range(3):
+            image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            members[f"tiny-imagenet-200/train/{name}/images/{name}_{i}.png"] = png(image)
+            expected["train"].append((k, image))
+        members[f"tiny-imagenet-200/train/{name}/{name}_boxes.txt"] = b"boxes"
+    lines = []
+    for i in range(5):
+        image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        members[f"tiny-imagenet-200/val/images/val_{i}.png"] = png(image)
+        lines.append(f"val_{i}.png\t{names[i % 2]}\t0\t0\t7\t7")
+        expected["test"].append((i % 2, image))
+        members[f"tiny-imagenet-200/test/images/test_{i}.png"] = png(image)  # without a label
+    labels = "tiny-imagenet-200/val/val_annotations.txt"
+    members |= {labels: "\n".join(lines).encode(), "tiny-imagenet-200/wnids.txt": b"n01443537\nn01629819\n"}
+
+    def read(content):
+        if form == "zip":
+            (tmp_path / "tiny.zip").write_bytes(zip_of(content))
+            return read_dataset("images", tmp_path / "tiny.zip", 0, None)
+        for name, value in content.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(value)
+        return read_dataset("images", tmp_path / "tiny-imagenet-200", 0, None)
+
+    data = read(members)
+    assert data.classes == tuple(names)
+    for images, numbers, part in ((data.images, data.labels, "train"), (data.test_images, data.test_labels, "test")):
+        found = sorted((int(k), bytes(image)) for k, image in zip(numbers, images, strict=True))
+        assert found == sorted((k, bytes(image)) for k, image in expected[part])
+    assert any("validation images are the test images" in note for note in data.notes)
+    with pytest.raises(UserError, match=r"val_4.png is not in .*val_annotations.txt"):
+        read(members | {labels: "\n".join(lines[:4]).encode()})
+
+
 def idx(array):
     return gzip.compress(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
 
@@ -337,7 +376,7 @@ def test_gtsrbs_official_archives_keep_tracks_together(tmp_path, monkeypatch):
 def test_copies_of_a_known_set_are_read_as_folders_of_images(tmp_path, name):
     write_folder(tmp_path / "set", np.random.default_rng(0))
     assert read_dataset(name, tmp_path / "set", 0, None).checksum() == read_class_folders(tmp_path / "set", 0, None).checksum()
-    with pytest.raises(UserError, match=r"missing\.tar: .*is missing; put it there"):
+    with pytest.raises(UserError, match=r"missing\.tar: no such file or folder"):
         read_dataset(name, tmp_path / "missing.tar", 0, None)
 
 
