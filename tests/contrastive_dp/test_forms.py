@@ -281,7 +281,7 @@ def test_guidance_inside_diffusers_samplers(kind, schedule):
 
 @pytest.mark.parametrize("size", [None, 2, 3])
 def test_guidance_in_latent_space_goes_through_the_decoder(size):
-    """The gradient of the loss of decoded states is the decoder's transpose times that of the loss; in pieces it is the same, as is memory."""
+    """The gradient of the loss of decoded states is the decoder's transpose times that of the loss; the same in pieces of bounded size."""
     rng = torch.Generator().manual_seed(9)
     decoder, encoder = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((3, 12), (12, 4)))
     labels, a = torch.tensor([0, 1, 0, 1, 1]), 0.7
