@@ -85,7 +85,10 @@ def _outside(flag: str, path: Path | None, argument: str = "") -> dict[str, Any]
 
 def _digest_of_parts(path: Path) -> str:
     """Checksum of all files of generated images that `path` names."""
-    parts = parts_of(path)
+    try:
+        parts = parts_of(path)
+    except UserError as error:
+        raise UserError(f"--methods npz {error}") from None
     digests = [source_digest(part) for part in parts]
     return digests[0] if len(parts) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 

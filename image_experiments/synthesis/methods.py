@@ -68,7 +68,7 @@ def parse_method(text: str) -> Method:
     name, colon, rest = text.partition(":")
     if name == "npz":
         if not rest:
-            raise UserError(f"--methods {text}: name generated images: npz:FILE, npz:FOLDER or npz:'PATTERN'")
+            raise UserError(f"--methods {text}: name the file of generated images: npz:FILE, npz:FOLDER or npz:'PATTERN'")
         return Method(text, "npz", file=Path(rest))
     kind, reverse = name.removesuffix("-reversed"), name.endswith("-reversed")
     known = ("real", "unguided", *NOISES, "npz", *KINDS)

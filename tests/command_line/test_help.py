@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from figures import keep_reference, regenerate
-from image_experiments import evaluate, export, merge_shards, run_cifar, run_search, run_sweep
+from image_experiments import export, merge_shards, run_cifar, run_search, run_sweep
 from simulations import gaussian_mixture, guided_diffusion
 
 COMMANDS = (
@@ -18,7 +18,7 @@ COMMANDS = (
     run_cifar,
     run_sweep,
     run_search,
-    evaluate,
+    import_module("image_experiments.evaluate"),
     export,
     merge_shards,
 )

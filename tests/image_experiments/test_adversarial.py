@@ -152,7 +152,7 @@ def test_the_losses_are_those_of_the_docstring():
     threat = Threat("linf", 0.1)
     for adversary, loss in (("pgd", "cross-entropy"), ("trades", "kl")):
         settings = small(adversary=adversary, label_smoothing=0.1, beta=3.0)
-        found = adversarial._loss(network, x, target, threat, settings, torch.Generator().manual_seed(4))
+        found = adversarial._loss(network, network, x, target, threat, settings, torch.Generator().manual_seed(4))
         attacked = pgd(network.eval(), x, target, threat, 2, 0.125, torch.Generator().manual_seed(4), loss)
         p, q = network(x).softmax(dim=1), network(attacked).softmax(dim=1)
         smooth = 0.9 * target + 0.1 / 3

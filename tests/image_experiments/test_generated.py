@@ -101,7 +101,7 @@ def test_damaged_files_are_one_line(tmp_path):
     whole = (tmp_path / "a.npz").read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"\x80\x04nothing", whole[:200] + bytes(40) + whole[240:]):
         (tmp_path / "b.npz").write_bytes(content)
-        with pytest.raises(UserError, match=r"make it again|plain arrays"):
+        with pytest.raises(UserError, match=r"make it again|plain arrays|is empty: get it again"):
             read(tmp_path / "b.npz")
     with pytest.raises(UserError, match="no such file"):
         read(tmp_path / "c.npz")
