@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
