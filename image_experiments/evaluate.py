@@ -39,10 +39,9 @@ from command_line.command import Help, run_command, settings_line, versions
 from command_line.folder_claim import check_claim, note_claim
 from command_line.output import UserError, check_writable, file_digest, plain, prepare_folder, text_table
 from command_line.values import Radius, check_radius
-from image_experiments.data.balance import balanced_order
 from image_experiments.data.dataset import Dataset
 from image_experiments.data.read_dataset import DatasetName, read_dataset
-from image_experiments.data.stored_dataset import TEST_ORDER
+from image_experiments.data.stored_dataset import order_of_test_images
 from image_experiments.engine.settings import usual_eps
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.experiment import only_run_in
@@ -109,7 +108,7 @@ def run(settings: Settings) -> int:
     print(settings_line(settings))
     checked, eps, out, device = _checked(settings)
     data = read_dataset(settings.dataset, settings.data_dir, settings.image_size, None, settings.classes)
-    order = balanced_order(data.test_labels, np.random.default_rng(TEST_ORDER))[: settings.test or None]
+    order = order_of_test_images(data, settings.test)
     if settings.test > len(order):
         raise UserError(f"--test {settings.test}: {data.source} has {len(order)} test images; use fewer, or 0 for all")
     if (settings.autoattack_images or 0) > len(order):

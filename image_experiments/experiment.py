@@ -124,9 +124,7 @@ class Result(ResultOfRun):
 
     def synthetic(self, method: str, seed: int = 0) -> tuple[Array, Array]:
         """Images uint8 (n, H, W, C) and labels (n,) of a method, named as in the tables, for example "infonce-0.3". Raises UserError."""
-        path = self._file("synthetic images", self.out / "synthetic" / method / f"seed{seed}.npz", method, seed)
-        channels, height, width = self.shape
-        file = ImageFile(path, len(self.classes), (height, width, channels))
+        file = self._made(method, seed)
         return file.images, file.labels
 
     def generated(self, *methods: str, seeds: Sequence[int] | int | None = None, transform: Any = None) -> Generated:
@@ -138,16 +136,17 @@ class Result(ResultOfRun):
         )
         if len(set(methods)) < len(methods) or len(set(chosen)) < len(chosen):
             raise UserError(f"methods={methods}, seeds={chosen}: one is named twice; give each once")
-        channels, height, width = self.shape
-        parts = []
-        for method in methods:
-            for seed in chosen:
-                path = self._file("synthetic images", self.out / "synthetic" / method / f"seed{seed}.npz", method, seed)
-                file = ImageFile(path, len(self.classes), (height, width, channels))
-                parts.append(Made(file, method, self._strength(method, seed), seed))
+        parts = [
+            Made(self._made(method, seed), method, self._strength(method, seed), seed) for method in methods for seed in chosen
+        ]
         if not parts:
             raise UserError(f"methods={methods}, seeds={seeds}: name at least one method and seed")
         return Generated(parts, self.classes, transform)
+
+    def _made(self, method: str, seed: int) -> ImageFile:
+        path = self._file("synthetic images", self.out / "synthetic" / method / f"seed{seed}.npz", method, seed)
+        channels, height, width = self.shape
+        return ImageFile(path, len(self.classes), (height, width, channels))
 
     def _strength(self, method: str, seed: int) -> float:
         """Scale of a method's guidance or noise, the one that was found if it was automatic; nan if it has none."""

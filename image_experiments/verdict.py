@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from command_line.output import UserError, did_you_mean, write_csv, write_json
 from command_line.values import check_radius
 from image_experiments.data.sanity_checks import check_range
-from image_experiments.evaluation.evaluate import attack
+from image_experiments.evaluation.evaluate import evaluate_classifier
 from image_experiments.evaluation.robustness import PARTS, EvaluationSettings, collected
 from image_experiments.training.attacks import Norm, Threat
 
@@ -129,7 +129,7 @@ def judged(
 ) -> Verdict:
     """The verdict. scratch: folder from which an interrupted call goes on, if everything is the same. report(done, total): batches."""
     with _attackable(module):
-        found = attack(module, examined.x, examined.y, [threat], settings, seed, scratch=scratch, report=report)
+        found = evaluate_classifier(module, examined.x, examined.y, [threat], settings, seed, scratch=scratch, report=report)
     outcomes = {name.partition(" ")[0]: right for name, right in found.outcomes.items()}
     rows = [_row(name, right, *(("", "") if name == "clean" else (threat.norm, threat.eps))) for name, right in outcomes.items()]
     labels, predicted = examined.y.cpu().numpy(), examined.predicted.cpu().numpy()

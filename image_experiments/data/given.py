@@ -80,19 +80,21 @@ def _in_order(paths: Iterator[Path]) -> list[Path]:
 def stem_of(path: Path) -> str:
     """What to call the images of `parts_of(path)`: the names of files and folders; of a pattern, the name of the folder it is in. The same
     for a path and its absolute form."""
-    names = []
-    for piece in (Path(text) for text in absolute(path).split(PIECES)):
-        names.append(piece.parent.name or "parts" if WILD.search(piece.name) and not piece.exists() else piece.stem)
-    return "-".join(names)
+    return "-".join(
+        one.parent.name or "parts" if WILD.search(one.name) and not one.exists() else one.stem for one in _absolute_pieces(path)
+    )
 
 
 def absolute(path: Path) -> str:
     """The same from any folder."""
+    return PIECES.join(map(str, _absolute_pieces(path)))
+
+
+def _absolute_pieces(path: Path) -> list[Path]:
     try:
-        pieces = _pieces(path)
+        return [Path(os.path.normpath(piece.absolute())) for piece in _pieces(path)]
     except UserError:  # told where the parts are read
-        return str(path)
-    return PIECES.join(os.path.normpath(piece.absolute()) for piece in pieces)
+        return [path]
 
 
 class GivenImages:

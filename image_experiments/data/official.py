@@ -159,8 +159,7 @@ def read_cifar(name: str, data_dir: Path | None, image_size: int = 0) -> Dataset
     train, test = np.concatenate(parts[:-1]), parts[-1]
     classes = tuple(contents[-1].decode().split()) if hundred else CIFAR10_CLASSES
     images, test_images = (np.ascontiguousarray(p[:, before:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)) for p in (train, test))
-    if image_size:
-        images, test_images = averaged(images, image_size), averaged(test_images, image_size)
+    images, test_images = averaged(images, image_size), averaged(test_images, image_size)
     labels, test_labels = (p[:, before - 1].astype(np.int64) for p in (train, test))
     return Dataset(images, labels, np.arange(len(labels)), test_images, test_labels, classes, str(archive))
 
@@ -188,7 +187,7 @@ def read_svhn(data_dir: Path | None, image_size: int = 0) -> Dataset:
         except (MatReadError, ValueError, TypeError, LookupError, NotImplementedError, OSError, zlib.error) as error:
             raise UserError(f"{path}: no MATLAB file of SVHN ({error}); get it again") from None
         images = np.ascontiguousarray(images)
-        parts.append((averaged(images, image_size) if image_size else images, labels))
+        parts.append((averaged(images, image_size), labels))
     (images, labels), test = parts
     return Dataset(images, labels, np.arange(len(labels)), *test, DIGITS, "SVHN")
 
@@ -203,7 +202,7 @@ def read_stl10(data_dir: Path | None, image_size: int = 0) -> Dataset:
         if len(pixels) != len(numbers) * 3 * 96 * 96:
             raise UserError(f"{archive}: {len(pixels)} bytes of images for {len(numbers)} labels: it is damaged, get it again")
         images = np.ascontiguousarray(pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1))
-        parts.append((averaged(images, image_size) if image_size else images, numbers.astype(np.int64) - 1))
+        parts.append((averaged(images, image_size), numbers.astype(np.int64) - 1))
     (images, labels), test = parts
     return Dataset(images, labels, np.arange(len(labels)), *test, STL10_CLASSES, str(archive))
 
@@ -228,9 +227,11 @@ def read_mnist(data_dir: Path | None, image_size: int = 0, test_file_alone: bool
 
 
 def averaged(images: Array, size: int) -> Array:
-    """uint8 images (n, H, W) or (n, H, W, 3), each resized to (size, size) by averaging over the area of each new pixel."""
+    """uint8 images (n, H, W) or (n, H, W, 3), each resized to (size, size) by averaging over the area of each new pixel (0: unchanged)."""
     from PIL import Image
 
+    if not size:
+        return images
     return np.stack([np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX)) for image in images])
 
 

@@ -36,9 +36,14 @@ class SplitDataset:
         return channels, height, width
 
 
+def order_of_test_images(data: Dataset, count: int) -> Array:
+    """The places of the first `count` test images (0: all), in the order that every run has."""
+    return balanced_order(data.test_labels, np.random.default_rng(TEST_ORDER))[: count or None]
+
+
 def save_dataset(path: Path, data: Dataset, test: int) -> Path:
     """Write the pool and `test` test images (0: all)."""
-    order = balanced_order(data.test_labels, np.random.default_rng(TEST_ORDER))[: test or None]
+    order = order_of_test_images(data, test)
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:

@@ -369,7 +369,8 @@ def evaluate(run: StageRun, settings: EvaluationSettings, threats: list[Threat],
     classifier = prepared(_classifier(run, "classifier", real), "no")
     images = real.test if settings.split == "test" else real.validation
     with gpu_arithmetic(tf32=False):  # robust accuracy is compared with that of others, who attack in full float32
-        found = evaluate_classifier(classifier, images, threats, settings, seed, scratch=run.scratch, report=run.report)
+        x, y = images.x.to(run.device).float() / 255, images.y.to(run.device)
+        found = evaluate_classifier(classifier, x, y, threats, settings, seed, scratch=run.scratch, report=run.report)
     write_whole(run.outputs["outcomes"], partial(_save_arrays, found.outcomes))
     digest = file_digest(run.inputs["classifier"]["weights"])
     return {"rows": found.rows, "warnings": found.warnings, "weights_sha256": digest}

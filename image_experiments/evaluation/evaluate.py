@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from contrastive_dp.randomness import mixed_seed
 from image_experiments.data.dataset import Array
-from image_experiments.data.images import Images
 from image_experiments.evaluation.robustness import (
     EvaluationSettings,
     Robustness,
@@ -36,22 +35,6 @@ class Evaluation:
 
 
 def evaluate_classifier(
-    classifier: nn.Module,
-    images: Images,
-    threats: list[Threat],
-    settings: EvaluationSettings,
-    seed: int,
-    *,
-    scratch: Path,
-    report: Callable[[int, int], None],
-) -> Evaluation:
-    """`attack` on uint8 images, on the classifier's device."""
-    device = next(classifier.parameters()).device
-    x, y = images.x.to(device).float() / 255, images.y.to(device)
-    return attack(classifier, x, y, threats, settings, seed, scratch=scratch, report=report)
-
-
-def attack(
     classifier: nn.Module,
     x: Tensor,
     y: Tensor,

@@ -253,7 +253,9 @@ def test_progress_counts_the_batches_of_all_threats(tmp_path):
         images = Images(x, network(x.float() / 255).argmax(dim=1))
     settings, reports = EvaluationSettings(pgd_steps=2, batch_size=3, autoattack_parts="apgd-ce", autoattack_images=6), []
     threats = [Threat("linf", 1e-6), Threat("l2", 1e-6)]  # which fool nobody
-    found = evaluate_classifier(network, images, threats, settings, 0, scratch=tmp_path, report=lambda *now: reports.append(now))
+    found = evaluate_classifier(
+        network, images.x.float() / 255, images.y, threats, settings, 0, scratch=tmp_path, report=lambda *now: reports.append(now)
+    )
     assert reports == [(done, 10) for done in range(1, 11)]  # three of PGD and two of AutoAttack, twice
     assert [(row["attack"], row["norm"], row["images"]) for row in found.rows] == [
         ("pgd-2", "linf", 9), ("apgd-ce", "linf", 6), ("pgd-2", "l2", 9), ("apgd-ce", "l2", 6),
