@@ -64,7 +64,7 @@ class Settings:
     checkpoint: tyro.conf.Positional[Path]
     """Weights of a classifier: .pt, .pth, .pth.tar or .safetensors."""
     network: str | None = None
-    """Its network, for example wrn-28-10 or dm-wrn-28-10-relu (default: recognised from the keys)."""
+    """Its network, for example dm-wrn-28-10-relu or timm:resnet18 (default: recognised from the keys)."""
     normalisation: str = "auto"
     """Of pixels: cifar10, cifar100, none, or auto: as in the file; else as the public code of its layout."""
     dataset: DatasetName = "cifar10"
@@ -161,7 +161,7 @@ def _check_folder(out: Path, key: dict[str, Any], force: bool) -> None:
     check_claim(out, key, (), force=force)
 
 
-NORMALISED = {"file": "normalised as the file says", "none": "as they are"}
+NORMALISED = {"file": "normalised as the file says", "timm": "normalised as timm says", "none": "as they are"}
 
 
 def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contrastive_dp.files import (
@@ -24,6 +24,7 @@ from contrastive_dp.files import (
 )
 from image_experiments.models.classifiers import NETWORKS, PUBLISHED, Normalised, make_classifier
 from image_experiments.models.published import MEANS, as_ours, nearest, pixels, with_normalisation
+from image_experiments.models.timm_networks import PREFIX, timm_classifier
 
 
 def save_classifier(path: Path, classifier: Normalised, network: str, shape: tuple[int, int, int]) -> Path:
@@ -50,7 +51,9 @@ def load_classifier(
 def read_classifier(
     path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None, normalisation: str = "auto"
 ) -> tuple[Normalised, str, str]:
-    """load_classifier's classifier, the name of its network, and where its normalisation comes from: file, cifar10, cifar100 or none."""
+    """load_classifier's classifier, its network's name, and where its normalisation is from: file, timm, cifar10, cifar100 or none."""
+    if network is not None and network.startswith(PREFIX):
+        return _read_timm(path, classes, shape, network, normalisation)
     tensors, network, coded, names = _recognised(path, classes, shape, network)
     head = tensors.get("head.weight")
     known = classes if head is None or head.ndim != 2 else len(head)
@@ -69,13 +72,42 @@ def read_classifier(
     except ValueError as error:
         text = _in_their_words(str(error), names)
         raise ValueError(f"{path} does not hold the weights of {network} ({text}): {_remedy(tensors, classifier)}") from None
-    odd = next((name for name, tensor in classifier.state_dict().items() if not torch.isfinite(tensor).all()), None)
-    if odd is not None:
-        raise ValueError(f"{path} holds NaN or infinity in {_in_their_words(odd, names)}: its training failed; give another file")
+    _check_finite(path, classifier.state_dict(), names)
     return classifier.eval().requires_grad_(False), network, source
 
 
 NORMALISATION = ("mean", "std")
+
+
+def _check_finite(path: Path, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+    """Raise ValueError for weights that are not finite."""
+    odd = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+    if odd is not None:
+        raise ValueError(f"{path} holds NaN or infinity in {_in_their_words(odd, names)}: its training failed; give another file")
+
+
+def _read_timm(
+    path: Path, classes: int, shape: tuple[int, int, int], network: str, normalisation: str
+) -> tuple[Normalised, str, str]:
+    """read_classifier for a network "timm:NAME", whose names are timm's. Pixels as in the file, else as timm's configuration says."""
+    tensors, _ = _named_tensors(path)
+    _check_finite(path, tensors, {})
+    inside = {name: tensors.pop(name) for name in NORMALISATION if name in tensors}
+
+    def load(model: nn.Module) -> None:
+        try:
+            load_strictly(model, tensors)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} does not hold the weights of {network} ({error}): name the network it was made with"
+            ) from None
+
+    classifier = timm_classifier(network, classes, shape, load)
+    source = normalisation if normalisation != "auto" else "file" if len(inside) == 2 else "timm"
+    if source != "timm":
+        values = inside if source == "file" else dict(zip(NORMALISATION, pixels(source, shape[0]), strict=True))
+        classifier.mean, classifier.std = (values[name].float().expand(1, shape[0], 1, 1).clone() for name in NORMALISATION)
+    return classifier.eval().requires_grad_(False), network, source
 
 
 def _in_their_words(text: str, names: Mapping[str, str]) -> str:
@@ -97,16 +129,7 @@ class _Read(NamedTuple):
 
 def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: str | None) -> _Read:
     """What a file holds. Raises FileNotFoundError, or ValueError where the network is not clear."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; check the path")
-    safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever its name
-    tensors, metadata = read_safetensors(path) if safe else (_read_weights(path), {})
-    try:
-        tensors = with_normalisation(tensors) if "classifier" not in metadata else tensors
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    inside: dict[str, Tensor] = {name: tensors.pop(name) for name in NORMALISATION if name in tensors}
-    tensors = {**bare_names(tensors), **inside}
+    tensors, metadata = _named_tensors(path)
     if "classifier" in metadata:
         return _Read(tensors, _said(path, metadata["classifier"], classes, shape))
     try:
@@ -125,6 +148,20 @@ def _recognised(path: Path, classes: int, shape: tuple[int, int, int], network: 
             f"{path} does not say which network it holds, and {which}: name it, for example {(*fitting, 'wrn-28-10')[0]}"
         )
     return _Read(tensors, network or fitting[0])
+
+
+def _named_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors by their bare names, with a normalisation of pixels under NORMALISATION; metadata of a safetensors file)."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; check the path")
+    safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever its name
+    tensors, metadata = read_safetensors(path) if safe else (_read_weights(path), {})
+    try:
+        tensors = with_normalisation(tensors) if "classifier" not in metadata else tensors
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    inside: dict[str, Tensor] = {name: tensors.pop(name) for name in NORMALISATION if name in tensors}
+    return {**bare_names(tensors), **inside}, metadata
 
 
 def _said(path: Path, text: str, classes: int, shape: tuple[int, int, int]) -> str:
