@@ -17,7 +17,8 @@ from command_line.output import UserError, prepare_folder, temporary_name, write
 from image_experiments.data.dataset import Array
 from image_experiments.data.npz_files import ImageFile, stream_images
 
-HEADER = ("file_name", "label", "class", "method", "strength", "seed", "image")
+HEADER = ("file_name", "label", "class", "method", "strength", "seed", "number")
+"""Of metadata.csv. No column may be called image: Hugging Face's datasets would take it for the picture."""
 
 
 @dataclass(frozen=True, eq=False)
