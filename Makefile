@@ -63,6 +63,7 @@ figures: $(CORE)
 	$(PY) figures/regenerate.py $(ARGS)
 
 docs: $(ALL)
+	$(PY) docs/write_commands.py
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

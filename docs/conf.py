@@ -10,14 +10,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 project = "contrastive-dp"
-extensions = ["sphinx.ext.autodoc", "myst_parser"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "myst_parser"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = project
 html_show_copyright = False
 html_static_path = ["static"]
 html_css_files = ["docstrings.css"]
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # they stand in the docstrings, in words, with shapes

@@ -1,6 +1,7 @@
 """The tutorial runs as written, so do the examples of one's own loss, data set and figure, and the pages build without a warning."""
 
 import csv
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,9 @@ def test_the_pages_build_without_a_warning(tmp_path):
     for module, name in (("theory", "guided_ddim_law"), ("contrastive_dp", "ContrastiveGuidance"), ("figures", "Numbers")):
         page = (tmp_path / "html" / "reference" / f"{module}.html").read_text(encoding="utf-8")
         assert f'.{name}"' in page, name
+
+
+def test_the_page_of_commands_is_what_the_commands_say():
+    """If not: python docs/write_commands.py."""
+    written = runpy.run_path(str(ROOT / "docs" / "write_commands.py"))["page"]()
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == written

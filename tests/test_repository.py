@@ -232,14 +232,27 @@ def test_versions_agree():
     assert (ROOT / "contrastive_dp" / "py.typed").is_file()
 
 
-def test_readme_shows_commands_that_exist():
-    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", readme, re.M)):
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "_build" not in page.parts], ids=lambda page: page.stem)
+def test_pages_show_commands_and_files_that_exist(page):
+    text, makefile = page.read_text(encoding="utf-8"), (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.M)):
         assert re.search(rf"^{target}:", makefile, re.M), target
-    for script in set(re.findall(r"python ([a-z_]+/[a-z_]+\.py)", readme)):
+    for script in set(re.findall(r"(?:python|run\(\) \{ python) ([a-z_]+/[a-z_]+\.py)", text)):
         assert (ROOT / script).is_file(), script
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme):
-        assert (ROOT / picture).is_file(), picture
+    for design in set(re.findall(r"designs/([\w-]+)\.toml", text)):
+        assert design == "NAME" or (ROOT / "image_experiments" / "designs" / f"{design}.toml").is_file(), design
+    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+
+
+def test_the_readme_is_short():
+    """At most 200 lines and 14 KB: what is more belongs into docs/."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    assert len(text.encode()) <= 14_000
 
 
 def python_block(name):

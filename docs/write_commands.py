@@ -1,0 +1,71 @@
+"""Writes docs/commands.md from --help-all of every command. `make docs` calls it; a test compares."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = (
+    "simulations/gaussian_mixture.py",
+    "simulations/guided_diffusion.py",
+    "image_experiments/run_cifar.py",
+    "image_experiments/run_sweep.py",
+    "image_experiments/run_search.py",
+    "image_experiments/evaluate.py",
+    "image_experiments/export.py",
+    "image_experiments/merge_shards.py",
+    "figures/regenerate.py",
+    "figures/keep_reference.py",
+)
+HEAD = """# Commands
+
+Every command has `--help`, `--version` and `--traceback` (with an error, show where it arose), prints its settings first, and exits with 0 if
+all is well, 1 for an error that you can fix, 2 for an unknown flag, 130 if it was interrupted. `python docs/write_commands.py` writes this page.
+"""
+
+
+def help_of(command: str) -> list[str]:
+    """Lines of its help, without frames."""
+    narrow = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONHASHSEED": "0"}
+    done = subprocess.run(
+        [sys.executable, command, "--help-all"], cwd=ROOT, env=narrow, check=True, capture_output=True, text=True, encoding="utf-8"
+    )
+    return [re.sub(r"^│ ?|\s*│$", "", line).rstrip() for line in done.stdout.replace(f"{ROOT}/", "").splitlines()]
+
+
+def escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "\\<")
+
+
+def page_of(command: str) -> str:
+    """Its section: a table for each group of options."""
+    lines = help_of(command)
+    about = next(line for line in lines if line and not line.startswith("usage:"))
+    made = [f"## {Path(command).name}", "", escaped(about), "", "```", f"python {command} [OPTIONS]", "```"]
+    rows: list[list[str]] = []
+    for line in lines:
+        if group := re.match(r"╭─ (.*?) ─", line):
+            made += ["", f"**{group.group(1)}**", "", "| option | what |", "|---|---|"]
+            rows = []
+        elif line.startswith("╰"):
+            made += [
+                f"| `{name.replace('|', chr(92) + '|')}` | {escaped(what)} |" for name, what in rows if not name.startswith("-h")
+            ]
+            rows = []
+        elif line.startswith(" ") and rows:
+            rows[-1][1] = f"{rows[-1][1]} {line.strip()}".strip()
+        elif re.match(r"--?\w|[A-Z]+( |$)|\[|\w+ \[", line) and not line.startswith("--version:"):
+            rows.append([*re.split(r"\s{2,}", line.strip(), maxsplit=1), ""][:2])
+    return "\n".join(made) + "\n"
+
+
+def page() -> str:
+    return "\n".join([HEAD, *map(page_of, COMMANDS)])
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "commands.md").write_text(page(), encoding="utf-8")

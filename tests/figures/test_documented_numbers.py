@@ -1,0 +1,57 @@
+"""Numbers in the tables of docs/results stand in the csv of the figures and tables that the page names: <!-- numbers: NAME NAME -->."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+from tests.figures.conftest import ROOT
+
+MARK = re.compile(r"<!-- numbers: ([\w ]+) -->")
+NUMBER = re.compile(r"(?<![\w.])[+−-]?(\d+\.\d{3,})")
+PAGES = sorted(page for page in (ROOT / "docs" / "results").glob("*.md") if MARK.search(page.read_text(encoding="utf-8")))
+
+
+def claimed(page):
+    """(names of csv files, number as written) of every number with three decimals or more in a table after a mark, up to the next heading."""
+    names: list[str] = []
+    found = []
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if mark := MARK.match(line):
+            names = mark.group(1).split()
+        elif line.startswith("#"):
+            names = []
+        elif names and line.startswith("|"):
+            found += [(tuple(names), number) for number in NUMBER.findall(line)]
+    return found
+
+
+def numbers_of(path):
+    """Every number of a csv."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        cells = [cell for row in csv.reader(stream) for cell in row]
+    found = []
+    for cell in cells:
+        try:
+            found.append(abs(float(cell)))
+        except ValueError:
+            continue
+    return np.array([value for value in found if np.isfinite(value)])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_number_of_a_page_stands_in_its_tables(page, drawn):
+    tables = {name: numbers_of(drawn / "drawn" / f"{name}.csv") for names, _ in claimed(page) for name in names}
+    assert len(claimed(page)) > 50
+    for names, text in claimed(page):
+        digits = len(text.partition(".")[2])
+        near = min(float(np.abs(tables[name] - float(text)).min()) for name in names)
+        assert near <= 0.5 * 10**-digits + 1e-9, f"{text} is in none of {names}"
+
+
+def test_a_changed_number_is_noticed(drawn):
+    """Four digits of a mean leave little room: most numbers moved by one in the last digit are found in no table."""
+    table = numbers_of(drawn / "drawn" / "pipeline.csv")
+    moved = [float(text) + 0.0001 for names, text in claimed(ROOT / "docs" / "results" / "digits.md") if names == ("pipeline",)]
+    assert np.mean([np.abs(table - value).min() > 0.00005 for value in moved]) > 0.5
