@@ -14,7 +14,7 @@ PAGES = sorted(page for page in (ROOT / "docs" / "results").glob("*.md") if MARK
 
 
 def claimed(page):
-    """(names of csv files, number as written) of every number with three decimals or more in a table after a mark, up to the next heading."""
+    """(names of csv files, number as written) of every number with three decimals in a table after a mark, up to the next heading."""
     names: list[str] = []
     found = []
     for line in page.read_text(encoding="utf-8").splitlines():
