@@ -9,8 +9,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from docutils import nodes
+from latex2mathml.converter import convert as mathml
+
 project = "contrastive-dp"
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "myst_parser"]
+html_math_renderer = "mathml"  # browsers draw it, without a network
+extensions = ["sphinx.ext.autodoc", "myst_parser"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = project
@@ -30,5 +34,16 @@ def as_written(app: Any, what: str, name: str, thing: Any, options: Any, lines: 
         lines[:] = [".. code-block:: text", "", *(f"   {line}" for line in lines), ""]
 
 
+def inline_formula(self: Any, node: Any) -> None:
+    self.body.append(mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def displayed_formula(self: Any, node: Any) -> None:
+    self.body.append(f'<div class="formula">{mathml(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", as_written)
+    app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
