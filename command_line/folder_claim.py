@@ -10,7 +10,7 @@ from typing import Any
 from command_line.output import UserError, listed, plain, write_json
 
 FILE = "settings.json"
-FREE = ("out", "workers", "cluster", "dry_run", "force")
+FREE = ("out", "workers", "cluster", "dry_run", "force", "verbose")
 """Settings that do not affect the results."""
 NAMED = 3
 """Number of differences that a message names."""

@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from command_line.output import write_whole
 
 
 @dataclass(frozen=True)
 class Talk:
-    """say: takes a line about what was read or found. warn: takes a line about what is doubtful. shown: whether it is printed."""
+    """say: takes a line about what was read or found. warn: takes a line about what is doubtful. shown: whether it is printed.
+    detail: takes what not everybody reads, such as long tables."""
 
     say: Callable[[str], None]
     warn: Callable[[str], None]
     shown: bool = True
+    detail: Callable[[str], None] = lambda _text: None
 
 
 def _silent(_line: str) -> None:
@@ -36,3 +41,32 @@ def noting(talk: Talk, doubts: list[str]) -> Talk:
         talk.warn(line)
 
     return replace(talk, warn=warn)
+
+
+def with_details(talk: Talk, kept: list[str], verbose: bool) -> Talk:
+    """The same; details are added to a list, and said too if verbose."""
+
+    def detail(text: str) -> None:
+        kept.append(text)
+        if verbose:
+            talk.say(text)
+
+    return replace(talk, detail=detail)
+
+
+def write_details(kept: list[str], folder: Path) -> None:
+    """Write them to FOLDER/report.txt."""
+
+    def write(path: Path) -> None:
+        path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+    write_whole(folder / REPORT, write)
+
+
+def told_of_files(folder: Path, pictures: int, seconds: float) -> str:
+    """The last line of a command that writes its details."""
+    drawn = f"{pictures} picture{'s' * (pictures != 1)}"
+    return f"wrote {drawn}, csv files and {REPORT} with all tables (--verbose prints them) to {folder} in {seconds:.0f} s"
+
+
+REPORT = "report.txt"

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from docutils import nodes
 from latex2mathml.converter import convert as mathml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 project = "contrastive-dp"
 html_math_renderer = "mathml"  # browsers draw it, without a network

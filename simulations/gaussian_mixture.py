@@ -24,7 +24,7 @@ import numpy as np
 from command_line.cluster import check_ways
 from command_line.command import Help, run_command, settings_line, versions
 from command_line.folder_claim import claim
-from command_line.messages import QUIET, TERMINAL, Talk
+from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 from command_line.result import Result
 from command_line.values import Radius, changed
@@ -68,6 +68,8 @@ class Settings:
     """Folder for the results (default: results/gaussian_mixture; other tables and single parts have their own folders)."""
     force: bool = False
     """Write into a folder that holds an experiment with other settings. Its tables are overwritten."""
+    verbose: bool = False
+    """Print all tables, which are in OUT/report.txt too."""
     dry_run: bool = False
     """Print the resolved settings and what would run, then stop."""
 
@@ -143,6 +145,8 @@ def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
     start, out = time.perf_counter(), settings.out
     assert out is not None
     claim(prepare_folder(out), asdict(settings), force=settings.force)
+    details: list[str] = []
+    talk = with_details(talk, details, settings.verbose)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions(), "seconds": {}}
     failures = 0
     if settings.part != "data":
@@ -160,12 +164,13 @@ def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
     summary["seconds"]["pictures"] = round(time.perf_counter() - begin, 2)
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     write_json(out / "summary.json", summary)
-    talk.say(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
+    write_details(details, out)
+    talk.say(told_of_files(out, len(drawn), summary["seconds"]["total"]))
     return int(failures)
 
 
 def compare_with_simulation(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
-    """Part 1: run all checks, write them and the exact curves, print one line per quantity."""
+    """Part 1: run all checks, write them and the exact curves, say how many agree and which is furthest off."""
     from scipy.stats import kstest
 
     from simulations.mixtures.curves import CURVES
@@ -185,11 +190,14 @@ def compare_with_simulation(settings: Settings, out: Path, talk: Talk) -> dict[s
     for row in rows:
         groups.setdefault(row.quantity, []).append(row.z)
     lines = [(name, str(len(v)), f"{np.mean(v):+.2f}", f"{np.abs(v).max():.2f}") for name, v in groups.items()]
-    talk.say(text_table(("theory against simulation", "rows", "mean z", "max |z|"), lines))
+    talk.detail(text_table(("theory against simulation", "rows", "mean z", "max |z|"), lines))
     ks = kstest(z, "norm")
+    worst = rows[int(np.abs(z).argmax())]
     talk.say(
-        f"{len(rows)} rows, largest |z| {np.abs(z).max():.2f}, Kolmogorov-Smirnov p = {ks.pvalue:.3f} against a standard normal"
+        f"theory against simulation: {len(rows)} comparisons, {len(rows) - len(failures)} of them within {Z_LIMIT:g} standard errors "
+        f"(Kolmogorov-Smirnov p {ks.pvalue:.2f})"
     )
+    talk.say(f"largest deviation: {abs(worst.z):.2f} standard errors, {worst.quantity}, {worst.setting}")
     for row in failures:
         numbers = f"theory {row.theory:.6g}, simulation {row.simulation:.6g}, z {row.z:.1f}"
         talk.say(f"  |z| > {Z_LIMIT:g}: {row.quantity}, {row.setting}: {numbers}")
@@ -208,17 +216,20 @@ def compare_with_simulation(settings: Settings, out: Path, talk: Talk) -> dict[s
 def analyse_real_data(settings: Settings, table: Table, out: Path, talk: Talk) -> dict[str, Any]:
     """Part 2: predict and measure, then write and print; nothing is written unless everything succeeds."""
     from simulations.mixtures.real_data import analyse
-    from simulations.mixtures.real_data_report import describe_analysis, summarise, write_analysis
+    from simulations.mixtures.real_data_report import answer, describe_analysis, doubts, summarise, write_analysis
 
     norms = tuple(dict.fromkeys(float(p) for p in settings.norms))
     eps, radius = tuple(dict.fromkeys(settings.eps)), tuple(dict.fromkeys(settings.radius))
     try:
         analysis = analyse(table, norms, eps, settings.accuracy, settings.confidence, radius, settings.seed)
         summary, text = summarise(analysis), describe_analysis(analysis, settings.accuracy, settings.confidence)
+        said = [*doubts(analysis), *answer(analysis, settings.accuracy, settings.confidence)]
     except (ValueError, RuntimeError) as error:  # theory/ and scikit-learn name value, cause and remedy in one line
         raise UserError(f"--data {table.name} cannot be analysed: {error}") from error
     write_analysis(analysis, out)
-    talk.say(text)
+    talk.detail(text)
+    for line in said:
+        talk.say(line)
     return summary
 
 

@@ -27,7 +27,7 @@ import math
 from command_line.cluster import check_ways, fan_out
 from command_line.command import Help, run_command, settings_line, versions
 from command_line.folder_claim import claim
-from command_line.messages import QUIET, TERMINAL, Talk
+from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 from command_line.result import Result
 from command_line.values import changed
@@ -121,6 +121,8 @@ class Settings:
     """Folder for the results (default: results/guided_diffusion; for single runs results/guided_diffusion-GUIDANCE)."""
     force: bool = False
     """Write into a folder that holds an experiment with other settings. Its tables are overwritten."""
+    verbose: bool = False
+    """Print all tables, which are in OUT/report.txt too."""
     dry_run: bool = False
     """Print the resolved settings and what would run, then stop."""
 
@@ -266,6 +268,8 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
     start, schedule, parts, out = time.perf_counter(), NoiseSchedule.linear(), parts_of(settings), settings.out
     assert out is not None
     claim(prepare_folder(out), asdict(settings), force=settings.force)
+    details: list[str] = []
+    talk = with_details(talk, details, settings.verbose)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "seconds": {}}
     if cells:
         try:
@@ -286,7 +290,8 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
     if settings.guidance is not None or "guidance" in parts:
         write_points(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
     drawn = draw_run("guided_diffusion", out)
-    talk.say(f"wrote {out}/summary.json, csv files and {len(drawn)} PNG in {summary['seconds']['total']:.0f} s")
+    write_details(details, out)
+    talk.say(told_of_files(out, len(drawn), summary["seconds"]["total"]))
 
 
 def single(settings: Settings, schedule: Any, talk: Talk) -> list[Any]:
@@ -324,7 +329,7 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path,
     runs = sorted((run for batch in batches for run in batch), key=lambda run: (place[run.setting], run.seed))
     groups = grouped(runs)
     predictions = write_tables(out, runs, groups, schedule, whole_study=settings.guidance is None)
-    talk.say(text_table(PRINTED_HEADER, printed_rows(predictions)))
+    (talk.detail if settings.guidance is None else talk.say)(text_table(PRINTED_HEADER, printed_rows(predictions)))
     return headline(groups, predictions, talk)
 
 
@@ -339,8 +344,11 @@ def headline(groups: Any, predictions: list[tuple[Any, ...]], talk: Talk) -> dic
         gain = fewer_samples(groups, ANCHORED, few, many)
         if gain is not None:
             claims[f"anchored n={few} minus unguided n={many}"] = gain
-            talk.say(f"averaging, {ANCHORED.label} {ANCHORED.scale:g}: n={few} guided minus n={many} unguided "
-                  f"{gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}]")  # fmt: skip
+            told = talk.say if (few, many) == (20, 60) else talk.detail
+            told(
+                f"what guidance is worth to averaging: {few} samples, {ANCHORED.label} {ANCHORED.scale:g}, minus {many} unguided ones: "
+                f"{gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}] of robust accuracy"
+            )
     ratios = {}
     for row in predictions:
         cell = dict(zip(PREDICTION_HEADER, row, strict=True))
@@ -360,10 +368,15 @@ def headline(groups: Any, predictions: list[tuple[Any, ...]], talk: Talk) -> dic
             "within 10 %": len(moderate) - len(missed),
             "others, predicted/measured": missed,
         }
-        talk.say(f"sample multiplier at n={MULTIPLIER_SIZE}, predicted up to 5: within 10 % of the measured one in "
-              f"{len(moderate) - len(missed)} of {len(moderate)} settings")  # fmt: skip
+        talk.say(
+            f"theory against measurement: worth in samples at n={MULTIPLIER_SIZE}, predicted up to 5, within 10 % of the measured one in "
+            f"{len(moderate) - len(missed)} of {len(moderate)} settings"
+        )
         for name, ratio in missed.items():
-            talk.say(f"  predicted / measured {ratio:.2f}: {name}")
+            talk.detail(f"  predicted / measured {ratio:.2f}: {name}")
+        name, ratio = max(((name, r) for name, r in missed.items()), key=lambda one: abs(math.log(one[1])), default=("", 1.0))
+        if name:
+            talk.say(f"largest deviation: {ratio:.2f} times the measured one was predicted for {name}")
     return claims
 
 
@@ -378,8 +391,11 @@ def run_learners(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
     for name, eps in (("logistic", 0.0), (f"adversarial, training eps {TRAINING_EPS:g} sigma", TRAINING_EPS)):
         interval = optimum_interval(by_seed, eps)
         found[name] = interval
-        talk.say(f"{name}: learns fastest at class SNR {interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}], "
-              f"theory {interval['theory']:.3f}")  # fmt: skip
+        told = talk.detail if eps else talk.say
+        told(
+            f"{name} regression learns fastest at class SNR {interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}], "
+            f"theory {interval['theory']:.3f}"
+        )
     return found
 
 
@@ -394,7 +410,7 @@ def run_value(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
     if settings.quick:
         cells, ratios = [cell for cell in cells if cell.scale in (0.0, 0.05)], SAMPLES_PER_DIM[:1]
     seeds = list(_seeds(settings))[: 2 if settings.quick else MOST_SEEDS_OF_VALUE]
-    talk.say(f"value: {len(cells)} settings x {len(seeds)} seeds")
+    talk.detail(f"value: {len(cells)} settings x {len(seeds)} seeds")
     jobs = [(cell, seed, ratios) for cell in cells for seed in seeds]
     found = parallel(_value, jobs, settings, "value")
     measured = {cell: found[i * len(seeds) : (i + 1) * len(seeds)] for i, cell in enumerate(cells)}
@@ -403,7 +419,7 @@ def run_value(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
     write_csv(out / "value_best.csv", BEST_HEADER, best)
     lines = best_guidances(rows)
     for line in lines:
-        talk.say(line)
+        (talk.say if parts_of(settings) == ("value",) else talk.detail)(line)
     return {"seeds": len(seeds), "best": lines}
 
 

@@ -244,5 +244,8 @@ def gain_lines(gains: list[Row]) -> list[str]:
             continue
         both = f", with new images too [{row['low_images']:+.4f}, {row['high_images']:+.4f}]"
         known = not math.isnan(row["low_images"])
-        lines.append(f"{about} {row['gain']:+.4f}, for new seeds [{row['low']:+.4f}, {row['high']:+.4f}]{both if known else ''}")
+        seen = "gains" if row["low"] > 0 else "loses" if row["high"] < 0 else "no difference detected"
+        lines.append(
+            f"{about} {row['gain']:+.4f}, for new seeds [{row['low']:+.4f}, {row['high']:+.4f}]{both if known else ''}: {seen}"
+        )
     return lines

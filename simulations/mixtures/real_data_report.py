@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,21 +74,52 @@ def summarise(analysis: Analysis) -> dict[str, Any]:
     }
 
 
+def doubts(analysis: Analysis) -> list[str]:
+    """What a reader of any of its numbers must know."""
+    rows, dim, lines = analysis.distinct_train_rows, analysis.mixture.dim, []
+    if analysis.dropped:
+        lines.append(f"dropped as constant in the training half: {', '.join(analysis.dropped)}")
+    if rows < ROWS_A_FEATURE * dim:
+        different = "different " if rows < analysis.train_rows else ""
+        lines.append(
+            f"WARNING: {rows} {different}training rows for {dim} features, fewer than {ROWS_A_FEATURE} a feature: predictions of the "
+            "estimated mixture are biased upwards; trust what was measured and the intervals"
+        )
+    return lines
+
+
+def answer(analysis: Analysis, accuracy: float, confidence: float) -> list[str]:
+    """How robust a classifier can be at a middle radius, what was reached, and what it takes: two sentences, or one if every radius is
+    trivial or nothing is known of certainty."""
+    live = {(p, eps): value for p, eps, value, trivial in optimum_by_eps(analysis) if not trivial}
+    name = analysis.table.name
+    if not live:
+        return [f"{name}: {verdict(analysis)[0]}"]
+    radii = [eps for p, eps in live if p == next(iter(live))[0] and eps > 0] or [next(iter(live))[1]]
+    p, eps = next(iter(live))[0], radii[(len(radii) - 1) // 2]
+    found = next((row for row in analysis.certainties if (row.p, row.eps) == (p, eps)), None)
+    where = f"{name}, attacks of l_{p:g} size {eps:.3g} standard deviations"
+    if found is None:
+        return [f"{where}: the best classifier has robust accuracy {live[p, eps]:.3f}, if the classes are Gaussian"]
+    best = _shown(found.optimum, ".3f") if found.optimum is not None else f"{live[p, eps]:.3f} (no interval)"
+    needed = found.measured_needed
+    most = subset_sizes(min(analysis.train_rows, MOST_ROWS))[-1]
+    takes = f"more than {most}" if math.isinf(needed.estimate) else f"{needed.estimate:.0f}"
+    gaussian = "" if found.needed is None else f", by the Gaussian model {_shown(found.needed, '.0f')}"
+    return [
+        f"{where}: the best classifier has robust accuracy {best}, if the classes are Gaussian; measured: {_shown(found.measured, '.3f')}",
+        f"what it takes: averaging reaches {accuracy:g} there, with probability {confidence:g}, from {takes} rows{gaussian}",
+    ]
+
+
 def describe_analysis(analysis: Analysis, accuracy: float, confidence: float) -> str:
-    """The report on the terminal."""
+    """The report in full."""
     table, dim = analysis.table, analysis.mixture.dim
     lines = [
         f"\nreal data {table.name}: {table.classes[0]!r} against {table.classes[1]!r}, {analysis.train_rows} training and "
         f"{analysis.test_rows} held-out rows, {dim} features; attack radii eps in feature standard deviations"
     ]
-    if analysis.dropped:
-        lines.append(f"dropped as constant in the training half: {', '.join(analysis.dropped)}")
-    different = "different " if analysis.distinct_train_rows < analysis.train_rows else ""
-    if analysis.distinct_train_rows < ROWS_A_FEATURE * dim:
-        lines.append(
-            f"WARNING: {analysis.distinct_train_rows} {different}training rows for {dim} features, fewer than {ROWS_A_FEATURE} a feature: "
-            "predictions of the estimated mixture are biased upwards; trust the measured column and the intervals"
-        )
+    lines += doubts(analysis)
     lines += [
         _accuracy_table(analysis),
         "est. optimum: best classifier for the Gaussian mixture estimated from the training half. trivial: eps >= ||mu||_p there, and its",

@@ -112,7 +112,10 @@ def test_real_data_alone_with_all_options(tmp_path, capsys):
     for row in rows:
         gap = float(row["measured"]) - float(row["predicted"])
         assert float(row["moments_gap"]) + float(row["shape_gap"]) == pytest.approx(gap, abs=1e-12)
-    assert "where the Gaussian assumption breaks" in capsys.readouterr().out
+    said, told = capsys.readouterr().out, (tmp_path / "report.txt").read_text(encoding="utf-8")
+    assert "where the Gaussian assumption breaks" in told
+    assert "where the Gaussian assumption breaks" not in said
+    assert len(said.splitlines()) <= 9  # settings, what was read, what is doubtful, the answer, the files
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
