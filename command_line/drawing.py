@@ -98,6 +98,12 @@ def new_figure(panels: int, width: float = 0.0, height: float = 2.8) -> tuple[An
     return figure, axes[0]
 
 
+def new_column(panels: int, width: float, height: float) -> tuple[Any, Any]:
+    """(figure, its axes below one another)."""
+    figure, axes = plt.subplots(panels, 1, figsize=(width, height), layout="constrained", squeeze=False)
+    return figure, axes[:, 0]
+
+
 def style(i: int) -> dict[str, Any]:
     """Colour and dash of the i-th series; either of them alone tells the series apart."""
     return {"color": COLOURS[i], "linestyle": DASHES[i]}

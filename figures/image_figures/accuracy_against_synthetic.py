@@ -11,6 +11,7 @@ from command_line.statistics import mean_interval
 from figures.figure import Figure, Numbers, guide, line, marks, points, ticks
 from figures.image_figures.ablations import FIRST, TABLE, by_seed, read_sweep
 from figures.inputs import Files
+from figures.words import place_of
 
 FIGURE = Figure(
     "Robust accuracy against the number of synthetic images",
@@ -19,7 +20,7 @@ FIGURE = Figure(
     (TABLE,),
     "scikit-learn's digits, l_inf attack eps 0.15, PGD-20 on 1,197 test images",
 )
-METHODS = {"unguided": "unguided", "infonce-0.3": "InfoNCE, .3", "noise-0.1": "unguided with noise .1"}
+METHODS = {"unguided": "unguided", "infonce-0.3": "InfoNCE 0.3", "noise-0.1": "noise 0.1"}
 
 
 def numbers(files: Files) -> Numbers:
@@ -40,11 +41,11 @@ def numbers(files: Files) -> Numbers:
 
 def draw(numbers: Numbers) -> Any:
     figure, (axis,) = new_figure(1, 4.2, 3.0)
-    for i, name in enumerate(METHODS.values()):
+    for name in METHODS.values():
         series = numbers.series(0, name)
         if len(series.x):
-            line(axis, i, series)
-            marks(axis, i, series, name)
+            line(axis, place_of(name), series)
+            marks(axis, place_of(name), series, name)
     guide(axis, float(numbers.series(0, "real images alone").y[0]), "real images alone", x=0.65)
     axis.set(xscale="log", xlabel="synthetic images n", ylabel="robust accuracy (PGD-20)")
     shown = [x for x in np.unique(numbers.columns["x"]).tolist() if x > 0]

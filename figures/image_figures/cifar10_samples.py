@@ -12,12 +12,12 @@ from figures.inputs import Files
 METHODS = {
     "real": "real",
     "unguided": "unguided",
-    "anchored-reversed-auto": "away from anchors, auto",
-    "anchored-0.1": "class-anchored, .1",
+    "anchored-reversed-auto": "away from the anchors auto",
+    "anchored-0.1": "class-anchored 0.1",
 }
 FIGURE = Figure(
     "Objects: samples of every method",
-    "Eight images of each class, a row a class (airplane, automobile, frog, horse): real photographs, and what the same diffusion model "
+    "Eight images of each class, a row a class: real photographs, and what the same diffusion model "
     "makes from the same noise without guidance and with two.",
     digit_samples.mosaics("cifar10-report/runs/main", METHODS),
     f"{CIFAR10}; DDIM 16 steps, samples of the first seed",
@@ -29,4 +29,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return digit_samples.draw(numbers, width=8.6, height=1.35)
+    return digit_samples.draw(numbers, width=8.8, height=1.35, classes=("airplane", "automobile", "frog", "horse"))

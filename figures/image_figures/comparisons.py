@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import new_figure
+from command_line.drawing import new_column, new_figure
 from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
+from figures.words import in_words, radius_in_words
 
 EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, GTSRB, MORE, CIFAR10 = (
     f"{design}/comparisons.csv"
@@ -43,11 +44,11 @@ NAMES = {
     "more/unguided": "twice as many unguided",
     "hot/unguided": "unguided from hotter noise",
     "diverse/unguided": "the diverse half of twice as many unguided",
-    "window-0-400/infonce-0.3": "infonce-0.3, t < 400",
-    "standard/anchored-reversed-0.1": "anchored-reversed-0.1, standard features",
-    "random/anchored-reversed-0.1": "anchored-reversed-0.1, untrained features",
-    "head/anchored-reversed-0.1": "anchored-reversed-0.1, projection head",
-    "real-100/anchored-reversed-0.1": "100 real images: anchored-reversed-0.1",
+    "window-0-400/infonce-0.3": "InfoNCE 0.3, t < 400",
+    "standard/anchored-reversed-0.1": "away from the anchors 0.1, standard features",
+    "random/anchored-reversed-0.1": "away from the anchors 0.1, untrained features",
+    "head/anchored-reversed-0.1": "away from the anchors 0.1, projection head",
+    "real-100/anchored-reversed-0.1": "100 real images: away from the anchors 0.1",
     "label-dropout/unguided": "unguided, labels left out for 10 %",
 }
 
@@ -69,7 +70,8 @@ def shown(side: str) -> str:
     for ending, words in RIVALS.items():
         if run.removesuffix(ending) in TREATED and run.endswith(ending):
             run, method = run.removesuffix(ending), words
-    return f"{method} ({TREATED[run]})" if run in TREATED else NAMES.get(side, method)
+    words = in_words(method)
+    return f"{words} ({TREATED[run]})" if run in TREATED else NAMES.get(side, words)
 
 
 def numbers(files: Files) -> Numbers:
@@ -86,16 +88,22 @@ def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
         for place, i in enumerate(chosen):
             name = f"{shown(data['a'][i])} − {shown(data['b'][i])}"
             if len(threats) > 1:
-                name += f", {data['norm'][i]} {data['eps'][i]:g}"
+                name += f", {radius_in_words(data['norm'][i], float(data['eps'][i]))}"
             middle = (float(place), data["difference"][i])
             rows.append((panel, name, *middle, data["low"][i], data["high"][i]))
             rows.append((panel, name + ALL, *middle, data["low_of_all"][i], data["high_of_all"][i]))
     return Numbers.of(rows)
 
 
-def draw(numbers: Numbers, height: float = 3.4, width: float = 5.2) -> Any:
+def draw(numbers: Numbers, height: float = 3.6, width: float = 5.2, one_scale: bool = False, stacked: bool = False) -> Any:
+    """height, width: in inches, of a panel. one_scale: all panels share the axis. stacked: below one another."""
     panels = numbers.panels()
-    figure, axes = new_figure(len(panels), width * len(panels), height)
+    if stacked:
+        figure, axes = new_column(len(panels), width, height * len(panels))
+    else:
+        figure, axes = new_figure(len(panels), width * len(panels), height)
+    ends = [numbers.columns[name] for name in ("y", "low", "high")]
+    reach = 1.05 * max(float(np.nanmax(np.abs(values))) for values in ends)
     for axis, panel in zip(axes, panels, strict=True):
         names = [name for name in numbers.names(panel) if not name.endswith(ALL)]
         for name in names:
@@ -109,4 +117,6 @@ def draw(numbers: Numbers, height: float = 3.4, width: float = 5.2) -> Any:
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.set(xlabel="difference in robust accuracy", title=panel[0].upper() + panel[1:])
+        if one_scale:
+            axis.set_xlim(-reach, reach)
     return figure

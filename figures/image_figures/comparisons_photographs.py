@@ -13,8 +13,8 @@ from figures.inputs import Files
 FIGURE = Figure(
     "Synthetic images beside real ones, and guidance, on photographs",
     READ
-    + "Under APGD-CE, l_inf 8/255. Scale and window of anchored-reversed-auto come from the rule auto; the other strengths are those "
-    "of the digits. The panels differ in scale.",
+    + "Under APGD-CE, l_inf 8/255. Where it says auto, scale and window come from the rule auto; the other strengths are those "
+    "of the digits.",
     (GTSRB, MORE, CIFAR10),
     f"{BOTH}, 1,000 test images",
 )
@@ -30,4 +30,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return comparisons.draw(numbers, height=2.2, width=4.4)
+    return comparisons.draw(numbers, height=1.6, width=7.0, one_scale=True, stacked=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from figures.inputs import Files, remedy
 METHODS = {
     "real": "real",
     "unguided": "unguided",
-    "noise-0.1": "unguided with noise .1",
-    "infonce-0.3": "InfoNCE, .3",
-    "anchored-0.3": "class-anchored, .3",
+    "noise-0.1": "noise 0.1",
+    "infonce-0.3": "InfoNCE 0.3",
+    "anchored-0.3": "class-anchored 0.3",
 }
+
+DIGITS = tuple("0123456789")
 
 
 def mosaics(folder: str, methods: Iterable[str]) -> tuple[str, ...]:
@@ -58,7 +60,8 @@ def numbers_of(grids: dict[str, str], files: Files) -> Numbers:
     return Numbers.of(rows)
 
 
-def draw(numbers: Numbers, width: float = 7.0, height: float = 2.3) -> Any:
+def draw(numbers: Numbers, width: float = 7.0, height: float = 2.3, classes: Sequence[str] = DIGITS) -> Any:
+    """classes: names of the rows."""
     panels = numbers.panels()
     figure, axes = new_figure(len(panels), width, height)
     for axis, panel in zip(axes, panels, strict=True):
@@ -69,5 +72,13 @@ def draw(numbers: Numbers, width: float = 7.0, height: float = 2.3) -> Any:
             pixels = np.stack([pixels >> 16, pixels >> 8 & 255, pixels & 255], axis=-1)
         axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_title(panel)
-        axis.set_axis_off()
+        if axis is axes[0]:
+            row = len(pixels) / len(classes)
+            axis.set_yticks([row * (i + 0.5) - 0.5 for i in range(len(classes))], classes, fontsize=6)
+            axis.tick_params(length=0)
+            axis.set_xticks([])
+            axis.grid(visible=False)
+            axis.spines[:].set_visible(False)
+        else:
+            axis.set_axis_off()
     return figure

@@ -10,6 +10,7 @@ from command_line.drawing import new_figure
 from figures.figure import Figure, Numbers, guide, marks
 from figures.image_figures.ablations import SETTINGS, SNR, TABLE, by_seed, family_of, read_sweep
 from figures.inputs import Files
+from figures.words import place_of
 
 COLUMNS = {"within_class_diversity": "within-class diversity", SNR: "class SNR"}
 FIGURE = Figure(
@@ -22,18 +23,18 @@ FIGURE = Figure(
 )
 KINDS = {
     "unguided": ("unguided",),
-    "unguided, selected": (),
-    "noise added": ("noise",),
-    "InfoNCE, hard-negative": ("infonce", "hard-negative"),
-    "anchored, supervised, classifier": ("anchored", "supervised", "classifier"),
-    "anchored, reversed": ("anchored-reversed",),
+    "selected": (),
+    "noise": ("noise",),
+    "InfoNCE, hard negatives": ("infonce", "hard-negative"),
+    "class-anchored, supervised, classifier": ("anchored", "supervised", "classifier"),
+    "away from the anchors": ("anchored-reversed",),
     "others": (),
 }
 
 
 def kind_of(run: str, method: str) -> str:
     if run.startswith("select-"):
-        return "unguided, selected"
+        return "selected"
     base = family_of(run, method)
     return next((kind for kind, names in KINDS.items() if base in names), "others")
 
@@ -56,7 +57,7 @@ def draw(numbers: Numbers) -> Any:
     figure, axes = new_figure(2, height=3.3)
     for axis, panel in zip(axes, COLUMNS.values(), strict=True):
         for name in numbers.names(panel):
-            marks(axis, list(KINDS).index(name), numbers.series(panel, name), name)
+            marks(axis, place_of(name), numbers.series(panel, name), name)
         for level in numbers.series(panel, "unguided").y:
             guide(axis, float(level))
         axis.set(xlabel=panel, title=f"Robustness against {panel}")

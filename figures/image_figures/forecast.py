@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib import ticker
 
 from command_line.drawing import new_figure
 from figures.figure import Figure, Numbers, Row, diagonal, marks
 from figures.image_figures.ablations import SETTINGS, TABLE, class_snr, described_again, family_of, gain, read_sweep
 from figures.inputs import Files
 from figures.tables.predictors import comparable, optimum
+from figures.words import in_words, place_of
 
 EVIDENCE, CHOICE, MNIST = (f"{design}/sweep.csv" for design in ("digits-evidence", "digits-choice", "mnist-report"))
 FIRST = "main"
@@ -19,13 +21,14 @@ FIGURE = Figure(
     "Gain in robust accuracy over unguided images, measured (mean and 95 % interval over paired seeds), against the forecast: a parabola "
     "in the logarithm of the class SNR, fitted to the ablations (seeds 0 to 2, 2,000 images) and to nothing in this picture; of other "
     "sweeps the class SNR is that of three seeds. Left: other "
-    "seeds, as many images, the same test images; one set, anchored, carries it alone. Middle: other seeds, 5,000 "
-    "images, validation images: it fails. Right: MNIST at 10x10 pixels, 2,000 images, its test images, PGD-20 too; anchored "
+    "seeds, as many images, the same test images; one set, class-anchored, carries it alone. Middle: other seeds, 5,000 "
+    "images, validation images: it fails. Right: MNIST at 10x10 pixels, 2,000 images, its test images, PGD-20 too; class-anchored "
     "carries it alone again. Left out: noisy copies of real images, and training with shifted ones.",
     (TABLE, *(one for table in (EVIDENCE, CHOICE, MNIST) for one in (table, described_again(table)))),
     SETTINGS + " (left)",
 )
 NAMES = {"diverse": "diverse half", "steps-10": "10 steps", "initial-std": "hotter noise", "hot": "hotter noise"}
+CARRIES = "class-anchored"
 PANELS = {"2,000 images": EVIDENCE, "5,000 images": CHOICE, "MNIST": MNIST}
 
 
@@ -45,7 +48,7 @@ def numbers(files: Files) -> Numbers:
         for run, method in comparable(data, FIRST):
             if (run, method) != (FIRST, "unguided") and run != "crop" and not method.startswith("noise-real"):
                 forecast = float(np.polyval(hill, np.log(snr[run, method])) - base)
-                name = NAMES.get(run, family_of(run, method))
+                name = NAMES.get(run, in_words(family_of(run, method)))
                 rows.append((panel, name, forecast, *gain(data, run, method, FIRST)))
     return Numbers.of(rows)
 
@@ -62,7 +65,7 @@ def finding(files: Files) -> str:
     x, gains = fit(files)
     drawn, top = numbers(files), float(np.exp(optimum(x, gains)))
     scores = ", ".join(
-        f"{panel}: {explained(drawn, panel):.2f} (without anchored {explained(drawn, panel, without='anchored'):.2f})"
+        f"{panel}: {explained(drawn, panel):.2f} (without {CARRIES} {explained(drawn, panel, without=CARRIES):.2f})"
         for panel in PANELS
     ).replace("-", "−")
     return (
@@ -72,13 +75,21 @@ def finding(files: Files) -> str:
     )
 
 
+def title_of(numbers: Numbers, panel: str) -> str:
+    """With R², and without the set that carries it."""
+    score, rest = explained(numbers, panel), explained(numbers, panel, without=CARRIES)
+    return f"{panel}: R² {score:.2f}\n(without {CARRIES}: {rest:.2f})".replace(" -", " −")
+
+
 def draw(numbers: Numbers) -> Any:
-    figure, axes = new_figure(3, height=3.2)
+    figure, axes = new_figure(3, height=3.6)
     for axis, panel in zip(axes, PANELS, strict=True):
-        for i, series in numbers.all(panel):
-            marks(axis, i, series, series.name)
+        for _, series in numbers.all(panel):
+            marks(axis, place_of(series.name), series, series.name)
         diagonal(axis, -0.045, 0.03)
-        axis.set(xlabel="forecast gain", title=f"{panel}: R² = {explained(numbers, panel):.2f}".replace("-", "−"))
-        axis.legend(fontsize=6.5, loc="upper left")
+        axis.set(xlabel="forecast gain", title=title_of(numbers, panel))
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(4))
     axes[0].set_ylabel("measured gain over unguided")
+    labels = {text: mark for axis in axes for mark, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=5, fontsize=7)
     return figure

@@ -12,15 +12,27 @@ from figures.inputs import Files
 METHODS = {
     "real": "real",
     "unguided": "unguided",
-    "anchored-reversed-auto": "away from anchors, auto",
-    "infonce-0.3": "InfoNCE, .3",
-    "hard-negative-0.3": "hard negatives, .3",
-    "anchored-0.1": "class-anchored, .1",
+    "anchored-reversed-auto": "away from the anchors auto",
+    "infonce-0.3": "InfoNCE 0.3",
+    "hard-negative-0.3": "hard negatives 0.3",
+    "anchored-0.1": "class-anchored 0.1",
 }
+SIGNS = (
+    "limit of 50",
+    "no passing, lorries",
+    "priority road",
+    "yield",
+    "stop",
+    "no entry",
+    "caution",
+    "road work",
+    "ahead only",
+    "keep right",
+)
 FIGURE = Figure(
     "Traffic signs: samples of every method",
-    "Eight images of each class, a row a class (limit of 50, no passing for lorries, priority road, yield, stop, no entry, caution, road "
-    "work, ahead only, keep right): real signs, and what the diffusion model makes from the same noise unguided and with four guidances.",
+    "Eight images of each class, a row a class: real signs, and what the diffusion model makes from the same noise unguided and with four "
+    "guidances.",
     digit_samples.mosaics("gtsrb-report/runs/main", METHODS),
     f"{GTSRB}; DDIM 16 steps, samples of the first seed",
 )
@@ -31,4 +43,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return digit_samples.draw(numbers, width=10.0, height=2.4)
+    return digit_samples.draw(numbers, width=10.4, height=2.4, classes=SIGNS)

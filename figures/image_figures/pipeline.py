@@ -11,6 +11,7 @@ from command_line.drawing import COLOURS, MARKERS, new_figure
 from command_line.statistics import mean_interval
 from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.inputs import Files
+from figures.words import in_words, place_of
 
 TABLE = "digits-pipeline/sweep.csv"
 FIGURE = Figure(
@@ -38,17 +39,10 @@ TREATMENTS = {
     "unconditional-confident": "unlabelled model, most confident",
 }
 RIVALS = {"hot": "hotter noise", "more": "twice as many"}
-METHODS = {
-    "unguided": "unguided",
-    "infonce-0.3": "InfoNCE .3",
-    "hard-negative-0.3": "hard negatives .3",
-    "anchored-reversed-0.1": "away from the anchors .1",
-    "noise-0.1": "noise .1",
-}
 LEFT, RIGHT = "robust accuracy", "minus unguided, treated alike"
 REAL = "real images alone"
 OF = ": "
-APART = 3.5
+APART = 2.6
 """Points between the intervals of a row, or they would hide each other."""
 Sets = dict[str, dict[str, dict[int, float]]]
 """{treatment: {set of images: {seed: robust accuracy}}}."""
@@ -67,7 +61,7 @@ def read_sets(table: str, files: Files) -> tuple[Sets, dict[int, float]]:
             real[int(seed)] = robust
             continue
         treatment, _, rival = run.rpartition("-")
-        name = RIVALS[rival] if rival in RIVALS else METHODS.get(method, method)
+        name = RIVALS[rival] if rival in RIVALS else in_words(method)
         found.setdefault(treatment if rival in RIVALS else run, {}).setdefault(name, {})[int(seed)] = robust
     return found, real
 
@@ -91,17 +85,18 @@ def numbers_of(table: str, files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    figure, (left, right) = new_figure(2, 10.0, 5.2)
+    figure, (left, right) = new_figure(2, 10.0, 6.4)
     names = [name.partition(OF) for name in numbers.names(LEFT) if name != REAL]
     treatments, kinds = (list(dict.fromkeys(name[i] for name in names)) for i in (0, 2))
-    for i, images in enumerate(kinds):
+    for place, images in enumerate(kinds):
+        i = place_of(images)
         look = {"color": COLOURS[i % 6], "marker": MARKERS[i % 6], "mfc": COLOURS[i % 6] if i < 6 else "white", "ls": ""}
         for panel, axis, size in ((LEFT, left, 5), (RIGHT, right, 4)):
             of = [numbers.series(panel, treatment + OF + images) for treatment, _, kind in names if kind == images]
             if panel == RIGHT and images == "unguided":
                 continue
             x, y, low, high = (np.concatenate([getattr(series, part) for series in of]) for part in ("x", "y", "low", "high"))
-            shift = APART * (i - len(kinds) / 2) / 72 if panel == RIGHT else 0.0
+            shift = APART * (place - len(kinds) / 2) / 72
             where = axis.transData + ScaledTranslation(0, -shift, figure.dpi_scale_trans)
             axis.plot(y, x, ms=size, transform=where, label=images if panel == LEFT else None, **look)
             axis.hlines(x, low, high, color=look["color"], lw=1.2, transform=where)
@@ -127,8 +122,8 @@ def draw(numbers: Numbers) -> Any:
 def finding(files: Files) -> str:
     """What keeping the most confident costs, what guidance wins back, and what does best."""
     sets, _ = read_sets(TABLE, files)
-    plain, kept, guided = sets["drawn"]["unguided"], sets["confident"]["unguided"], sets["confident"]["InfoNCE .3"]
-    without, paper = sets["unconditional-confident"]["unguided"], sets["unconditional-confident"]["InfoNCE .3"]
+    plain, kept, guided = sets["drawn"]["unguided"], sets["confident"]["unguided"], sets["confident"]["InfoNCE 0.3"]
+    without, paper = sets["unconditional-confident"]["unguided"], sets["unconditional-confident"]["InfoNCE 0.3"]
     cost, gain, left, own = (
         "{:+.4f} [{:+.4f}, {:+.4f}]".format(*mean_interval([a[seed] - b[seed] for seed in a]))
         for a, b in ((kept, plain), (guided, kept), (guided, plain), (paper, without))

@@ -20,8 +20,8 @@ FIGURE = Figure(
     "The training radius and the best class SNR",
     "Left: log odds of robust accuracy, minus those with unguided images, against the class SNR of the synthetic images, mean and 95 % "
     "interval over paired seeds; a line a radius of adversarial training, attacked at the same radius. The one knob is the standard "
-    "deviation of the noise that sampling begins with, 1.3 to 0.8 from left to right. Right: slope of the log odds against the log class "
-    "SNR (least squares a seed), and paired differences between neighbouring radii, at the middle of both. Where the best class SNR grows "
+    "deviation of the noise that sampling begins with, 1.3 to 0.8 from left to right. Middle: slope of the log odds against the log class "
+    "SNR (least squares a seed). Right: its paired change from one radius to the next. Where the best class SNR grows "
     "with the radius, as T11 and T14 say, the slope grows too, and the differences lie above zero. At 0.25 all "
     "classifiers of the leftmost set and one of the next ended at the loss of chance: what is seen there is training that failed.",
     (TABLE, DESCRIPTION),
@@ -29,7 +29,7 @@ FIGURE = Figure(
 )
 UNLEARNED = 0.3
 """Below this robust accuracy, a classifier of ten classes has hardly learned anything at these radii."""
-LEFT, RIGHT = "log odds", "slope"
+LEFT, RIGHT, GAPS = "log odds", "slope", "change"
 Sets = dict[float, dict[float, dict[int, tuple[float, float]]]]
 """{radius: {initial std: {seed: (class SNR, log odds of robust accuracy)}}}."""
 
@@ -84,24 +84,29 @@ def numbers(files: Files) -> Numbers:
             rows.append((LEFT, f"ε = {eps:g}", float(np.mean([snr for snr, _ in points.values()])), *mean_interval(gains)))
     found = slopes(sets)
     rows += [(RIGHT, "slope", eps, *mean_interval(list(of.values()))) for eps, of in found.items()]
-    rows += [(RIGHT, "difference", (a + b) / 2, *mean_interval(gaps)) for (a, b), gaps in differences(found).items()]
+    gaps = differences(found).items()
+    rows += [(GAPS, f"{a:g} to {b:g}", float(place), *mean_interval(values)) for place, ((a, b), values) in enumerate(gaps)]
     return Numbers.of(rows)
 
 
 def draw(numbers: Numbers) -> Any:
-    figure, (left, right) = new_figure(2, height=3.2)
+    figure, (left, right, change) = new_figure(3, 9.6, height=3.2)
     for i, series in numbers.all(LEFT):
         line(left, i, series, lw=1)
         marks(left, i, series, series.name)
-    for i, series in numbers.all(RIGHT):
-        marks(right, i + 3, series, series.name)
-    for axis in (left, right):
+    marks(right, 3, numbers.series(RIGHT, "slope"))
+    for _, series in numbers.all(GAPS):
+        marks(change, 4, series)
+    for axis in (left, right, change):
         guide(axis, 0.0)
+    names = numbers.names(GAPS)
+    change.set_xticks(range(len(names)), names)
+    change.set_xlim(-0.5, len(names) - 0.5)
     ticks(right, "x", numbers.series(RIGHT, "slope").x.tolist())
     left.set(xlabel="class SNR", ylabel="log odds minus unguided", title="Robust accuracy by radius")
     right.set(xlabel="radius ε of training and attack", ylabel="slope against log class SNR", title="Slopes")
+    change.set(xlabel="from radius to radius", ylabel="change of the slope", title="Change of the slope")
     left.legend(fontsize=7)
-    right.legend(fontsize=7)
     return figure
 
 

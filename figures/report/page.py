@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import json
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from figures.image_figures import forecast, pipeline, radius
 from figures.inputs import Files, seeds_of
 from figures.registry import SECTIONS, Entry, entries
 from figures.report.separation import as_script, separation_block, separation_numbers
+from figures.report.verdicts import verdict_table
 from figures.state import code_digest, forget, made_from, remember, what_changed
 from figures.table import sort_key, text_of
 from figures.tables import ablations, claims, claims_photographs
@@ -50,6 +53,7 @@ STORY = {
         "Markdown and LaTeX.",
     ),
 }
+NAVIGATION = {"diffusion_figures": "Guided diffusion"}
 SLIDERS = (
     ("d", "dimension d", 371),
     ("norm", "distance of a class mean from the boundary ‖μ‖", 750),
@@ -86,15 +90,13 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
     contents, sections = [], []
     for section in SECTIONS:
         title, words = STORY[section]
-        contents.append(f'<li><a href="#{section}">{html.escape(title.split(":")[0])}</a></li>')
+        contents.append(f'<li><a href="#{section}">{html.escape(NAVIGATION.get(section, title.split(":")[0]))}</a></li>')
         blocks = [_block(entry, drawn, files, errors) for entry in entries(SECTIONS[section])]
-        if section == "image_figures":
-            for told in (pipeline, ablations, claims, forecast, radius, claims_photographs):
-                with suppress(UserError):  # reported in place of the table or figure
-                    words = f"{words} {told.finding(files)}"
-        sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>", *blocks]
+        sections += [f'<h2 id="{section}">{html.escape(title)}</h2>', f"<p>{html.escape(words)}</p>"]
+        sections += [_findings(files)] if section == "image_figures" else []
+        sections += blocks
     ways = separation_numbers(files)
-    contents.append('<li><a href="#how">How these results were made</a></li>')
+    contents.append('<li><a href="#how">How made</a></li>')
     return Template(_read("page.html")).substitute(
         css=_read("page.css"),
         law=_read("law.js"),
@@ -103,15 +105,60 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         separation_numbers=as_script(ways),
         separation_script=_read("separation.js"),
         contents="\n".join(contents),
+        summary_picture=_summary_picture(drawn, files),
+        verdicts=verdict_table(files),
         sliders="\n".join(_slider(*slider) for slider in SLIDERS),
         sections="\n".join(sections),
         provenance=provenance,
     )
 
 
+def _findings(files: Files) -> str:
+    """What the results of images say in full, folded."""
+    lines = []
+    for told in (pipeline, ablations, claims, forecast, radius, claims_photographs):
+        with suppress(UserError):  # reported in place of the table or figure
+            lines.append(f"<p>{html.escape(told.finding(files))}</p>")
+    return f'<details class="more"><summary>What the numbers say, in full</summary>{"".join(lines)}</details>'
+
+
+def _summary_picture(drawn: Path, files: Files) -> str:
+    """The phase diagram, as a picture that leads to its figure; nothing if it could not be made."""
+    (entry,) = entries(("phase_diagram",))
+    if not _is_current(entry, drawn, files):
+        return ""
+    picture = _picture(drawn / f"{entry.name}.png", html.escape(entry.figure.title), wide=math.inf)
+    return f'<a href="#{entry.name}" class="drawing whole">{picture}</a>'
+
+
+SHOWN_FIRST = (
+    "accuracy_against_n",
+    "class_snr",
+    "phase_diagram",
+    "theory_vs_simulation",
+    "real_data",
+    "samples",
+    "price_gain",
+    "guidance_value",
+    "prediction",
+    "learners",
+    "rotation",
+    "digit_samples",
+    "diversity_robustness",
+    "comparisons",
+    "pipeline",
+    "gtsrb_samples",
+    "comparisons_photographs",
+)
+"""Figures that are open when the page opens; the others, and all tables, are folded."""
+PIXELS = ("digit_samples", "gtsrb_samples", "cifar10_samples")
+"""Pictures of images, which keep their colours by night."""
+
+
 def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> str:
     figure, about = entry.figure, html.escape(entry.figure.caption)
-    title = f'<h3 id="{entry.name}">{html.escape(figure.title)}</h3>'
+    link = f'<a class="here" href="#{entry.name}" aria-label="Link to this figure">#</a>'
+    title = f'<h3 id="{entry.name}">{html.escape(figure.title)}{link}</h3>'
     if not _is_current(entry, drawn, files):
         reason = errors.get(entry.name, "not made from these results; run python figures/regenerate.py")
         return f'<section class="failed">{title}<p>This figure could not be made: {html.escape(reason)}</p></section>'
@@ -128,22 +175,34 @@ def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> s
     made = ", ".join(filter(None, (html.escape(figure.settings), seeds))) + ". " if figure.settings or seeds else ""
     made += f"Data: {' and '.join(f'<code>{c}</code>' for c in commands)}. "
     made += f"Numbers: <code>drawn/{entry.name}.csv</code>. Redraw: <code>python figures/regenerate.py --only {entry.name}</code>."
-    return f'<figure>{title}{shown}<figcaption>{about}</figcaption><p class="made">{made}</p></figure>'
+    kind = "" if entry.is_table or entry.name in PIXELS else ' class="drawing"'
+    block = f'<figure{kind}>{title}{shown}<figcaption>{about}</figcaption><p class="made">{made}</p></figure>'
+    if entry.name in SHOWN_FIRST:
+        return block
+    return f'<details class="more"><summary>{html.escape(figure.title)}</summary>{block}</details>'
 
 
-def _picture(path: Path, text: str) -> str:
-    """An image tag with its size, so that the layout does not shift while pictures load; wide ones scroll sideways on a phone."""
-    content = path.read_bytes()
+def _picture(path: Path, text: str, wide: float = WIDE) -> str:
+    """An image tag with its size, so that the layout does not shift while pictures load; wide ones scroll sideways on a phone.
+
+    The picture is the same to the pixel, in a form that takes half the bytes.
+    """
+    content = io.BytesIO()
     with Image.open(path) as image:
         width, height = (round(SHOWN * side) for side in image.size)
-    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    box = f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">' if width > WIDE else "<div>"
+        image.convert("RGB").save(content, "WEBP", lossless=True, method=4)
+    source = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+    box = f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">' if width > wide else "<div>"
     return f'{box}<img alt="{text}" loading="lazy" width="{width}" height="{height}" src="{source}"></div>'
 
 
 def _table(entry: Entry, files: Files) -> str:
     rows: list[list[Any]] = entry.module.rows(files)
-    head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in entry.module.HEADER)
+    kinds = [' class="text"' if any(isinstance(row[j], str) for row in rows) else "" for j in range(len(entry.module.HEADER))]
+    head = "".join(
+        f'<th scope="col"{kind}><button type="button">{html.escape(name)}</button></th>'
+        for name, kind in zip(entry.module.HEADER, kinds, strict=True)
+    )
     body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
     label = html.escape(entry.figure.title)
     inside = f'<table id="table-{entry.name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -152,7 +211,8 @@ def _table(entry: Entry, files: Files) -> str:
 
 def _cell(cell: Any) -> str:
     key, text = sort_key(cell), text_of(cell)
-    return f'<td data-key="{html.escape(str(key)) if text else ""}">{html.escape(text)}</td>'
+    kind = ' class="text"' if isinstance(cell, str) else ""
+    return f'<td{kind} data-key="{html.escape(str(key)) if text else ""}">{html.escape(text)}</td>'
 
 
 def _slider(name: str, label: str, start: int) -> str:

@@ -12,6 +12,7 @@ from figures.image_figures.ablations import FIRST, SETTINGS, SNR, TABLE, by_seed
 from figures.inputs import Files
 from figures.table import Spread
 from figures.tables.images import spread
+from figures.words import in_words
 
 FIGURE = Figure(
     "All ablations on digits",
@@ -34,7 +35,7 @@ def rows(files: Files) -> list[list[Any]]:
         count = int(next(iter(by_seed(data, run, method, "n_synthetic").values())))
         robust = np.array(list(by_seed(data, run, method).values()))
         described = [spread(np.array(list(by_seed(data, run, method, name).values()))) for name in DESCRIBED]
-        found.append([run, method, count, spread(robust), Spread(mean, low=low, high=high), *described])
+        found.append([run, in_words(method), count, spread(robust), Spread(mean, low=low, high=high), *described])
     return found
 
 

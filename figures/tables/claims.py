@@ -10,6 +10,7 @@ from figures.figure import Figure
 from figures.image_figures.comparisons import EVIDENCE, FACTORS, MNIST, PIPELINE, REPORT, shown
 from figures.inputs import Files
 from figures.table import Spread
+from figures.words import radius_in_words
 
 APGD = "digits-apgd/comparisons.csv"
 FIGURE = Figure(
@@ -19,6 +20,7 @@ FIGURE = Figure(
     (EVIDENCE, REPORT, MNIST, APGD, FACTORS, PIPELINE),
     "small real images, 300 real and 2,000 synthetic unless said otherwise",
 )
+ATTACKS = {"pgd-20": "PGD-20", "apgd-ce": "APGD-CE", "apgd": "APGD", "autoattack": "AutoAttack"}
 HEADER = ("design", "attack", "a", "b", "seeds", "a minus b", "low of all", "high of all", "p (Holm)", "verdict")
 
 
@@ -34,7 +36,7 @@ def rows_of(tables: tuple[str, ...], files: Files) -> list[list[Any]]:
         data = files.columns(table, numbers, text="a b attack norm")
         for i in range(len(data["a"])):
             one = {name: values[i] for name, values in data.items()}
-            attack = f"{one['attack']} {one['norm']} {one['eps']:g}"
+            attack = f"{ATTACKS.get(one['attack'], one['attack'])}, {radius_in_words(one['norm'], float(one['eps']))}"
             spread = Spread(one["difference"], low=one["low"], high=one["high"])
             ends = [float(one["low_of_all"]), float(one["high_of_all"])]
             about = [table.partition("/")[0], attack, shown(one["a"]), shown(one["b"]), int(one["seeds"])]
@@ -51,17 +53,17 @@ def verdict(low: float, high: float) -> str:
 
 def finding(files: Files) -> str:
     """The verdicts in words."""
-    return in_words(rows(files))
+    return sentences(rows(files))
 
 
-def in_words(table: list[list[Any]]) -> str:
+def sentences(table: list[list[Any]]) -> str:
     """One sentence per design."""
-    sentences = []
+    found = []
     for design in dict.fromkeys(row[0] for row in table):
         of = [row for row in table if row[0] == design]
         said = [
             f"{row[2]} {row[-1].removeprefix('a ')} than {row[3]} ({row[1]})" for row in of if row[-1] in ("a higher", "a lower")
         ]
         told = "; ".join(said) if said else "nothing"
-        sentences.append(f"{design}, {len(of)} comparisons fixed beforehand, told apart with all of them together: {told}.")
-    return " ".join(sentences)
+        found.append(f"{design}, {len(of)} comparisons fixed beforehand, told apart with all of them together: {told}.")
+    return " ".join(found)

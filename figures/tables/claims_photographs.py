@@ -19,4 +19,4 @@ def rows(files: Files) -> list[list[Any]]:
 
 
 def finding(files: Files) -> str:
-    return claims.in_words(rows(files))
+    return claims.sentences(rows(files))

@@ -10,6 +10,7 @@ from command_line.statistics import mean_interval
 from figures.figure import Figure
 from figures.inputs import Columns, Files, where
 from figures.table import Spread
+from figures.words import in_words
 
 TABLE, DESCRIPTION = "digits-cpu/metrics.csv", "digits-cpu/description.csv"
 FIGURE = Figure(
@@ -32,7 +33,7 @@ def rows(files: Files) -> list[list[Any]]:
     base = robust(data, "unguided", attacks[0])
     found = []
     for method in dict.fromkeys(data["method"].tolist()):
-        row: list[Any] = [method, spread(data["clean_accuracy"][where(data, method=method, attack=attacks[0])])]
+        row: list[Any] = [in_words(method), spread(data["clean_accuracy"][where(data, method=method, attack=attacks[0])])]
         row += [spread(np.array(list(robust(data, method, attack).values()))) for attack in attacks]
         ours = robust(data, method, attacks[0])
         gain = mean_interval([ours[s] - base[s] for s in ours if s in base] if method != "unguided" else [])

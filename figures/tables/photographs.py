@@ -9,6 +9,7 @@ from figures.image_figures.ablations import SNR, described_again
 from figures.image_figures.photographs import BOTH
 from figures.inputs import Files, where
 from figures.tables.images import spread
+from figures.words import in_words
 
 TABLES = {"GTSRB": "gtsrb-report/sweep.csv", "CIFAR-10 (JPEG copy)": "cifar10-report/sweep.csv"}
 FIGURE = Figure(
@@ -40,7 +41,7 @@ def rows(files: Files) -> list[list[Any]]:
         for method in dict.fromkeys(data["method"][where(data, run="main")].tolist()):
             robust = [data["robust_accuracy"][where(data, run=run, method=method, attack=attack)] for run, attack in ATTACKS]
             of = where(data, run="main", method=method, attack="pgd-20")
-            about = [name, method, len(data["seed"][of]), spread(data["clean_accuracy"][of])]
+            about = [name, in_words(method), len(data["seed"][of]), spread(data["clean_accuracy"][of])]
             snr = spread(again[SNR][where(again, run="main", method=method)])
             found.append([*about, *map(spread, robust), *(spread(data[column][of]) for column in DESCRIBED), snr])
     return found

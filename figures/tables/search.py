@@ -9,6 +9,7 @@ import numpy as np
 from figures.figure import Figure
 from figures.inputs import Files
 from figures.table import Spread
+from figures.words import in_words
 
 TABLE = "digits-search/search.csv"
 FIGURE = Figure(
@@ -45,13 +46,19 @@ def rows(files: Files) -> list[list[Any]]:
     order = sorted(last.values(), key=lambda i: (-data["rung"][i], data["place"][i]))
     return [
         [
-            *(int(data["rung"][i]), int(data["place"][i]), in_words(data["run"][i]), data["method"][i], int(data["seeds"][i])),
+            *(
+                int(data["rung"][i]),
+                int(data["place"][i]),
+                treatment_of(data["run"][i]),
+                in_words(data["method"][i]),
+                int(data["seeds"][i]),
+            ),
             Spread(float(data["robust_accuracy"][i]), float(data["standard_deviation"][i])),
         ]
         for i in order
     ]
 
 
-def in_words(run: str) -> str:
+def treatment_of(run: str) -> str:
     """A treatment by the name of its run."""
     return ", ".join(TREATMENTS.get(part, part) for part in run.split("-"))

@@ -41,14 +41,14 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    figure, (left, right) = new_figure(2, height=3.2)
+    figure, (left, right) = new_figure(2, height=3.5)
     for i, name in enumerate(name for name in numbers.names("beside real data") if name != ALONE):
         line(left, i, numbers.series("beside real data", name), name, marker=MARKERS[i], ms=3)
-    guide(left, float(numbers.series("beside real data", ALONE).y[0]))
-    left.axline((1, 1), slope=1, color="0.7", lw=1, gid="guide")
-    left.set(xlim=(0.5, 5.1), ylim=(0, 3.6), xlabel="class SNR of the real samples", ylabel="best class SNR of synthetic ones")
+    guide(left, float(numbers.series("beside real data", ALONE).y[0]), label=ALONE)
+    left.axline((1, 1), slope=1, color="0.7", lw=1, gid="guide", label="as far apart as the real ones")
+    left.set(xlim=(0.5, 5.1), ylim=(0.6, 2.5), xlabel="class SNR of the real samples", ylabel="best class SNR of synthetic ones")
     left.set_title("Beside real data")
-    left.legend(fontsize=6.5, loc="upper right")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=6.5)
     for i, name in enumerate(name for name in numbers.names("classes") if not name.endswith(BEST)):
         line(right, i, numbers.series("classes", name), name)
         best = numbers.series("classes", name + BEST)

@@ -9,6 +9,7 @@ from figures.experiments import EXPERIMENTS, REFERENCE
 from figures.image_figures import training_curves
 from figures.inputs import Files
 from figures.tables import photographs
+from figures.words import in_words
 from tests.figures.conftest import run_main
 
 
@@ -21,11 +22,13 @@ def read(path):
 def test_every_row_is_mean_and_deviation_over_seeds(data, table):
     sweep = read(REFERENCE / table)
     found = [dict(zip(photographs.HEADER, row, strict=True)) for row in photographs.rows(Files(REFERENCE)) if row[0] == data]
-    assert {row["method"] for row in found} == {row["method"] for row in sweep}
+    assert {row["method"] for row in found} == {in_words(row["method"]) for row in sweep}
     again = read(REFERENCE / table.replace("/sweep", "-description/description"))
     columns = {"clean": "clean_accuracy", "PGD-20": "robust_accuracy"}
     columns |= {name: column for column, name in photographs.DESCRIBED.items()}
+    keys = {in_words(one["method"]): one["method"] for one in sweep}
     for row in found:
+        row["method"] = keys[row["method"]]
         mine = [one for one in sweep if one["run"] == "main" and one["method"] == row["method"]]
         pgd = [one for one in mine if one["attack"] == "pgd-20"]
         assert row["seeds"] == len({one["seed"] for one in pgd}) == len(pgd)
@@ -99,6 +102,6 @@ def test_seeds_count_once_where_two_runs_attack_the_same_classifiers(tmp_path):
         again.write_text("run,method,seed,class_snr_crossfit\nmain,unguided,0,2.5\n")
     for row in photographs.rows(Files(tmp_path)):
         one = dict(zip(photographs.HEADER, row, strict=True))
-        assert (one["method"], one["seeds"], one["label error"].text()) == ("real", 3, "")
+        assert (one["method"], one["seeds"], one["label error"].text()) == ("real images alone", 3, "")
         for attack in ("PGD-20", "APGD-CE", "AutoAttack"):
             assert one[attack].sd == pytest.approx(statistics.stdev(values.values()), rel=1e-12)

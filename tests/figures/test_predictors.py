@@ -64,7 +64,7 @@ def test_the_forecast_is_fitted_to_the_ablations_alone():
     x = {method: math.log(statistics.fmean(found)) for method, found in snr.items()}
     accuracy = {method: statistics.fmean(float(row["robust_accuracy"]) for row in found) for method, found in of.items()}
     drawn = forecast.numbers(Files(REFERENCE))
-    series = drawn.series("2,000 images", "anchored")
+    series = drawn.series("2,000 images", "class-anchored")
     assert series.x == pytest.approx([np.polyval(hill, x["anchored-0.1"]) - np.polyval(hill, x["unguided"])], rel=1e-9)
     assert series.y == pytest.approx([accuracy["anchored-0.1"] - accuracy["unguided"]], rel=1e-9)
     panel = np.array([row[2:4] for row in drawn.rows() if row[0] == "5,000 images"], dtype=float)

@@ -13,6 +13,7 @@ from figures.experiments import REFERENCE
 from figures.inputs import Files, seeds_of
 from figures.registry import entries
 from figures.report.page import SLIDERS
+from figures.report.verdicts import CLAIMS
 from figures.table import Spread, csv_columns, latex, markdown, text_of
 from theory import AveragingLaw, BinaryMixture, ProportionalLaw, misalignment_ceiling, optimal_class_snr
 
@@ -73,7 +74,7 @@ def test_it_opens_without_a_word_on_the_console_and_asks_nobody(opened):
     assert opened.said == []
     assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
     assert opened.page.eval_on_selector_all("figure img", "all => all.length") == sum(not entry.is_table for entry in entries())
-    assert opened.page.eval_on_selector_all("table", "all => all.length") == sum(entry.is_table for entry in entries())
+    assert opened.page.eval_on_selector_all("figure table", "all => all.length") == sum(entry.is_table for entry in entries())
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -152,6 +153,51 @@ def test_the_reference_value_of_the_theory(opened):
     assert opened.text("out-worth") == "1.00 real samples"
 
 
+def test_the_address_keeps_what_was_chosen(opened, browser, drawn):
+    chosen = opened.slide(d=200, eps=700, angle=300)
+    address = opened.page.url
+    other = Page(browser, drawn / "report.html")
+    other.page.goto(address)
+    other.page.reload()
+    assert other.values() == chosen
+    assert other.text("out-accuracy") == opened.text("out-accuracy")
+    other.page.click("#reset")
+    assert "#" not in other.page.url
+    assert other.values()["d"] == 20
+    for wrong in ("#averaging,d=x,q=3", "#averaging,", "#nothing"):
+        other.page.goto(f"{(drawn / 'report.html').as_uri()}{wrong}")
+        other.page.reload()
+        assert other.values()["d"] == 20
+    assert other.said == []
+    other.context.close()
+
+
+def test_the_verdicts_are_those_of_the_designs(opened):
+    """Each row against comparisons.csv, read here another way."""
+    rows = opened.page.eval_on_selector_all("#summary tbody tr", "all => all.map((r) => Array.from(r.cells, (c) => c.innerText))")
+    assert len(rows) == len(CLAIMS)
+    sides = {
+        "class-anchored 0.1": "main/anchored-0.1",
+        "away from the anchors 0.1": "main/anchored-reversed-0.1",
+        "away from the anchors auto": "main/anchored-reversed-auto",
+        "unguided": "main/unguided",
+        "twice as many unguided": "more/unguided",
+        "InfoNCE 0.3 (model without labels, most confident)": "unconditional-confident/infonce-0.3",
+        "unguided (model without labels, most confident)": "unconditional-confident/unguided",
+        "unguided (most confident)": "confident/unguided",
+        "unguided (labels as drawn)": "drawn/unguided",
+        "real images alone": "main/real",
+    }
+    for (claim, data, design, a, b, attack), row in zip(CLAIMS, rows, strict=True):
+        with (REFERENCE / design / "comparisons.csv").open() as stream:
+            found = [one for one in csv.DictReader(stream) if (one["a"], one["b"]) == (sides[a], sides[b])]
+        one = next(one for one in found if one["attack"] == attack.lower())
+        low, high = float(one["low_of_all"]), float(one["high_of_all"])
+        numbers = [f"{float(one['difference']):+.4f}", f"[{low:+.4f}, {high:+.4f}]"]
+        said = "yes" if low > 0 else "no: it costs" if high < 0 else "not detected"
+        assert row == [claim, *(text.replace("-", "−") for text in numbers), said, data]
+
+
 def test_the_keyboard_is_enough(opened):
     """Tab reaches the skip link, every slider, the button and the headings of the tables; arrows move, Enter sorts and resets."""
     reached = set()
@@ -182,6 +228,8 @@ def column(opened, place):
 
 
 def test_tables_are_sorted_by_their_headings(opened):
+    opened.page.evaluate("location.hash = 'images'")  # a link to what is folded unfolds it
+    opened.page.wait_for_selector("#table-images", state="visible")
     heading = "#table-images th:nth-child(3) button"
     opened.page.focus(heading)
     opened.page.keyboard.press("Enter")

@@ -1,0 +1,86 @@
+"""The verdicts on the first screen of the report: claim, effect, interval, verdict, data."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from command_line.output import UserError
+from figures.inputs import Files
+from figures.tables import claims, claims_photographs
+
+CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
+    ("guidance that separates classes helps", "digits", "digits-evidence", "class-anchored 0.1", "unguided", "PGD-20"),
+    ("guidance that separates classes helps", "MNIST", "mnist-report", "class-anchored 0.1", "unguided", "APGD-CE"),
+    ("guidance that draws classes together helps", "digits", "digits-report", "away from the anchors 0.1", "unguided", "APGD-CE"),
+    ("guidance that draws classes together helps", "MNIST", "mnist-report", "away from the anchors auto", "unguided", "APGD-CE"),
+    ("guidance that draws classes together helps", "GTSRB", "gtsrb-report", "away from the anchors auto", "unguided", "APGD-CE"),
+    (
+        "it helps more than twice as many images",
+        "digits",
+        "digits-report",
+        "away from the anchors 0.1",
+        "twice as many unguided",
+        "APGD-CE",
+    ),
+    (
+        "it helps more than twice as many images",
+        "MNIST",
+        "mnist-report",
+        "away from the anchors auto",
+        "twice as many unguided",
+        "APGD-CE",
+    ),
+    (
+        "InfoNCE helps in the paper's pipeline",
+        "digits",
+        "digits-pipeline",
+        "InfoNCE 0.3 (model without labels, most confident)",
+        "unguided (model without labels, most confident)",
+        "APGD-CE",
+    ),
+    (
+        "keeping the most confident images helps",
+        "digits",
+        "digits-pipeline",
+        "unguided (most confident)",
+        "unguided (labels as drawn)",
+        "APGD-CE",
+    ),
+    ("unguided images help beside real ones", "GTSRB", "gtsrb-report", "unguided", "real images alone", "APGD-CE"),
+)
+"""(claim, data, design, a, b, attack) of comparisons that were fixed before their runs."""
+SAID = {"a higher": "yes", "a lower": "no: it costs", "not told apart": "not detected", "no interval": "not measured"}
+
+
+def verdict_table(files: Files) -> str:
+    """The HTML of the table; without the claims whose results are missing."""
+    found: list[list[Any]] = []
+    for module in (claims, claims_photographs):
+        try:
+            found += module.rows(files)
+        except UserError:  # reported where the table is
+            continue
+    rows = []
+    for claim, data, design, a, b, attack in CLAIMS:
+        row = next((one for one in found if (one[0], one[2], one[3]) == (design, a, b) and one[1].startswith(attack)), None)
+        if row is None:
+            continue
+        effect, low, high, verdict = row[5].mean, row[6], row[7], SAID[row[-1]]
+        texts = (f'<td class="text">{html.escape(text)}</td>' for text in (claim, verdict, data))
+        numbers = f"<td>{effect:+.4f}</td><td>[{low:+.4f}, {high:+.4f}]</td>".replace("-", "−")
+        said, told, of = texts
+        rows.append(f"<tr>{said}{numbers}{told}{of}</tr>")
+    head = "".join(
+        f'<th scope="col"{kind}>{name}</th>'
+        for name, kind in (
+            ("claim", ' class="text"'),
+            ("effect", ""),
+            ("interval of all", ""),
+            ("verdict", ' class="text"'),
+            ("data", ' class="text"'),
+        )
+    )
+    note = "Difference in robust accuracy, paired by seed; the interval holds for all comparisons of its design together with 95 %."
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="region" aria-label="Verdicts">{table}</div><p class="made">{note}</p>'

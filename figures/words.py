@@ -1,0 +1,53 @@
+"""One way to name a method and to draw it, in all figures and tables of images."""
+
+from __future__ import annotations
+
+import re
+
+WORDS = {
+    "real": "real images alone",
+    "infonce": "InfoNCE",
+    "hard-negative": "hard negatives",
+    "anchored": "class-anchored",
+    "anchored-reversed": "away from the anchors",
+    "classifier-reversed": "away from the classifier's class",
+    "supervised-reversed": "supervised, reversed",
+    "noise-real": "noisy real images",
+}
+"""Methods whose names on the command line are not what one would say."""
+PLACES = {
+    "unguided": 0,
+    "InfoNCE": 1,
+    "class-anchored": 2,
+    "away from the anchors": 3,
+    "noise": 4,
+    "hard negatives": 5,
+    "hotter noise": 6,
+    "twice as many": 7,
+    "supervised": 8,
+    "classifier": 9,
+    "away from the classifier": 9,
+    "particle": 10,
+    "diverse half": 10,
+    "selected": 10,
+}
+"""Place in the sequence of colours and markers (command_line/drawing.py); every other name has the last."""
+LAST = 11
+
+
+def in_words(method: str) -> str:
+    """ "away from the anchors 0.1" for "anchored-reversed-0.1"; other texts as they are."""
+    kind, scale = re.fullmatch(r"(.+?)(?:-(auto|[\d.]+))?", method).groups()  # type: ignore[union-attr]
+    return WORDS.get(kind, kind) + (f" {scale}" if scale else "")
+
+
+def place_of(name: str) -> int:
+    """Its place, by the name in words, whatever its strength."""
+    return max(((len(known), place) for known, place in PLACES.items() if name.startswith(known)), default=(0, LAST))[1]
+
+
+def radius_in_words(norm: str, eps: float) -> str:
+    """ "l_inf 8/255" or "l_2 0.5"."""
+    steps = round(eps * 255)
+    exact = 0 < steps < 255 and abs(steps / 255 - eps) < 1e-9
+    return f"{norm.replace('linf', 'l_inf').replace('l2', 'l_2')} " + (f"{steps}/255" if exact else f"{eps:g}")
