@@ -64,6 +64,7 @@ figures: $(CORE)
 
 docs: $(ALL)
 	$(PY) docs/write_commands.py
+	$(PY) docs/write_notebooks.py
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

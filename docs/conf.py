@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 project = "contrastive-dp"
 html_math_renderer = "mathml"  # browsers draw it, without a network
 extensions = ["sphinx.ext.autodoc", "myst_parser"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "notebooks"]
 html_theme = "furo"
 html_title = project
 html_show_copyright = False

@@ -1,6 +1,7 @@
 """The tutorial runs as written, so do the examples of one's own loss, data set and figure, and the pages build without a warning."""
 
 import csv
+import json
 import runpy
 import subprocess
 import sys
@@ -133,3 +134,19 @@ def test_the_page_of_commands_is_what_the_commands_say():
     """If not: python docs/write_commands.py."""
     written = runpy.run_path(str(ROOT / "docs" / "write_commands.py"))["page"]()
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == written
+
+
+WRITTEN = runpy.run_path(str(ROOT / "docs" / "write_notebooks.py"))["notebooks"]()
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_notebooks_are_the_tutorial_and_run_on_their_own(name, tmp_path, monkeypatch, quick_smoke):
+    """If they are not the tutorial: python docs/write_notebooks.py."""
+    file = ROOT / "docs" / "notebooks" / f"{name}.ipynb"
+    assert file.read_text(encoding="utf-8") == WRITTEN[name]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for cell in json.loads(WRITTEN[name])["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert {"theory-in-ten-minutes": "estimate", "guide-a-sampler": "covs"}.get(name, "classifier") in names
