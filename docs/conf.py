@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 project = "contrastive-dp"
 html_math_renderer = "mathml"  # browsers draw it, without a network
-extensions = ["sphinx.ext.autodoc", "myst_parser"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "myst_parser"]
 exclude_patterns = ["_build", "notebooks"]
 html_theme = "furo"
 html_title = project
@@ -24,7 +24,9 @@ html_css_files = ["docstrings.css"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # they stand in the docstrings, in words, with shapes
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_type_aliases = {"Array": "Array"}
 python_maximum_signature_line_length = 88
 
 

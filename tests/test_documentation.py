@@ -1,7 +1,9 @@
 """The tutorial runs as written, so do the examples of one's own loss, data set and figure, and the pages build without a warning."""
 
 import csv
+import importlib
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -150,3 +152,10 @@ def test_notebooks_are_the_tutorial_and_run_on_their_own(name, tmp_path, monkeyp
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
     assert {"theory-in-ten-minutes": "estimate", "guide-a-sampler": "covs"}.get(name, "classifier") in names
+
+
+@pytest.mark.parametrize("module", ["theory", "contrastive_dp"])
+def test_the_reference_has_every_public_name_once(module):
+    page = (ROOT / "docs" / "reference" / f"{module}.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\.\. auto(?:class|function):: (\w+)$", page, re.M)
+    assert sorted(names) == sorted(importlib.import_module(module).__all__)
