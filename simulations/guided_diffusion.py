@@ -110,7 +110,7 @@ class Settings:
     samples: int = 0
     """Samples per run (0: 5120, with --quick 1024)."""
     quick: bool = False
-    """Fewer seeds, samples and fits: about 3 minutes instead of 60 on 2 busy cores."""
+    """Fewer seeds, samples and fits: about 3 minutes instead of 40 on 2 cores."""
     seed: int = 0
     """First seed. The same seed gives the same files for any number of workers (except timing.csv)."""
     cluster: str | None = None

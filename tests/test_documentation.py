@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from figures.experiments import REFERENCE
+from figures.experiments import EXPERIMENTS, REFERENCE
 from figures.figure import make_figure
 from figures.inputs import Files
 from image_experiments import preset
@@ -159,3 +159,12 @@ def test_the_reference_has_every_public_name_once(module):
     page = (ROOT / "docs" / "reference" / f"{module}.md").read_text(encoding="utf-8")
     names = re.findall(r"^\.\. auto(?:class|function):: (\w+)$", page, re.M)
     assert sorted(names) == sorted(importlib.import_module(module).__all__)
+
+
+def test_times_that_stand_in_two_places_agree():
+    """make guided: in the page on installing, in --help, and where figures say what they are made from."""
+    minutes, quick = re.fullmatch(r"(\d+) min; with --quick (\d+) min", EXPERIMENTS["guided_diffusion"].takes).groups()
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert f"| {minutes} minutes; `ARGS=--quick`: {quick} minutes |" in page
+    commands = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert f"about {quick} minutes instead of {minutes} on 2 cores" in commands
