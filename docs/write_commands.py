@@ -42,6 +42,11 @@ def escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("*", "\\*").replace("<", "\\<")
 
 
+def is_open(name: str) -> bool:
+    """Whether the choices of an option go on in the next line."""
+    return any(name.count(left) > name.count(right) for left, right in ("{}", "[]"))
+
+
 def page_of(command: str) -> str:
     """Its section: a table for each group of options."""
     lines = help_of(command)
@@ -57,6 +62,8 @@ def page_of(command: str) -> str:
                 f"| `{name.replace('|', chr(92) + '|')}` | {escaped(what)} |" for name, what in rows if not name.startswith("-h")
             ]
             rows = []
+        elif rows and not line.startswith(" ") and is_open(rows[-1][0]):
+            rows[-1][0] += ("" if rows[-1][0].endswith(",") else " ") + line.strip()
         elif line.startswith(" ") and rows:
             rows[-1][1] = f"{rows[-1][1]} {line.strip()}".strip()
         elif re.match(r"--?\w|[A-Z]+( |$)|\[|\w+ \[", line) and not line.startswith("--version:"):

@@ -136,6 +136,9 @@ def test_the_page_of_commands_is_what_the_commands_say():
     """If not: python docs/write_commands.py."""
     written = runpy.run_path(str(ROOT / "docs" / "write_commands.py"))["page"]()
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == written
+    names = re.findall(r"^\| `(.*?)` \|", written, re.M)
+    assert all(name.count(left) == name.count(right) for name in names for left, right in ("{}", "[]"))
+    assert any("class-separation,density,coverage}" in name for name in names)
 
 
 WRITTEN = runpy.run_path(str(ROOT / "docs" / "write_notebooks.py"))["notebooks"]()

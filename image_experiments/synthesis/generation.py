@@ -58,7 +58,7 @@ class GenerationSettings:
     eta: float = 0.0
     """Noise of DDIM: 0 is deterministic, 1 is ancestral."""
     initial_std: float = 1.0
-    """Standard deviation of the initial noise; values above 1 are a higher sampling temperature."""
+    """Standard deviation of the initial noise; values above 1: hotter noise, a higher sampling temperature."""
     batch_size: int = 250
     """Images sampled together. InfoNCE, hard-negative and supervised guidance compare them, so it affects the result."""
     window: tuple[int, int] | None = (0, 700)

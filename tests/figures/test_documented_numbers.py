@@ -10,7 +10,11 @@ from tests.figures.conftest import ROOT
 
 MARK = re.compile(r"<!-- numbers: ([\w ]+) -->")
 NUMBER = re.compile(r"(?<![\w.])[+−-]?(\d+\.\d{3,})")
-PAGES = sorted(page for page in (ROOT / "README.md", *(ROOT / "docs" / "results").glob("*.md")) if MARK.search(page.read_text(encoding="utf-8")))
+PAGES = sorted(
+    page
+    for page in (ROOT / "README.md", *(ROOT / "docs" / "results").glob("*.md"))
+    if MARK.search(page.read_text(encoding="utf-8"))
+)
 
 
 def claimed(page):
