@@ -104,6 +104,12 @@ def new_column(panels: int, width: float, height: float) -> tuple[Any, Any]:
     return figure, axes[:, 0]
 
 
+def new_grid(panels: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    """(figure, its axes in rows of so many columns)."""
+    figure, axes = plt.subplots(-(-panels // columns), columns, figsize=(width, height), layout="constrained", squeeze=False)
+    return figure, axes.ravel()[:panels]
+
+
 def style(i: int) -> dict[str, Any]:
     """Colour and dash of the i-th series; either of them alone tells the series apart."""
     return {"color": COLOURS[i], "linestyle": DASHES[i]}

@@ -33,12 +33,28 @@ PLACES = {
 }
 """Place in the sequence of colours and markers (command_line/drawing.py); every other name has the last."""
 LAST = 11
+ATTACKS = {"pgd-20": "PGD-20", "apgd-ce": "APGD-CE", "apgd": "APGD", "autoattack": "AutoAttack"}
 
 
 def in_words(method: str) -> str:
     """ "away from the anchors 0.1" for "anchored-reversed-0.1"; other texts as they are."""
     kind, scale = re.fullmatch(r"(.+?)(?:-(auto|[\d.]+))?", method).groups()  # type: ignore[union-attr]
     return WORDS.get(kind, kind) + (f" {scale}" if scale else "")
+
+
+def window_in_words(low: float, high: float) -> str:
+    """ "t < 400", "t ≥ 400" or "200 ≤ t < 700"."""
+    return f"t < {high:g}" if low == 0 else f"t ≥ {low:g}" if high >= 1000 else f"{low:g} ≤ t < {high:g}"
+
+
+def guidance_in_words(label: str) -> str:
+    """ "class-anchored, noisy state, t < 400" for "anchored at xt 0≤t<400", a label of guided_diffusion.py."""
+    kind, _, rest = label.partition(" at ")
+    seen, _, window = rest.partition(" ")
+    ends = re.fullmatch(r"(\d+)≤t<(\d+)", window)
+    when = window_in_words(*map(float, ends.groups())) if ends else ""
+    words = {"constant": "constant push", **WORDS}.get(kind, kind)
+    return ", ".join(filter(None, (words, {"xt": "noisy state", "x0": "estimate"}.get(seen, seen), when)))
 
 
 def place_of(name: str) -> int:

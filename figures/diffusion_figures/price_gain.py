@@ -11,12 +11,13 @@ from command_line.drawing import COLOURS, MARKERS, new_figure
 from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, in_design, is_study
 from figures.figure import Figure, Numbers, points
 from figures.inputs import Files
+from figures.words import guidance_in_words
 
 TABLE, FRONTIER = "guided_diffusion/prediction.csv", "guided_diffusion/frontier.csv"
 FIGURE = Figure(
     "Which guidance buys distinguishability at the lowest price?",
     "Each mark is a guidance at one scale, a mean over seeds; marks of one guidance are joined in order of scale. Right: further "
-    "from the real classes (Wasserstein-2). Up: more distinguishable. No classes lie above the black line (T7). Lines that leave "
+    "from the real classes (Wasserstein-2). Up: more distinguishable. No classes lie above the thick line (T7). Lines that leave "
     "the frame lead to scales beyond it.",
     (TABLE, FRONTIER),
     "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, DDIM with 50 steps, exact score",
@@ -32,7 +33,7 @@ def numbers(files: Files) -> Numbers:
     for label in dict.fromkeys(data["label"][plane].tolist()):
         of = np.flatnonzero(plane & (data["label"] == label))
         of = of[np.argsort(data["scale"][of], kind="stable")]
-        rows += points(rows[0][0], label, data["w2"][of], data["class_snr"][of])
+        rows += points(rows[0][0], guidance_in_words(label), data["w2"][of], data["class_snr"][of])
     return Numbers.of(rows)
 
 

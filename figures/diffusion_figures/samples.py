@@ -9,6 +9,7 @@ import numpy as np
 from command_line.drawing import COLOURS, MARKERS, new_figure
 from figures.figure import Figure, Numbers, points
 from figures.inputs import Files, where
+from figures.words import guidance_in_words
 
 TABLE, CLASSES = "guided_diffusion/samples.csv", "guided_diffusion/classes.csv"
 FIGURE = Figure(
@@ -41,7 +42,7 @@ def numbers(files: Files) -> Numbers:
 
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
-    figure, axes = new_figure(len(panels), max(1.9 * len(panels), 3.5), 2.5)
+    figure, axes = new_figure(len(panels), max(1.9 * len(panels), 3.5), 2.2)
     cloud = np.abs(np.concatenate([numbers.columns["x"], numbers.columns["y"]]))
     reach = 1.02 * float(np.quantile(cloud, 0.999))
     for axis, panel in zip(axes, panels, strict=True):
@@ -59,4 +60,7 @@ def draw(numbers: Numbers) -> Any:
 
 
 def two_lines(name: str) -> str:
-    return name.replace(", λ", ",\nλ") if "λ" in name else f"{name}\n"
+    """The title of a panel, in words: "class-anchored,\nnoisy state, λ = 0.3"."""
+    label, comma, scale = name.partition(", λ")
+    words = guidance_in_words(label) + comma + scale
+    return words.replace(", ", ",\n", 1) if ", " in words else f"{words}\n"

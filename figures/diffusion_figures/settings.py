@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from figures.inputs import Columns
+from figures.words import guidance_in_words
 
 SETTING = "scale low high"
 SETTING_TEXT = "problem score guidance at solver label designs"
@@ -26,4 +27,4 @@ def is_study(data: Columns) -> bool:
 
 def named(label: str, scale: float) -> str:
     """Name of a guidance with its strength."""
-    return label if label == "unguided" else f"{label}, λ = {scale:.3g}"
+    return label if label == "unguided" else f"{guidance_in_words(label)}, λ = {scale:.3g}"

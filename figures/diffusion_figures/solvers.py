@@ -20,6 +20,7 @@ FIGURE = Figure(
     (TABLE,),
     "two Gaussian classes in the plane, exact score",
 )
+NAMES = {"ddim": "DDIM", "ddpm": "DDPM", "dpm-solver++": "DPM-Solver++", "unipc": "UniPC"}
 SOLVERS = ("ddim", "ddpm", "dpm-solver++", "unipc")
 
 
@@ -46,8 +47,8 @@ def draw(numbers: Numbers) -> Any:
             guidance, solver = series.name.split(" | ")
             i, j = guidances.index(guidance), SOLVERS.index(solver)
             look = {"color": COLOURS[i], "marker": MARKERS[j], "ms": 5, "ls": ("-", "--", ":")[i % 3] if j == 0 else "none"}
-            axis.plot(series.x, series.y, label=f"{guidance}, {solver}", mfc="white" if j else COLOURS[i], **look)
+            axis.plot(series.x, series.y, label=f"{guidance}, {NAMES[solver]}", mfc="white" if j else COLOURS[i], **look)
         axis.set(xscale="log", xlabel="network evaluations", ylabel=panel, title=panel)
         ticks(axis, "x", (10, 20, 50, 250))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=6.5)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=5.6)
     return figure

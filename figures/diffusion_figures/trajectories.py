@@ -32,7 +32,7 @@ def numbers(files: Files) -> Numbers:
 
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
-    figure, axes = new_figure(len(panels), max(1.9 * len(panels), 3.5), 2.5)
+    figure, axes = new_figure(len(panels), max(1.9 * len(panels), 3.5), 2.2)
     reach = 1.05 * max(np.abs(numbers.columns[name]).max() for name in ("x", "y"))
     for axis, panel in zip(axes, panels, strict=True):
         for _, series in numbers.all(panel):

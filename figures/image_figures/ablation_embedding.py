@@ -10,16 +10,16 @@ from figures.inputs import Files
 
 FIGURE = Figure(
     "What the embedding sees",
-    f"{CAPTION} x0: the denoised estimate; x_t: the noisy state, as in the paper; head: a projection trained on the features.",
+    f"{CAPTION} Estimate: of the clean image; noisy state: as in the paper; head: a projection trained on the features.",
     (TABLE,),
     SETTINGS,
 )
 CHOICES = {
-    "InfoNCE .3 at x0": ("loss", "infonce-0.3"),
-    "InfoNCE .3 at x_t": ("input-xt", "infonce-0.3"),
-    "InfoNCE .3 at x0, head of 128": ("head-128", "infonce-0.3"),
-    "anchored .1 at x0": ("loss", "anchored-0.1"),
-    "anchored .1 at x_t": ("input-xt", "anchored-0.1"),
+    "InfoNCE 0.3, estimate": ("loss", "infonce-0.3"),
+    "InfoNCE 0.3, noisy state": ("input-xt", "infonce-0.3"),
+    "InfoNCE 0.3, estimate, head of 128": ("head-128", "infonce-0.3"),
+    "class-anchored 0.1, estimate": ("loss", "anchored-0.1"),
+    "class-anchored 0.1, noisy state": ("input-xt", "anchored-0.1"),
 }
 
 

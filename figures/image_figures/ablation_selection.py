@@ -19,7 +19,7 @@ CHOICES = {
     "highest entropy": ("select-entropy-highest", "unguided"),
     "best separated": ("select-class-separation", "unguided"),
     "furthest from real images": ("select-density-lowest", "unguided"),
-    "no selection, InfoNCE .3": ("loss", "infonce-0.3"),
+    "no selection, InfoNCE 0.3": ("loss", "infonce-0.3"),
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from figures.figure import Figure, Numbers
 from figures.image_figures.ablations import CAPTION, FIRST, SETTINGS, TABLE, draw_gains, gain_rows, read_sweep
 from figures.inputs import Files
+from figures.words import window_in_words
 
 FIGURE = Figure("When to guide: windows of timesteps", f"{CAPTION} InfoNCE at scale 0.3; 0 is almost clean.", (TABLE,), SETTINGS)
 
@@ -19,7 +20,7 @@ def numbers(files: Files) -> Numbers:
     windows = zip(
         data["window_low"][guided].tolist(), data["window_high"][guided].tolist(), data["run"][guided].tolist(), strict=True
     )
-    choices = {f"guided at {low:g}-{high:g}": (run, "infonce-0.3") for low, high, run in sorted(set(windows))}
+    choices = {window_in_words(low, high): (run, "infonce-0.3") for low, high, run in sorted(set(windows))}
     return Numbers.of(gain_rows(data, choices))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from command_line.drawing import COLOURS, MARKERS, new_figure
 from figures.figure import Figure, Numbers
 from figures.inputs import Files, where
+from figures.words import ATTACKS, in_words, radius_in_words
 
 TABLE = "digits-cpu/metrics.csv"
 FIGURE = Figure(
@@ -26,8 +27,9 @@ def numbers(files: Files) -> Numbers:
     for attack, norm, eps in dict.fromkeys(zip(data["attack"].tolist(), data["norm"].tolist(), data["eps"].tolist(), strict=True)):
         for i, method in enumerate(dict.fromkeys(data["method"].tolist())):
             values = data["robust_accuracy"][where(data, attack=attack, norm=norm, eps=eps, method=method)]
-            rows += [(f"{attack}, {norm} {eps:.4g}", method, float(v), float(i)) for v in values]
-            rows.append((f"{attack}, {norm} {eps:.4g}", f"{method}, mean", float(np.mean(values)), float(i)))
+            panel, name = f"{ATTACKS.get(attack, attack)}, {radius_in_words(norm, eps)}", in_words(method)
+            rows += [(panel, name, float(v), float(i)) for v in values]
+            rows.append((panel, f"{name}, mean", float(np.mean(values)), float(i)))
     return Numbers.of(rows)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import MARKERS, new_figure
+from command_line.drawing import MARKERS, new_grid
 from figures.figure import Figure, Numbers, Row, line, points
 from figures.image_figures.photographs import BOTH
 from figures.inputs import Files
+from figures.words import in_words, place_of
 
 METHODS = {
     "gtsrb-report": ("real", "unguided", "anchored-reversed-auto", "infonce-0.3", "hard-negative-0.3", "anchored-0.1"),
@@ -44,18 +45,23 @@ def numbers(files: Files) -> Numbers:
         for method in methods:
             of = [files.columns(file, "step robust_accuracy") for file in curves(design, method)]
             mean = np.mean([curve["robust_accuracy"] for curve in of], axis=0)
-            rows += points(f"{TITLES[design]}: {CLASSIFIERS}", method, of[0]["step"], mean)
+            rows += points(f"{TITLES[design]}: {CLASSIFIERS}", in_words(method), of[0]["step"], mean)
     return Numbers.of(rows)
 
 
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
-    figure, axes = new_figure(len(panels), 3.2 * len(panels), 2.6)
+    figure, axes = new_grid(len(panels), 2, 7.2, 2.7 * (len(panels) // 2))
     for axis, panel in zip(axes, panels, strict=True):
         losses = panel.endswith(DIFFUSION)
         for i, one in numbers.all(panel):
-            look = {"lw": 0.9} if losses else {"marker": MARKERS[i % len(MARKERS)], "ms": 3.5}
-            line(axis, i, one, one.name, **look)
+            place = i if losses else place_of(one.name)
+            look = (
+                {"lw": 0.9}
+                if losses
+                else {"marker": MARKERS[place % len(MARKERS)], "ms": 3.5, "mfc": None if place < 6 else "white"}
+            )
+            line(axis, place, one, one.name, **look)
         axis.set(xlabel="step", ylabel="loss" if losses else "robust accuracy, validation", title=panel)
         axis.legend(fontsize=6.5)
     return figure

@@ -139,7 +139,7 @@ function unfold() {
   const folded = there && there.closest("details");
   if (folded) { folded.open = true; there.scrollIntoView(); }
 }
-window.addEventListener("hashchange", unfold);
+window.addEventListener("hashchange", () => { restore(); update(); unfold(); });
 document.querySelectorAll("#averaging input").forEach((input) => input.addEventListener("input", () => { update(); keep(); }));
 // Arrow keys go on to the next value that is shown: at small n many positions of the slider mean the same number.
 const ARROWS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };

@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import json
-import math
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -127,8 +126,10 @@ def _summary_picture(drawn: Path, files: Files) -> str:
     (entry,) = entries(("phase_diagram",))
     if not _is_current(entry, drawn, files):
         return ""
-    picture = _picture(drawn / f"{entry.name}.png", html.escape(entry.figure.title), wide=math.inf)
-    return f'<a href="#{entry.name}" class="drawing whole">{picture}</a>'
+    picture = _picture(drawn / f"{entry.name}.png", html.escape(entry.figure.title))
+    said = "Theory: by how much logistic regression misses the best direction (lower is better) against how far apart the classes are, for "
+    said += "few and many samples per dimension n/d. Right: the best separation."
+    return f'<a href="#{entry.name}" class="drawing whole">{picture}</a><p class="made">{said}</p>'
 
 
 SHOWN_FIRST = (
@@ -157,8 +158,9 @@ PIXELS = ("digit_samples", "gtsrb_samples", "cifar10_samples")
 
 def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> str:
     figure, about = entry.figure, html.escape(entry.figure.caption)
-    link = f'<a class="here" href="#{entry.name}" aria-label="Link to this figure">#</a>'
-    title = f'<h3 id="{entry.name}">{html.escape(figure.title)}{link}</h3>'
+    link = f'<a class="here" href="#{entry.name}" aria-label="Link to {html.escape(figure.title)}">#</a>'
+    written = html.escape(figure.title) if entry.name in SHOWN_FIRST else ""  # what folds has its title in the fold
+    title = f'<h3 id="{entry.name}">{written}{link}</h3>'
     if not _is_current(entry, drawn, files):
         reason = errors.get(entry.name, "not made from these results; run python figures/regenerate.py")
         return f'<section class="failed">{title}<p>This figure could not be made: {html.escape(reason)}</p></section>'
@@ -182,7 +184,7 @@ def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> s
     return f'<details class="more"><summary>{html.escape(figure.title)}</summary>{block}</details>'
 
 
-def _picture(path: Path, text: str, wide: float = WIDE) -> str:
+def _picture(path: Path, text: str) -> str:
     """An image tag with its size, so that the layout does not shift while pictures load; wide ones scroll sideways on a phone.
 
     The picture is the same to the pixel, in a form that takes half the bytes.
@@ -192,7 +194,7 @@ def _picture(path: Path, text: str, wide: float = WIDE) -> str:
         width, height = (round(SHOWN * side) for side in image.size)
         image.convert("RGB").save(content, "WEBP", lossless=True, method=4)
     source = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
-    box = f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">' if width > wide else "<div>"
+    box = f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">' if width > WIDE else "<div>"
     return f'{box}<img alt="{text}" loading="lazy" width="{width}" height="{height}" src="{source}"></div>'
 
 
@@ -212,6 +214,7 @@ def _table(entry: Entry, files: Files) -> str:
 def _cell(cell: Any) -> str:
     key, text = sort_key(cell), text_of(cell)
     kind = ' class="text"' if isinstance(cell, str) else ""
+    text = text if kind else text.replace("-", "−")
     return f'<td{kind} data-key="{html.escape(str(key)) if text else ""}">{html.escape(text)}</td>'
 
 

@@ -70,15 +70,15 @@ def verdict_table(files: Files) -> str:
         texts = (f'<td class="text">{html.escape(text)}</td>' for text in (claim, verdict, data))
         numbers = f"<td>{effect:+.4f}</td><td>[{low:+.4f}, {high:+.4f}]</td>".replace("-", "−")
         said, told, of = texts
-        rows.append(f"<tr>{said}{numbers}{told}{of}</tr>")
+        rows.append(f"<tr>{said}{of}{told}{numbers}</tr>")
     head = "".join(
         f'<th scope="col"{kind}>{name}</th>'
         for name, kind in (
             ("claim", ' class="text"'),
+            ("data", ' class="text"'),
+            ("verdict", ' class="text"'),
             ("effect", ""),
             ("interval of all", ""),
-            ("verdict", ' class="text"'),
-            ("data", ' class="text"'),
         )
     )
     note = "Difference in robust accuracy, paired by seed; the interval holds for all comparisons of its design together with 95 %."

@@ -10,7 +10,7 @@ from figures.figure import Figure
 from figures.image_figures.comparisons import EVIDENCE, FACTORS, MNIST, PIPELINE, REPORT, shown
 from figures.inputs import Files
 from figures.table import Spread
-from figures.words import radius_in_words
+from figures.words import ATTACKS, radius_in_words
 
 APGD = "digits-apgd/comparisons.csv"
 FIGURE = Figure(
@@ -20,7 +20,6 @@ FIGURE = Figure(
     (EVIDENCE, REPORT, MNIST, APGD, FACTORS, PIPELINE),
     "small real images, 300 real and 2,000 synthetic unless said otherwise",
 )
-ATTACKS = {"pgd-20": "PGD-20", "apgd-ce": "APGD-CE", "apgd": "APGD", "autoattack": "AutoAttack"}
 HEADER = ("design", "attack", "a", "b", "seeds", "a minus b", "low of all", "high of all", "p (Holm)", "verdict")
 
 

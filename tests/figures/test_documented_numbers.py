@@ -1,4 +1,4 @@
-"""Numbers in the tables of the README and of docs/results stand in the csv of the figures and tables that the page names: <!-- numbers: NAME NAME -->."""
+"""Numbers in the tables of the README and of docs/results stand in the csv files that the page names: <!-- numbers: NAME NAME -->."""
 
 import csv
 import re

@@ -168,7 +168,7 @@ def test_numbers_come_from_the_result_files():
         sweep = [row for row in csv.DictReader(stream) if row["run"] == "loss"]
     value = {(row["method"], row["seed"]): float(row["robust_accuracy"]) for row in sweep}
     gains = [value["infonce-0.3", seed] - value["unguided", seed] for seed in ("0", "1", "2")]
-    found = module_of("ablation_window").numbers(Files(REFERENCE)).series("gain", "guided at 0-700")
+    found = module_of("ablation_window").numbers(Files(REFERENCE)).series("gain", "t < 700")
     assert found.y[0] == pytest.approx(np.mean(gains), rel=1e-12)
     reach = 4.302652729911275 * np.std(gains, ddof=1) / np.sqrt(3)  # Student's t, 2 degrees of freedom
     assert found.high[0] - found.y[0] == pytest.approx(reach, rel=1e-9)

@@ -54,7 +54,7 @@ def test_curves_are_means_over_all_seeds_of_the_design():
         assert seeds == list(training_curves.SEEDS[design])
         for method in methods:
             files = [read(REFERENCE / design / "runs" / "main" / "curves" / f"{method}-seed{seed}.csv") for seed in seeds]
-            curve = drawn.series(f"{training_curves.TITLES[design]}: {training_curves.CLASSIFIERS}", method)
+            curve = drawn.series(f"{training_curves.TITLES[design]}: {training_curves.CLASSIFIERS}", in_words(method))
             steps, robust = ([[float(row[name]) for row in file] for file in files] for name in ("step", "robust_accuracy"))
             assert all(curve.x.tolist() == one for one in steps)
             assert curve.y.tolist() == pytest.approx([statistics.fmean(of) for of in zip(*robust, strict=True)], rel=1e-9)

@@ -195,7 +195,7 @@ def test_the_verdicts_are_those_of_the_designs(opened):
         low, high = float(one["low_of_all"]), float(one["high_of_all"])
         numbers = [f"{float(one['difference']):+.4f}", f"[{low:+.4f}, {high:+.4f}]"]
         said = "yes" if low > 0 else "no: it costs" if high < 0 else "not detected"
-        assert row == [claim, *(text.replace("-", "−") for text in numbers), said, data]
+        assert row == [claim, data, said, *(text.replace("-", "−") for text in numbers)]
 
 
 def test_the_keyboard_is_enough(opened):
