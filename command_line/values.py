@@ -175,3 +175,9 @@ def checked(settings: SettingsT) -> SettingsT:
     """Settings that were built directly, with every value as `changed` takes it. Raises UserError."""
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
     return changed(settings, **{name: checked(value) if is_dataclass(value) else value for name, value in values.items()})
+
+
+def as_fraction(eps: float) -> str:
+    """8/255 for 0.03137..., otherwise the number itself."""
+    steps = round(eps * 255)
+    return f"{steps}/255" if 0 < steps < 255 and abs(steps / 255 - eps) < 1e-9 else f"{eps:g}"

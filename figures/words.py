@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from command_line.values import as_fraction
+
 WORDS = {
     "real": "real images alone",
     "infonce": "InfoNCE",
@@ -64,6 +66,4 @@ def place_of(name: str) -> int:
 
 def radius_in_words(norm: str, eps: float) -> str:
     """ "l_inf 8/255" or "l_2 0.5"."""
-    steps = round(eps * 255)
-    exact = 0 < steps < 255 and abs(steps / 255 - eps) < 1e-9
-    return f"{norm.replace('linf', 'l_inf').replace('l2', 'l_2')} " + (f"{steps}/255" if exact else f"{eps:g}")
+    return f"{norm.replace('linf', 'l_inf').replace('l2', 'l_2')} {as_fraction(eps)}"

@@ -38,14 +38,13 @@ from torch import Tensor
 from command_line.command import Help, run_command, settings_line, versions
 from command_line.folder_claim import check_claim, note_claim
 from command_line.output import UserError, check_writable, file_digest, plain, prepare_folder, text_table
-from command_line.values import Radius, check_radius
+from command_line.values import Radius, as_fraction, check_radius
 from image_experiments.data.dataset import Dataset
 from image_experiments.data.read_dataset import DatasetName, read_dataset
 from image_experiments.data.stored_dataset import order_of_test_images
 from image_experiments.engine.settings import usual_eps
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.experiment import only_run_in
-from image_experiments.export import as_fraction
 from image_experiments.models.classifier_files import read_classifier
 from image_experiments.models.classifiers import Normalised
 from image_experiments.models.precision import gpu_arithmetic

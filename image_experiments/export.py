@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, file_digest, prepare_folder, write_json, write_whole
+from command_line.values import as_fraction
 
 HELP = Help("Export the classifiers of a run for RobustBench's loader, with model cards.")
 MODEL = '''"""Builds the network of {name}.pt, which takes images in [0, 1]. Needs torch and architectures.py beside it."""
@@ -139,12 +140,6 @@ def model_card(name: str, network: str, summary: dict[str, Any]) -> dict[str, An
         "footnote": footnote,
         "unreliable": False,
     }
-
-
-def as_fraction(eps: float) -> str:
-    """8/255 for 0.03137..., otherwise the number itself."""
-    steps = round(eps * 255)
-    return f"{steps}/255" if 0 < steps < 255 and abs(steps / 255 - eps) < 1e-9 else f"{eps:g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from command_line.values import as_fraction
 from image_experiments import run_cifar
 from image_experiments.data.npz_files import ImageFile
-from image_experiments.export import as_fraction, main, model_card
+from image_experiments.export import main, model_card
 from tests.image_experiments.test_together import SMALL
 
 LOADER = """
