@@ -305,9 +305,9 @@ def single(settings: Settings, schedule: Any, talk: Talk) -> list[Any]:
     setting = Setting(score=score, **{name: getattr(settings, name) for name in names})
     for target, quantity in ((settings.target_w2, "w2"), (settings.target_snr, "class_snr")):
         if target is not None:
-            scale, foreseen = scale_for(setting, schedule, quantity, target)
+            scale, expected = scale_for(setting, schedule, quantity, target)
             setting = replace(setting, scale=scale)
-            talk.say(f"scale {scale:.5g}: theory predicts class SNR {foreseen.class_snr:.4g}, W2 {foreseen.w2:.4g}")
+            talk.say(f"scale {scale:.5g}: theory predicts class SNR {expected.class_snr:.4g}, W2 {expected.w2:.4g}")
     return [baseline_of(setting), setting]
 
 

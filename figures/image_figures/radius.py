@@ -117,7 +117,7 @@ def finding(files: Files) -> str:
     said = []
     for ((a, b), values), p in zip(gaps.items(), holm([paired_p(values) for values in gaps.values()]), strict=True):
         mean, low, high = mean_interval(values)
-        told = "larger" if low > 0 and p < 0.05 else "smaller" if high < 0 and p < 0.05 else "not told apart"
+        told = "larger" if low > 0 and p < 0.05 else "smaller" if high < 0 and p < 0.05 else "no difference detected"
         said.append(f"from {a:g} to {b:g} by {mean:+.2f} [{low:+.2f}, {high:+.2f}] (p {p:.2g} by Holm: {told})")
     if not said:
         return ""
@@ -126,7 +126,7 @@ def finding(files: Files) -> str:
     )
     caveat = (
         f" {unlearned} classifiers have a robust accuracy below {UNLEARNED:g}: they hardly learned, and the slope at their radius is "
-        "owed to them."
+        "due to them."
         if unlearned
         else ""
     )

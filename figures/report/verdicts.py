@@ -50,7 +50,7 @@ CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("unguided images help beside real ones", "GTSRB", "gtsrb-report", "unguided", "real images alone", "APGD-CE"),
 )
 """(claim, data, design, a, b, attack) of comparisons that were fixed before their runs."""
-SAID = {"a higher": "yes", "a lower": "no: it costs", "not told apart": "not detected", "no interval": "not measured"}
+SAID = {"a higher": "yes", "a lower": "no: it costs", "no difference detected": "not detected", "no interval": "not measured"}
 
 
 def verdict_table(files: Files) -> str:

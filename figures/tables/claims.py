@@ -47,7 +47,7 @@ def verdict(low: float, high: float) -> str:
     """What an interval says about a difference."""
     if np.isnan(low):
         return "no interval"
-    return "a higher" if low > 0 else "a lower" if high < 0 else "not told apart"
+    return "a higher" if low > 0 else "a lower" if high < 0 else "no difference detected"
 
 
 def finding(files: Files) -> str:
@@ -64,5 +64,5 @@ def sentences(table: list[list[Any]]) -> str:
             f"{row[2]} {row[-1].removeprefix('a ')} than {row[3]} ({row[1]})" for row in of if row[-1] in ("a higher", "a lower")
         ]
         told = "; ".join(said) if said else "nothing"
-        found.append(f"{design}, {len(of)} comparisons fixed beforehand, told apart with all of them together: {told}.")
+        found.append(f"{design}, {len(of)} comparisons fixed beforehand. Detected, with all of them together: {told}.")
     return " ".join(found)

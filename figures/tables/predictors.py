@@ -16,9 +16,9 @@ FIGURE = Figure(
     "Which property of synthetic images predicts the gain?",
     "Over all sets of equal size: rank correlation of the property with the gain in robust accuracy over unguided images, and R² "
     "of a straight line and of a parabola on the kind of guidance, noise or selection that was left out of the fit, each in turn "
-    "(1: foretold, 0: as good as the mean of the others, below: worse). Optimum: where the parabola is highest, with its range as"
+    "(1: predicted, 0: as good as the mean of the others, below: worse). Optimum: where the parabola is highest, with its range as"
     " kinds are left out; empty where it has none inside. Properties are means over seeds, class SNR enters by its logarithm; "
-    "features are those of a classifier that guides nothing, where no others are named; the optimum itself was not foretold.",
+    "features are those of a classifier that guides nothing, where no others are named; the optimum itself was not predicted.",
     (TABLE,),
     SETTINGS,
 )

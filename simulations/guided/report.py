@@ -91,15 +91,15 @@ def prediction_rows(groups: dict[Setting, Group], schedule: NoiseSchedule) -> li
         for name in ("class_snr", "alignment", "w2"):
             cells += [*mean_and_error(group.values(name)), getattr(known, name) if known else math.nan]
         accuracy, error = mean_and_error(list(group.accuracies("averaging", MULTIPLIER_SIZE).values()))
-        foreseen = known.averaging_accuracy(MULTIPLIER_SIZE) if known else math.nan
-        cells += [float(np.mean(group.values("w2_floor"))), accuracy, error, foreseen, problem_named(setting.problem).optimum]
+        known_accuracy = known.averaging_accuracy(MULTIPLIER_SIZE) if known else math.nan
+        cells += [float(np.mean(group.values("w2_floor"))), accuracy, error, known_accuracy, problem_named(setting.problem).optimum]
         base = groups.get(baseline_of(setting))
         theirs = base.accuracies("averaging", MULTIPLIER_SIZE) if base else {}
         start = float(np.mean(list(theirs.values()))) if theirs else math.nan
         # paired by seed: the interval of the gain is added to the unguided mean
         _, low, high = paired_gain(group.accuracies("averaging", MULTIPLIER_SIZE), theirs)
         cells += [multiplier(setting, a, start) for a in (accuracy, start + low, start + high)]
-        cells.append(multiplier(setting, foreseen, reference.averaging_accuracy(MULTIPLIER_SIZE) if reference else math.nan))
+        cells.append(multiplier(setting, known_accuracy, reference.averaging_accuracy(MULTIPLIER_SIZE) if reference else math.nan))
         rows.append((*cells, setting.label, designs_of(setting)))
     return rows
 

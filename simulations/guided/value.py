@@ -155,16 +155,19 @@ def tabulate(
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """(rows of value.csv, rows of value_best.csv). measured: for each setting, what measure_value returned, seed by seed."""
     problem, plain = problem_named(PROBLEM), Setting(problem=PROBLEM)
-    foreseen = {setting: predict(setting, schedule) for setting in measured}
+    predicted_classes = {setting: predict(setting, schedule) for setting in measured}
     cases = [(learner, ratio) for learner, ratio, _ in measured[plain][0]]
-    predicted = {(one, *case): _foreseen(problem, foreseen[one], *case) for one in measured for case in cases}
+    predicted = {(one, *case): _predicted_accuracy(problem, predicted_classes[one], *case) for one in measured for case in cases}
     best = {case: best_curve(problem, *case) for case in cases}
     for case, curve in best.items():  # what a guidance makes is possible at its price, and beyond
-        reached = [max(predicted[one, *case] for one in measured if foreseen[one].w2 <= max(r, foreseen[plain].w2)) for r in RADII]
+        reached = [
+            max(predicted[one, *case] for one in measured if predicted_classes[one].w2 <= max(r, predicted_classes[plain].w2))
+            for r in RADII
+        ]
         best[case] = np.maximum.accumulate(np.maximum(curve, reached)).tolist()
     rows = []
     for setting, by_seed in measured.items():
-        classes = foreseen[setting]
+        classes = predicted_classes[setting]
         for i, (learner, ratio) in enumerate(cases):
             ours, unguided = (predicted[one, learner, ratio] for one in (setting, plain))
             reached = [rows_of[i][2] for rows_of in by_seed]
@@ -192,5 +195,5 @@ def best_guidances(rows: list[tuple[Any, ...]]) -> list[str]:
     return lines
 
 
-def _foreseen(problem: Problem, classes: Classes, learner: str, samples_per_dim: float) -> float:
+def _predicted_accuracy(problem: Problem, classes: Classes, learner: str, samples_per_dim: float) -> float:
     return accuracy(problem, classes.alignment * law(Pair.of(classes), learner, samples_per_dim))

@@ -43,7 +43,7 @@ def test_slopes_that_were_put_in_come_out(tmp_path):
         assert list(of.values()) == pytest.approx([b[eps]] * len(SEEDS), rel=1e-9)
 
 
-@pytest.mark.parametrize(("step", "told"), [(0.5, "larger"), (-0.5, "smaller"), (0.0, "not told apart")])
+@pytest.mark.parametrize(("step", "told"), [(0.5, "larger"), (-0.5, "smaller"), (0.0, "no difference detected")])
 def test_the_verdict_has_the_sign_of_the_change(tmp_path, step, told):
     rng = np.random.default_rng(5)
     files = write_sweep(tmp_path, lambda eps, seed, snr: 0.1 + step * eps * 10 * np.log(snr) + 0.02 * rng.standard_normal())
