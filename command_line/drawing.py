@@ -105,8 +105,11 @@ def new_column(panels: int, width: float, height: float) -> tuple[Any, Any]:
 
 
 def new_grid(panels: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    """(figure, its axes in rows of so many columns)."""
-    figure, axes = plt.subplots(-(-panels // columns), columns, figsize=(width, height), layout="constrained", squeeze=False)
+    """(figure, its axes in rows of so many columns). width: of the figure; height: of a row."""
+    rows = -(-panels // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", squeeze=False)
+    for unused in axes.ravel()[panels:]:
+        unused.set_visible(False)
     return figure, axes.ravel()[:panels]
 
 

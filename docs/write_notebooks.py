@@ -48,12 +48,17 @@ def notebook(text: str, before: list[str]) -> dict[str, Any]:
 
 def notebooks() -> dict[str, str]:
     """{name: content} of all of them."""
-    text = (HERE / "tutorial.md").read_text(encoding="utf-8").replace("](python.md)", "](../python.md)")
+    text = re.sub(r"\]\((?!https?:)", "](../", (HERE / "tutorial.md").read_text(encoding="utf-8"))
     parts = {start: body for body in re.split(r"(?=^## )", text, flags=re.M) for start in PARTS.values() if body.startswith(start)}
+    if missing := set(PARTS.values()) - set(parts):
+        raise SystemExit(
+            f"docs/tutorial.md: no heading begins with {sorted(missing)[0]!r}; PARTS in {Path(__file__).name} names them"
+        )
     made = {"tutorial": notebook(text, [])} | {name: notebook(parts[start], BEFORE.get(name, [])) for name, start in PARTS.items()}
     return {name: json.dumps(content, indent=1, ensure_ascii=False) + "\n" for name, content in made.items()}
 
 
 if __name__ == "__main__":
+    (HERE / "notebooks").mkdir(exist_ok=True)
     for name, content in notebooks().items():
         (HERE / "notebooks" / f"{name}.ipynb").write_text(content, encoding="utf-8")

@@ -15,6 +15,7 @@ WORDS = {
     "classifier-reversed": "away from the classifier's class",
     "supervised-reversed": "supervised, reversed",
     "noise-real": "noisy real images",
+    "cads": "CADS",
 }
 """Methods whose names on the command line are not what one would say."""
 PLACES = {
@@ -35,27 +36,32 @@ PLACES = {
 }
 """Place in the sequence of colours and markers (command_line/drawing.py); every other name has the last."""
 LAST = 11
+REVERSED = "reversed "
 ATTACKS = {"pgd-20": "PGD-20", "apgd-ce": "APGD-CE", "apgd": "APGD", "autoattack": "AutoAttack"}
 
 
 def in_words(method: str) -> str:
     """ "away from the anchors 0.1" for "anchored-reversed-0.1"; other texts as they are."""
-    kind, scale = re.fullmatch(r"(.+?)(?:-(auto|[\d.]+))?", method).groups()  # type: ignore[union-attr]
-    return WORDS.get(kind, kind) + (f" {scale}" if scale else "")
+    found = re.fullmatch(r"(.+?)-(auto|[\d.e-]+)", method)
+    kind, scale = found.groups() if found and not method.startswith("npz-") else (method, "")
+    return f"{WORDS.get(kind, kind)} {scale}".rstrip()
 
 
 def window_in_words(low: float, high: float) -> str:
-    """ "t < 400", "t ≥ 400" or "200 ≤ t < 700"."""
+    """ "t < 400", "t ≥ 400", "200 ≤ t < 700" or "every t"."""
+    if low == 0 and high >= 1000:
+        return "every t"
     return f"t < {high:g}" if low == 0 else f"t ≥ {low:g}" if high >= 1000 else f"{low:g} ≤ t < {high:g}"
 
 
 def guidance_in_words(label: str) -> str:
     """ "class-anchored, noisy state, t < 400" for "anchored at xt 0≤t<400", a label of guided_diffusion.py."""
-    kind, _, rest = label.partition(" at ")
+    kind, _, rest = label.removeprefix(REVERSED).partition(" at ")
     seen, _, window = rest.partition(" ")
     ends = re.fullmatch(r"(\d+)≤t<(\d+)", window)
     when = window_in_words(*map(float, ends.groups())) if ends else ""
     words = {"constant": "constant push", **WORDS}.get(kind, kind)
+    words += ", reversed" * label.startswith(REVERSED)
     return ", ".join(filter(None, (words, {"xt": "noisy state", "x0": "estimate"}.get(seen, seen), when)))
 
 

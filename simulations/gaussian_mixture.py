@@ -153,6 +153,7 @@ def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
         summary["theory_vs_simulation"] = compare_with_simulation(settings, out, talk)
         failures = summary["theory_vs_simulation"]["failures"]
         summary["seconds"]["simulation"] = round(time.perf_counter() - start, 2)
+        write_details(details, out)  # after each part, so that none is lost where a later one stops
     if table is not None:
         begin = time.perf_counter()
         summary["real_data"] = analyse_real_data(settings, table, out, talk)

@@ -277,11 +277,13 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
         except (FloatingPointError, ValueError) as error:  # the libraries name value, cause and remedy in one line
             raise UserError(f"guided runs: {error}") from error
         summary["seconds"]["guidance"] = round(time.perf_counter() - start, 2)
+        write_details(details, out)  # after each part, so that none is lost where a later one stops
     for name, study in WITH_FILES_OF_THEIR_OWN.items():
         if name in parts:
             begin = time.perf_counter()
             summary[name] = study(settings, out, talk)
             summary["seconds"][name] = round(time.perf_counter() - begin, 2)
+            write_details(details, out)
     from figures.of_run import draw_run
     from simulations.guided.points import write_points
 
@@ -329,7 +331,10 @@ def run_settings(settings: Settings, cells: list[Any], schedule: Any, out: Path,
     runs = sorted((run for batch in batches for run in batch), key=lambda run: (place[run.setting], run.seed))
     groups = grouped(runs)
     predictions = write_tables(out, runs, groups, schedule, whole_study=settings.guidance is None)
-    (talk.detail if settings.guidance is None else talk.say)(text_table(PRINTED_HEADER, printed_rows(predictions)))
+    table = text_table(PRINTED_HEADER, printed_rows(predictions))
+    talk.detail(table)
+    if settings.guidance is not None and not settings.verbose:
+        talk.say(table)
     return headline(groups, predictions, talk)
 
 
@@ -342,7 +347,7 @@ def headline(groups: Any, predictions: list[tuple[Any, ...]], talk: Talk) -> dic
     claims: dict[str, Any] = {"runs": sum(len(group.runs) for group in groups.values())}
     for few, many in ((20, 20), (20, 60), (200, 200), (200, 600)):
         gain = fewer_samples(groups, ANCHORED, few, many)
-        if gain is not None:
+        if gain is not None and not math.isnan(gain[0]):
             claims[f"anchored n={few} minus unguided n={many}"] = gain
             told = talk.say if (few, many) == (20, 60) else talk.detail
             told(

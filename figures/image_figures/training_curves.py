@@ -51,7 +51,7 @@ def numbers(files: Files) -> Numbers:
 
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
-    figure, axes = new_grid(len(panels), 2, 7.2, 2.7 * (len(panels) // 2))
+    figure, axes = new_grid(len(panels), 2, 7.2, 2.7)
     for axis, panel in zip(axes, panels, strict=True):
         losses = panel.endswith(DIFFUSION)
         for i, one in numbers.all(panel):

@@ -130,7 +130,7 @@ function restore() {
   if (!location.hash.startsWith(WHERE)) return;
   for (const part of location.hash.slice(WHERE.length).split(",")) {
     const [name, position] = part.split("=");
-    if (name in SLIDERS && Number.isFinite(Number(position))) document.getElementById(`slider-${name}`).value = position;
+    if (Object.hasOwn(SLIDERS, name) && position && Number.isFinite(Number(position))) document.getElementById(`slider-${name}`).value = position;
   }
 }
 // A link to something that is folded unfolds it.
@@ -140,7 +140,7 @@ function unfold() {
   if (folded) { folded.open = true; there.scrollIntoView(); }
 }
 window.addEventListener("hashchange", () => { restore(); update(); unfold(); });
-document.querySelectorAll("#averaging input").forEach((input) => input.addEventListener("input", () => { update(); keep(); }));
+document.querySelectorAll("#averaging input").forEach((input) => { input.addEventListener("input", update); input.addEventListener("change", keep); });
 // Arrow keys go on to the next value that is shown: at small n many positions of the slider mean the same number.
 const ARROWS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
 document.querySelectorAll("#averaging input").forEach((input) => input.addEventListener("keydown", (event) => {
@@ -160,4 +160,5 @@ document.getElementById("reset").addEventListener("click", () => {
 document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.parentNode)));
 restore();
 update();
+if (location.hash.startsWith(WHERE)) document.getElementById("averaging").scrollIntoView();
 unfold();

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import html
-from typing import Any
 
 from command_line.output import UserError
 from figures.inputs import Files
-from figures.tables import claims, claims_photographs
+from figures.tables import claims
 
 CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("guidance that separates classes helps", "digits", "digits-evidence", "class-anchored 0.1", "unguided", "PGD-20"),
@@ -50,20 +49,18 @@ CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("unguided images help beside real ones", "GTSRB", "gtsrb-report", "unguided", "real images alone", "APGD-CE"),
 )
 """(claim, data, design, a, b, attack) of comparisons that were fixed before their runs."""
-SAID = {"a higher": "yes", "a lower": "no: it costs", "no difference detected": "not detected", "no interval": "not measured"}
+SAID = {"a higher": "yes", "a lower": "no: less", "no difference detected": "not detected", "no interval": "not measured"}
 
 
 def verdict_table(files: Files) -> str:
     """The HTML of the table; without the claims whose results are missing."""
-    found: list[list[Any]] = []
-    for module in (claims, claims_photographs):
-        try:
-            found += module.rows(files)
-        except UserError:  # reported where the table is
-            continue
     rows = []
     for claim, data, design, a, b, attack in CLAIMS:
-        row = next((one for one in found if (one[0], one[2], one[3]) == (design, a, b) and one[1].startswith(attack)), None)
+        try:
+            found = claims.rows_of((f"{design}/comparisons.csv",), files)
+        except UserError:  # reported where the table is
+            continue
+        row = next((one for one in found if (one[2], one[3]) == (a, b) and one[1].startswith(attack)), None)
         if row is None:
             continue
         effect, low, high, verdict = row[5].mean, row[6], row[7], SAID[row[-1]]
@@ -71,6 +68,8 @@ def verdict_table(files: Files) -> str:
         numbers = f"<td>{effect:+.4f}</td><td>[{low:+.4f}, {high:+.4f}]</td>".replace("-", "−")
         said, told, of = texts
         rows.append(f"<tr>{said}{of}{told}{numbers}</tr>")
+    if not rows:
+        return ""
     head = "".join(
         f'<th scope="col"{kind}>{name}</th>'
         for name, kind in (

@@ -103,6 +103,9 @@ def _read_timm(
             ) from None
 
     classifier = timm_classifier(network, classes, shape, load)
+    odd = next((name for name, value in inside.items() if value.numel() not in (1, shape[0])), None)
+    if odd is not None:
+        raise ValueError(f"{path}: its {odd} has {inside[odd].numel()} channels, the images have {shape[0]}: use another data set")
     source = normalisation if normalisation != "auto" else "file" if len(inside) == 2 else "timm"
     if source != "timm":
         values = inside if source == "file" else dict(zip(NORMALISATION, pixels(source, shape[0]), strict=True))

@@ -42,14 +42,14 @@ def timm_classifier(network: str, classes: int, shape: tuple[int, int, int], loa
         raise ValueError(
             f"network {network}: timm {timm.__version__} has no such model" + (f"; did you mean {near[0]!r}?" if near else "")
         )
-    config = timm.get_pretrained_cfg(name)
-    size = {"img_size": shape[1:]} if config is not None and config.fixed_input_size else {}
     try:
+        config = timm.get_pretrained_cfg(name)
+        size = {"img_size": shape[1:]} if config is not None and config.fixed_input_size else {}
         model = timm.create_model(name, num_classes=classes, in_chans=shape[0], **size)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"network {network}: timm does not make it for images {shape} ({reason}); --image-size resizes them"
+            f"network {network}: timm does not make it for images {shape} ({reason}); check the name, or resize with --image-size"
         ) from None
     head = model.get_classifier()
     if not isinstance(head, nn.Linear):

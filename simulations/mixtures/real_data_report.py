@@ -95,20 +95,22 @@ def answer(analysis: Analysis, accuracy: float, confidence: float) -> list[str]:
     name = analysis.table.name
     if not live:
         return [f"{name}: {verdict(analysis)[0]}"]
-    radii = [eps for p, eps in live if p == next(iter(live))[0] and eps > 0] or [next(iter(live))[1]]
+    radii = sorted(eps for p, eps in live if p == next(iter(live))[0] and eps > 0) or [next(iter(live))[1]]
     p, eps = next(iter(live))[0], radii[(len(radii) - 1) // 2]
     found = next((row for row in analysis.certainties if (row.p, row.eps) == (p, eps)), None)
     where = f"{name}, attacks of l_{p:g} size {eps:.3g} standard deviations"
     if found is None:
         return [f"{where}: the best classifier has robust accuracy {live[p, eps]:.3f}, if the classes are Gaussian"]
     best = _shown(found.optimum, ".3f") if found.optimum is not None else f"{live[p, eps]:.3f} (no interval)"
-    needed = found.measured_needed
+    needed, model = found.measured_needed, found.needed
     most = subset_sizes(min(analysis.train_rows, MOST_ROWS))[-1]
-    takes = f"more than {most}" if math.isinf(needed.estimate) else f"{needed.estimate:.0f}"
-    gaussian = "" if found.needed is None else f", by the Gaussian model {_shown(found.needed, '.0f')}"
+    measured = f"not reached with {most}" if math.isinf(needed.estimate) else f"{needed.estimate:.0f} measured"
+    if model is not None:
+        gaussian = "no number is enough" if math.isinf(model.estimate) else f"{model.estimate:.0f}"
+        measured += f", {gaussian} by the Gaussian model"
     return [
         f"{where}: the best classifier has robust accuracy {best}, if the classes are Gaussian; measured: {_shown(found.measured, '.3f')}",
-        f"what it takes: averaging reaches {accuracy:g} there, with probability {confidence:g}, from {takes} rows{gaussian}",
+        f"what it takes: rows from which averaging reaches {accuracy:g} there with probability {confidence:g}: {measured}",
     ]
 
 

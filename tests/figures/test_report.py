@@ -35,7 +35,7 @@ class Page:
     def slide(self, **positions):
         """Move sliders to positions of 0 .. 1000, as a user's input does; returns the values that the page then shows."""
         for name, position in positions.items():
-            script = "([n, p]) => { const s = document.getElementById(n); s.value = p; s.dispatchEvent(new Event('input')); }"
+            script = "([n, p]) => { const s = document.getElementById(n); s.value = p; s.dispatchEvent(new Event('input')); s.dispatchEvent(new Event('change')); }"
             self.page.evaluate(script, [f"slider-{name}", str(position)])
         return self.values()
 
@@ -194,7 +194,7 @@ def test_the_verdicts_are_those_of_the_designs(opened):
         one = next(one for one in found if one["attack"] == attack.lower())
         low, high = float(one["low_of_all"]), float(one["high_of_all"])
         numbers = [f"{float(one['difference']):+.4f}", f"[{low:+.4f}, {high:+.4f}]"]
-        said = "yes" if low > 0 else "no: it costs" if high < 0 else "not detected"
+        said = "yes" if low > 0 else "no: less" if high < 0 else "not detected"
         assert row == [claim, data, said, *(text.replace("-", "−") for text in numbers)]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from figures.words import LAST, PLACES, in_words, place_of, radius_in_words
+from figures.words import LAST, PLACES, guidance_in_words, in_words, place_of, radius_in_words
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,9 @@ from figures.words import LAST, PLACES, in_words, place_of, radius_in_words
         ("classifier-free-0.3", "classifier-free 0.3", 9),
         ("twice as many unguided", "twice as many unguided", 7),
         ("npz-dig", "npz-dig", LAST),
+        ("npz-edm-50", "npz-edm-50", LAST),
+        ("anchored-1e-05", "class-anchored 1e-05", 2),
+        ("", "", LAST),
     ],
 )
 def test_a_method_has_one_name_and_one_place(method, words, place):
@@ -33,3 +36,18 @@ def test_radii_are_fractions_where_they_are():
     assert radius_in_words("linf", 8 / 255) == "l_inf 8/255"
     assert radius_in_words("l2", 0.5) == "l_2 0.5"
     assert radius_in_words("linf", 0.15) == "l_inf 0.15"
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("unguided", "unguided"),
+        ("constant", "constant push"),
+        ("anchored at xt", "class-anchored, noisy state"),
+        ("infonce at x0 0≤t<400", "InfoNCE, estimate, t < 400"),
+        ("supervised at xt 400≤t<1000", "supervised, noisy state, t ≥ 400"),
+        ("reversed infonce at x0", "InfoNCE, reversed, estimate"),
+    ],
+)
+def test_guidances_of_the_plane_in_words(label, words):
+    assert guidance_in_words(label) == words
