@@ -35,7 +35,11 @@ class Page:
     def slide(self, **positions):
         """Move sliders to positions of 0 .. 1000, as a user's input does; returns the values that the page then shows."""
         for name, position in positions.items():
-            script = "([n, p]) => { const s = document.getElementById(n); s.value = p; s.dispatchEvent(new Event('input')); s.dispatchEvent(new Event('change')); }"
+            script = """([n, p]) => {
+                const s = document.getElementById(n);
+                s.value = p;
+                for (const kind of ['input', 'change']) s.dispatchEvent(new Event(kind));
+            }"""
             self.page.evaluate(script, [f"slider-{name}", str(position)])
         return self.values()
 

@@ -40,6 +40,11 @@ def timm(monkeypatch):
     made = types.ModuleType("timm")
     kinds = {"resnet_tiny": False, "resnet_small": False, "vit_tiny": True, "two_heads": False}
 
+    def configuration(name):
+        if name not in kinds:
+            raise RuntimeError("Invalid pretrained tag")
+        return SimpleNamespace(fixed_input_size=kinds[name])
+
     def create_model(name, num_classes, in_chans, **more):
         if name == "vit_tiny" and min(more["img_size"]) < 4:
             raise AssertionError("patches\nare too large")
@@ -48,9 +53,9 @@ def timm(monkeypatch):
 
     for name, value in {
         "__version__": "1.0",
-        "is_model": kinds.__contains__,
+        "is_model": lambda name: name.partition(".")[0] in kinds,  # as timm, which looks at no tag
         "list_models": lambda: list(kinds),
-        "get_pretrained_cfg": lambda name: SimpleNamespace(fixed_input_size=kinds[name]),
+        "get_pretrained_cfg": configuration,
         "create_model": create_model,
     }.items():
         setattr(made, name, value)
@@ -94,8 +99,13 @@ def test_a_normalisation_in_the_file_or_by_name_wins(timm, tmp_path):
     ("network", "shape", "message"),
     [
         ("timm:resnet_tinny", SHAPE, "has no such model; did you mean 'resnet_tiny'"),
+        ("timm:resnet_tiny.typo", SHAPE, "Invalid pretrained tag"),
         ("timm:two_heads", SHAPE, "is not one linear layer"),
-        ("timm:vit_tiny", (3, 2, 2), r"does not make it for images \(3, 2, 2\) \(patches are too large\); --image-size"),
+        (
+            "timm:vit_tiny",
+            (3, 2, 2),
+            r"does not make it for images \(3, 2, 2\) \(patches are too large\); check the name, or resize",
+        ),
         ("timm:resnet_tiny", (1, 8, 8), r"stem.weight has shape \(6, 3, 3, 3\), not \(6, 1, 3, 3\)"),
     ],
 )
@@ -114,6 +124,13 @@ def test_weights_of_another_kind_are_told(timm, tmp_path):
     save_file({name: tensor * float("nan") for name, tensor in model.state_dict().items()}, tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match=r"NaN or infinity in (stem|fc)\."):
         read_classifier(tmp_path / "b.safetensors", 10, SHAPE, "timm:resnet_tiny")
+
+
+def test_a_normalisation_of_other_channels_is_told(timm, tmp_path):
+    torch.manual_seed(0)
+    save_file({**Net(10, 1).state_dict(), "mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.2)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="its mean has 3 channels, the images have 1"):
+        read_classifier(tmp_path / "a.safetensors", 10, (1, 8, 8), "timm:resnet_tiny")
 
 
 def test_without_timm_the_command_says_what_to_install(tmp_path, monkeypatch, capsys):
