@@ -35,10 +35,17 @@ def help_of(command: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, command, "--help-all"], cwd=ROOT, env=narrow, check=True, capture_output=True, text=True, encoding="utf-8"
     )
-    return [re.sub(r"^│ ?|\s*│$", "", line).rstrip() for line in done.stdout.replace(f"{ROOT}/", "").splitlines()]
+    return [re.sub(r"^│ ?|\s*│$", "", line).rstrip() for line in done.stdout.splitlines()]
+
+
+def from_here(default: re.Match[str]) -> str:
+    """A default that is a file of the project, without its folder and the spaces where the line was full."""
+    path = default.group(1).replace(" ", "")
+    return f"(default: {path[path.rindex('image_experiments/') :]})"
 
 
 def escaped(text: str) -> str:
+    text = re.sub(r"\(default: (/[^)]*\.toml)\)", from_here, text)
     return text.replace("|", "\\|").replace("*", "\\*").replace("<", "\\<")
 
 
