@@ -45,7 +45,7 @@ def from_here(default: re.Match[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    text = re.sub(r"\(default: (/.*?\.toml)\)", from_here, text)
+    text = re.sub(r"\(default: '?(/.*?\.toml)'?\)", from_here, text)
     return text.replace("|", "\\|").replace("*", "\\*").replace("<", "\\<")
 
 
