@@ -65,7 +65,7 @@ figures: $(CORE)
 docs: $(ALL)
 	$(PY) docs/write_commands.py
 	$(PY) docs/write_notebooks.py
-	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(PY) -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 # Two processes with a core each: more threads than cores make small matrices slow.

@@ -78,8 +78,8 @@ def _apart(held: Any, ours: Any) -> tuple[Any, Any]:
 
 
 def _goes_with(held: Any, ours: Any, growing: bool) -> bool:
-    if held and isinstance(held, str) and isinstance(ours, str) and Path(held).exists():
-        held = str(Path(held).resolve())  # earlier versions wrote it relative to the working folder
+    if held and isinstance(held, str) and isinstance(ours, str) and ours and Path(held).exists():
+        held, ours = (str(Path(one).resolve()) for one in (held, ours))  # a file may be named from the working folder or in full
     if growing and isinstance(held, list) and isinstance(ours, list):
         return set(map(str, held)) <= set(map(str, ours))
     return bool(held == ours)

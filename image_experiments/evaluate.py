@@ -214,6 +214,8 @@ def _classifier(settings: Settings, data: Dataset) -> tuple[Normalised, dict[str
         )
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
+    if settings.network not in (None, network):
+        raise UserError(f"--network {settings.network}: {settings.checkpoint} says that it holds a {network}; leave the option out")
     return classifier, {
         "network": network,
         "normalisation": source,

@@ -58,3 +58,16 @@ def test_many_differences_are_counted_and_paths_are_places(tmp_path, monkeypatch
     check_claim(tmp_path, dict.fromkeys("abcde", 1) | {"data_dir": Path("data")})
     with pytest.raises(UserError, match=r"a 1 there, 2 here; b 1 there, 2 here; c 1 there, 2 here and 2 more"):
         check_claim(tmp_path, dict.fromkeys("abcde", 2))
+
+
+def test_a_file_named_as_text_is_the_same_file_the_second_time(tmp_path, monkeypatch):
+    """As --data measurements.csv of gaussian_mixture.py, whose setting is text."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("x")
+    claim(tmp_path, {"data": "a.csv"})
+    check_claim(tmp_path, {"data": "a.csv"})
+    check_claim(tmp_path, {"data": str(tmp_path / "a.csv")})
+    for other in ("b.csv", "nowhere.csv", ""):
+        with pytest.raises(UserError, match=r"data a\.csv there"):
+            check_claim(tmp_path, {"data": other})

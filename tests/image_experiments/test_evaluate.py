@@ -314,6 +314,7 @@ def test_a_wrong_normalisation_is_noticed(linear, tmp_path, capsys, monkeypatch)
         (["--pgd-steps", "0"], "pgd_steps=0 must be >= 1"),
         (["--classes", "0", "ten"], "--classes ten"),
         (["--classes", "0", "1"], "is for 10 classes"),
+        (["--network", "nosuch"], "says that it holds a linear; leave the option out"),
         (["--network", "wrn-28-10", "--dataset", "mnist-t10k", "--data-dir", "/nowhere"], "/nowhere"),
     ],
 )
