@@ -98,12 +98,6 @@ def new_figure(panels: int, width: float = 0.0, height: float = 2.8) -> tuple[An
     return figure, axes[0]
 
 
-def new_column(panels: int, width: float, height: float) -> tuple[Any, Any]:
-    """(figure, its axes below one another)."""
-    figure, axes = plt.subplots(panels, 1, figsize=(width, height), layout="constrained", squeeze=False)
-    return figure, axes[:, 0]
-
-
 def new_grid(panels: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """(figure, its axes in rows of so many columns). width: of the figure; height: of a row."""
     rows = -(-panels // columns)

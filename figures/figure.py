@@ -16,7 +16,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
-from matplotlib.transforms import ScaledTranslation
 
 from command_line.drawing import COLOURS, DPI, MARKERS, style, styled
 from command_line.output import UserError, write_csv, write_whole
@@ -104,16 +103,11 @@ def band(axis: Any, i: int, series: Series) -> None:
     axis.fill_between(series.x, series.low, series.high, color=COLOURS[i % 6], alpha=0.18, lw=0)
 
 
-def marks(axis: Any, i: int, series: Series, label: str | None = None, shift: float = 0.0, **look: Any) -> None:
-    """Draw marks with their intervals; hollow from the seventh series on, so that colour, shape and filling distinguish twelve series.
-
-    shift: offset to the right, in points, only in the drawing, where marks of several series would hide each other.
-    """
+def marks(axis: Any, i: int, series: Series, label: str | None = None, **look: Any) -> None:
+    """Draw marks with their intervals; hollow from the seventh series on, so that colour, shape and filling distinguish twelve series."""
     shape = {"fmt": MARKERS[i % 6], "color": COLOURS[i % 6], "ms": 5, "capsize": 2, "mfc": COLOURS[i % 6] if i < 6 else "white"}
     ends = np.abs(np.stack([series.y - series.low, series.high - series.y]))
     error = None if np.isnan(ends).all() else np.nan_to_num(ends)
-    if shift:
-        look["transform"] = axis.transData + ScaledTranslation(shift / 72, 0, axis.figure.dpi_scale_trans)
     axis.errorbar(series.x, series.y, error, label=label, **{**shape, **look})
 
 

@@ -292,7 +292,6 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
     if settings.guidance is not None or "guidance" in parts:
         write_points(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
     drawn = draw_run("guided_diffusion", out)
-    write_details(details, out)
     talk.say(told_of_files(out, len(drawn), summary["seconds"]["total"]))
 
 

@@ -11,7 +11,7 @@ from command_line.statistics import mean_interval
 from figures.figure import Figure, Numbers, guide, line, marks, points, ticks
 from figures.image_figures.ablations import FIRST, TABLE, by_seed, read_sweep
 from figures.inputs import Files
-from figures.words import place_of
+from figures.words import in_words, place_of
 
 FIGURE = Figure(
     "Robust accuracy against the number of synthetic images",
@@ -20,7 +20,7 @@ FIGURE = Figure(
     (TABLE,),
     "scikit-learn's digits, l_inf attack eps 0.15, PGD-20 on 1,197 test images",
 )
-METHODS = {"unguided": "unguided", "infonce-0.3": "InfoNCE 0.3", "noise-0.1": "noise 0.1"}
+METHODS = {method: in_words(method) for method in ("unguided", "infonce-0.3", "noise-0.1")}
 
 
 def numbers(files: Files) -> Numbers:

@@ -9,12 +9,7 @@ from figures.image_figures import digit_samples
 from figures.image_figures.photographs import CIFAR10
 from figures.inputs import Files
 
-METHODS = {
-    "real": "real",
-    "unguided": "unguided",
-    "anchored-reversed-auto": "away from the anchors auto",
-    "anchored-0.1": "class-anchored 0.1",
-}
+METHODS = digit_samples.titles("real", "unguided", "anchored-reversed-auto", "anchored-0.1")
 FIGURE = Figure(
     "Objects: samples of every method",
     "Eight images of each class, a row a class: real photographs, and what the same diffusion model "

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import new_column, new_figure
+from command_line.drawing import new_grid
 from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
@@ -98,10 +98,8 @@ def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
 def draw(numbers: Numbers, height: float = 3.6, width: float = 5.2, one_scale: bool = False, stacked: bool = False) -> Any:
     """height, width: in inches, of a panel. one_scale: all panels share the axis. stacked: below one another."""
     panels = numbers.panels()
-    if stacked:
-        figure, axes = new_column(len(panels), width, height * len(panels))
-    else:
-        figure, axes = new_figure(len(panels), width * len(panels), height)
+    columns = 1 if stacked else len(panels)
+    figure, axes = new_grid(len(panels), columns, width * columns, height)
     ends = [numbers.columns[name] for name in ("y", "low", "high")]
     reach = 1.05 * max(float(np.nanmax(np.abs(values))) for values in ends)
     for axis, panel in zip(axes, panels, strict=True):

@@ -12,14 +12,15 @@ from command_line.drawing import new_figure
 from command_line.output import UserError
 from figures.figure import Figure, Numbers, Row
 from figures.inputs import Files, remedy
+from figures.words import in_words
 
-METHODS = {
-    "real": "real",
-    "unguided": "unguided",
-    "noise-0.1": "noise 0.1",
-    "infonce-0.3": "InfoNCE 0.3",
-    "anchored-0.3": "class-anchored 0.3",
-}
+
+def titles(*methods: str) -> dict[str, str]:
+    """{method: title of its grid}."""
+    return {method: "real" if method == "real" else in_words(method) for method in methods}
+
+
+METHODS = titles("real", "unguided", "noise-0.1", "infonce-0.3", "anchored-0.3")
 
 DIGITS = tuple("0123456789")
 

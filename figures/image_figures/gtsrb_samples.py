@@ -9,14 +9,7 @@ from figures.image_figures import digit_samples
 from figures.image_figures.photographs import GTSRB
 from figures.inputs import Files
 
-METHODS = {
-    "real": "real",
-    "unguided": "unguided",
-    "anchored-reversed-auto": "away from the anchors auto",
-    "infonce-0.3": "InfoNCE 0.3",
-    "hard-negative-0.3": "hard negatives 0.3",
-    "anchored-0.1": "class-anchored 0.1",
-}
+METHODS = digit_samples.titles("real", "unguided", "anchored-reversed-auto", "infonce-0.3", "hard-negative-0.3", "anchored-0.1")
 SIGNS = (
     "limit of 50",
     "no passing, lorries",

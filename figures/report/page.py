@@ -64,6 +64,28 @@ SLIDERS = (
 )
 SHOWN = 0.68  # scale of pictures: two panels fill the page, and one panel has the same size
 WIDE = 700  # pictures at least this wide, in shown pixels, scroll sideways on a phone
+SHOWN_FIRST = (
+    "accuracy_against_n",
+    "class_snr",
+    "phase_diagram",
+    "theory_vs_simulation",
+    "real_data",
+    "samples",
+    "price_gain",
+    "guidance_value",
+    "prediction",
+    "learners",
+    "rotation",
+    "digit_samples",
+    "diversity_robustness",
+    "comparisons",
+    "pipeline",
+    "gtsrb_samples",
+    "comparisons_photographs",
+)
+"""Figures that are open when the page opens; the others, and all tables, are folded."""
+PIXELS = ("digit_samples", "gtsrb_samples", "cifar10_samples")
+"""Pictures of images, which keep their colours by night."""
 
 
 def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) -> tuple[bool, list[str]]:
@@ -130,30 +152,6 @@ def _summary_picture(drawn: Path, files: Files) -> str:
     said = "Theory: by how much logistic regression misses the best direction (lower is better) against how far apart the classes are, for "
     said += "few and many samples per dimension n/d. Right: the best separation."
     return f'<a href="#{entry.name}" class="drawing whole">{picture}</a><p class="made">{said}</p>'
-
-
-SHOWN_FIRST = (
-    "accuracy_against_n",
-    "class_snr",
-    "phase_diagram",
-    "theory_vs_simulation",
-    "real_data",
-    "samples",
-    "price_gain",
-    "guidance_value",
-    "prediction",
-    "learners",
-    "rotation",
-    "digit_samples",
-    "diversity_robustness",
-    "comparisons",
-    "pipeline",
-    "gtsrb_samples",
-    "comparisons_photographs",
-)
-"""Figures that are open when the page opens; the others, and all tables, are folded."""
-PIXELS = ("digit_samples", "gtsrb_samples", "cifar10_samples")
-"""Pictures of images, which keep their colours by night."""
 
 
 def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> str:
