@@ -31,7 +31,6 @@ try:
     from command_line.command import Help, run_command
     from command_line.messages import TERMINAL
     from command_line.output import UserError, check_writable
-    from contrastive_dp.processes import Processes
     from image_experiments.engine.presets import PRESETS, preset_named
     from image_experiments.engine.settings import Settings, check_shares, flat, resolve
     from image_experiments.experiment import check_folder, checked_stages, conduct, place_of, prepared, tell
@@ -66,22 +65,28 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
         print(beginning(settings))
         print(everything(settings))
         return show_plan(settings, stages, place, workers)
-    from image_experiments.engine.processes import join, launch, leave, started_by_torchrun
+    from image_experiments.engine.processes import launch, started_by_torchrun
 
-    several = started_by_torchrun()
-    if settings.processes > 1 and not several:
+    if started_by_torchrun():
+        return run_as_one_of_several(settings, stages, place.device == "cpu")
+    if settings.processes > 1:
         return launch(settings.processes, settings.port, Path(__file__), arguments)
-    processes = Processes()
-    if several:
-        check_alone(settings)
-        processes, device = join(cpu=place.device == "cpu")
+    print(beginning(settings))
+    conduct(settings, stages, place, workers, TERMINAL)
+    return 0
+
+
+def run_as_one_of_several(settings: Settings, stages: list[Any], cpu: bool) -> int:
+    """What one process does of a run that several share; returns the exit status."""
+    from image_experiments.engine.processes import joined
+
+    check_alone(settings)
+    with joined(cpu) as (processes, device):
         check_shares(settings, processes.count)
-        place, _ = place_of(settings, device)
-    if processes.first:
-        print(beginning(settings))
-    conduct(settings, stages, place, workers, TERMINAL, processes)
-    if several:
-        leave(processes)
+        place, workers = place_of(settings, device)
+        if processes.first:
+            print(beginning(settings))
+        conduct(settings, stages, place, workers, TERMINAL, processes)
     return 0
 
 

@@ -12,7 +12,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -88,19 +89,22 @@ def _free_port(port: int) -> int:
         return found
 
 
-def join(cpu: bool) -> tuple[Processes, str]:
-    """Connect this process with the others; returns its place among them and its device."""
+@contextmanager
+def joined(cpu: bool) -> Iterator[tuple[Processes, str]]:
+    """This process connected with the others: its place among them and its device. Ends once all have arrived, or on an error at once."""
     from accelerate import PartialState
 
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     state = PartialState(cpu=cpu, timeout=PATIENCE if cpu else STEP_PATIENCE)
     talk = None if cpu else torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
-    return Processes(state.process_index, state.num_processes, talk), str(state.device)
-
-
-def leave(processes: Processes) -> None:
-    """Disconnect once all processes have arrived; by then the first has written the report."""
-    processes.all_of(None)
+    processes = Processes(state.process_index, state.num_processes, talk)
+    # Left to the end of Python, the threads of gloo abort one process in fifteen, and a run that ended well looks killed.
+    try:
+        yield processes, str(state.device)
+        processes.all_of(None)
+    except BaseException:
+        torch.distributed.destroy_process_group(talk)  # nccl would wait for the others
+        raise
     torch.distributed.destroy_process_group()
 
 
