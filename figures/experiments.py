@@ -48,6 +48,7 @@ SWEEPS = {
     "digits-factors": "70 min",
     "mnist-report": "100 min",
     "digits-pipeline": "2.7 hours",
+    "digits-confirm": "90 min",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""
 RUN = ("runs/main/mosaics/*.png", "runs/main/curves/*.csv")
@@ -120,6 +121,7 @@ EXPERIMENTS = {
             ("--parts", "value", "--quick"),
             "15 min; with --quick 30 s",
         ),
+        Experiment("guided_gallery", "simulations/guided_diffusion.py", ("--parts", "gallery"), ("--parts", "gallery"), "1 min"),
         Experiment(
             "digits-cpu",
             "image_experiments/run_cifar.py",

@@ -9,7 +9,10 @@ from command_line.values import as_fraction
 WORDS = {
     "real": "real images alone",
     "infonce": "InfoNCE",
+    "infonce-other": "InfoNCE, other classes",
+    "infonce-same": "InfoNCE, same class",
     "hard-negative": "hard negatives",
+    "boundary-near": "boundary, half the distance",
     "anchored": "class-anchored",
     "anchored-reversed": "away from the anchors",
     "classifier-reversed": "away from the classifier's class",

@@ -7,7 +7,8 @@ Wasserstein-2 distance and robust accuracy of learners with what theory predicts
     python simulations/guided_diffusion.py --guidance anchored --scale 0.3           # one setting against no guidance
     python simulations/guided_diffusion.py --guidance supervised --high 400 --at x0 --target-snr 2
 
-Writes OUT/guidance.csv (one row per run), prediction.csv, accuracy.csv, learners.csv, value.csv and more, OUT/summary.json, OUT/*.png.
+Writes OUT/guidance.csv (one row per run), prediction.csv, accuracy.csv, learners.csv, value.csv, gallery.csv and more, OUT/summary.json,
+OUT/*.png.
 Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 interrupted.
 """
 
@@ -32,8 +33,8 @@ from command_line.output import UserError, prepare_folder, text_table, write_csv
 from command_line.result import Result
 from command_line.values import changed
 
-Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value"]
-ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value")
+Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value", "gallery"]
+ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value", "gallery")
 Guided = Literal[
     "constant",
     "classifier",
@@ -256,8 +257,9 @@ def cells_of(settings: Settings, talk: Talk) -> list[Any]:
         if parts
         else single(settings, NoiseSchedule.linear(), talk)
     )
-    talk.say(f"{len(cells)} settings x {settings.seeds} seeds" + ", and learners at every class SNR" * ("learners" in parts)
-          + ", and what each guidance is worth (see below)" * ("value" in parts))  # fmt: skip
+    told = [f"{len(cells)} settings x {settings.seeds} seeds"] if cells else []
+    told += [words for part, words in TOLD.items() if part in parts]
+    talk.say(", ".join(told))
     return cells
 
 
@@ -291,7 +293,7 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
     write_json(out / "summary.json", summary)
     if settings.guidance is not None or "guidance" in parts:
         write_points(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
-    drawn = draw_run("guided_diffusion", out)
+    drawn = [path for experiment in DRAWN for path in draw_run(experiment, out)]
     talk.say(told_of_files(out, len(drawn), summary["seconds"]["total"]))
 
 
@@ -427,8 +429,30 @@ def run_value(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
     return {"seeds": len(seeds), "best": lines}
 
 
-WITH_FILES_OF_THEIR_OWN = {"learners": run_learners, "value": run_value}
+def run_gallery(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
+    """What each guidance does to samples in the plane, at the same distance from the real classes."""
+    from simulations.guided.gallery import HEADER, W2, settings_of_gallery, write_gallery
+
+    shown = parallel(_show, [(cell, settings.seed) for cell in settings_of_gallery()], settings, "gallery")
+    write_gallery(out, shown)
+    rows = [dict(zip(HEADER, one.row, strict=True)) for one in shown]
+    worst = max(rows, key=lambda row: abs(math.log(row["class_snr"] / row["class_snr_predicted"])))
+    talk.say(
+        f"{len(rows) - 1} guidances at a W2 distance of {W2:g}; largest deviation: class SNR {worst['class_snr']:.3f} where "
+        f"{worst['class_snr_predicted']:.3f} was predicted, {worst['label']}"
+    )
+    return {"w2": W2, "settings": len(rows), "worst class SNR over predicted": worst["class_snr"] / worst["class_snr_predicted"]}
+
+
+TOLD = {
+    "learners": "learners at every class SNR",
+    "value": "what each guidance is worth",
+    "gallery": "what each guidance does to samples",
+}
+WITH_FILES_OF_THEIR_OWN = {"learners": run_learners, "value": run_value, "gallery": run_gallery}
 """Parts that are not made of settings and seeds as the others are."""
+DRAWN = ("guided_diffusion", "guided_value", "guided_gallery")
+"""Names in figures/experiments.py for the whole study and for two of its parts."""
 
 
 def parallel(function: Any, jobs: list[tuple[Any, ...]], settings: Settings, name: str) -> list[Any]:
@@ -475,6 +499,12 @@ def _value(cell: Any, seed: int, ratios: tuple[int, ...]) -> Any:
     from simulations.guided.value import measure_value
 
     return measure_value(cell, seed, ratios)
+
+
+def _show(cell: Any, seed: int) -> Any:
+    from simulations.guided.gallery import show
+
+    return show(cell, seed)
 
 
 def _seeds(settings: Settings) -> range:

@@ -12,7 +12,7 @@ from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 from figures.words import in_words, radius_in_words
 
-EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, GTSRB, MORE, CIFAR10 = (
+EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, GTSRB, MORE, CIFAR10 = (
     f"{design}/comparisons.csv"
     for design in (
         "digits-evidence",
@@ -20,6 +20,7 @@ EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, GTSRB, MORE, CIFAR10 = (
         "mnist-report",
         "digits-factors",
         "digits-pipeline",
+        "digits-confirm",
         "gtsrb-report",
         "gtsrb-more",
         "cifar10-report",
@@ -59,9 +60,11 @@ TREATED = {
     "confident": "most confident",
     "soft": "soft labels",
     "unconditional-confident": "model without labels, most confident",
+    "soft-cover": "soft labels, k-means choice",
+    "unlabelled": "model without labels, pseudo-labels",
 }
 """Runs of the designs of the paper's pipeline, and what they do with labels and selection."""
-RIVALS = {"-hot": "unguided from hotter noise", "-more": "twice as many unguided"}
+RIVALS = {"-hot": "unguided from hotter noise", "-more": "twice as many unguided", "-4000": "twice as many unguided"}
 
 
 def shown(side: str) -> str:

@@ -70,7 +70,7 @@ SHOWN_FIRST = (
     "phase_diagram",
     "theory_vs_simulation",
     "real_data",
-    "samples",
+    "guidance_gallery",
     "price_gain",
     "guidance_value",
     "prediction",
@@ -80,6 +80,7 @@ SHOWN_FIRST = (
     "diversity_robustness",
     "comparisons",
     "pipeline",
+    "exchange_rate",
     "gtsrb_samples",
     "comparisons_photographs",
 )

@@ -27,6 +27,7 @@ PREDICTION_HEADER = (
     "w2", "w2_error", "w2_predicted", "w2_floor", "accuracy", "accuracy_error", "accuracy_predicted", "optimum",
     "multiplier", "multiplier_low", "multiplier_high", "multiplier_predicted", "label", "designs",
 )  # fmt: skip
+CLASSES_HEADER = ("problem", "class", "mean1", "mean2", "std1", "std2")
 ROTATION_HEADER = (*SETTING_COLUMNS, "seed", "group", "alignment", "accuracy", "label", "designs")
 ACCURACY_HEADER = (
     *SETTING_COLUMNS, "learner", "n", "seeds", "accuracy", "accuracy_error", "class_snr", "gain", "gain_low", "gain_high", "optimum",
@@ -70,8 +71,7 @@ def write_tables(
     write_csv(out / "accuracy.csv", ACCURACY_HEADER, accuracy_rows(groups))
     write_csv(out / "rotation.csv", ROTATION_HEADER, rotation_rows(runs) if whole_study else [])
     write_csv(out / "ceiling.csv", ("alignment", "accuracy"), ceiling_rows("two") if whole_study else [])
-    header = ("problem", "class", "mean1", "mean2", "std1", "std2")
-    write_csv(out / "classes.csv", header, class_rows([cell.problem for cell in cells]))
+    write_csv(out / "classes.csv", CLASSES_HEADER, class_rows([cell.problem for cell in cells]))
     write_csv(out / "frontier.csv", ("w2", "class_snr"), frontier_rows(cells[0].problem))
     return predictions
 

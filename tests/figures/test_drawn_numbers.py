@@ -32,7 +32,8 @@ TURNED = (
     "ablation_embedding",
     "ablation_selection",
     "pipeline",
-)  # x of the csv runs downwards
+    "worth in unguided images",
+)  # figures, or panels of them, where x of the csv runs downwards
 
 
 def read_numbers(path):
@@ -83,7 +84,7 @@ def test_what_is_drawn_is_what_is_written(name, drawn):
     for some, of in groups:
         rows = np.isin(numbers.columns["panel"], of)
         x, *values = (numbers.columns[column][rows] for column in HEADER[2:])
-        pairs = [np.stack([y, x] if name in TURNED else [x, y], axis=1) for y in values]
+        pairs = [np.stack([y, x] if {name, *of} & {*TURNED} else [x, y], axis=1) for y in values]
         written, known = pairs[0], np.concatenate(pairs)
         known = known[np.isfinite(known).all(axis=1)]
         seen, levels = (np.concatenate(parts) for parts in zip(*(vertices(axis) for axis in some), strict=True))

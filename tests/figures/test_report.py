@@ -190,6 +190,9 @@ def test_the_verdicts_are_those_of_the_designs(opened):
         "unguided (model without labels, most confident)": "unconditional-confident/unguided",
         "unguided (most confident)": "confident/unguided",
         "unguided (labels as drawn)": "drawn/unguided",
+        "particle 0.1 (soft labels)": "soft/particle-0.1",
+        "twice as many unguided (labels as drawn)": "drawn-4000/unguided",
+        "unguided from hotter noise (soft labels)": "soft-hot/unguided",
         "real images alone": "main/real",
     }
     for (claim, data, design, a, b, attack), row in zip(CLAIMS, rows, strict=True):
