@@ -376,4 +376,4 @@ def test_designs_hold_no_setting_twice():
 @pytest.mark.slow
 def test_the_quick_study_runs_and_draws_everything(tmp_path):
     assert run_main("--quick", "--seeds", 2, "--out", tmp_path) == 0
-    assert len(list(tmp_path.glob("*.png"))) == 9
+    assert len(list(tmp_path.glob("*.png"))) == 11
