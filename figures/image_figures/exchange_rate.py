@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import COLOURS, MARKERS, new_figure
+from command_line.drawing import COLOURS, MARKERS, Columns, new_figure
 from command_line.statistics import exchange_rate, mean_interval
-from figures.figure import GUIDE, Figure, Numbers, Row, ticks
+from figures.figure import GUIDE, Figure, Numbers, Row, band, line, marks, ticks
+from figures.image_figures.ablations import by_seed
 from figures.inputs import Files
 
 TABLE = "digits-confirm/sweep.csv"
@@ -45,35 +46,29 @@ FIGURE = Figure(
 LEFT, RIGHT, PLAIN = "robust accuracy", "worth in unguided images", "unguided, soft labels"
 
 
-def accuracies(files: Files) -> dict[tuple[str, str], dict[int, float]]:
-    """{(run, method): {seed: robust accuracy}}."""
+def attacked(files: Files) -> Columns:
+    """The rows of sweep.csv under the attack that is shown."""
     data = files.columns(TABLE, "seed robust_accuracy", text="run method attack")
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for i in np.flatnonzero(data["attack"] == ATTACK):
-        found.setdefault((data["run"][i], data["method"][i]), {})[int(data["seed"][i])] = float(data["robust_accuracy"][i])
-    return found
+    return {name: values[data["attack"] == ATTACK] for name, values in data.items()}
 
 
-def rates(files: Files) -> dict[str, tuple[float, float, float]]:
+def rates(data: Columns) -> dict[str, tuple[float, float, float]]:
     """(rate, low, high) of each set."""
-    found = accuracies(files)
-    seeds = sorted(found["soft", "unguided"])
-    curve = np.array([[found[run, "unguided"][seed] for run in CURVE.values()] for seed in seeds])
-    return {
-        name: exchange_rate(list(CURVE), curve, np.array([found[key][seed] for seed in seeds]), COUNT)
-        for name, key in SETS.items()
-        if key in found
-    }
+    plain = [by_seed(data, run, "unguided") for run in CURVE.values()]
+    seeds = sorted(plain[0])
+    curve = np.array([[one[seed] for one in plain] for seed in seeds])
+    sets = {name: by_seed(data, *key) for name, key in SETS.items()}
+    return {name: exchange_rate(list(CURVE), curve, np.array([one[seed] for seed in seeds]), COUNT) for name, one in sets.items()}
 
 
 def numbers(files: Files) -> Numbers:
-    found = accuracies(files)
+    data = attacked(files)
     rows: list[Row] = []
     for count, run in CURVE.items():
-        rows.append((LEFT, PLAIN, float(count), *mean_interval(list(found[run, "unguided"].values()))))
+        rows.append((LEFT, PLAIN, float(count), *mean_interval(list(by_seed(data, run, "unguided").values()))))
     least, most = min(CURVE) / COUNT, max(CURVE) / COUNT
-    for place, (name, rate) in enumerate(rates(files).items()):
-        rows.append((LEFT, name, float(COUNT), float(np.mean(list(found[SETS[name]].values())))))
+    for place, (name, rate) in enumerate(rates(data).items()):
+        rows.append((LEFT, name, float(COUNT), float(np.mean(list(by_seed(data, *SETS[name]).values())))))
         rows.append((RIGHT, name, float(place), *(float(np.clip(end, least, most)) for end in rate)))
     return Numbers.of(rows)
 
@@ -81,21 +76,16 @@ def numbers(files: Files) -> Numbers:
 def draw(numbers: Numbers) -> Any:
     figure, (left, right) = new_figure(2, 10.0, 3.6)
     plain = numbers.series(LEFT, PLAIN)
-    left.fill_between(plain.x, plain.low, plain.high, color=COLOURS[0], alpha=0.2, lw=0)
-    left.plot(plain.x, plain.y, color=COLOURS[0], label=PLAIN)
+    band(left, 0, plain)
+    line(left, 0, plain)
     names = numbers.names(RIGHT)
-    for i, name in enumerate(names):
-        look = {
-            "color": COLOURS[(i + 1) % 6],
-            "marker": MARKERS[(i + 1) % 6],
-            "mfc": COLOURS[(i + 1) % 6] if i < 5 else "white",
-            "ls": "",
-        }
+    for i, name in enumerate(names, start=1):
+        colour = COLOURS[i % 6]
         one, rate = numbers.series(LEFT, name), numbers.series(RIGHT, name)
-        left.hlines(one.y, one.x, COUNT * rate.y, color=look["color"], lw=0.8, ls=":", gid=GUIDE)  # to as many unguided images
-        left.plot(one.x, one.y, ms=6, label=name, **look)
-        right.plot(rate.y, rate.x, ms=6, **look)
-        right.hlines(rate.x, rate.low, rate.high, color=look["color"], lw=1.4)
+        left.hlines(one.y, one.x, COUNT * rate.y, color=colour, lw=0.8, ls=":", gid=GUIDE)  # to as many unguided images
+        marks(left, i, one, ms=6)
+        right.plot(rate.y, rate.x, MARKERS[i % 6], color=colour, mfc=colour if i < 6 else "white", ms=6)
+        right.hlines(rate.x, rate.low, rate.high, color=colour, lw=1.4)
     right.axvline(1, color="0.4", lw=0.9, gid=GUIDE)
     left.set(xscale="log", xlabel="unguided images", ylabel="robust accuracy", title="Robust accuracy")
     ticks(left, "x", (250, 1000, 4000, 16000))

@@ -13,15 +13,14 @@ import torch
 from command_line.output import write_csv
 from contrastive_dp import NoiseSchedule
 from simulations.guided.models import Setting, problem_named
-from simulations.guided.points import digits
+from simulations.guided.points import SHOWN_SAMPLES, digits
 from simulations.guided.report import CLASSES_HEADER, class_rows
-from simulations.guided.runs import generate, moments
+from simulations.guided.runs import Effort, generate, moments
 from simulations.guided.theory import predict, scale_for
 from simulations.guided.value import GUIDANCES
 
 PROBLEM, W2 = "two", 0.5
 """Every guidance changes the classes by this Wasserstein-2 distance, half of what separates a class mean from the boundary."""
-SHOWN, MEASURED = 512, 5120
 HEADER = (*Setting.__dataclass_fields__, "label", "class_snr", "class_snr_predicted", "w2", "w2_predicted", "alignment")
 
 
@@ -39,17 +38,18 @@ def settings_of_gallery() -> list[Setting]:
 
 
 def show(setting: Setting, seed: int) -> Shown:
-    """The setting at the scale at which theory predicts W2: measured on MEASURED samples, the first of which are shown."""
+    """The setting at the scale at which theory predicts W2: measured on the samples of a full run, the first of which are shown."""
     torch.set_num_threads(1)
     schedule, problem = NoiseSchedule.linear(), problem_named(setting.problem)
-    expected = predict(setting, schedule)
-    if setting.guidance != "none":
+    if setting.guidance == "none":
+        expected = predict(setting, schedule)
+    else:
         scale, expected = scale_for(setting, schedule, "w2", W2)
         setting = replace(setting, scale=scale)
-    x, y = generate(setting, seed, MEASURED, schedule)
+    x, y = generate(setting, seed, Effort.samples, schedule)
     found = moments(problem, x.double().numpy(), y.numpy())
     numbers = (found.class_snr, expected.class_snr, found.w2, expected.w2, found.alignment)
-    points = [(setting.label, int(k), *digits(p)) for p, k in zip(x[:SHOWN], y[:SHOWN], strict=True)]
+    points = [(setting.label, int(k), *digits(p)) for p, k in zip(x[:SHOWN_SAMPLES], y[:SHOWN_SAMPLES], strict=True)]
     return Shown((*asdict(setting).values(), setting.label, *numbers), points)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import ot
 import pytest
 
-from simulations.guided.gallery import MEASURED, SHOWN, W2, settings_of_gallery
+from simulations.guided.gallery import W2, settings_of_gallery
 from simulations.guided.models import Setting
+from simulations.guided.points import SHOWN_SAMPLES
+from simulations.guided.runs import Effort
 from simulations.guided_diffusion import main
 
 CLASSES = {0: np.array([-1.0, 0.0]), 1: np.array([1.0, 0.0])}  # unit variance
@@ -39,16 +41,16 @@ def test_panels_go_from_together_to_apart_and_cost_the_same(gallery):
 
 
 def test_measured_numbers_are_those_of_the_points(gallery):
-    """Class SNR and Bures distance from the points that are shown, an eighth of those measured: six standard errors of a mean of 256."""
+    """Class SNR and Bures distance from the points that are shown, a tenth of those measured: six standard errors of a mean of 256."""
     _, rows, points, _ = gallery
-    assert len(points) == SHOWN * len(rows)
-    assert MEASURED > SHOWN
+    assert len(points) == SHOWN_SAMPLES * len(rows)
+    assert Effort.samples > SHOWN_SAMPLES
     for row in rows:
         x = {k: np.array([[float(p["x1"]), float(p["x2"])] for p in points if (p["name"], p["label"]) == (row["label"], str(k))])
              for k in CLASSES}  # fmt: skip
         apart = np.linalg.norm(x[1].mean(axis=0) - x[0].mean(axis=0)) / 2
         variance = np.mean([cloud.var(axis=0).mean() for cloud in x.values()])
-        assert apart / np.sqrt(variance) == pytest.approx(float(row["class_snr"]), abs=6 / np.sqrt(SHOWN))
+        assert apart / np.sqrt(variance) == pytest.approx(float(row["class_snr"]), abs=6 / np.sqrt(SHOWN_SAMPLES))
         squares = [
             ot.gaussian.bures_wasserstein_distance(cloud.mean(axis=0), CLASSES[k], np.cov(cloud.T), np.eye(2)) ** 2
             for k, cloud in x.items()
