@@ -11,6 +11,7 @@ from command_line.statistics import exchange_rate, mean_interval
 from figures.figure import GUIDE, Figure, Numbers, Row, band, line, marks, ticks
 from figures.image_figures.ablations import by_seed
 from figures.inputs import Files
+from figures.words import place_of
 
 TABLE = "digits-confirm/sweep.csv"
 ATTACK, COUNT = "apgd-ce", 2000
@@ -79,7 +80,8 @@ def draw(numbers: Numbers) -> Any:
     band(left, 0, plain)
     line(left, 0, plain)
     names = numbers.names(RIGHT)
-    for i, name in enumerate(names, start=1):
+    for name in names:
+        i = place_of(name)
         colour = COLOURS[i % 6]
         one, rate = numbers.series(LEFT, name), numbers.series(RIGHT, name)
         left.hlines(one.y, one.x, COUNT * rate.y, color=colour, lw=0.8, ls=":", gid=GUIDE)  # to as many unguided images
