@@ -18,6 +18,7 @@ import tyro
 
 from command_line.help import view
 from command_line.output import UserError, remedy_for
+from command_line.values import NoNumber
 
 SettingsT = TypeVar("SettingsT")
 
@@ -105,9 +106,14 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
         more = "" if everything else "--help-all: all options. "
         text = f"{about.description}\n\n{more}--version: print the version. {TRACEBACK}: with an error, show where in the code it arose."
         tyro.cli(type(shown), args=["--help"], description=text, default=shown, config=(nested,))
-    if default is None:
-        return tyro.cli(kind, args=arguments, description=about.description, config=(nested,))
-    return tyro.cli(kind, args=arguments, description=about.description, default=default(), config=(nested,))
+    try:
+        if default is None:
+            return tyro.cli(kind, args=arguments, description=about.description, config=(nested,))
+        return tyro.cli(kind, args=arguments, description=about.description, default=default(), config=(nested,))
+    except NoNumber as error:
+        words = [word for argument in arguments for word in argument.split("=", 1)]  # --eps=8/0 is --eps 8/0
+        flag = next(word for word in reversed(words[: words.index(error.text)]) if word.startswith("--"))
+        raise UserError(f"{flag} {error}") from None
 
 
 class Unbroken:

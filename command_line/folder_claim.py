@@ -40,7 +40,7 @@ def check_claim(
     ours = {name: _comparable(value) for name, value in settings.items() if name not in free}
     held = {} if force else _held(out)
     different = [
-        "{} {} there, {} here".format(name.replace("_", "-"), *map(_shown, _apart(held[name], value)))
+        "{} {} there, {} here".format(name.replace("_", "-"), *_shown_apart(held[name], value))
         for name, value in ours.items()
         if name in held and not _goes_with(held[name], value, name in growing)
     ]
@@ -66,6 +66,11 @@ def _held(out: Path) -> dict[str, Any]:
                 f"{path} is damaged, so what the folder holds is not known; give another --out, or --force to overwrite"
             ) from None
     return {}
+
+
+def _shown_apart(held: Any, ours: Any) -> list[str]:
+    apart = zip(_apart(held, ours), (held, ours), strict=True)
+    return ["default" if whole in (None, "", []) else _shown(part) for part, whole in apart]
 
 
 def _apart(held: Any, ours: Any) -> tuple[Any, Any]:

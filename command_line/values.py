@@ -35,8 +35,19 @@ def number(text: str) -> float:
     return value
 
 
+class NoNumber(UserError):
+    """A text on the command line that is no number. text: as it was given."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text}: is no number; write 0.03 or 8/255")
+        self.text = text
+
+
 def _from_words(words: list[str]) -> float:
-    return number(words[0])
+    try:
+        return number(words[0])
+    except ValueError:
+        raise NoNumber(words[0]) from None  # around a ValueError tyro would show its own types
 
 
 Radius: Any = Annotated[

@@ -179,13 +179,20 @@ def _class_of(config: Path, usual: str) -> str:
         raise ValueError(f"{config} is damaged: get the folder again") from None
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """The error from which this one arose: what those on the way add, a client's advice say, is not ours."""
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return error
+
+
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the hub's client raises many different exceptions: no such name, no network, no permission
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(first_cause(error)).split())[:200]
         raise FileNotFoundError(
             f"{name} is neither a folder nor reachable on the hub ({reason}): check the name or the network"
         ) from None

@@ -53,6 +53,8 @@ Guided = Literal[
 ]
 GROUP_OF_SAMPLES = 256  # simulations.guided.theory.GROUP, which is not imported before the input is checked
 MOST_SEEDS_OF_VALUE = 8
+UNUSED: dict[str, tuple[str, ...]] = {"learners": ("samples",), "value": ("samples",), "gallery": ("samples", "seeds", "quick")}
+"""Options that a part of the study does not use."""
 SINGLE_RUN_OPTIONS = (
     "problem",
     "scale",
@@ -190,6 +192,7 @@ def check_combination(settings: Settings) -> None:
                 raise UserError(
                     f"{flag} {getattr(settings, name)}: belongs to a single run; add --guidance, for example --guidance anchored"
                 )
+        check_used_by_parts(settings)
         return
     if settings.parts != default.parts:
         raise UserError(f"--parts {' '.join(settings.parts)}: belongs to the study; leave out --guidance")
@@ -200,6 +203,15 @@ def check_combination(settings: Settings) -> None:
     for name in unread.get(settings.guidance, ()):
         if getattr(settings, name) != getattr(default, name):
             raise UserError(f"--{name} {getattr(settings, name)}: {settings.guidance} guidance does not use it; leave it out")
+
+
+def check_used_by_parts(settings: Settings) -> None:
+    """Raise UserError for an option that none of the parts uses."""
+    for name in ("samples", "seeds", "quick"):
+        given = getattr(settings, name)
+        if given and all(name in UNUSED.get(part, ()) for part in settings.parts):
+            shown = f"--{name}" if given is True else f"--{name} {given}"
+            raise UserError(f"{shown}: --parts {' '.join(settings.parts)} does not use it; leave it out")
 
 
 def resolve(settings: Settings) -> Settings:

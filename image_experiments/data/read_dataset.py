@@ -42,9 +42,14 @@ def read_dataset(
     return with_copies_together(data)
 
 
-def _read(name: DatasetName, data_dir: Path | None, image_size: int, group_pattern: str | None) -> Dataset:
+def check_data_dir(name: DatasetName, data_dir: Path | None) -> None:
+    """Raise UserError if the data set is one's own and no folder is named."""
     if name == "images" and data_dir is None:
         raise UserError("--dataset images needs --data-dir: a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one")
+
+
+def _read(name: DatasetName, data_dir: Path | None, image_size: int, group_pattern: str | None) -> Dataset:
+    check_data_dir(name, data_dir)
     if data_dir is not None and not data_dir.exists():
         raise UserError(f"--data-dir {data_dir}: no such file or folder; check the path")
     if data_dir is not None and (name == "images" or (name in COPIES and is_a_copy(data_dir))):

@@ -8,6 +8,7 @@ import math
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,11 @@ def load_table(spec: str, label: str | None = None) -> Table:
         raise UserError(f"--data {spec}: cannot read ({error.strerror or error}); check its permissions") from None
 
 
-def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...], notes: tuple[str, ...] = ()) -> Table:
+def make_table(
+    name: str, x: Any, labels: Any, features: tuple[str, ...], notes: tuple[str, ...] = (), lines: Sequence[int] = ()
+) -> Table:
     """Check features and labels, and code the labels: the first in sorted order is -1, the second +1. Columns that number the rows are
-    dropped. Raises UserError."""
+    dropped. lines: of the file, one a row, to say where an error is. Raises UserError."""
     points, tags = np.asarray(x), np.asarray(labels)
     if points.ndim != 2 or tags.ndim != 1:
         raise UserError(
@@ -90,15 +93,20 @@ def make_table(name: str, x: Any, labels: Any, features: tuple[str, ...], notes:
     if not np.isfinite(points).all():
         row, column = np.argwhere(~np.isfinite(points))[0]
         raise UserError(
-            f"--data {name}: row {row + 1}, column {features[column]!r} holds {points[row, column]}; remove the row or impute the value"
+            f"--data {name}: {_place(row, lines)}, column {features[column]!r} holds {points[row, column]}; "
+            "remove the row or impute the value"
         )
-    codes, names, named = _coded(name, tags)
+    codes, names, named = _coded(name, tags, lines)
     points, features, numbering = _without_row_numbers(name, points, features)
     notes += (*named, *numbering, *_repeated(name, points, codes, names))
     return Table(name, points, np.where(codes == 1, 1.0, -1.0), (names[0], names[1]), features, notes)
 
 
-def _coded(name: str, tags: Any) -> tuple[Any, list[str], tuple[str, ...]]:
+def _place(row: int, lines: Sequence[int]) -> str:
+    return f"line {lines[row]}" if lines else f"row {row + 1}"
+
+
+def _coded(name: str, tags: Any, lines: Sequence[int]) -> tuple[Any, list[str], tuple[str, ...]]:
     """(0 or 1 for each row, names of the two classes, messages on how labels were read). Raises UserError."""
     if tags.dtype.kind not in "USbuif":
         raise UserError(f"--data {name}: labels are {tags.dtype}; give numbers or text")
@@ -107,14 +115,13 @@ def _coded(name: str, tags: Any) -> tuple[Any, list[str], tuple[str, ...]]:
     missing = np.flatnonzero(~np.isfinite(tags) if tags.dtype.kind == "f" else np.isin(text, NO_LABEL[:1] if two else NO_LABEL))
     if len(missing):
         row = int(missing[0])
-        raise UserError(f"--data {name}: row {row + 1} has no label ({str(tags[row])!r}); remove it or fill it in")
+        raise UserError(f"--data {name}: {_place(row, lines)} has no label ({str(tags[row])!r}); remove it or fill it in")
     values, codes, counts = np.unique(tags, return_inverse=True, return_counts=True)
     names = [str(value) for value in values]
     if len(values) != 2:
         shown = ", ".join(names[:5]) + (", ..." if len(values) > 5 else "")
-        raise UserError(
-            f"--data {name}: found {len(values)} classes ({shown}); exactly two are needed: drop rows or name another label column"
-        )
+        counted = f"{len(values)} class{'es' if len(values) > 1 else ''}"
+        raise UserError(f"--data {name}: found {counted} ({shown}); exactly two are needed: drop rows or name another label column")
     if counts.min() < FEWEST_ROWS:
         rare = int(counts.argmin())
         raise UserError(f"--data {name}: class {names[rare]!r} has {counts[rare]} rows; at least {FEWEST_ROWS} of each are needed")
@@ -260,7 +267,7 @@ def _load_csv(path: Path, label: str | None) -> Table:
         for column, cell in enumerate(row[:target] + row[target + 1 :]):
             x[i, column] = _number(cell, path, line, names[column + (column >= target)])
     tags = np.array([row[target].strip() for _, row in rows])
-    return make_table(str(path), x, tags, tuple(names[:target] + names[target + 1 :]), notes)
+    return make_table(str(path), x, tags, tuple(names[:target] + names[target + 1 :]), notes, [line for line, _ in rows])
 
 
 def _header(rows: list[list[str]], label: str | None) -> list[str] | None:

@@ -42,6 +42,12 @@ def test_the_differing_entries_of_long_lists_are_named(tmp_path):
         check_claim(tmp_path, {"base": [*long, "--eps", "0.2"]})
 
 
+def test_a_setting_that_was_not_given_is_called_default(tmp_path):
+    claim(tmp_path, {"eps": (), "label": None, "norms": ("2",)})
+    with pytest.raises(UserError, match=r"\(eps default there, 0.1 here; label default there, y here; norms 2 there, inf here\)"):
+        check_claim(tmp_path, {"eps": (0.1,), "label": "y", "norms": ("inf",)})
+
+
 def test_places_of_earlier_versions_are_the_same_place(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -370,6 +370,8 @@ def test_differences_are_paired_by_seed_with_students_interval():
         (("--methods",), "--methods: name at least one"),
         (("--eps", "nan"), "--eps nan: must be a finite number > 0"),
         (("--eps", "-1"), "--eps -1.0"),
+        (("--seed", "1", "--eps", "8/0", "--test", "5"), "--eps 8/0: is no number; write 0.03 or 8/255"),
+        (("--eps=large",), "--eps large: is no number; write 0.03 or 8/255"),
         (("--train", "-5"), "--train -5"),
         (("--seeds", "0"), "--seeds 0"),
         (("--device", "gpu"), "--device gpu: use auto, cpu, cuda"),
@@ -406,6 +408,12 @@ def test_bad_input_is_one_line_and_status_1(tmp_path, capsys, arguments, message
     assert len(error) == 1
     assert message in error[0]
     assert not (tmp_path / "out" / "metrics.csv").exists()
+
+
+def test_a_data_set_of_ones_own_without_its_folder_leaves_nothing_behind(tmp_path, capsys):
+    assert run("--dataset", "images", out=tmp_path / "out") == 1
+    assert "needs --data-dir" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

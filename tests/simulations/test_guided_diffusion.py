@@ -282,6 +282,9 @@ def test_one_guidance_from_the_command_line(tmp_path, capsys):
     [
         (("--problem", "ring"), "error: --problem ring: belongs to a single run; add --guidance"),
         (("--guidance", "anchored", "--parts", "every"), "error: --parts every: belongs to the study"),
+        (("--parts", "value", "learners", "--samples", "512"), "error: --samples 512: --parts value learners does not use it"),
+        (("--parts", "gallery", "--seeds", "2"), "error: --seeds 2: --parts gallery does not use it"),
+        (("--parts", "gallery", "--quick"), "error: --quick: --parts gallery does not use it"),
         (("--guidance", "classifier-free", "--high", "400"), "error: --high 400: classifier-free guidance does not use it"),
         (("--guidance", "anchored", "--every", "60"), "error: --every 60: is more than --steps 50"),
         (("--guidance", "infonce", "--samples", "257"), "error: --samples 257: leaves a last batch of 1"),
