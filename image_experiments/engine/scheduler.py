@@ -30,6 +30,9 @@ from image_experiments.engine.stages import Place, Stage, read_stamp
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0
 """Time that a worker has to finish its step and save a checkpoint when told to stop."""
+WITHOUT_GUESS, WITH_GUESS = (f"{{percentage:3.0f}}%|{{bar}}| {{elapsed}}{rest}{{postfix}}" for rest in ("", "<{remaining}"))
+ENOUGH_TO_GUESS = 0.01
+"""Share of the work after which the bar tells the time that is left: the first steps compile and fill caches, which looks like hours."""
 FIXABLE = (UserError, ValueError, FloatingPointError, OSError, torch.OutOfMemoryError)
 """Errors the user can fix: their messages name value, cause and remedy."""
 OnFinished = Callable[[Stage], None]
@@ -47,8 +50,7 @@ class Bar:
         self.lines = lines
         known = {stage.name: work.get(stage.name, 1.0) for stage in stages}
         self.share = {name: value / sum(known.values()) for name, value in known.items()}
-        form = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar = tqdm(total=1.0, bar_format=form, smoothing=0, mininterval=0.5, disable=not shown or not stages)
+        self.bar = tqdm(total=1.0, bar_format=WITHOUT_GUESS, smoothing=0, mininterval=0.5, disable=not shown or not stages)
         self.under_way: dict[str, str] = {}
         self.done: dict[str, float] = {}
         """Fraction of each stage that is done."""
@@ -67,6 +69,8 @@ class Bar:
         self.done[name] = max(min(done, 1.0), self.done.get(name, 0.0))
         self.bar.set_postfix_str(", ".join(self.under_way.values()), refresh=False)
         now = math.fsum(self.share[each] * part for each, part in self.done.items())
+        if now >= ENOUGH_TO_GUESS:
+            self.bar.bar_format = WITH_GUESS
         self.bar.update(now - self.bar.n)
 
 

@@ -61,6 +61,16 @@ def run(out, planned, where="cpu, 1 threads"):
     return list(RAN)
 
 
+def test_the_bar_tells_the_time_left_only_after_a_hundredth_of_the_work():
+    bar = scheduler.Bar(plan(), {"first/a": 1.0, "second/a": 3.0})
+    bar.report("first/a", 1, 100)
+    assert "<" not in str(bar.bar)
+    assert "first/a 1/100" in str(bar.bar)
+    bar.report("first/a", 5, 100)
+    assert "<" in str(bar.bar)
+    bar.bar.close()
+
+
 def test_stages_run_once_and_again_only_where_something_changed(tmp_path):
     assert run(tmp_path, plan()) == ["write", "copy"]
     assert (tmp_path / "made/second.txt").read_text() == "abab"
