@@ -44,6 +44,8 @@ def text_of(cell: Any) -> str:
     """A cell as printed."""
     if isinstance(cell, Spread):
         return cell.text()
+    if isinstance(cell, float) and 0 < cell < 0.0005:
+        return "<0.001"
     if isinstance(cell, float):
         return "" if math.isnan(cell) else f"{cell:.{DIGITS}g}" if abs(cell) >= 1000 else f"{cell:.3f}"
     return str(cell)

@@ -140,7 +140,8 @@ def _findings(files: Files) -> str:
     lines = []
     for told in (pipeline, ablations, claims, forecast, radius, claims_photographs):
         with suppress(UserError):  # reported in place of the table or figure
-            lines.append(f"<p>{html.escape(told.finding(files))}</p>")
+            said = [html.escape(line) for line in told.finding(files).splitlines()]
+            lines.append(f"<ul>{''.join(f'<li>{line}</li>' for line in said)}</ul>" if len(said) > 1 else f"<p>{''.join(said)}</p>")
     return f'<details class="more"><summary>What the numbers say, in full</summary>{"".join(lines)}</details>'
 
 

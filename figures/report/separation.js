@@ -2,7 +2,7 @@
 // The second explorer: T16's angle between logistic regression and mu against the class SNR of the samples, from phase_diagram.csv.
 // SEPARATION: [{ name, snr: [...], curves: [{ ratio, tangent: [...], separable: [0 or 1, ...] }, ...] }, ...], one entry a way of training.
 
-const ANGLES = { low: -3, high: 2 }; // powers of ten of tan(angle) on the axis
+const ANGLES = { low: -3, high: 1 }; // powers of ten of tan(angle) on the axis
 const SNRS = { low: Math.log10(0.3), high: 1 };
 
 const spot = {
@@ -21,7 +21,7 @@ function bestSeparation(snr, tangent) {
 }
 
 function drawSeparationAxes(svg) {
-  const up = [100, 10, 1, 0.1, 0.01, 0.001].map((tangent) => [spot.y(tangent), String(tangent)]);
+  const up = [10, 1, 0.1, 0.01, 0.001].map((tangent) => [spot.y(tangent), String(tangent)]);
   const across = [0.3, 1, 3, 10].map((snr) => [spot.x(snr), String(snr)]);
   drawFrame(svg, across, up, "class SNR of one sample", "tan of the angle to μ");
 }
@@ -54,8 +54,30 @@ function updateSeparation() {
   for (const [name, value] of Object.entries(written)) document.getElementById(`out-${name}`).textContent = value;
 }
 
-if (SEPARATION.length) {
-  document.getElementById("slider-ratio").addEventListener("input", updateSeparation);
-  document.getElementById("training").addEventListener("change", updateSeparation);
+// The address keeps what was chosen: #separation,ratio=7,training=1
+const CHOSEN = "#separation,", CHOICES = { ratio: "slider-ratio", training: "training" };
+function keepSeparation() {
+  const chosen = Object.entries(CHOICES).map(([name, id]) => `${name}=${document.getElementById(id).value}`);
+  history.replaceState(null, "", CHOSEN + chosen.join(","));
+}
+function restoreSeparation() {
+  if (!location.hash.startsWith(CHOSEN)) return;
+  for (const part of location.hash.slice(CHOSEN.length).split(",")) {
+    const [name, value] = part.split("=");
+    if (!Object.hasOwn(CHOICES, name) || !/^\d+$/.test(value || "")) continue;
+    const control = document.getElementById(CHOICES[name]);
+    if (name !== "training" || Number(value) < SEPARATION.length) control.value = value;
+  }
   updateSeparation();
+  document.getElementById("separation").scrollIntoView();
+}
+
+if (SEPARATION.length) {
+  for (const id of Object.values(CHOICES)) {
+    document.getElementById(id).addEventListener("input", updateSeparation);
+    document.getElementById(id).addEventListener("change", () => { updateSeparation(); keepSeparation(); });
+  }
+  updateSeparation();
+  restoreSeparation();
+  window.addEventListener("hashchange", restoreSeparation);
 }

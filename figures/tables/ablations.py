@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from figures.figure import Figure
+from figures.image_figures import ablation_selection
 from figures.image_figures.ablations import FIRST, SETTINGS, SNR, TABLE, by_seed, gain, read_sweep
 from figures.inputs import Files
 from figures.table import Spread
 from figures.tables.images import spread
-from figures.words import in_words
+from figures.words import in_words, window_in_words
 
 FIGURE = Figure(
     "All ablations on digits",
@@ -22,7 +23,11 @@ FIGURE = Figure(
     SETTINGS,
 )
 DESCRIBED = (SNR, "within_class_diversity", "label_error")
-HEADER = ("run", "method", "synthetic", "PGD-20", "minus unguided", "class SNR", "diversity", "label error")
+HEADER = ("method", "choice", "synthetic", "PGD-20", "minus unguided", "class SNR", "diversity", "label error")
+
+PLAIN = ""
+RUNS = {"input-xt": "noisy state", "head-128": "projection head"}
+RUNS |= {run: name for name, (run, _) in ablation_selection.CHOICES.items() if run != FIRST}
 
 
 def rows(files: Files) -> list[list[Any]]:
@@ -35,19 +40,27 @@ def rows(files: Files) -> list[list[Any]]:
         count = int(next(iter(by_seed(data, run, method, "n_synthetic").values())))
         robust = np.array(list(by_seed(data, run, method).values()))
         described = [spread(np.array(list(by_seed(data, run, method, name).values()))) for name in DESCRIBED]
-        found.append([run, in_words(method), count, spread(robust), Spread(mean, low=low, high=high), *described])
+        found.append([in_words(method), choice_in_words(run), count, spread(robust), Spread(mean, low=low, high=high), *described])
     return found
+
+
+def choice_in_words(run: str) -> str:
+    """What a run of the design does other than the first; its numbers of images have a column of their own."""
+    if run.startswith("window-"):
+        low, high = map(float, run.removeprefix("window-").split("-"))
+        return window_in_words(low, high)
+    return PLAIN if run == FIRST or run.startswith("synthetic-") else RUNS.get(run, run)
 
 
 def finding(files: Files) -> str:
     """What the intervals show, in two sentences."""
     above, below, open_ = [], [], 0
     table = rows(files)
-    size = next((row[2] for row in table if row[:2] == [FIRST, "unguided"]), 0)
-    for run, method, count, _, of, *_ in table:
+    size = next((row[2] for row in table if row[:2] == ["unguided", PLAIN]), 0)
+    for method, choice, count, _, of, *_ in table:
         if math.isnan(of.low) or count != size:
             continue
-        name = f"{method} ({run})" if run != FIRST else method
+        name = f"{method} ({choice})" if choice != PLAIN else method
         above += [name] * (of.low > 0)
         below += [name] * (of.high < 0)
         open_ += of.low <= 0 <= of.high

@@ -56,7 +56,7 @@ def finding(files: Files) -> str:
 
 
 def sentences(table: list[list[Any]]) -> str:
-    """One sentence per design."""
+    """One line per design."""
     found = []
     for design in dict.fromkeys(row[0] for row in table):
         of = [row for row in table if row[0] == design]
@@ -65,4 +65,4 @@ def sentences(table: list[list[Any]]) -> str:
         ]
         told = "; ".join(said) if said else "nothing"
         found.append(f"{design}, {len(of)} comparisons fixed beforehand. Detected, with all of them together: {told}.")
-    return " ".join(found)
+    return "\n".join(found)

@@ -47,7 +47,7 @@ def draw(numbers: Numbers) -> Any:
             if panel == 0:
                 band(axis, i, exact)
         guide(axis, float(numbers.series(panel, "ceiling").y[0]), "ceiling", ls=":")
-        axis.set(xscale="log", ylabel=r"robust accuracy ($\ell_2$, $\varepsilon$ = 0.5)")
+        axis.set(xscale="log", ylabel=r"robust accuracy (l_2, $\varepsilon$ = 0.5)")
     axes[0].set(xlabel="synthetic samples n", title="Exact mean, 5-95 % band, simulation")
     axes[0].legend(title="class separation", loc="lower right")
     axes[1].set(xlabel=r"$\kappa = c\,\|\mu\|\sqrt{n}\,/\,\tilde\sigma$", title="Against κ: one curve")

@@ -33,6 +33,6 @@ def draw(numbers: Numbers) -> Any:
         look = {"color": COLOURS[i - 1], "marker": MARKERS[i - 1], "ms": 4, "lw": 1, "ls": DASHES[i - 1]}
         axis.plot(series.x, series.y, label=series.name, **look)
     axis.set(xlabel="coordinate (sorted)", ylabel="mean (units of σ)")
-    axis.set_title(r"$\ell_\infty$: what averaging should be shown")
+    axis.set_title("l_inf: what averaging should be shown")
     axis.legend()
     return figure

@@ -6,9 +6,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
 
 from command_line.drawing import COLOURS, MARKERS, PANEL_WIDTH
-from figures.figure import Figure, Numbers, band, diagonal, line, marks, points
+from figures.figure import Figure, Numbers, band, diagonal, line, marks, points, ticks
 from figures.inputs import Files, where
 
 TABLE, CURVE = "gaussian_mixture/real_data.csv", "gaussian_mixture/real_data_learning_curve.csv"
@@ -58,7 +59,7 @@ def _measured(panel: str, name: str, x: Any, data: Any, of: Any) -> list[Any]:
 
 
 def norm_name(p: float) -> str:
-    return r"$\ell_\infty$" if np.isinf(p) else rf"$\ell_{p:g}$"
+    return f"l_{p:g}"
 
 
 def draw(numbers: Numbers) -> Any:
@@ -85,7 +86,9 @@ def draw(numbers: Numbers) -> Any:
     if LEARNING in panels:
         last = list(grid.flat)[len(panels) - 1]
         last.set(xlabel="training samples n", xscale="log", ylabel="balanced robust accuracy")
+        ticks(last, "x", np.unique(numbers.columns["x"][numbers.columns["panel"] == LEARNING]).tolist())
         last.legend(fontsize=6.5, loc="lower right")
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    handles += [Line2D([], [], color="0.3"), Line2D([], [], color="0.3", ls="", marker="o", ms=3.5)]
+    figure.legend(handles, [*labels, "lines: predicted", "marks: measured"], loc="outside upper center", ncols=4)
     return figure

@@ -19,8 +19,8 @@ FIGURE = Figure(
 )
 SERIES = {
     "standard_samples": "no attack",
-    "robust_samples": r"$\ell_\infty$, ε = 0.25",
-    "robust_samples_separation_2": r"$\ell_\infty$, classes 2x apart",
+    "robust_samples": "l_inf, ε = 0.25",
+    "robust_samples_separation_2": "l_inf, classes 2x apart",
     "carmon_order": r"$4\varepsilon^2\sqrt{d n_0}$, order only",
 }
 

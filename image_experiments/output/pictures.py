@@ -116,19 +116,24 @@ def draw_curves(out: Path, methods: list[str], seed: int) -> Any:
 
 
 def draw_robust_accuracy(out: Path) -> Any:
-    """Robust accuracy of every method: one mark per seed, and the mean as a bar."""
-    table = read_columns(out / "metrics.csv")
+    """Robust accuracy of every method: one mark per seed with two standard errors of its test images, and the mean as a bar."""
+    table = read_columns(out / "details.csv")
     attacks = list(dict.fromkeys(zip(table["attack"], table["norm"], table["eps"], strict=True)))
     methods = list(dict.fromkeys(table["method"]))
     figure, axes = new_figure(len(attacks), height=1.2 + 0.35 * len(methods))
     for axis, (attack, norm, eps) in zip(axes, attacks, strict=True):
+        if axis is not axes[0]:
+            axis.sharex(axes[0])
         rows = (table["attack"] == attack) & (table["norm"] == norm) & (table["eps"] == eps)
         for i, method in enumerate(methods):
-            values = table["robust_accuracy"][rows & (table["method"] == method)]
-            axis.plot(values, [i] * len(values), MARKERS[0], ms=4, color=COLOURS[0], alpha=0.6)
+            of = rows & (table["method"] == method)
+            values, reach = table["robust_accuracy"][of], 2 * table["standard_error"][of]
+            height = i + np.linspace(-0.2, 0.2, len(values) + 2)[1:-1]  # beside each other, so that each can be seen
+            axis.errorbar(values, height, xerr=reach, fmt=MARKERS[0], ms=4, lw=0.8, color=COLOURS[0], alpha=0.6)
             axis.plot([values.mean()] * 2, [i - 0.3, i + 0.3], color="0.2", lw=2)
         axis.set_yticks(range(len(methods)), methods)
         axis.invert_yaxis()
-        axis.set_xlabel("robust accuracy (dots: seeds, bar: mean)")
-        axis.set_title(f"{attack}, {norm} {eps:.4g}", fontsize=10)
+        axis.set_xlabel("robust accuracy")
+        axis.set_title(f"{attack}, {norm} {eps:.4g}, {table['images'][rows][0]:,.0f} images", fontsize=10)
+    figure.suptitle("dots: seeds, with two standard errors of the test images; bars: means", fontsize=8)
     return figure

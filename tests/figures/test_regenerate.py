@@ -67,6 +67,9 @@ def test_a_changed_input_makes_just_the_figures_that_read_it(drawn, results, tmp
     assert stale_after(out, results) == set()
     path = results / "digits-cpu" / "metrics.csv"
     path.write_text(path.read_text().replace("0.9732", "0.9733", 1))
+    assert stale_after(out, results) == {"images"}
+    path = results / "digits-cpu" / "details.csv"
+    path.write_text(path.read_text().replace("0.9732", "0.9733", 1))
     assert stale_after(out, results) == {"robust_accuracy", "images"}
     path = results / "guided_diffusion" / "frontier.csv"
     path.write_text(path.read_text() + "0.95,3.9\n")
@@ -91,6 +94,7 @@ def test_a_changed_helper_makes_just_the_figures_that_use_it(tmp_path):
     assert "would make nothing" in call("--dry-run", "--only", *chosen)
     changes = (
         ("diffusion_figures/settings.py", "in_design", "return ", "return False or ", "guided_accuracy price_gain guidance"),
+        ("diffusion_figures/clouds.py", "reach_of", "return ", "return 0.5 * ", "samples"),
         ("image_figures/ablations.py", "gain", "return ", "return False or ", "ablation_loss ablations"),
         ("tables/images.py", "spread", "return ", "return False or ", "images ablations"),
         ("inputs.py", "where", "return ", "return False or ", "samples ablation_loss ablations images"),
@@ -246,9 +250,8 @@ def test_the_report_shows_no_picture_that_is_not_of_these_results(drawn, results
     (out / "drawn" / "sample_gap.png").unlink()
     assert run_main("--out", out, "--only", "report") == 0
     assert (out / "report.html").read_text().count("not made from these results") == 2
-    (results / "digits-cpu" / "metrics.csv").write_text(
-        (results / "digits-cpu" / "metrics.csv").read_text().replace("0.97", "0.96")
-    )
+    for path in (results / "digits-cpu" / name for name in ("metrics.csv", "details.csv")):
+        path.write_text(path.read_text().replace("0.97", "0.96"))
     assert run_main("--out", out, "--only", "report", "--results", results) == 0
     assert (out / "report.html").read_text().count("not made from these results") == 4
 

@@ -133,7 +133,7 @@ def test_the_second_explorer_shows_the_law_and_its_best_class_snr(opened):
             for x, y in points[:: len(points) // 3]:
                 snr = 10 ** (np.log10(0.3) + (x - 58) / (640 - 58 - 14) * (1 - np.log10(0.3)))
                 law = ProportionalLaw(snr, ratio, ridge=ridge, eps=eps)
-                assert 2 - 5 * (y - 12) / (380 - 12 - 44) == pytest.approx(max(np.log10(law.across / law.along), -3), abs=0.02)
+                assert 1 - 4 * (y - 12) / (380 - 12 - 44) == pytest.approx(max(np.log10(law.across / law.along), -3), abs=0.02)
             found = optimal_class_snr("logistic", eps, samples_per_dim=ratio, ridge=ridge)
             best = opened.text("out-best")
             if found.more_is_better:
@@ -147,6 +147,23 @@ def test_the_second_explorer_shows_the_law_and_its_best_class_snr(opened):
             if shown.startswith("from"):
                 assert float(shown.split()[1]) == pytest.approx(threshold, rel=0.01)
     assert opened.said == []
+
+
+def test_the_address_keeps_what_the_second_explorer_shows(opened, browser, drawn):
+    opened.page.select_option("#training", "2")
+    opened.slide(ratio=7)
+    address, shown = opened.page.url, [opened.text(f"out-{name}") for name in ("best", "cosine", "inner", "separable")]
+    assert address.endswith("#separation,ratio=7,training=2")
+    other = Page(browser, drawn / "report.html")
+    other.page.goto(address)
+    other.page.reload()
+    assert [other.text(f"out-{name}") for name in ("best", "cosine", "inner", "separable")] == shown
+    for wrong in ("#separation,ratio=x,training=99", "#separation,", "#separation,toString=3"):
+        other.page.goto(f"{(drawn / 'report.html').as_uri()}{wrong}")
+        other.page.reload()
+        assert other.page.input_value("#training") == "0"
+    assert other.said == []
+    other.context.close()
 
 
 def test_the_reference_value_of_the_theory(opened):
