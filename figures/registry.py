@@ -52,6 +52,7 @@ SECTIONS = {
         "radius",
         "pipeline",
         "exchange_rate",
+        "predicted_worth",
         "gtsrb_samples",
         "cifar10_samples",
         "training_curves",

@@ -33,6 +33,7 @@ PLACES = {
     "supervised": 8,
     "classifier": 9,
     "away from the classifier": 9,
+    "feedback": 8,
     "particle": 10,
     "diverse half": 10,
     "selected": 10,

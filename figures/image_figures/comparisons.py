@@ -12,7 +12,7 @@ from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 from figures.words import in_words, radius_in_words
 
-EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, GTSRB, MORE, CIFAR10 = (
+EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, GTSRB, MORE, CIFAR10 = (
     f"{design}/comparisons.csv"
     for design in (
         "digits-evidence",
@@ -21,6 +21,7 @@ EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, GTSRB, MORE, CIFAR10 = (
         "digits-factors",
         "digits-pipeline",
         "digits-confirm",
+        "mnist-confirm",
         "gtsrb-report",
         "gtsrb-more",
         "cifar10-report",
@@ -61,6 +62,7 @@ TREATED = {
     "soft": "soft labels",
     "unconditional-confident": "model without labels, most confident",
     "soft-cover": "soft labels, k-means choice",
+    "soft-near": "soft labels, nearest the boundary",
     "unlabelled": "model without labels, pseudo-labels",
 }
 """Runs of the designs of the paper's pipeline, and what they do with labels and selection."""

@@ -2,97 +2,139 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from command_line.drawing import COLOURS, MARKERS, Columns, new_figure
+from command_line.drawing import COLOURS, MARKERS, Columns, new_grid
 from command_line.statistics import exchange_rate, mean_interval
 from figures.figure import GUIDE, Figure, Numbers, Row, band, line, marks, ticks
 from figures.image_figures.ablations import by_seed
 from figures.inputs import Files
 from figures.words import place_of
 
-TABLE = "digits-confirm/sweep.csv"
 ATTACK, COUNT = "apgd-ce", 2000
-CURVE = {
-    250: "soft-250",
-    500: "soft-500",
-    1000: "soft-1000",
-    2000: "soft",
-    4000: "soft-4000",
-    8000: "soft-8000",
-    16000: "soft-16000",
-}
-"""Number of unguided images with soft labels, and the run that trained on them."""
-SETS = {
-    "particle 0.1, soft labels": ("soft", "particle-0.1"),
-    "InfoNCE 0.3, k-means choice, soft labels": ("soft-cover", "infonce-0.3"),
+PLAIN = "unguided, soft labels"
+SHARED = {
     "hotter noise, soft labels": ("soft-hot", "unguided"),
-    "k-means choice, soft labels": ("soft-cover", "unguided"),
-    "model without labels, pseudo-labels": ("unlabelled", "unguided"),
-    "particle 0.1, labels as drawn": ("drawn", "particle-0.1"),
     "hotter noise, labels as drawn": ("drawn-hot", "unguided"),
     "unguided, labels as drawn": ("drawn", "unguided"),
 }
-"""Sets of 2,000 images: the run and the method."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A confirming design. most: the largest number of unguided images with soft labels; sets: of 2,000 images, run and method each."""
+
+    table: str
+    least: int
+    most: int
+    sets: Mapping[str, tuple[str, str]]
+
+    def curve(self) -> dict[int, str]:
+        """Number of unguided images with soft labels, and the run that trained on them."""
+        counts = (250, 500, 1000, 2000, 4000, 8000, 16000)
+        return {n: "soft" if n == COUNT else f"soft-{n}" for n in counts if self.least <= n <= self.most}
+
+
+DIGITS, MNIST = (
+    Study(
+        "digits-confirm/sweep.csv",
+        250,
+        16000,
+        {
+            "particle 0.1, soft labels": ("soft", "particle-0.1"),
+            "InfoNCE 0.3, k-means choice, soft labels": ("soft-cover", "infonce-0.3"),
+            "k-means choice, soft labels": ("soft-cover", "unguided"),
+            "model without labels, pseudo-labels": ("unlabelled", "unguided"),
+            "particle 0.1, labels as drawn": ("drawn", "particle-0.1"),
+            **SHARED,
+        },
+    ),
+    Study(
+        "mnist-confirm/sweep.csv",
+        500,
+        8000,
+        {
+            "particle 0.05, soft labels": ("soft", "particle-0.05"),
+            "feedback 0.05, soft labels": ("soft", "feedback-0.05"),
+            "nearest the boundary, soft labels": ("soft-near", "unguided"),
+            "particle 0.05, labels as drawn": ("drawn", "particle-0.05"),
+            **SHARED,
+        },
+    ),
+)
+STUDIES = {"digits": DIGITS}
 FIGURE = Figure(
     "What a guided image is worth in unguided ones",
     "Left: robust accuracy under APGD-CE against the number of unguided images with soft labels (line, 95 % interval over seeds), and of "
     "sets of 2,000 images made in other ways. Dotted: up to the number of unguided images of the same worth. Right: that number over "
     "2,000, with Fieller's 95 % interval, paired by seed; marks at the edge lie beyond what was tried.",
-    (TABLE,),
-    "scikit-learn's digits, 300 real images, l_inf 0.15, 1,197 test images, 16 seeds",
+    tuple(study.table for study in STUDIES.values()),
+    "300 real images, l_inf 0.15, 16 seeds; scikit-learn's digits, 1,197 test images; MNIST at 10x10 pixels, 2,000",
 )
-LEFT, RIGHT, PLAIN = "robust accuracy", "worth in unguided images", "unguided, soft labels"
+LEFT, RIGHT = ": robust accuracy", ": worth in unguided images"
 
 
-def attacked(files: Files) -> Columns:
+def attacked(files: Files, table: str) -> Columns:
     """The rows of sweep.csv under the attack that is shown."""
-    data = files.columns(TABLE, "seed robust_accuracy", text="run method attack")
+    data = files.columns(table, "seed robust_accuracy", text="run method attack")
     return {name: values[data["attack"] == ATTACK] for name, values in data.items()}
 
 
-def rates(data: Columns) -> dict[str, tuple[float, float, float]]:
-    """(rate, low, high) of each set."""
-    plain = [by_seed(data, run, "unguided") for run in CURVE.values()]
+def rates(study: Study, data: Columns) -> dict[str, tuple[float, float, float]]:
+    """(rate, low, high) of each set, the highest first."""
+    plain = [by_seed(data, run, "unguided") for run in study.curve().values()]
     seeds = sorted(plain[0])
     curve = np.array([[one[seed] for one in plain] for seed in seeds])
-    sets = {name: by_seed(data, *key) for name, key in SETS.items()}
-    return {name: exchange_rate(list(CURVE), curve, np.array([one[seed] for seed in seeds]), COUNT) for name, one in sets.items()}
+    sets = {name: by_seed(data, *key) for name, key in study.sets.items()}
+    counts = list(study.curve())
+    found = {name: exchange_rate(counts, curve, np.array([one[seed] for seed in seeds]), COUNT) for name, one in sets.items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1][0]))
 
 
 def numbers(files: Files) -> Numbers:
-    data = attacked(files)
     rows: list[Row] = []
-    for count, run in CURVE.items():
-        rows.append((LEFT, PLAIN, float(count), *mean_interval(list(by_seed(data, run, "unguided").values()))))
-    least, most = min(CURVE) / COUNT, max(CURVE) / COUNT
-    for place, (name, rate) in enumerate(rates(data).items()):
-        rows.append((LEFT, name, float(COUNT), float(np.mean(list(by_seed(data, *SETS[name]).values())))))
-        rows.append((RIGHT, name, float(place), *(float(np.clip(end, least, most)) for end in rate)))
+    for name_of_data, study in STUDIES.items():
+        data = attacked(files, study.table)
+        for count, run in study.curve().items():
+            plain = mean_interval(list(by_seed(data, run, "unguided").values()))
+            rows.append((name_of_data + LEFT, PLAIN, float(count), *plain))
+        least, most = study.least / COUNT, study.most / COUNT
+        for place, (name, rate) in enumerate(rates(study, data).items()):
+            reached = float(np.mean(list(by_seed(data, *study.sets[name]).values())))
+            rows.append((name_of_data + LEFT, name, float(COUNT), reached))
+            rows.append((name_of_data + RIGHT, name, float(place), *(float(np.clip(end, least, most)) for end in rate)))
     return Numbers.of(rows)
 
 
 def draw(numbers: Numbers) -> Any:
-    figure, (left, right) = new_figure(2, 10.0, 3.6)
-    plain = numbers.series(LEFT, PLAIN)
+    shown = list(dict.fromkeys(panel.partition(":")[0] for panel in numbers.panels()))
+    figure, axes = new_grid(2 * len(shown), 2, 10.0, 3.4)
+    for i, name_of_data in enumerate(shown):
+        _draw_study(axes[2 * i], axes[2 * i + 1], numbers, name_of_data)
+    return figure
+
+
+def _draw_study(left: Any, right: Any, numbers: Numbers, name_of_data: str) -> None:
+    plain = numbers.series(name_of_data + LEFT, PLAIN)
     band(left, 0, plain)
     line(left, 0, plain)
-    names = numbers.names(RIGHT)
+    names = numbers.names(name_of_data + RIGHT)
     for name in names:
         i = place_of(name)
         colour = COLOURS[i % 6]
-        one, rate = numbers.series(LEFT, name), numbers.series(RIGHT, name)
+        one, rate = (numbers.series(name_of_data + part, name) for part in (LEFT, RIGHT))
         left.hlines(one.y, one.x, COUNT * rate.y, color=colour, lw=0.8, ls=":", gid=GUIDE)  # to as many unguided images
         marks(left, i, one, ms=6)
         right.plot(rate.y, rate.x, MARKERS[i % 6], color=colour, mfc=colour if i < 6 else "white", ms=6)
         right.hlines(rate.x, rate.low, rate.high, color=colour, lw=1.4)
     right.axvline(1, color="0.4", lw=0.9, gid=GUIDE)
-    left.set(xscale="log", xlabel="unguided images", ylabel="robust accuracy", title="Robust accuracy")
+    left.set(xscale="log", xlabel="unguided images", ylabel="robust accuracy", title=f"Robust accuracy, {name_of_data}")
     ticks(left, "x", (250, 1000, 4000, 16000))
-    right.set(xscale="log", xlabel="unguided images of the same worth / 2,000", title="Exchange rate")
+    right.set(xscale="log", xlabel="unguided images of the same worth / 2,000", title=f"Exchange rate, {name_of_data}")
     ticks(right, "x", (0.125, 0.25, 0.5, 1, 2, 4, 8))
     right.set_yticks(range(len(names)), names, fontsize=7)
     right.set_ylim(len(names) - 0.5, -0.5)
-    return figure
