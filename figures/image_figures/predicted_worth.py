@@ -119,6 +119,6 @@ def draw(numbers: Numbers) -> Any:
         axis.set(xlabel="worth predicted by T16", title=f"{panel}: typical factor {misses(numbers, panel)[0]:.2f}")
         for which in "xy":
             ticks(axis, which, (1, 2, 4, 8))
-        axis.legend(fontsize=6.5, loc="upper left")
+        axis.legend(fontsize=6.5, loc="lower right")
     axes[0].set_ylabel("measured worth in unguided images")
     return figure

@@ -32,7 +32,8 @@ TURNED = (
     "ablation_embedding",
     "ablation_selection",
     "pipeline",
-    "worth in unguided images",
+    "digits: worth in unguided images",
+    "MNIST: worth in unguided images",
 )  # figures, or panels of them, where x of the csv runs downwards
 
 
