@@ -2,14 +2,13 @@
 // The second explorer: T16's angle between logistic regression and mu against the class SNR of the samples, from phase_diagram.csv.
 // SEPARATION: [{ name, snr: [...], curves: [{ ratio, tangent: [...], separable: [0 or 1, ...] }, ...] }, ...], one entry a way of training.
 
-const ANGLES = { low: -3, high: 1 }; // powers of ten of tan(angle) on the axis
+const ANGLES = { low: -3, high: 1 }; // powers of ten of tan(angle) at the ends of the axis: those around the curve
 const SNRS = { low: Math.log10(0.3), high: 1 };
 
 const spot = {
   x: (snr) => PLOT.left + (PLOT.width - PLOT.left - PLOT.right) * (Math.log10(snr) - SNRS.low) / (SNRS.high - SNRS.low),
   y: (tangent) => {
-    const power = Math.min(Math.max(Math.log10(tangent), ANGLES.low), ANGLES.high);
-    return PLOT.top + (PLOT.height - PLOT.top - PLOT.bottom) * (ANGLES.high - power) / (ANGLES.high - ANGLES.low);
+    return PLOT.top + (PLOT.height - PLOT.top - PLOT.bottom) * (ANGLES.high - Math.log10(tangent)) / (ANGLES.high - ANGLES.low);
   },
 };
 
@@ -20,8 +19,12 @@ function bestSeparation(snr, tangent) {
   return { best: order[0], inner };
 }
 
-function drawSeparationAxes(svg) {
-  const up = [10, 1, 0.1, 0.01, 0.001].map((tangent) => [spot.y(tangent), String(tangent)]);
+function drawSeparationAxes(svg, tangent) {
+  ANGLES.low = Math.floor(Math.log10(Math.min(...tangent)));
+  ANGLES.high = Math.max(Math.ceil(Math.log10(Math.max(...tangent))), ANGLES.low + 1);
+  const shown = (level) => Math.log10(level) > ANGLES.low - 1e-9 && Math.log10(level) < ANGLES.high + 1e-9;
+  const levels = [-4, -3, -2, -1, 0, 1, 2].flatMap((power) => [10 ** power, 3 * 10 ** power]).filter(shown);
+  const up = levels.map((level) => [spot.y(level), String(Number(level.toPrecision(1)))]);
   const across = [0.3, 1, 3, 10].map((snr) => [spot.x(snr), String(snr)]);
   drawFrame(svg, across, up, "class SNR of one sample", "tan of the angle to μ");
 }
@@ -35,7 +38,7 @@ function updateSeparation() {
   slider.setAttribute("aria-valuetext", text);
   const svg = document.getElementById("separation-plot");
   svg.querySelectorAll(":scope > :not(title):not(desc)").forEach((old) => old.remove());
-  drawSeparationAxes(svg);
+  drawSeparationAxes(svg, tangent);
   const parts = [["real", (i) => separable[i]], ["synthetic", (i) => !separable[i]]];
   for (const [kind, belongs] of parts) {
     const places = tangent.map((_, i) => i).filter((i) => belongs(i) || (kind === "real" && i + 1 < separable.length && separable[i + 1]));

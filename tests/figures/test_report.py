@@ -130,10 +130,12 @@ def test_the_second_explorer_shows_the_law_and_its_best_class_snr(opened):
                 "#separation-plot path.curve", "all => all.map((one) => one.getAttribute('d'))"
             )
             points = np.array([[float(v) for v in point.split()] for point in re.findall(r"[ML]([\d. -]+)", " ".join(paths))])
+            low, high = opened.page.evaluate("[ANGLES.low, ANGLES.high]")
             for x, y in points[:: len(points) // 3]:
                 snr = 10 ** (np.log10(0.3) + (x - 58) / (640 - 58 - 14) * (1 - np.log10(0.3)))
                 law = ProportionalLaw(snr, ratio, ridge=ridge, eps=eps)
-                assert 1 - 4 * (y - 12) / (380 - 12 - 44) == pytest.approx(max(np.log10(law.across / law.along), -3), abs=0.02)
+                height = (y - 12) / (380 - 12 - 44)
+                assert high - (high - low) * height == pytest.approx(np.log10(law.across / law.along), abs=0.02)
             found = optimal_class_snr("logistic", eps, samples_per_dim=ratio, ridge=ridge)
             best = opened.text("out-best")
             if found.more_is_better:
