@@ -39,6 +39,7 @@ from theory.synthetic import (
     optimal_synthetic_mean,
     optimality_gap,
 )
+from theory.worth import sample_worth
 
 __version__ = "0.1.0"
 
@@ -87,6 +88,7 @@ __all__ = [
     "required_samples",
     "robust_accuracy",
     "robust_sample_gap",
+    "sample_worth",
     "schmidt_mixture",
     "separability_threshold",
     "share_interval",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from command_line.drawing import COLOURS, MARKERS, Columns, new_figure
 from figures.figure import GUIDE, Figure, Numbers, Row, diagonal, ticks
-from figures.image_figures.exchange_rate import ATTACK, COUNT, STUDIES, Study, rates
+from figures.image_figures.exchange_rate import ATTACK, STUDIES, Study, rates
 from figures.inputs import Files
 from figures.words import place_of
-from theory import ProportionalLaw
+from theory import ProportionalLaw, sample_worth
 
 CLASSES, PLAIN = 10, ("soft", "unguided")
 TAKEN = {
@@ -36,14 +35,11 @@ LEAST, MOST = 0.125, 8.0
 """Worths that are shown."""
 
 
-def log_tangent(n_real: float, n_synthetic: float, snr_real: float, snr: float, wrong: float, dim: float) -> float:
-    """log tan of the angle between T16's logistic classifier of two classes and the best direction.
-
-    n_real, n_synthetic: images of all CLASSES. snr_real, snr: class SNRs. wrong: share of wrong synthetic labels. dim: effective dimension.
-    """
-    ratios = (2 * n_real / CLASSES / dim, 2 * n_synthetic / CLASSES / dim)
-    law = ProportionalLaw((snr_real, snr), ratios, label_noise=(0.0, wrong))
-    return math.log(law.across / law.along)
+def law_of(set_of_images: Mapping[str, float], snr_real: float) -> ProportionalLaw:
+    """T16's logistic learner of two of the classes: real images first, then those of the set, as `described`."""
+    n_real, n, snr, wrong, dim = (set_of_images[name] for name in TAKEN)
+    ratios = (2 * n_real / CLASSES / dim, 2 * n / CLASSES / dim)
+    return ProportionalLaw((snr_real, snr), ratios, label_noise=(0.0, wrong))
 
 
 def read(files: Files, table: str) -> Columns:
@@ -53,7 +49,7 @@ def read(files: Files, table: str) -> Columns:
 
 
 def described(data: Columns, run: str, method: str) -> dict[str, float]:
-    """What `log_tangent` takes of a set, means over seeds."""
+    """What `law_of` takes of a set, means over seeds."""
     of = (data["run"] == run) & (data["method"] == method)
     return {name: float(np.mean(data[column][of])) for name, column in TAKEN.items()}
 
@@ -63,14 +59,9 @@ def predicted(study: Study, data: Columns) -> dict[str, float]:
     plain = described(data, *PLAIN)
     found = {}
     for name, key in study.sets.items():
-        target = log_tangent(snr_real=plain["snr"], **described(data, *key))
-
-        def excess(worth: float, target: float = target) -> float:
-            as_many = plain | {"n_synthetic": worth * COUNT}
-            return log_tangent(snr_real=plain["snr"], **as_many) - target
-
-        ends = excess(LEAST), excess(MOST)
-        found[name] = LEAST if ends[0] <= 0 else MOST if ends[1] >= 0 else float(brentq(excess, LEAST, MOST, xtol=1e-3))
+        of = described(data, *key)
+        per_dimension = sample_worth(law_of(of, plain["snr"]), law_of(plain, plain["snr"]))
+        found[name] = float(np.clip(per_dimension * plain["dim"] / of["dim"], LEAST, MOST))  # effective dimensions differ a little
     return found
 
 

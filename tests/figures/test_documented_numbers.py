@@ -55,3 +55,20 @@ def test_a_changed_number_is_noticed(drawn):
     table = numbers_of(drawn / "drawn" / "pipeline.csv")
     moved = [float(text) + 0.0001 for names, text in claimed(ROOT / "docs" / "results" / "digits.md") if names == ("pipeline",)]
     assert np.mean([np.abs(table - value).min() > 0.00005 for value in moved]) > 0.5
+
+
+WORTH = re.compile(r"worth (\d\.\d)(?: \[(\d\.\d), (\d\.\d)\])?")
+SAYING = [ROOT / name for name in ("README.md", "docs/guidance.md", "docs/results/digits.md", "figures/report/page.html")]
+
+
+def test_what_one_image_is_said_to_be_worth_is_an_exchange_rate(drawn):
+    """Every "worth 3.7 [2.8, 5.9]" or "worth 3.7" in running text."""
+    with (drawn / "drawn" / "exchange_rate.csv").open(newline="", encoding="utf-8") as stream:
+        rates = [
+            [f"{float(row[key]):.1f}" for key in ("y", "low", "high")] for row in csv.DictReader(stream) if "worth" in row["panel"]
+        ]
+    for page in SAYING:
+        said = WORTH.findall(page.read_text(encoding="utf-8").replace("\n", " "))
+        assert said, page
+        for rate, *ends in said:
+            assert any(rate == one[0] and (not ends[0] or ends == one[1:]) for one in rates), f"{page}: worth {rate} {ends}"

@@ -1,0 +1,51 @@
+"""How many samples of one kind one sample of another kind is worth, for any number of samples per dimension (T16)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from theory.proportional import ProportionalLaw
+
+MOST_WORTH = 1024.0
+"""Beyond this worth is inf, and below its inverse 0."""
+
+
+def sample_worth(offered: ProportionalLaw, plain: ProportionalLaw) -> float:
+    """How many plain samples one offered sample is worth to a learner: worth w with the same angle to mu from w n as from n offered ones.
+
+        angle(others, w n plain samples) = angle(others, n offered samples)                                                       (T16)
+
+    offered, plain: laws in the same dimension, whose last part is the samples in question; the parts before it, the others, such as real
+    samples, should be the same in both. The number of plain samples in `plain` does not matter. Where angles do not fall with the number (a
+    few wrongly labelled samples beside separable ones are worse than none), this is the solution nearest to w = 1. Averaging without
+    others: w is the squared ratio of the class SNRs (T4). inf above 1024, 0 below 1 / 1024.
+
+    Raises ValueError for laws with different numbers of parts, and where a law does.
+    """
+    counts, others = (np.atleast_1d(law.samples_per_dim) for law in (offered, plain))
+    if len(counts) != len(others):
+        raise ValueError(
+            f"offered has {len(counts)} parts and plain {len(others)}: give the same others before the samples in question"
+        )
+    target = _log_tangent(offered)
+
+    def excess(log_worth: float) -> float:
+        ratios = (*others[:-1], math.exp(log_worth) * counts[-1])
+        return _log_tangent(replace(plain, samples_per_dim=ratios)) - target
+
+    from scipy.optimize import brentq  # 0.2 s to import, which `import theory` should not cost
+
+    step = math.log(2) if excess(0.0) > 0 else -math.log(2)
+    here, ends = 0.0, math.log(MOST_WORTH)
+    while abs(here) < ends - 1e-9:
+        before, here = here, here + step
+        if excess(here) * step <= 0:
+            return math.exp(float(brentq(excess, min(before, here), max(before, here), xtol=1e-10)))
+    return math.inf if step > 0 else 0.0
+
+
+def _log_tangent(law: ProportionalLaw) -> float:
+    return math.log(law.across / law.along)
