@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     "simulations/gaussian_mixture.py",
     "simulations/guided_diffusion.py",
+    "simulations/image_worth.py",
     "image_experiments/run_cifar.py",
     "image_experiments/run_sweep.py",
     "image_experiments/run_search.py",

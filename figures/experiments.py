@@ -51,6 +51,8 @@ SWEEPS = {
     "digits-confirm": "90 min",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""
+WORTHS = ("digits-confirm",)
+"""Sweeps of which theory predicts what their images are worth."""
 RUN = ("runs/main/mosaics/*.png", "runs/main/curves/*.csv")
 PHOTOGRAPHS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "gtsrb-report": ("GTSRB", "70 min", RUN),
@@ -85,6 +87,11 @@ def _described(design: str, seeds: int, takes: str, data: str) -> Experiment:
         own_seed=True,
         data=data,
     )
+
+
+def _worth(design: str) -> Experiment:
+    arguments = ("--sweep", f"results/{design}")
+    return Experiment(f"{design}-worth", "simulations/image_worth.py", arguments, arguments, "10 s", ("worth.csv",), own_seed=True)
 
 
 def _sweep(design: str, takes: str, data: str = "", kept: tuple[str, ...] = ()) -> Experiment:
@@ -142,6 +149,7 @@ EXPERIMENTS = {
         Experiment("digits-ablations", "image_experiments/run_sweep.py", (), ("--quick",), "40 min", ("sweep.csv",)),
         *(_sweep(name, takes) for name, takes in SWEEPS.items()),
         *(_sweep(name, takes, data, kept) for name, (data, takes, kept) in PHOTOGRAPHS.items()),
+        *map(_worth, WORTHS),
         *(_described(name, *about) for name, about in DESCRIBED.items()),
     )
 }

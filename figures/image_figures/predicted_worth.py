@@ -2,75 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from command_line.drawing import COLOURS, MARKERS, Columns, new_figure
+from command_line.drawing import COLOURS, MARKERS, new_figure
 from figures.figure import GUIDE, Figure, Numbers, Row, diagonal, ticks
-from figures.image_figures.exchange_rate import ATTACK, STUDIES, Study, rates
+from figures.image_figures.exchange_rate import STUDIES, Study, attacked, rates
 from figures.inputs import Files
 from figures.words import place_of
-from theory import ProportionalLaw, sample_worth
 
-CLASSES, PLAIN = 10, ("soft", "unguided")
-TAKEN = {
-    "n_real": "n_real",
-    "n_synthetic": "n_synthetic",
-    "snr": "class_snr_crossfit_judge",
-    "wrong": "label_error",
-    "dim": "effective_dimension_judge",
-}
+
+def worth_of(sweep: str) -> str:
+    """The table with the predicted worth of a sweep's sets."""
+    return sweep.replace("/sweep.csv", "-worth/worth.csv")
+
+
 FIGURE = Figure(
     "What theory predicts that an image is worth, and what it was found to be worth",
     "Measured: exchange rate of each set of 2,000 images, with Fieller's 95 % interval (figure exchange_rate). Predicted by T16, with "
     "nothing fitted: the number of unguided images with soft labels from which a logistic learner misses the best direction by the same "
     "angle, over 2,000. T16 is given the number of images, and of a set its class SNR, share of wrong labels and effective dimension, in "
     "the features of a classifier that took no part; real images count as having the unguided ones' class SNR and right labels.",
-    tuple(study.table for study in STUDIES.values()),
+    tuple(table for study in STUDIES.values() for table in (study.table, worth_of(study.table))),
     "300 real images, l_inf 0.15, APGD-CE, 16 seeds",
 )
 LEAST, MOST = 0.125, 8.0
 """Worths that are shown."""
 
 
-def law_of(set_of_images: Mapping[str, float], snr_real: float) -> ProportionalLaw:
-    """T16's logistic learner of two of the classes: real images first, then those of the set, as `described`."""
-    n_real, n, snr, wrong, dim = (set_of_images[name] for name in TAKEN)
-    ratios = (2 * n_real / CLASSES / dim, 2 * n / CLASSES / dim)
-    return ProportionalLaw((snr_real, snr), ratios, label_noise=(0.0, wrong))
-
-
-def read(files: Files, table: str) -> Columns:
-    """The rows of a sweep under the attack of the exchange rates."""
-    data = files.columns(table, f"seed robust_accuracy {' '.join(TAKEN.values())}", text="run method attack")
-    return {name: values[data["attack"] == ATTACK] for name, values in data.items()}
-
-
-def described(data: Columns, run: str, method: str) -> dict[str, float]:
-    """What `law_of` takes of a set, means over seeds."""
-    of = (data["run"] == run) & (data["method"] == method)
-    return {name: float(np.mean(data[column][of])) for name, column in TAKEN.items()}
-
-
-def predicted(study: Study, data: Columns) -> dict[str, float]:
-    """The worth of each set by T16."""
-    plain = described(data, *PLAIN)
-    found = {}
-    for name, key in study.sets.items():
-        of = described(data, *key)
-        per_dimension = sample_worth(law_of(of, plain["snr"]), law_of(plain, plain["snr"]))
-        found[name] = float(np.clip(per_dimension * plain["dim"] / of["dim"], LEAST, MOST))  # effective dimensions differ a little
-    return found
+def predicted(study: Study, files: Files) -> dict[str, float]:
+    """The worth of each set by T16, as simulations/image_worth.py wrote it."""
+    data = files.columns(worth_of(study.table), "worth", text="run method")
+    by_key = dict(zip(zip(data["run"].tolist(), data["method"].tolist(), strict=True), data["worth"].tolist(), strict=True))
+    return {name: float(np.clip(by_key[key], LEAST, MOST)) for name, key in study.sets.items()}
 
 
 def numbers(files: Files) -> Numbers:
     rows: list[Row] = []
     for name_of_data, study in STUDIES.items():
-        data = read(files, study.table)
-        by_theory = predicted(study, data)
-        for name, rate in rates(study, data).items():
+        by_theory = predicted(study, files)
+        for name, rate in rates(study, attacked(files, study.table)).items():
             rows.append((name_of_data, name, by_theory[name], *(float(np.clip(end, LEAST, MOST)) for end in rate)))
     return Numbers.of(rows)
 

@@ -9,11 +9,12 @@ import pytest
 
 from figures import keep_reference, regenerate
 from image_experiments import export, merge_shards, run_cifar, run_search, run_sweep
-from simulations import gaussian_mixture, guided_diffusion
+from simulations import gaussian_mixture, guided_diffusion, image_worth
 
 COMMANDS = (
     gaussian_mixture,
     guided_diffusion,
+    image_worth,
     regenerate,
     keep_reference,
     run_cifar,

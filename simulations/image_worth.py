@@ -1,0 +1,137 @@
+"""What theory says that the images of a sweep are worth, from their description alone: `python simulations/image_worth.py --sweep OUT`.
+
+    python simulations/image_worth.py --sweep results/digits-confirm                        # every set, in unguided images of run `soft`
+    python simulations/image_worth.py --sweep results/mine --plain main/unguided            # in those of another run
+
+T16's logistic learner of two classes is given what describes a set of images: how many there are, their class SNR, their share of wrong
+labels and their effective dimension, in the features of a classifier that took no part. The real images count as having the plain
+ones' class SNR, with right labels. The worth of an image is the number of plain images that makes this learner miss the best direction by
+the same angle (`theory.sample_worth`). Nothing is fitted, and no robust accuracy is read.
+
+Writes OUT/worth.csv (run, method, what describes the set, worth) and OUT/summary.json. Exit status: 0 fine; 1 bad input; 2 unknown flag;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
+
+import numpy as np
+
+from command_line.command import Help, run_command, settings_line, versions
+from command_line.drawing import read_columns
+from command_line.folder_claim import claim
+from command_line.output import UserError, did_you_mean, prepare_folder, text_table, write_csv, write_json
+from theory import ProportionalLaw, sample_worth
+
+HELP = Help("What theory says that the images of a sweep are worth, from their description alone.")
+DESCRIPTION = {
+    "n_real": "n_real",
+    "n_synthetic": "n_synthetic",
+    "class_snr": "class_snr_crossfit_judge",
+    "label_error": "label_error",
+    "effective_dimension": "effective_dimension_judge",
+}
+"""What theory is given, and its column in sweep.csv."""
+HEADER = ("run", "method", *DESCRIPTION, "worth")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that determines the result."""
+
+    sweep: Path
+    """Folder of a sweep (OUT of run_sweep.py), with sweep.csv."""
+    plain: str = "soft/unguided"
+    """RUN/METHOD of the images that worth is counted in."""
+    classes: int = 10
+    """Number of classes of the data."""
+    out: Path | None = None
+    """Folder for the results (default: SWEEP-worth)."""
+    force: bool = False
+    """Write into a folder that holds another experiment. Its table is overwritten."""
+
+
+def run(settings: Settings) -> int:
+    """Read, compute, write; returns the exit status. Raises UserError."""
+    settings = replace(settings, out=settings.out or settings.sweep.with_name(f"{settings.sweep.name}-worth"))
+    print(settings_line(settings))
+    if settings.classes < 2:
+        raise UserError(f"--classes {settings.classes}: must be at least 2")
+    table = read_sets(settings.sweep)
+    rows = worths(table, plain_of(settings.plain, table), settings.classes)
+    out = prepare_folder(settings.out or Path())
+    claim(out, asdict(settings), force=settings.force)
+    write_csv(out / "worth.csv", HEADER, rows)
+    seeds = np.unique(read_columns(settings.sweep / "sweep.csv")["seed"])
+    about = asdict(replace(settings, sweep=Path(settings.sweep.name))) | {"seed": int(seeds[0]), "seeds": len(seeds)}
+    write_json(out / "summary.json", {"settings": about, "versions": versions()})
+    print(text_table(HEADER, [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]))
+    print(f"an image of each set is worth so many of {settings.plain}; wrote {out}/worth.csv")
+    return 0
+
+
+def read_sets(sweep: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """{(run, method): its description, means over seeds} of every set of synthetic images. Raises UserError."""
+    path = sweep / "sweep.csv"
+    if not path.is_file():
+        raise UserError(f"--sweep {sweep}: has no sweep.csv; name the folder that run_sweep.py wrote")
+    data = read_columns(path)
+    missing = [column for column in ("run", "method", "seed", *DESCRIPTION.values()) if column not in data]
+    if missing:
+        raise UserError(f"{path}: has no column {', '.join(missing)}; make the sweep with this version")
+    found = {}
+    for key in dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True)):
+        of = (data["run"] == key[0]) & (data["method"] == key[1])
+        cells = {name: data[column][of] for name, column in DESCRIPTION.items()}
+        if "" in cells["class_snr"].tolist():  # real images alone
+            continue
+        found[key] = {name: float(np.mean(values.astype(np.float64))) for name, values in cells.items()}
+    bad = next((key for key, one in found.items() if not all(map(np.isfinite, one.values())) or one["label_error"] >= 0.5), None)
+    if bad:
+        raise UserError(
+            f"{path}: the description of {'/'.join(bad)} is {found[bad]}; theory needs numbers, and label errors below 1/2"
+        )
+    return found
+
+
+def plain_of(name: str, table: Mapping[tuple[str, str], Mapping[str, float]]) -> Mapping[str, float]:
+    """The description of the plain images. Raises UserError."""
+    run_of, _, method = name.partition("/")
+    if (run_of, method) not in table:
+        known = ["/".join(key) for key in table]
+        raise UserError(f"--plain {name}: no such set{did_you_mean(name, known)}; the sweep has {', '.join(known)}")
+    return table[run_of, method]
+
+
+def worths(table: Mapping[tuple[str, str], Mapping[str, float]], plain: Mapping[str, float], classes: int) -> list[tuple[Any, ...]]:
+    """A row of HEADER for every set."""
+    reference = law_of(plain, plain["class_snr"], classes)
+    rows = []
+    for (run_of, method), of in table.items():
+        per_dimension = sample_worth(law_of(of, plain["class_snr"], classes), reference)
+        worth = per_dimension * plain["effective_dimension"] / of["effective_dimension"]
+        rows.append((run_of, method, *of.values(), worth))
+    return rows
+
+
+def law_of(description: Mapping[str, float], snr_real: float, classes: int) -> ProportionalLaw:
+    """T16's logistic learner of two of the classes: real images first, then those of the set."""
+    n_real, n, snr, wrong, dim = (description[name] for name in DESCRIPTION)
+    ratios = (2 * n_real / classes / dim, 2 * n / classes / dim)
+    return ProportionalLaw((snr_real, snr), ratios, label_noise=(0.0, wrong))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit status."""
+    return run_command(Settings, run, HELP, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
