@@ -112,8 +112,12 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
         return tyro.cli(kind, args=arguments, description=about.description, default=default(), config=(nested,))
     except NoNumber as error:
         words = [word for argument in arguments for word in argument.split("=", 1)]  # --eps=8/0 is --eps 8/0
-        flag = next(word for word in reversed(words[: words.index(error.text)]) if word.startswith("--"))
-        raise UserError(f"{flag} {error}") from None
+        flags = [_flag_before(words, i) for i, word in enumerate(words) if word == error.text]
+        raise UserError(f"{' or '.join(dict.fromkeys(filter(None, flags)))} {error}".lstrip()) from None
+
+
+def _flag_before(words: Sequence[str], place: int) -> str:
+    return next((word for word in reversed(words[:place]) if word.startswith("--")), "")
 
 
 class Unbroken:

@@ -179,11 +179,17 @@ def _class_of(config: Path, usual: str) -> str:
         raise ValueError(f"{config} is damaged: get the folder again") from None
 
 
-def first_cause(error: BaseException) -> BaseException:
-    """The error from which this one arose: what those on the way add, a client's advice say, is not ours."""
-    while (earlier := error.__cause__ or error.__context__) is not None:
-        error = earlier
-    return error
+def reason_of(error: BaseException) -> str:
+    """Why the hub could not be reached, in one line: its own answer if it gave one, else the first cause, without a client's advice."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    chain, one = [error], error
+    while (earlier := one.__cause__ or (None if one.__suppress_context__ else one.__context__)) and earlier not in chain:
+        chain.append(earlier)
+        one = earlier
+    answer = next((each for each in chain if isinstance(each, HfHubHTTPError)), None)
+    lines = [" ".join(line.split()) for line in str(answer or chain[-1]).splitlines() if line.strip()]
+    return (" ".join(lines[:2]) if answer else " ".join(lines))[:200] or type(chain[-1]).__name__
 
 
 def _download(name: str) -> Path:
@@ -192,9 +198,8 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the hub's client raises many different exceptions: no such name, no network, no permission
-        reason = " ".join(str(first_cause(error)).split())[:200]
         raise FileNotFoundError(
-            f"{name} is neither a folder nor reachable on the hub ({reason}): check the name or the network"
+            f"{name} is neither a folder nor reachable on the hub ({reason_of(error)}): check the name or the network"
         ) from None
 
 

@@ -15,7 +15,8 @@ REFERENCE = ROOT / "figures" / "reference"
 class Experiment:
     """script and arguments: the command at full size. quick: at small size. takes: its cost on 2 cores. kept: patterns of the files that
     figures read, committed as reference results; left_out: matching names to exclude. own_seed: whether a file sets its first seed. data:
-    the data set of which the user must supply a copy; empty if none is needed."""
+    the data set of which the user must supply a copy; empty if none is needed. reads: the experiment whose sweep it reads; such a command
+    draws nothing at random and has no seed."""
 
     name: str
     script: str
@@ -26,16 +27,20 @@ class Experiment:
     left_out: tuple[str, ...] = ()
     own_seed: bool = False
     data: str = ""
+    reads: str = ""
 
     def command(self, quick: bool = False) -> str:
         """The command as a reader would type it."""
         data = ("--data-dir", f"COPY_OF_{self.data}") if self.data else ()
-        return " ".join(("python", self.script, *(self.quick if quick else self.arguments), *data))
+        sweep = ("--sweep", f"results/{self.reads}") if self.reads else ()
+        return " ".join(("python", self.script, *(self.quick if quick else self.arguments), *sweep, *data))
 
     def call(self, folder: Path, quick: bool, seed: int) -> list[str]:
         """The command for a subprocess, with results in `folder`."""
         arguments = self.quick if quick else self.arguments
-        seeds = [] if self.own_seed and not seed else ["--seed", str(seed)]
+        seeds = [] if self.reads or (self.own_seed and not seed) else ["--seed", str(seed)]
+        if self.reads:
+            arguments = (*arguments, "--sweep", str(folder.parent / self.reads))
         return [sys.executable, str(ROOT / self.script), *arguments, *seeds, "--out", str(folder)]
 
 
@@ -90,8 +95,7 @@ def _described(design: str, seeds: int, takes: str, data: str) -> Experiment:
 
 
 def _worth(design: str) -> Experiment:
-    arguments = ("--sweep", f"results/{design}")
-    return Experiment(f"{design}-worth", "simulations/image_worth.py", arguments, arguments, "10 s", ("worth.csv",), own_seed=True)
+    return Experiment(f"{design}-worth", "simulations/image_worth.py", (), (), "10 s", ("worth.csv",), reads=design)
 
 
 def _sweep(design: str, takes: str, data: str = "", kept: tuple[str, ...] = ()) -> Experiment:

@@ -37,6 +37,8 @@ PLACES = {
     "particle": 10,
     "diverse half": 10,
     "selected": 10,
+    "k-means": 9,
+    "nearest the boundary": 9,
 }
 """Place in the sequence of colours and markers (command_line/drawing.py); every other name has the last."""
 LAST = 11

@@ -9,8 +9,10 @@ import numpy as np
 
 from theory.proportional import ProportionalLaw
 
-MOST_WORTH = 1024.0
+MOST_WORTH = 1024
 """Beyond this worth is inf, and below its inverse 0."""
+PER_DOUBLING = 4
+"""Numbers that are tried in each doubling: angles that rise with the number do so over more than that."""
 
 
 def sample_worth(offered: ProportionalLaw, plain: ProportionalLaw) -> float:
@@ -19,9 +21,10 @@ def sample_worth(offered: ProportionalLaw, plain: ProportionalLaw) -> float:
         angle(others, w n plain samples) = angle(others, n offered samples)                                                       (T16)
 
     offered, plain: laws in the same dimension, whose last part is the samples in question; the parts before it, the others, such as real
-    samples, should be the same in both. The number of plain samples in `plain` does not matter. Where angles do not fall with the number (a
-    few wrongly labelled samples beside separable ones are worse than none), this is the solution nearest to w = 1. Averaging without
-    others: w is the squared ratio of the class SNRs (T4). inf above 1024, 0 below 1 / 1024.
+    samples, should be the same in both. The number of plain samples in `plain` does not matter. Angles need not fall with the number: a
+    few wrongly labelled samples beside separable ones are worse than none. Of several solutions this is the one nearest to 1, by ratio.
+    Averaging without others: w is the squared ratio of the class SNRs (T4). Without a solution from 1 / 1024 to 1024: inf if plain samples
+    are worse throughout, 0 if they are better.
 
     Raises ValueError for laws with different numbers of parts, and where a law does.
     """
@@ -38,13 +41,19 @@ def sample_worth(offered: ProportionalLaw, plain: ProportionalLaw) -> float:
 
     from scipy.optimize import brentq  # 0.2 s to import, which `import theory` should not cost
 
-    step = math.log(2) if excess(0.0) > 0 else -math.log(2)
-    here, ends = 0.0, math.log(MOST_WORTH)
-    while abs(here) < ends - 1e-9:
-        before, here = here, here + step
-        if excess(here) * step <= 0:
-            return math.exp(float(brentq(excess, min(before, here), max(before, here), xtol=1e-10)))
-    return math.inf if step > 0 else 0.0
+    here = excess(0.0)
+    if abs(here) < 1e-12:
+        return 1.0
+    ends = {1: (0.0, here), -1: (0.0, here)}
+    step = math.log(2) / PER_DOUBLING
+    for i in range(1, PER_DOUBLING * round(math.log2(MOST_WORTH)) + 1):
+        for way in (1, -1) if here > 0 else (-1, 1):
+            at, before = ends[way]
+            ends[way] = (way * i * step, excess(way * i * step))
+            if ends[way][1] * before <= 0:
+                low, high = sorted((at, ends[way][0]))
+                return math.exp(float(brentq(excess, low, high, xtol=1e-10)))
+    return math.inf if here > 0 else 0.0
 
 
 def _log_tangent(law: ProportionalLaw) -> float:

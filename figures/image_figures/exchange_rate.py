@@ -26,24 +26,27 @@ SHARED = {
 
 @dataclass(frozen=True)
 class Study:
-    """A confirming design. most: the largest number of unguided images with soft labels; sets: of 2,000 images, run and method each."""
+    """A confirming design. counts: numbers of unguided images with soft labels, each in a run of its own; sets: of 2,000 images, run and
+    method each; about: the data, in words."""
 
     table: str
-    least: int
-    most: int
+    counts: tuple[int, ...]
     sets: Mapping[str, tuple[str, str]]
+    about: str = ""
 
     def curve(self) -> dict[int, str]:
         """Number of unguided images with soft labels, and the run that trained on them."""
-        counts = (250, 500, 1000, 2000, 4000, 8000, 16000)
-        return {n: "soft" if n == COUNT else f"soft-{n}" for n in counts if self.least <= n <= self.most}
+        return {n: "soft" if n == COUNT else f"soft-{n}" for n in self.counts}
+
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest worth that can be measured."""
+        return self.counts[0] / COUNT, self.counts[-1] / COUNT
 
 
 DIGITS, MNIST = (
     Study(
         "digits-confirm/sweep.csv",
-        250,
-        16000,
+        (250, 500, 1000, 2000, 4000, 8000, 16000),
         {
             "particle 0.1, soft labels": ("soft", "particle-0.1"),
             "InfoNCE 0.3, k-means choice, soft labels": ("soft-cover", "infonce-0.3"),
@@ -52,11 +55,11 @@ DIGITS, MNIST = (
             "particle 0.1, labels as drawn": ("drawn", "particle-0.1"),
             **SHARED,
         },
+        "scikit-learn's digits, 1,197 test images",
     ),
     Study(
         "mnist-confirm/sweep.csv",
-        500,
-        8000,
+        (500, 1000, 2000, 4000, 8000),
         {
             "particle 0.05, soft labels": ("soft", "particle-0.05"),
             "feedback 0.05, soft labels": ("soft", "feedback-0.05"),
@@ -64,6 +67,7 @@ DIGITS, MNIST = (
             "particle 0.05, labels as drawn": ("drawn", "particle-0.05"),
             **SHARED,
         },
+        "MNIST at 10x10 pixels, 2,000 test images",
     ),
 )
 STUDIES = {"digits": DIGITS}
@@ -73,7 +77,7 @@ FIGURE = Figure(
     "sets of 2,000 images made in other ways. Dotted: up to the number of unguided images of the same worth. Right: that number over "
     "2,000, with Fieller's 95 % interval, paired by seed; marks at the edge lie beyond what was tried.",
     tuple(study.table for study in STUDIES.values()),
-    "300 real images, l_inf 0.15, 16 seeds; scikit-learn's digits, 1,197 test images; MNIST at 10x10 pixels, 2,000",
+    "300 real images, l_inf 0.15, 16 seeds; " + "; ".join(study.about for study in STUDIES.values()),
 )
 LEFT, RIGHT = ": robust accuracy", ": worth in unguided images"
 
@@ -92,7 +96,7 @@ def rates(study: Study, data: Columns) -> dict[str, tuple[float, float, float]]:
     sets = {name: by_seed(data, *key) for name, key in study.sets.items()}
     counts = list(study.curve())
     found = {name: exchange_rate(counts, curve, np.array([one[seed] for seed in seeds]), COUNT) for name, one in sets.items()}
-    return dict(sorted(found.items(), key=lambda item: -item[1][0]))
+    return dict(sorted(found.items(), key=lambda item: -np.nan_to_num(item[1][0], nan=-1)))
 
 
 def numbers(files: Files) -> Numbers:
@@ -102,11 +106,10 @@ def numbers(files: Files) -> Numbers:
         for count, run in study.curve().items():
             plain = mean_interval(list(by_seed(data, run, "unguided").values()))
             rows.append((name_of_data + LEFT, PLAIN, float(count), *plain))
-        least, most = study.least / COUNT, study.most / COUNT
         for place, (name, rate) in enumerate(rates(study, data).items()):
             reached = float(np.mean(list(by_seed(data, *study.sets[name]).values())))
             rows.append((name_of_data + LEFT, name, float(COUNT), reached))
-            rows.append((name_of_data + RIGHT, name, float(place), *(float(np.clip(end, least, most)) for end in rate)))
+            rows.append((name_of_data + RIGHT, name, float(place), *(float(np.clip(end, *study.limits())) for end in rate)))
     return Numbers.of(rows)
 
 

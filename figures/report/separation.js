@@ -20,8 +20,9 @@ function bestSeparation(snr, tangent) {
 }
 
 function drawSeparationAxes(svg, tangent) {
-  ANGLES.low = Math.floor(Math.log10(Math.min(...tangent)));
-  ANGLES.high = Math.max(Math.ceil(Math.log10(Math.max(...tangent))), ANGLES.low + 1);
+  const known = tangent.filter((one) => Number.isFinite(one) && one > 0);
+  ANGLES.low = Math.floor(Math.log10(Math.min(...known)));
+  ANGLES.high = Math.max(Math.ceil(Math.log10(Math.max(...known))), ANGLES.low + 1);
   const shown = (level) => Math.log10(level) > ANGLES.low - 1e-9 && Math.log10(level) < ANGLES.high + 1e-9;
   const levels = [-4, -3, -2, -1, 0, 1, 2].flatMap((power) => [10 ** power, 3 * 10 ** power]).filter(shown);
   const up = levels.map((level) => [spot.y(level), String(Number(level.toPrecision(1)))]);

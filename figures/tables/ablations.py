@@ -56,7 +56,7 @@ def finding(files: Files) -> str:
     """What the intervals show, in two sentences."""
     above, below, open_ = [], [], 0
     table = rows(files)
-    size = next((row[2] for row in table if row[:2] == ["unguided", PLAIN]), 0)
+    size = next((row[2] for row in table if row[:2] == ["unguided", PLAIN]), 0)  # of the first run: a design begins with it
     for method, choice, count, _, of, *_ in table:
         if math.isnan(of.low) or count != size:
             continue

@@ -1,6 +1,7 @@
 """diffusers models and schedulers: conversions, folders, guided solvers, refusals."""
 
 import shutil
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -271,3 +272,41 @@ def test_a_diffusers_folder_of_another_kind_is_one_line(tmp_path):
     (tmp_path / "unet" / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         load_diffusers(tmp_path)
+
+
+def test_the_reason_is_the_hubs_answer_or_the_first_cause():
+    """Raised as the hub's client raises: its advice on the way is left out, a ring of causes ends, an empty one is named by its kind."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from contrastive_dp.adapters import reason_of
+
+    def caught(raising):
+        try:
+            raising()
+        except Exception as error:
+            return error
+        raise AssertionError
+
+    def refused():
+        try:
+            raise OSError(111, "Connection refused")
+        except OSError as error:
+            raise RuntimeError("look at https://example.org for advice") from error
+
+    def unknown():
+        response = SimpleNamespace(headers={}, request=None)
+        said = "401 Client Error.\n\nRepository Not Found for url: x.\nPlease log in"
+        try:
+            raise ValueError("Client error '401 Unauthorized'")
+        except ValueError as error:
+            raise RepositoryNotFoundError(said, response=response) from error
+
+    def ring():
+        first, second = KeyError("a"), ValueError("b")
+        first.__cause__, second.__cause__ = second, first
+        raise first
+
+    assert reason_of(caught(refused)) == "[Errno 111] Connection refused"
+    assert reason_of(caught(unknown)) == "401 Client Error. Repository Not Found for url: x."
+    assert reason_of(caught(ring)) == "b"
+    assert reason_of(TimeoutError()) == "TimeoutError"

@@ -372,6 +372,7 @@ def test_differences_are_paired_by_seed_with_students_interval():
         (("--eps", "-1"), "--eps -1.0"),
         (("--seed", "1", "--eps", "8/0", "--test", "5"), "--eps 8/0: is no number; write 0.03 or 8/255"),
         (("--eps=large",), "--eps large: is no number; write 0.03 or 8/255"),
+        (("--data-dir", "large", "--eps", "large"), "--data-dir or --eps large: is no number"),
         (("--train", "-5"), "--train -5"),
         (("--seeds", "0"), "--seeds 0"),
         (("--device", "gpu"), "--device gpu: use auto, cpu, cuda"),

@@ -55,6 +55,23 @@ def test_fits_of_so_many_plain_samples_learn_the_direction_as_well():
     assert abs(first.mean() - equal.mean()) > 8 * error
 
 
+@pytest.mark.parametrize("noise", [0.0005, 0.002, 0.02])
+def test_where_the_angle_rises_with_the_number_the_nearest_solution_is_found(noise):
+    """Real samples that are separable, and a few wrong labels beside them: the angle rises to a peak before it falls."""
+    plain = ProportionalLaw((4.67, 4.67), (7.25, 48.4), label_noise=(0.0, noise))
+    assert sample_worth(plain, plain) == 1
+    few = ProportionalLaw((4.67, 4.9), (7.25, 6.0), label_noise=(0.0, noise))
+
+    def gap(log_worth):
+        as_many = ProportionalLaw((4.67, 4.67), (7.25, 6.0 * math.exp(log_worth)), label_noise=(0.0, noise))
+        return math.log(as_many.across / as_many.along) - math.log(few.across / few.along)
+
+    found = math.log(sample_worth(few, plain))
+    assert abs(gap(found)) < 1e-7
+    nearer = [gap(at) for at in np.linspace(-abs(found), abs(found), 41)[1:-1]]
+    assert min(nearer) > 0 or max(nearer) < 0
+
+
 def test_what_cannot_be_made_up_for_and_bad_laws():
     clean, wrong = ProportionalLaw(2.0, 1e6), ProportionalLaw(2.0, 50.0, label_noise=0.45)
     assert sample_worth(clean, wrong) > 10
