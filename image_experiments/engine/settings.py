@@ -12,7 +12,7 @@ from command_line.values import Radius, check_radius
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import check_classes
 from image_experiments.data.official import CLASSES, COPIES, is_a_copy
-from image_experiments.data.read_dataset import DatasetName, check_data_dir
+from image_experiments.data.read_dataset import DatasetName
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.synthesis.generation import GenerationSettings
@@ -388,8 +388,7 @@ def check_shares(settings: Settings, processes: int) -> None:
 
 
 def _check_data_options(settings: Settings) -> None:
-    """Raise UserError for file options that do not apply to the data set, or are missing."""
-    check_data_dir(settings.dataset, settings.data_dir)
+    """Raise UserError for file options that do not apply to the data set."""
     if settings.dataset not in ("images", *COPIES) and settings.group_pattern is not None:
         raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
     if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):
