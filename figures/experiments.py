@@ -54,9 +54,10 @@ SWEEPS = {
     "mnist-report": "100 min",
     "digits-pipeline": "2.7 hours",
     "digits-confirm": "90 min",
+    "mnist-confirm": "2.5 hours",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""
-WORTHS = ("digits-confirm",)
+WORTHS = ("digits-confirm", "mnist-confirm")
 """Sweeps of which theory predicts what their images are worth."""
 RUN = ("runs/main/mosaics/*.png", "runs/main/curves/*.csv")
 PHOTOGRAPHS: dict[str, tuple[str, str, tuple[str, ...]]] = {

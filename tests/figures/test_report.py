@@ -210,6 +210,7 @@ def test_the_verdicts_are_those_of_the_designs(opened):
         "unguided (most confident)": "confident/unguided",
         "unguided (labels as drawn)": "drawn/unguided",
         "particle 0.1 (soft labels)": "soft/particle-0.1",
+        "particle 0.05 (soft labels)": "soft/particle-0.05",
         "twice as many unguided (labels as drawn)": "drawn-4000/unguided",
         "unguided from hotter noise (soft labels)": "soft-hot/unguided",
         "real images alone": "main/real",
