@@ -92,9 +92,10 @@ def read_columns(path: Path) -> Columns:
     return columns
 
 
-def new_figure(panels: int, width: float = 0.0, height: float = 2.8) -> tuple[Any, Any]:
-    """(figure, its axes side by side). width, height: in inches (0: one column per panel)."""
-    figure, axes = plt.subplots(1, panels, figsize=(width or PANEL_WIDTH * panels, height), layout="constrained", squeeze=False)
+def new_figure(panels: int, width: float = 0.0, height: float = 2.8, one_scale: bool = False) -> tuple[Any, Any]:
+    """(figure, its axes side by side). width, height: in inches (0: one column per panel). one_scale: they share the x axis."""
+    size = (width or PANEL_WIDTH * panels, height)
+    figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", squeeze=False, sharex=one_scale)
     return figure, axes[0]
 
 

@@ -64,21 +64,20 @@ def run(settings: Settings) -> int:
     print(settings_line(settings))
     if settings.classes < 2:
         raise UserError(f"--classes {settings.classes}: must be at least 2")
-    table = read_sets(settings.sweep)
+    table, seeds = read_sets(settings.sweep)
     rows = worths(table, plain_of(settings.plain, table), settings.classes)
     out = prepare_folder(settings.out or Path())
     claim(out, asdict(settings), force=settings.force)
     write_csv(out / "worth.csv", HEADER, rows)
-    seeds = np.unique(read_columns(settings.sweep / "sweep.csv")["seed"])
-    about = asdict(replace(settings, sweep=Path(settings.sweep.name))) | {"seed": int(seeds[0]), "seeds": len(seeds)}
+    about = asdict(replace(settings, sweep=Path(settings.sweep.name))) | {"seed": seeds[0], "seeds": len(seeds)}
     write_json(out / "summary.json", {"settings": about, "versions": versions()})
     print(text_table(HEADER, [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]))
     print(f"an image of each set is worth so many of {settings.plain}; wrote {out}/worth.csv")
     return 0
 
 
-def read_sets(sweep: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """{(run, method): its description, means over seeds} of every set of synthetic images. Raises UserError."""
+def read_sets(sweep: Path) -> tuple[dict[tuple[str, str], dict[str, float]], list[int]]:
+    """({(run, method): its description, means over seeds} of every set of synthetic images, the seeds). Raises UserError."""
     path = sweep / "sweep.csv"
     if not path.is_file():
         raise UserError(f"--sweep {sweep}: has no sweep.csv; name the folder that run_sweep.py wrote")
@@ -98,7 +97,7 @@ def read_sets(sweep: Path) -> dict[tuple[str, str], dict[str, float]]:
         raise UserError(
             f"{path}: the description of {'/'.join(bad)} is {found[bad]}; theory needs numbers, and label errors below 1/2"
         )
-    return found
+    return found, np.unique(data["seed"]).astype(int).tolist()
 
 
 def plain_of(name: str, table: Mapping[tuple[str, str], Mapping[str, float]]) -> Mapping[str, float]:

@@ -32,7 +32,7 @@ class Study:
     table: str
     counts: tuple[int, ...]
     sets: Mapping[str, tuple[str, str]]
-    about: str = ""
+    about: str
 
     def curve(self) -> dict[int, str]:
         """Number of unguided images with soft labels, and the run that trained on them."""
@@ -43,8 +43,8 @@ class Study:
         return self.counts[0] / COUNT, self.counts[-1] / COUNT
 
 
-DIGITS, MNIST = (
-    Study(
+STUDIES = {
+    "digits": Study(
         "digits-confirm/sweep.csv",
         (250, 500, 1000, 2000, 4000, 8000, 16000),
         {
@@ -56,21 +56,8 @@ DIGITS, MNIST = (
             **SHARED,
         },
         "scikit-learn's digits, 1,197 test images",
-    ),
-    Study(
-        "mnist-confirm/sweep.csv",
-        (500, 1000, 2000, 4000, 8000),
-        {
-            "particle 0.05, soft labels": ("soft", "particle-0.05"),
-            "feedback 0.05, soft labels": ("soft", "feedback-0.05"),
-            "nearest the boundary, soft labels": ("soft-near", "unguided"),
-            "particle 0.05, labels as drawn": ("drawn", "particle-0.05"),
-            **SHARED,
-        },
-        "MNIST at 10x10 pixels, 2,000 test images",
-    ),
-)
-STUDIES = {"digits": DIGITS}
+    )
+}
 FIGURE = Figure(
     "What a guided image is worth in unguided ones",
     "Left: robust accuracy under APGD-CE against the number of unguided images with soft labels (line, 95 % interval over seeds), and of "
@@ -94,8 +81,7 @@ def rates(study: Study, data: Columns) -> dict[str, tuple[float, float, float]]:
     seeds = sorted(plain[0])
     curve = np.array([[one[seed] for one in plain] for seed in seeds])
     sets = {name: by_seed(data, *key) for name, key in study.sets.items()}
-    counts = list(study.curve())
-    found = {name: exchange_rate(counts, curve, np.array([one[seed] for seed in seeds]), COUNT) for name, one in sets.items()}
+    found = {name: exchange_rate(study.counts, curve, np.array([one[seed] for seed in seeds]), COUNT) for name, one in sets.items()}
     return dict(sorted(found.items(), key=lambda item: -np.nan_to_num(item[1][0], nan=-1)))
 
 

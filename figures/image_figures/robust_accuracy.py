@@ -38,10 +38,8 @@ def numbers(files: Files) -> Numbers:
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
     names = [name for name in numbers.names(panels[0]) if not name.endswith(", mean")]
-    figure, axes = new_figure(len(panels), height=0.9 + 0.3 * len(names))
+    figure, axes = new_figure(len(panels), height=0.9 + 0.3 * len(names), one_scale=True)
     for axis, panel in zip(axes, panels, strict=True):
-        if axis is not axes[0]:
-            axis.sharex(axes[0])
         for name in names:
             seeds, mean = numbers.series(panel, name), numbers.series(panel, f"{name}, mean")
             axis.plot(seeds.x, seeds.y, MARKERS[0], color=COLOURS[0], ms=4, alpha=0.7)

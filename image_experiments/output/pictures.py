@@ -120,10 +120,8 @@ def draw_robust_accuracy(out: Path) -> Any:
     table = read_columns(out / "details.csv")
     attacks = list(dict.fromkeys(zip(table["attack"], table["norm"], table["eps"], strict=True)))
     methods = list(dict.fromkeys(table["method"]))
-    figure, axes = new_figure(len(attacks), height=1.2 + 0.35 * len(methods))
+    figure, axes = new_figure(len(attacks), height=1.2 + 0.35 * len(methods), one_scale=True)
     for axis, (attack, norm, eps) in zip(axes, attacks, strict=True):
-        if axis is not axes[0]:
-            axis.sharex(axes[0])
         rows = (table["attack"] == attack) & (table["norm"] == norm) & (table["eps"] == eps)
         for i, method in enumerate(methods):
             of = rows & (table["method"] == method)
