@@ -120,19 +120,6 @@ function sortTable(heading) {
   Array.from(body.rows).sort(compare).forEach((row) => body.append(row));
 }
 
-// The address keeps the positions of the sliders: #averaging,d=371,n=175
-const WHERE = "#averaging,";
-function keep() {
-  const positions = Object.keys(SLIDERS).map((name) => `${name}=${document.getElementById(`slider-${name}`).value}`);
-  history.replaceState(null, "", WHERE + positions.join(","));
-}
-function restore() {
-  if (!location.hash.startsWith(WHERE)) return;
-  for (const part of location.hash.slice(WHERE.length).split(",")) {
-    const [name, position] = part.split("=");
-    if (Object.hasOwn(SLIDERS, name) && position && Number.isFinite(Number(position))) document.getElementById(`slider-${name}`).value = position;
-  }
-}
 // A link to something that is folded unfolds it.
 function unfold() {
   const there = location.hash.includes(",") ? null : document.getElementById(location.hash.slice(1));
@@ -140,7 +127,10 @@ function unfold() {
   if (folded) { folded.open = true; there.scrollIntoView(); }
 }
 window.addEventListener("hashchange", () => { restore(); update(); unfold(); });
-document.querySelectorAll("#averaging input").forEach((input) => { input.addEventListener("input", update); input.addEventListener("change", keep); });
+document.querySelectorAll("#averaging input").forEach((input) => {
+  input.addEventListener("input", update);
+  input.addEventListener("change", () => keep("averaging"));
+});
 // Arrow keys go on to the next value that is shown: at small n many positions of the slider mean the same number.
 const ARROWS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
 document.querySelectorAll("#averaging input").forEach((input) => input.addEventListener("keydown", (event) => {
@@ -150,15 +140,14 @@ document.querySelectorAll("#averaging input").forEach((input) => input.addEventL
   const name = input.id.replace("slider-", ""), before = settings()[name];
   do input.value = Number(input.value) + way; while (settings()[name] === before && 0 < input.value && input.value < 1000);
   update();
-  keep();
+  keep("averaging");
 }));
 document.getElementById("reset").addEventListener("click", () => {
   document.querySelectorAll("#averaging input").forEach((input) => { input.value = input.defaultValue; });
   update();
-  history.replaceState(null, "", location.pathname + location.search);
+  keep("separation");
 });
 document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.parentNode)));
 restore();
 update();
-if (location.hash.startsWith(WHERE)) document.getElementById("averaging").scrollIntoView();
 unfold();

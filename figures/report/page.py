@@ -26,7 +26,7 @@ from figures.table import sort_key, text_of
 from figures.tables import ablations, claims, claims_photographs
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("page.html", "page.css", "law.js", "explorer.js", "separation.html", "separation.js")
+PARTS = ("page.html", "page.css", "law.js", "address.js", "explorer.js", "separation.html", "separation.js")
 STORY = {
     "theory_figures": (
         "Theory: what makes synthetic data good",
@@ -123,6 +123,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
     return Template(_read("page.html")).substitute(
         css=_read("page.css"),
         law=_read("law.js"),
+        address=_read("address.js"),
         explorer=_read("explorer.js"),
         separation=separation_block(ways),
         separation_numbers=as_script(ways),

@@ -58,30 +58,11 @@ function updateSeparation() {
   for (const [name, value] of Object.entries(written)) document.getElementById(`out-${name}`).textContent = value;
 }
 
-// The address keeps what was chosen: #separation,ratio=7,training=1
-const CHOSEN = "#separation,", CHOICES = { ratio: "slider-ratio", training: "training" };
-function keepSeparation() {
-  const chosen = Object.entries(CHOICES).map(([name, id]) => `${name}=${document.getElementById(id).value}`);
-  history.replaceState(null, "", CHOSEN + chosen.join(","));
-}
-function restoreSeparation() {
-  if (!location.hash.startsWith(CHOSEN)) return;
-  for (const part of location.hash.slice(CHOSEN.length).split(",")) {
-    const [name, value] = part.split("=");
-    if (!Object.hasOwn(CHOICES, name) || !/^\d+$/.test(value || "")) continue;
-    const control = document.getElementById(CHOICES[name]);
-    if (name !== "training" || Number(value) < SEPARATION.length) control.value = value;
-  }
-  updateSeparation();
-  document.getElementById("separation").scrollIntoView();
-}
-
 if (SEPARATION.length) {
-  for (const id of Object.values(CHOICES)) {
+  for (const id of ["slider-ratio", "training"]) {
     document.getElementById(id).addEventListener("input", updateSeparation);
-    document.getElementById(id).addEventListener("change", () => { updateSeparation(); keepSeparation(); });
+    document.getElementById(id).addEventListener("change", () => { updateSeparation(); keep("separation"); });
   }
   updateSeparation();
-  restoreSeparation();
-  window.addEventListener("hashchange", restoreSeparation);
+  window.addEventListener("hashchange", updateSeparation);
 }

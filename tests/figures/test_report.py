@@ -168,6 +168,29 @@ def test_the_address_keeps_what_the_second_explorer_shows(opened, browser, drawn
     other.context.close()
 
 
+def test_one_address_keeps_both_explorers(opened, browser, drawn):
+    """Moving or resetting one leaves what the other had put there."""
+    opened.slide(d=200)
+    opened.page.select_option("#training", "1")
+    assert opened.page.url.endswith("#separation,d=200,training=1")
+    other = Page(browser, drawn / "report.html")
+    other.page.goto(opened.page.url)
+    other.page.reload()
+    assert other.values() == opened.values()
+    assert other.page.input_value("#training") == "1"
+    other.page.click("#reset")
+    assert other.page.url.endswith("#separation,training=1")
+    other.page.select_option("#training", "0")
+    assert "#" not in other.page.url
+    other.page.evaluate("location.hash = 'averaging,training=2'")  # a link without the slider moves it back
+    other.slide(d=200)
+    other.page.evaluate("location.hash = 'separation,training=2'")
+    other.page.wait_for_function("document.getElementById('slider-d').value !== '200'")
+    assert other.page.input_value("#training") == "2"
+    assert other.said == []
+    other.context.close()
+
+
 def test_the_reference_value_of_the_theory(opened):
     """d = 20, ||mu|| = 2, sigma = 1, eps = 0.5, n = 5: 0.8162201 at c = 1."""
     chosen = opened.slide(c=500)

@@ -1,0 +1,29 @@
+"use strict";
+// The address keeps what was chosen in the explorers: #averaging,d=371,ratio=7. First the section used last, then what is not as at the start.
+
+function controls() {
+  return new Map(Array.from(document.querySelectorAll(".explorer input, .explorer select"), (one) => [one.id.replace("slider-", ""), one]));
+}
+function atStart(control) {
+  if (!control.options) return control.defaultValue;
+  const options = Array.from(control.options);
+  return (options.find((option) => option.defaultSelected) || options[0]).value;
+}
+function keep(section) {
+  const chosen = Array.from(controls()).filter(([, one]) => one.value !== atStart(one)).map(([name, one]) => `${name}=${one.value}`);
+  history.replaceState(null, "", chosen.length ? `#${[section, ...chosen].join(",")}` : location.pathname + location.search);
+}
+/** Set the controls by the address; what it does not name is as at the start. An address without values changes nothing. */
+function restore() {
+  const [section, ...chosen] = location.hash.slice(1).split(",");
+  if (!chosen.length) return;
+  const known = controls();
+  known.forEach((one) => { one.value = atStart(one); });
+  for (const [name, value] of chosen.map((part) => part.split("="))) {
+    const one = known.get(name);
+    if (!one || !/^\d+$/.test(value || "")) continue;
+    if (!one.options || Number(value) < one.options.length) one.value = value;
+  }
+  const there = document.getElementById(section);
+  if (there) there.scrollIntoView();
+}
