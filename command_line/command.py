@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import platform
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -106,14 +109,34 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
         more = "" if everything else "--help-all: all options. "
         text = f"{about.description}\n\n{more}--version: print the version. {TRACEBACK}: with an error, show where in the code it arose."
         tyro.cli(type(shown), args=["--help"], description=text, default=shown, config=(nested,))
+    parse = partial(tyro.cli, kind, args=arguments, description=about.description, config=(nested,))
+    if default is not None:
+        parse = partial(parse, default=default())
     try:
-        if default is None:
-            return tyro.cli(kind, args=arguments, description=about.description, config=(nested,))
-        return tyro.cli(kind, args=arguments, description=about.description, default=default(), config=(nested,))
+        with redirect_stderr(io.StringIO()):
+            return cast("SettingsT", parse())
+    except SystemExit as refused:
+        if line := refused_value(refused):
+            raise UserError(line) from None
+        return cast("SettingsT", parse())  # once more, to say why
     except NoNumber as error:
         words = [word for argument in arguments for word in argument.split("=", 1)]  # --eps=8/0 is --eps 8/0
         flags = [_flag_before(words, i) for i, word in enumerate(words) if word == error.text]
         raise UserError(f"{' or '.join(dict.fromkeys(filter(None, flags)))} {error}".lstrip()) from None
+
+
+def refused_value(refused: SystemExit) -> str:
+    """The message of a part of the settings that rejects its values, which tyro would frame: its names as flags. "" for other errors."""
+    about = refused.__context__
+    error = about and (about.__cause__ or about.__context__)
+    part = getattr(about, "arg", None)
+    if not (isinstance(part, str) and isinstance(error, ValueError)):
+        return ""
+
+    def flag(found: re.Match[str]) -> str:
+        return f"--{part}.{found[1].replace('_', '-')} {' '.join(re.findall('[^(), ]+', found[2]))}"
+
+    return re.sub(r"\b([a-z]\w*)=(\((?:[^()]|\([^()]*\))*\)|[^\s,]+?(?=[,:]?(?:\s|$)))", flag, str(error))
 
 
 def _flag_before(words: Sequence[str], place: int) -> str:

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -22,24 +23,23 @@ SettingsT = TypeVar("SettingsT", bound=Any)
 
 def number(text: str) -> float:
     """A number, or a fraction of two: 0.03, 8/255. Raises ValueError for anything else; the caller must reject infinity and NaN."""
-    numerator, slash, denominator = text.strip().partition("/")
     if text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return float(text)
-    if not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", numerator.strip(), re.ASCII | re.IGNORECASE):
-        raise ValueError(f"{text!r} is no number; write 0.03 or 8/255")
-    value = float(numerator)
-    if slash:
-        if not re.fullmatch(r"\d+(\.\d+)?", denominator.strip(), re.ASCII) or not float(denominator):
-            raise ValueError(f"{text!r} is no number; write 0.03 or 8/255")
-        value /= float(denominator)
-    return value
+    parts = re.fullmatch(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*(?:/\s*(\d+(?:\.\d+)?)\s*)?", text, re.ASCII | re.IGNORECASE)
+    if parts:
+        with suppress(ValueError, ZeroDivisionError):  # 1.2.3, 8/0
+            return float(parts[1]) / float(parts[2] or 1)
+    raise ValueError(f"{text!r} {NO_NUMBER}")
+
+
+NO_NUMBER = "is no number; write 0.03 or 8/255"
 
 
 class NoNumber(UserError):
     """A text on the command line that is no number. text: as it was given."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"{text}: is no number; write 0.03 or 8/255")
+        super().__init__(f"{text}: {NO_NUMBER}")
         self.text = text
 
 

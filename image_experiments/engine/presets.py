@@ -12,6 +12,7 @@ from typing import Any
 
 import tyro
 
+from command_line.command import refused_value
 from command_line.output import UserError, did_you_mean
 from command_line.values import as_number, changed, check_named_by_text
 from image_experiments.engine.settings import Settings
@@ -223,8 +224,8 @@ def settings_from(arguments: Sequence[str]) -> Settings:
     try:
         with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
             return tyro.cli(Settings, args=given, default=preset_named(given), config=(tyro.conf.AvoidSubcommands,))
-    except SystemExit:
-        reason = " ".join(re.sub(r"[^\w\s.,:;'=/()-]", " ", said.getvalue()).split())
+    except SystemExit as refused:
+        reason = refused_value(refused) or " ".join(re.sub(r"[^\w\s.,:;'=/()-]", " ", said.getvalue()).split())
         raise UserError(f"{' '.join(given)}: {reason or 'is no command line of run_cifar.py'}") from None
 
 

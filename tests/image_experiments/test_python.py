@@ -251,6 +251,8 @@ def test_settings_by_name_and_a_command_line_say_the_same():
     assert settings_from(flags_of(changes)) == preset("cpu", **{name: value for name, value in changes.items() if name != "preset"})
     with pytest.raises(UserError, match=r"--classifier\.step"):
         settings_from(["--classifier.step", "3"])
+    with pytest.raises(UserError, match=r"^--generation.steps 0: --generation.steps 0 must be >= 1$"):
+        settings_from(["--generation.steps", "0"])
 
 
 def test_a_script_without_a_main_guard_runs_on_two_processes(tmp_path):
