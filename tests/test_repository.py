@@ -276,7 +276,7 @@ def test_readme_guidance_example_runs():
     classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10))
     names = {"unet": small_unet(), "classifier": classifier, "labels": torch.arange(16) % 10, "x": torch.randn(16, 3, 8, 8)}
     plain = dict(names)
-    block = python_block("ContrastiveGuidance")
+    block = python_block("ParticleGuidance")
     exec(block, names)
     assert names["x"].shape == (16, 3, 8, 8)
     assert torch.isfinite(names["x"]).all()

@@ -72,3 +72,21 @@ def test_what_one_image_is_said_to_be_worth_is_an_exchange_rate(drawn):
         assert said, page
         for rate, *ends in said:
             assert any(rate == one[0] and (not ends[0] or ends == one[1:]) for one in rates), f"{page}: worth {rate} {ends}"
+
+
+POINTS = re.compile(r"([+−]\d+\.\d) \[([+−]\d+\.\d), ([+−]\d+\.\d)\](, not detected)?")
+
+
+def test_the_gains_of_the_readme_are_those_of_the_claims(drawn):
+    """Each "+2.5 [+1.6, +3.3]" is a planned difference and its interval of all in points, and "not detected" where that holds zero."""
+    known = []
+    for name in ("claims", "claims_photographs"):
+        with (drawn / "drawn" / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+            known += [[100 * float(row[key]) for key in ("a minus b", "low of all", "high of all")] for row in csv.DictReader(stream)]
+    evidence = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The evidence")[2].partition("\n## ")[0]
+    said = POINTS.findall(evidence)
+    assert len(said) == evidence.count("\n| ") - 1  # one a row, but for the heading
+    for *texts, verdict in said:
+        values = [float(text.replace("−", "-")) for text in texts]
+        assert min(np.abs(np.subtract(values, one)).max() for one in known) <= 0.05 + 1e-9, texts
+        assert bool(verdict) == (values[1] < 0 < values[2])
