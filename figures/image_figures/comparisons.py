@@ -34,13 +34,13 @@ READ = (
 )
 FIGURE = Figure(
     "Guidance against unguided images and simple rivals, on seeds of its own",
-    READ + "Left: eleven comparisons at strengths taken from earlier seeds, under PGD-20 (their design "
-    "has eleven more, under AutoAttack on 100 images: too few to tell anything apart). Right: what validation images chose, under APGD-CE "
+    READ + "Above: eleven comparisons at strengths taken from earlier seeds, under PGD-20 (their design "
+    "has eleven more, under AutoAttack on 100 images: too few to tell anything apart). Below: what validation images chose, under APGD-CE "
     "on all test images.",
     (EVIDENCE, REPORT),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, 1,197 test images",
 )
-PANELS = {"eleven comparisons": (EVIDENCE, "pgd-20"), "chosen by validation": (REPORT, "apgd-ce")}
+PANELS = {"strengths from earlier seeds": (EVIDENCE, "pgd-20"), "chosen by validation": (REPORT, "apgd-ce")}
 ALL = " (of all)"
 NAMES = {
     "more/unguided": "twice as many unguided",
@@ -100,13 +100,13 @@ def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
     return Numbers.of(rows)
 
 
-def draw(numbers: Numbers, height: float = 3.6, width: float = 5.2, one_scale: bool = False, stacked: bool = False) -> Any:
-    """height, width: in inches, of a panel. one_scale: all panels share the axis. stacked: below one another."""
+def draw(numbers: Numbers, height: float = 3.2, width: float = 8.0) -> Any:
+    """One panel below the other, on one scale. height, width: in inches, of a panel."""
     panels = numbers.panels()
-    columns = 1 if stacked else len(panels)
-    figure, axes = new_grid(len(panels), columns, width * columns, height)
-    ends = [numbers.columns[name] for name in ("y", "low", "high")]
-    reach = 1.05 * max(float(np.nanmax(np.abs(values))) for values in ends)
+    figure, axes = new_grid(len(panels), 1, width, height)
+    ends = np.concatenate([numbers.columns[name] for name in ("y", "low", "high")])
+    least, most = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
+    edge = 0.04 * (most - least)
     for axis, panel in zip(axes, panels, strict=True):
         names = [name for name in numbers.names(panel) if not name.endswith(ALL)]
         for name in names:
@@ -119,7 +119,5 @@ def draw(numbers: Numbers, height: float = 3.6, width: float = 5.2, one_scale: b
         axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.set(xlabel="difference in robust accuracy", title=panel[0].upper() + panel[1:])
-        if one_scale:
-            axis.set_xlim(-reach, reach)
+        axis.set(xlabel="difference in robust accuracy", title=panel[0].upper() + panel[1:], xlim=(least - edge, most + edge))
     return figure

@@ -56,7 +56,19 @@ STUDIES = {
             **SHARED,
         },
         "scikit-learn's digits, 1,197 test images",
-    )
+    ),
+    "MNIST": Study(
+        "mnist-confirm/sweep.csv",
+        (500, 1000, 2000, 4000, 8000),
+        {
+            "particle 0.05, soft labels": ("soft", "particle-0.05"),
+            "feedback 0.05, soft labels": ("soft", "feedback-0.05"),
+            "nearest the boundary, soft labels": ("soft-near", "unguided"),
+            "particle 0.05, labels as drawn": ("drawn", "particle-0.05"),
+            **SHARED,
+        },
+        "MNIST at 10x10 pixels, 2,000 test images",
+    ),
 }
 FIGURE = Figure(
     "What a guided image is worth in unguided ones",

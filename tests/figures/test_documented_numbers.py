@@ -82,7 +82,9 @@ def test_the_gains_of_the_readme_are_those_of_the_claims(drawn):
     known = []
     for name in ("claims", "claims_photographs"):
         with (drawn / "drawn" / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
-            known += [[100 * float(row[key]) for key in ("a minus b", "low of all", "high of all")] for row in csv.DictReader(stream)]
+            known += [
+                [100 * float(row[key]) for key in ("a minus b", "low of all", "high of all")] for row in csv.DictReader(stream)
+            ]
     evidence = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The evidence")[2].partition("\n## ")[0]
     said = POINTS.findall(evidence)
     assert len(said) == evidence.count("\n| ") - 1  # one a row, but for the heading
@@ -90,3 +92,19 @@ def test_the_gains_of_the_readme_are_those_of_the_claims(drawn):
         values = [float(text.replace("−", "-")) for text in texts]
         assert min(np.abs(np.subtract(values, one)).max() for one in known) <= 0.05 + 1e-9, texts
         assert bool(verdict) == (values[1] < 0 < values[2])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("digits", r"digits (\d+) images per effective|have (\d+) and"),
+        ("mnist", r"MNIST (\d+)\. There|and (\d+) images per effective"),
+    ],
+)
+def test_images_per_effective_dimension_are_those_of_the_description(data, words):
+    """Of two of ten classes: real and synthetic images over the effective dimension of unguided ones."""
+    with (ROOT / "figures" / "reference" / f"{data}-confirm-worth" / "worth.csv").open(newline="", encoding="utf-8") as stream:
+        plain = next(row for row in csv.DictReader(stream) if (row["run"], row["method"]) == ("soft", "unguided"))
+    found = 0.2 * (float(plain["n_real"]) + float(plain["n_synthetic"])) / float(plain["effective_dimension"])
+    said = [re.search(words, page.read_text(encoding="utf-8")) for page in PAGES[:2]]
+    assert [next(filter(None, one.groups())) for one in said] == [f"{found:.0f}"] * 2

@@ -26,6 +26,7 @@ GRIDS = ("digit_samples", "gtsrb_samples", "cifar10_samples")  # pixels
 PINNED = Path(__file__).with_name("numbers.json")
 TURNED = (
     "comparisons",
+    "comparisons_confirmed",
     "comparisons_further",
     "comparisons_photographs",
     "ablation_window",
