@@ -12,7 +12,7 @@ from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 from figures.words import in_words, radius_in_words
 
-EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, GTSRB, MORE, CIFAR10 = (
+EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTSRB, MORE, CIFAR10 = (
     f"{design}/comparisons.csv"
     for design in (
         "digits-evidence",
@@ -22,15 +22,16 @@ EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, GTSRB, MORE,
         "digits-pipeline",
         "digits-confirm",
         "mnist-confirm",
+        "digits-default",
         "gtsrb-report",
         "gtsrb-more",
         "cifar10-report",
     )
 )
 READ = (
-    "Robust accuracy of the first minus that of the second, equal training, paired by seed. Thick: 95 % interval of this comparison alone "
-    "(Student); thin: intervals that hold for all comparisons of their design together with 95 % (Bonferroni). Circles: the thin one above "
-    "zero; squares: below; diamonds: neither. "
+    "Right of zero the first set of images is better: difference in robust accuracy after equal training, paired by seed. Thick: 95 % "
+    "interval of this comparison alone (Student); thin: of all comparisons of the design together (Bonferroni). Coloured circles and "
+    "squares: a gain, a loss by the thin one; grey diamonds: not detected. "
 )
 FIGURE = Figure(
     "Guidance against unguided images and simple rivals, on seeds of its own",

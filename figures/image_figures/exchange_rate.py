@@ -73,8 +73,9 @@ STUDIES = {
 FIGURE = Figure(
     "What a guided image is worth in unguided ones",
     "Left: robust accuracy under APGD-CE against the number of unguided images with soft labels (line, 95 % interval over seeds), and of "
-    "sets of 2,000 images made in other ways. Dotted: up to the number of unguided images of the same worth. Right: that number over "
-    "2,000, with Fieller's 95 % interval, paired by seed; marks at the edge lie beyond what was tried.",
+    "sets of 2,000 images made in other ways. Dotted: up to the number of unguided images of the same worth, by a parabola for each seed. "
+    "Right: how many unguided images one such image replaces, with Fieller's 95 % interval, paired by seed; a mark at the edge lies beyond "
+    "what was tried.",
     tuple(study.table for study in STUDIES.values()),
     "300 real images, l_inf 0.15, 16 seeds; " + "; ".join(study.about for study in STUDIES.values()),
 )

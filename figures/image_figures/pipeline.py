@@ -16,7 +16,8 @@ from figures.words import in_words, place_of
 TABLE = "digits-pipeline/sweep.csv"
 FIGURE = Figure(
     "What labels, selection and guidance are worth together",
-    "Rows: which labels the generated images get, and which images are kept. Left: robust accuracy under APGD-CE, mean over seeds. Right: "
+    "Rows: which labels the generated images get (as drawn: the class asked of the model; guide: the classifier whose features guide), and "
+    "which images are kept. Left: robust accuracy under APGD-CE, mean over seeds. Right: "
     "minus that of unguided images treated alike, with the 95 % interval of each comparison alone, paired by seed. The paper relabels and "
     "keeps the most confident.",
     (TABLE,),

@@ -9,9 +9,10 @@ function atStart(control) {
   const options = Array.from(control.options);
   return (options.find((option) => option.defaultSelected) || options[0]).value;
 }
-function keep(section) {
+/** Write what was chosen behind the section; empty: the address if nothing was. */
+function keep(section, empty = location.pathname + location.search) {
   const chosen = Array.from(controls()).filter(([, one]) => one.value !== atStart(one)).map(([name, one]) => `${name}=${one.value}`);
-  history.replaceState(null, "", chosen.length ? `#${[section, ...chosen].join(",")}` : location.pathname + location.search);
+  history.replaceState(null, "", chosen.length ? `#${[section, ...chosen].join(",")}` : empty);
 }
 /** Set the controls by the address; what it does not name is as at the start. An address without values changes nothing. */
 function restore() {

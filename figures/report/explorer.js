@@ -70,7 +70,7 @@ function show(chosen) {
     synthetic: COUNTS.map((n) => meanRobustAccuracy({ ...chosen, n })),
     real: COUNTS.map((n) => meanRobustAccuracy({ ...real, n })),
   };
-  const here = meanRobustAccuracy(chosen), ceiling = ceilingAccuracy(chosen), optimum = ceilingAccuracy(real);
+  const here = meanRobustAccuracy(chosen), ceiling = ceilingAccuracy(chosen), optimum = Math.max(0.5, ceilingAccuracy(real)); // a constant answer is right for one class
   const svg = document.getElementById("explorer-plot");
   svg.querySelectorAll(":scope > :not(title):not(desc)").forEach((old) => old.remove());
   drawAxes(svg);
@@ -122,11 +122,16 @@ function sortTable(heading) {
 
 // A link to something that is folded unfolds it.
 function unfold() {
-  const there = location.hash.includes(",") ? null : document.getElementById(location.hash.slice(1));
+  const there = document.getElementById(location.hash.slice(1).split(",")[0]);
   const folded = there && there.closest("details");
   if (folded) { folded.open = true; there.scrollIntoView(); }
 }
-window.addEventListener("hashchange", () => { restore(); update(); unfold(); });
+window.addEventListener("hashchange", () => {
+  restore();
+  update();
+  unfold();
+  if (location.hash && !location.hash.includes(",")) keep(location.hash.slice(1), location.hash); // a link leaves what was chosen
+});
 document.querySelectorAll("#averaging input").forEach((input) => {
   input.addEventListener("input", update);
   input.addEventListener("change", () => keep("averaging"));
@@ -145,7 +150,7 @@ document.querySelectorAll("#averaging input").forEach((input) => input.addEventL
 document.getElementById("reset").addEventListener("click", () => {
   document.querySelectorAll("#averaging input").forEach((input) => { input.value = input.defaultValue; });
   update();
-  keep("separation");
+  keep("averaging");
 });
 document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.parentNode)));
 restore();

@@ -31,8 +31,8 @@ STORY = {
     "theory_figures": (
         "Theory: what makes synthetic data good",
         "For Gaussian classes the robust accuracy of a learner is exact at any number of samples. Class separation and the number"
-        " of samples enter through one number, κ; a rotated class mean sets a ceiling; and learners trained with cross-entropy "
-        "have a best separation, beyond which more of it costs samples.",
+        " of samples enter through one number, κ; a rotated class mean sets a ceiling; and with many samples per dimension learners "
+        "trained with cross-entropy have a best separation, beyond which more of it costs samples.",
     ),
     "diffusion_figures": (
         "Guided diffusion where everything is known",
@@ -43,8 +43,8 @@ STORY = {
     "image_figures": (
         "Images: what held, and what did not",
         "The claim: the more distinguishable the synthetic classes, the more robust the classifier; so guide them apart. Theory "
-        "objects that learners trained with cross-entropy have a best separation. What held and what did not, and why, is read off the "
-        "results here.",
+        "objects that with many samples per dimension learners trained with cross-entropy have a best separation. What held and what did "
+        "not, and why, is read off the results here.",
     ),
     "tables": (
         "Tables",

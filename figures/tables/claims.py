@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from figures.figure import Figure
-from figures.image_figures.comparisons import CONFIRM, EVIDENCE, FACTORS, MNIST, MNIST_CONFIRM, PIPELINE, REPORT, shown
+from figures.image_figures.comparisons import CONFIRM, DEFAULT, EVIDENCE, FACTORS, MNIST, MNIST_CONFIRM, PIPELINE, REPORT, shown
 from figures.inputs import Files
 from figures.table import Spread
 from figures.words import ATTACKS, radius_in_words
@@ -17,7 +17,7 @@ FIGURE = Figure(
     "Comparisons fixed beforehand, and their verdicts",
     "Robust accuracy of a minus b, equal training, paired by seed: mean, 95 % interval of this comparison alone (Student); the interval "
     "that holds together with all others of its design with 95 % (Bonferroni); Holm's p. The verdict reads the interval of all.",
-    (EVIDENCE, REPORT, MNIST, APGD, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM),
+    (EVIDENCE, REPORT, MNIST, APGD, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT),
     "small real images, 300 real and 2,000 synthetic unless said otherwise",
 )
 HEADER = ("design", "attack", "a", "b", "seeds", "a minus b", "low of all", "high of all", "p (Holm)", "verdict")

@@ -15,10 +15,12 @@ TABLE = "gaussian_mixture/phase_diagram.csv"
 BORDER = "gaussian_mixture/separability.csv"
 FIGURE = Figure(
     "Few samples per dimension, or a ridge: the more distinguishable the better; many and no ridge: not so",
-    "Left and middle: tan of the angle between logistic regression and μ, over its smallest value for class SNRs up to 10, against the "
-    "class SNR of the training samples; one curve per number of samples per dimension n/d. Without a ridge there are two valleys, and with "
-    "more samples the left one becomes the lower. With a ridge of 0.001 the right one always wins. Right: the class SNR of the smallest "
-    "value against n/d, and the n/d up to which the samples are linearly separable (T16).",
+    "Left and middle: error of logistic regression (tan of its angle to μ), divided by that curve's smallest, so 1 is best, against how "
+    "far apart the training classes are (class SNR: distance of a class mean from the boundary over the standard deviation). One curve per "
+    "number of samples per dimension n/d. Without a ridge there is a best separation in the middle, and another at the edge of the search; "
+    "with more samples the first becomes the better. With a ridge of 0.001 the edge always wins. Right: the best class SNR of up to 10 "
+    "against n/d, also for training against attacks of half a standard deviation; left of the dotted line a hyperplane separates the "
+    "samples (T16).",
     (TABLE, BORDER),
     "isotropic, aligned classes, d large",
 )

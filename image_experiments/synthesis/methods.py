@@ -21,8 +21,8 @@ boundary; by repulsion (Corso et al. 2023); classifier-free (Ho, Salimans 2022),
 labels (CADS, Sadat et al. 2024)."""
 NOISES = ("noise", "noise-real")
 """Gaussian noise on unguided images, and on copies of the real training images."""
-DEFAULT_GUIDANCE = "anchored-reversed:auto"
-"""The best of those compared on digits (designs/digits-choice.toml), with automatic strength (strength.py)."""
+DEFAULT_GUIDANCE = "particle:auto"
+"""The best of those compared on digits and MNIST, with automatic strength (strength.py); tested in designs/digits-default.toml."""
 DEFAULT_SCALE = 0.3
 DEFAULT_NOISE = 0.1
 UNCONDITIONAL = "a scale is found by the labels asked for, and this model takes none"

@@ -179,7 +179,9 @@ def test_one_address_keeps_both_explorers(opened, browser, drawn):
     assert other.values() == opened.values()
     assert other.page.input_value("#training") == "1"
     other.page.click("#reset")
-    assert other.page.url.endswith("#separation,training=1")
+    assert other.page.url.endswith("#averaging,training=1")
+    other.page.evaluate("location.hash = 'tables'")  # a link to a section leaves what was chosen
+    other.page.wait_for_function("location.hash === '#tables,training=1'")
     other.page.select_option("#training", "0")
     assert "#" not in other.page.url
     other.page.evaluate("location.hash = 'averaging,training=2'")  # a link without the slider moves it back
@@ -227,6 +229,8 @@ def test_the_verdicts_are_those_of_the_designs(opened):
         "away from the anchors 0.1": "main/anchored-reversed-0.1",
         "away from the anchors auto": "main/anchored-reversed-auto",
         "unguided": "main/unguided",
+        "unguided (soft labels)": "soft/unguided",
+        "twice as many unguided (soft labels)": "soft-4000/unguided",
         "twice as many unguided": "more/unguided",
         "InfoNCE 0.3 (model without labels, most confident)": "unconditional-confident/infonce-0.3",
         "unguided (model without labels, most confident)": "unconditional-confident/unguided",
@@ -234,7 +238,7 @@ def test_the_verdicts_are_those_of_the_designs(opened):
         "unguided (labels as drawn)": "drawn/unguided",
         "particle 0.1 (soft labels)": "soft/particle-0.1",
         "particle 0.05 (soft labels)": "soft/particle-0.05",
-        "twice as many unguided (labels as drawn)": "drawn-4000/unguided",
+        "particle auto (soft labels)": "soft/particle-auto",
         "unguided from hotter noise (soft labels)": "soft-hot/unguided",
         "real images alone": "main/real",
     }
@@ -243,8 +247,8 @@ def test_the_verdicts_are_those_of_the_designs(opened):
             found = [one for one in csv.DictReader(stream) if (one["a"], one["b"]) == (sides[a], sides[b])]
         one = next(one for one in found if one["attack"] == attack.lower())
         low, high = float(one["low_of_all"]), float(one["high_of_all"])
-        numbers = [f"{float(one['difference']):+.4f}", f"[{low:+.4f}, {high:+.4f}]"]
-        said = "yes" if low > 0 else "no: less" if high < 0 else "not detected"
+        numbers = [f"{100 * float(one['difference']):+.1f}", f"[{100 * low:+.1f}, {100 * high:+.1f}]"]
+        said = "yes" if low > 0 else "no, it costs" if high < 0 else "not detected"
         assert row == [claim, data, said, *(text.replace("-", "−") for text in numbers)]
 
 
