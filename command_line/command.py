@@ -116,8 +116,10 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
         with redirect_stderr(io.StringIO()):
             return cast("SettingsT", parse())
     except SystemExit as refused:
+        if not refused.code:
+            raise
         if line := refused_value(refused):
-            raise UserError(line) from None
+            raise UserError(line) from refused.__context__
         return cast("SettingsT", parse())  # once more, to say why
     except NoNumber as error:
         words = [word for argument in arguments for word in argument.split("=", 1)]  # --eps=8/0 is --eps 8/0
@@ -134,9 +136,13 @@ def refused_value(refused: SystemExit) -> str:
         return ""
 
     def flag(found: re.Match[str]) -> str:
-        return f"--{part}.{found[1].replace('_', '-')} {' '.join(re.findall('[^(), ]+', found[2]))}"
+        shown = found[2] if found[2].startswith("'") else " ".join(re.findall("[^(), ]+", found[2]))
+        return f"--{part}.{found[1].replace('_', '-')} {shown}"
 
-    return re.sub(r"\b([a-z]\w*)=(\((?:[^()]|\([^()]*\))*\)|[^\s,]+?(?=[,:]?(?:\s|$)))", flag, str(error))
+    # name=value where a message or its clause begins, and after "with" and "than"; texts in quotes, lists in brackets, of lists too
+    value = r"('[^']*'|\((?:[^()]|\([^()]*\))*\)|[^\s,]+?(?=[,:]?(?:\s|$)))"
+    line, count = re.subn(r"(?:(?<=^)|(?<=, )|(?<=with )|(?<=than ))([a-z]\w*)=" + value, flag, str(error))
+    return line if count else f"--{part}: {line}"
 
 
 def _flag_before(words: Sequence[str], place: int) -> str:

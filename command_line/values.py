@@ -23,7 +23,7 @@ SettingsT = TypeVar("SettingsT", bound=Any)
 
 def number(text: str) -> float:
     """A number, or a fraction of two: 0.03, 8/255. Raises ValueError for anything else; the caller must reject infinity and NaN."""
-    if text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
+    if re.fullmatch(r"\s*[-+]?(nan|inf|infinity)\s*", text, re.IGNORECASE):
         return float(text)
     parts = re.fullmatch(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*(?:/\s*(\d+(?:\.\d+)?)\s*)?", text, re.ASCII | re.IGNORECASE)
     if parts:

@@ -10,7 +10,7 @@ import numpy as np
 
 from command_line.drawing import COLOURS, MARKERS, Columns, new_grid
 from command_line.statistics import exchange_rate, mean_interval
-from figures.figure import GUIDE, Figure, Numbers, Row, band, line, marks, ticks
+from figures.figure import GUIDE, Figure, Numbers, Row, band, line, ticks
 from figures.image_figures.ablations import by_seed
 from figures.inputs import Files
 from figures.words import place_of
@@ -75,7 +75,7 @@ FIGURE = Figure(
     "Left: robust accuracy under APGD-CE against the number of unguided images with soft labels (line, 95 % interval over seeds), and of "
     "sets of 2,000 images made in other ways. Dotted: up to the number of unguided images of the same worth, by a parabola for each seed. "
     "Right: how many unguided images one such image replaces, with Fieller's 95 % interval, paired by seed; a mark at the edge lies beyond "
-    "what was tried.",
+    "what was tried. Small marks: labels as drawn.",
     tuple(study.table for study in STUDIES.values()),
     "300 real images, l_inf 0.15, 16 seeds; " + "; ".join(study.about for study in STUDIES.values()),
 )
@@ -112,6 +112,18 @@ def numbers(files: Files) -> Numbers:
     return Numbers.of(rows)
 
 
+def mark(name: str) -> dict[str, Any]:
+    """How a set is drawn: colour and marker of its method; small with labels as drawn."""
+    i = place_of(name)
+    colour = COLOURS[i % 6]
+    return {
+        "marker": MARKERS[i % 6],
+        "color": colour,
+        "mfc": colour if i < 6 else "white",
+        "ms": 4 if name.endswith("as drawn") else 7,
+    }
+
+
 def draw(numbers: Numbers) -> Any:
     shown = list(dict.fromkeys(panel.partition(":")[0] for panel in numbers.panels()))
     figure, axes = new_grid(2 * len(shown), 2, 10.0, 3.4)
@@ -126,13 +138,12 @@ def _draw_study(left: Any, right: Any, numbers: Numbers, name_of_data: str) -> N
     line(left, 0, plain)
     names = numbers.names(name_of_data + RIGHT)
     for name in names:
-        i = place_of(name)
-        colour = COLOURS[i % 6]
+        look = mark(name)
         one, rate = (numbers.series(name_of_data + part, name) for part in (LEFT, RIGHT))
-        left.hlines(one.y, one.x, COUNT * rate.y, color=colour, lw=0.8, ls=":", gid=GUIDE)  # to as many unguided images
-        marks(left, i, one, ms=6)
-        right.plot(rate.y, rate.x, MARKERS[i % 6], color=colour, mfc=colour if i < 6 else "white", ms=6)
-        right.hlines(rate.x, rate.low, rate.high, color=colour, lw=1.4)
+        left.hlines(one.y, one.x, COUNT * rate.y, color=look["color"], lw=0.8, ls=":", gid=GUIDE)  # to as many unguided images
+        left.plot(one.x, one.y, ls="", **look)
+        right.plot(rate.y, rate.x, ls="", **look)
+        right.hlines(rate.x, rate.low, rate.high, color=look["color"], lw=1.4)
     right.axvline(1, color="0.4", lw=0.9, gid=GUIDE)
     left.set(xscale="log", xlabel="unguided images", ylabel="robust accuracy", title=f"Robust accuracy, {name_of_data}")
     ticks(left, "x", (250, 1000, 4000, 16000))

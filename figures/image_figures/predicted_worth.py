@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import numpy as np
 
-from command_line.drawing import COLOURS, MARKERS, new_figure
+from command_line.drawing import new_figure
 from command_line.output import UserError
 from figures.figure import GUIDE, Figure, Numbers, Row, diagonal, ticks
-from figures.image_figures.exchange_rate import STUDIES, Study, attacked, rates
+from figures.image_figures.exchange_rate import STUDIES, Study, attacked, mark, rates
 from figures.inputs import Files
 
 
@@ -22,7 +21,7 @@ def worth_of(sweep: str) -> str:
 
 FIGURE = Figure(
     "What theory predicts that an image is worth, and what it was found to be worth",
-    "Measured: exchange rate of each set of 2,000 images, with Fieller's 95 % interval (figure exchange_rate); a triangle at the edge "
+    "Measured: exchange rate of each set of 2,000 images, with Fieller's 95 % interval (figure exchange_rate); a mark at the edge "
     "lies beyond what was tried and does not count. Predicted: the number of unguided images with soft labels from which T16's "
     "logistic learner of two classes misses the best direction by the same angle, over 2,000. Its input, per set: number of images, "
     "class SNR, share of wrong labels, effective dimension, in the features of a classifier that took no part. Real images count as "
@@ -78,22 +77,14 @@ def finding(files: Files) -> str:
     return "\n".join(lines)
 
 
-def _kind(name: str) -> str:
-    """A set by its name without the guidance's strength: drawn alike in all panels."""
-    return re.sub(r" [\d.]+", "", name)
-
-
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
     figure, axes = new_figure(len(panels), 4.8 * len(panels), 4.2)
-    kinds = list(dict.fromkeys(_kind(name) for panel in panels for name in numbers.names(panel)))
     for axis, panel in zip(axes, panels, strict=True):
         for name in numbers.names(panel):
-            i = kinds.index(_kind(name))
-            one, colour = numbers.series(panel, name), COLOURS[i % 6]
-            marker = "^" if one.y[0] >= SHOWN[1] else "v" if one.y[0] <= SHOWN[0] else MARKERS[i % 6]
-            axis.plot(one.x, one.y, marker, color=colour, mfc=colour if i < 6 else "white", ms=6, label=name)
-            axis.vlines(one.x, one.low, one.high, color=colour, lw=1)
+            one, look = numbers.series(panel, name), mark(name)
+            axis.plot(one.x, one.y, ls="", label=name, **look)
+            axis.vlines(one.x, one.low, one.high, color=look["color"], lw=1)
         diagonal(axis, *SHOWN)
         axis.axhline(1, color="0.8", lw=0.8, gid=GUIDE)
         axis.set(xscale="log", yscale="log", xlim=SHOWN, ylim=SHOWN)

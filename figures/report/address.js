@@ -16,8 +16,8 @@ function keep(section, empty = location.pathname + location.search) {
 }
 /** Set the controls by the address; what it does not name is as at the start. An address without values changes nothing. */
 function restore() {
-  const [section, ...chosen] = location.hash.slice(1).split(",");
-  if (!chosen.length) return;
+  const [section, ...chosen] = decodeURIComponent(location.hash.slice(1)).split(",");
+  if (!chosen.some((part) => part.includes("="))) return;
   const known = controls();
   known.forEach((one) => { one.value = atStart(one); });
   for (const [name, value] of chosen.map((part) => part.split("="))) {

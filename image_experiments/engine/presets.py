@@ -225,7 +225,9 @@ def settings_from(arguments: Sequence[str]) -> Settings:
         with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
             return tyro.cli(Settings, args=given, default=preset_named(given), config=(tyro.conf.AvoidSubcommands,))
     except SystemExit as refused:
-        reason = refused_value(refused) or " ".join(re.sub(r"[^\w\s.,:;'=/()-]", " ", said.getvalue()).split())
+        if line := refused_value(refused):
+            raise UserError(line) from None
+        reason = " ".join(re.sub(r"[^\w\s.,:;'=/()-]", " ", said.getvalue()).split())
         raise UserError(f"{' '.join(given)}: {reason or 'is no command line of run_cifar.py'}") from None
 
 

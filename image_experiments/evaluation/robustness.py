@@ -65,7 +65,7 @@ class EvaluationSettings:
                 if found[-1].eps == 0:
                     raise ValueError
             except ValueError:
-                raise ValueError(f"threats={text}: write NORM:EPS, for example linf:8/255 or l2:0.5") from None
+                raise ValueError(f"threats={text!r}: write NORM:EPS, for example linf:8/255 or l2:0.5") from None
         return found
 
 

@@ -766,7 +766,7 @@ def test_fractions_are_radii(capsys, tmp_path):
     settings = run_cifar.resolve(replace(smoke(), eps=number("8/255"), norm="linf"))
     assert settings.eps == 8 / 255
     assert [number(text) for text in ("0.5", "1/3", " 2 / 4", "1e-3")] == [0.5, 1 / 3, 0.5, 1e-3]
-    for text in ("8/0", "8/", "/255", "1_000", "eight", "1/2/3", "8/-255", "٣"):
+    for text in ("8/0", "8/", "/255", "1_000", "eight", "1/2/3", "8/-255", "++inf", "1.2.3", "٣"):
         with pytest.raises(ValueError, match="is no number"):
             number(text)
 
