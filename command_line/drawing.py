@@ -108,6 +108,11 @@ def new_grid(panels: int, columns: int, width: float, height: float) -> tuple[An
     return figure, axes.ravel()[:panels]
 
 
+def shape(i: int) -> dict[str, Any]:
+    """Marker, colour and filling of the i-th series; hollow from the seventh on, so that together they tell twelve apart."""
+    return {"marker": MARKERS[i % 6], "color": COLOURS[i % 6], "mfc": COLOURS[i % 6] if i < 6 else "white", "ls": ""}
+
+
 def style(i: int) -> dict[str, Any]:
     """Colour and dash of the i-th series; either of them alone tells the series apart."""
     return {"color": COLOURS[i], "linestyle": DASHES[i]}

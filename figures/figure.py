@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
-from command_line.drawing import COLOURS, DPI, MARKERS, style, styled
+from command_line.drawing import COLOURS, DPI, shape, style, styled
 from command_line.output import UserError, write_csv, write_whole
 from figures.inputs import Columns, Files, remedy
 
@@ -104,11 +104,10 @@ def band(axis: Any, i: int, series: Series) -> None:
 
 
 def marks(axis: Any, i: int, series: Series, label: str | None = None, **look: Any) -> None:
-    """Draw marks with their intervals; hollow from the seventh series on, so that colour, shape and filling distinguish twelve series."""
-    shape = {"fmt": MARKERS[i % 6], "color": COLOURS[i % 6], "ms": 5, "capsize": 2, "mfc": COLOURS[i % 6] if i < 6 else "white"}
+    """Draw the marks of the i-th series with their intervals."""
     ends = np.abs(np.stack([series.y - series.low, series.high - series.y]))
     error = None if np.isnan(ends).all() else np.nan_to_num(ends)
-    axis.errorbar(series.x, series.y, error, label=label, **{**shape, **look})
+    axis.errorbar(series.x, series.y, error, label=label, **{**shape(i), "ms": 5, "capsize": 2, **look})
 
 
 def guide(axis: Any, level: float, text: str = "", x: float = 0.01, **look: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import COLOURS, MARKERS, Columns, new_grid
+from command_line.drawing import Columns, new_grid, shape
 from command_line.statistics import exchange_rate, mean_interval
 from figures.figure import GUIDE, Figure, Numbers, Row, band, line, ticks
 from figures.image_figures.ablations import by_seed
@@ -114,14 +114,7 @@ def numbers(files: Files) -> Numbers:
 
 def mark(name: str) -> dict[str, Any]:
     """How a set is drawn: colour and marker of its method; small with labels as drawn."""
-    i = place_of(name)
-    colour = COLOURS[i % 6]
-    return {
-        "marker": MARKERS[i % 6],
-        "color": colour,
-        "mfc": colour if i < 6 else "white",
-        "ms": 4 if name.endswith("as drawn") else 7,
-    }
+    return {**shape(place_of(name)), "ms": 4 if name.endswith("as drawn") else 7}
 
 
 def draw(numbers: Numbers) -> Any:
@@ -141,8 +134,8 @@ def _draw_study(left: Any, right: Any, numbers: Numbers, name_of_data: str) -> N
         look = mark(name)
         one, rate = (numbers.series(name_of_data + part, name) for part in (LEFT, RIGHT))
         left.hlines(one.y, one.x, COUNT * rate.y, color=look["color"], lw=0.8, ls=":", gid=GUIDE)  # to as many unguided images
-        left.plot(one.x, one.y, ls="", **look)
-        right.plot(rate.y, rate.x, ls="", **look)
+        left.plot(one.x, one.y, **look)
+        right.plot(rate.y, rate.x, **look)
         right.hlines(rate.x, rate.low, rate.high, color=look["color"], lw=1.4)
     right.axvline(1, color="0.4", lw=0.9, gid=GUIDE)
     left.set(xscale="log", xlabel="unguided images", ylabel="robust accuracy", title=f"Robust accuracy, {name_of_data}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.transforms import ScaledTranslation
 
-from command_line.drawing import COLOURS, MARKERS, new_figure
+from command_line.drawing import new_figure, shape
 from command_line.statistics import mean_interval
 from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.inputs import Files
@@ -91,7 +91,7 @@ def draw(numbers: Numbers) -> Any:
     treatments, kinds = (list(dict.fromkeys(name[i] for name in names)) for i in (0, 2))
     for place, images in enumerate(kinds):
         i = place_of(images)
-        look = {"color": COLOURS[i % 6], "marker": MARKERS[i % 6], "mfc": COLOURS[i % 6] if i < 6 else "white", "ls": ""}
+        look = shape(i)
         for panel, axis, size in ((LEFT, left, 5), (RIGHT, right, 4)):
             of = [numbers.series(panel, treatment + OF + images) for treatment, _, kind in names if kind == images]
             if panel == RIGHT and images == "unguided":

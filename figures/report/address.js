@@ -14,9 +14,13 @@ function keep(section, empty = location.pathname + location.search) {
   const chosen = Array.from(controls()).filter(([, one]) => one.value !== atStart(one)).map(([name, one]) => `${name}=${one.value}`);
   history.replaceState(null, "", chosen.length ? `#${[section, ...chosen].join(",")}` : empty);
 }
+/** The parts of the address: a section, then what was chosen. Links that others wrote may have %2C for a comma, or no code behind a %. */
+function parts() {
+  try { return decodeURIComponent(location.hash.slice(1)).split(","); } catch { return location.hash.slice(1).split(","); }
+}
 /** Set the controls by the address; what it does not name is as at the start. An address without values changes nothing. */
 function restore() {
-  const [section, ...chosen] = decodeURIComponent(location.hash.slice(1)).split(",");
+  const [section, ...chosen] = parts();
   if (!chosen.some((part) => part.includes("="))) return;
   const known = controls();
   known.forEach((one) => { one.value = atStart(one); });

@@ -70,7 +70,8 @@ function show(chosen) {
     synthetic: COUNTS.map((n) => meanRobustAccuracy({ ...chosen, n })),
     real: COUNTS.map((n) => meanRobustAccuracy({ ...real, n })),
   };
-  const here = meanRobustAccuracy(chosen), ceiling = ceilingAccuracy(chosen), optimum = Math.max(0.5, ceilingAccuracy(real)); // a constant answer is right for one class
+  const here = meanRobustAccuracy(chosen), ceiling = ceilingAccuracy(chosen);
+  const optimum = Math.max(0.5, ceilingAccuracy(real)); // a constant answer is right for one class
   const svg = document.getElementById("explorer-plot");
   svg.querySelectorAll(":scope > :not(title):not(desc)").forEach((old) => old.remove());
   drawAxes(svg);
@@ -122,7 +123,7 @@ function sortTable(heading) {
 
 // A link to something that is folded unfolds it.
 function unfold() {
-  const there = document.getElementById(location.hash.slice(1).split(",")[0]);
+  const there = document.getElementById(parts()[0]);
   const folded = there && there.closest("details");
   if (folded) { folded.open = true; there.scrollIntoView(); }
 }
@@ -130,7 +131,8 @@ window.addEventListener("hashchange", () => {
   restore();
   update();
   unfold();
-  if (location.hash && !location.hash.includes(",")) keep(location.hash.slice(1), location.hash); // a link leaves what was chosen
+  const [section, ...chosen] = parts();
+  if (section && !chosen.length) keep(section, location.hash); // a link leaves what was chosen
 });
 document.querySelectorAll("#averaging input").forEach((input) => {
   input.addEventListener("input", update);
@@ -148,7 +150,7 @@ document.querySelectorAll("#averaging input").forEach((input) => input.addEventL
   keep("averaging");
 }));
 document.getElementById("reset").addEventListener("click", () => {
-  document.querySelectorAll("#averaging input").forEach((input) => { input.value = input.defaultValue; });
+  document.querySelectorAll("#averaging input").forEach((input) => { input.value = atStart(input); });
   update();
   keep("averaging");
 });

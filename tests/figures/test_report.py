@@ -189,6 +189,12 @@ def test_one_address_keeps_both_explorers(opened, browser, drawn):
     other.page.evaluate("location.hash = 'separation,training=2'")
     other.page.wait_for_function("document.getElementById('slider-d').value !== '200'")
     assert other.page.input_value("#training") == "2"
+    other.page.evaluate("location.hash = 'averaging%2Cd=200'")  # as some programs write it
+    other.page.wait_for_function("document.getElementById('slider-d').value === '200'")
+    assert other.page.url.endswith("#averaging%2Cd=200")
+    other.page.evaluate("location.hash = '100%'")
+    other.page.reload()
+    assert other.page.input_value("#slider-ratio") == opened.page.input_value("#slider-ratio")
     assert other.said == []
     other.context.close()
 
