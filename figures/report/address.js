@@ -14,6 +14,15 @@ function keep(section, empty = location.pathname + location.search) {
   const chosen = Array.from(controls()).filter(([, one]) => one.value !== atStart(one)).map(([name, one]) => `${name}=${one.value}`);
   history.replaceState(null, "", chosen.length ? `#${[section, ...chosen].join(",")}` : empty);
 }
+/** The button `id` puts the controls of its section back to the start, and leaves the others. */
+function resetBy(id, section, update) {
+  const button = document.getElementById(id);
+  button.addEventListener("click", () => {
+    button.closest("section").querySelectorAll("input, select").forEach((one) => { one.value = atStart(one); });
+    update();
+    keep(section);
+  });
+}
 /** The parts of the address: a section, then what was chosen. Links that others wrote may have %2C for a comma, or no code behind a %. */
 function parts() {
   try { return decodeURIComponent(location.hash.slice(1)).split(","); } catch { return location.hash.slice(1).split(","); }

@@ -2,7 +2,7 @@
 // The explorer: sliders that move the exact curves of law.js. Drawn as SVG, no library; every number is also given as text.
 
 const SVG = "http://www.w3.org/2000/svg";
-const PLOT = { width: 640, height: 380, left: 58, right: 14, top: 12, bottom: 44 };
+const PLOT = { width: 640, height: 380, left: 66, right: 14, top: 12, bottom: 44 };
 const COUNTS = Array.from({ length: 41 }, (_, i) => Math.pow(10, i / 10)); // n = 1 .. 10,000
 
 const SLIDERS = {
@@ -54,7 +54,7 @@ function drawFrame(svg, across, up, below, beside) {
     svg.append(element("text", { x, y: PLOT.height - PLOT.bottom + 18, class: "tick", "text-anchor": anchor }, text));
   });
   svg.append(element("text", { x: (PLOT.left + PLOT.width) / 2, y: PLOT.height - 6, class: "label", "text-anchor": "middle" }, below));
-  const turned = { transform: `translate(15 ${PLOT.height / 2 - 10}) rotate(-90)`, class: "label", "text-anchor": "middle" };
+  const turned = { transform: `translate(13 ${PLOT.height / 2 - 10}) rotate(-90)`, class: "label", "text-anchor": "middle" };
   svg.append(element("text", turned, beside));
 }
 
@@ -149,11 +149,7 @@ document.querySelectorAll("#averaging input").forEach((input) => input.addEventL
   update();
   keep("averaging");
 }));
-document.getElementById("reset").addEventListener("click", () => {
-  document.querySelectorAll("#averaging input").forEach((input) => { input.value = atStart(input); });
-  update();
-  keep("averaging");
-});
+resetBy("reset", "averaging", update);
 document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.parentNode)));
 restore();
 update();

@@ -25,7 +25,8 @@ function drawSeparationAxes(svg, tangent) {
   ANGLES.high = Math.max(Math.ceil(Math.log10(Math.max(...known))), ANGLES.low + 1);
   const shown = (level) => Math.log10(level) > ANGLES.low - 1e-9 && Math.log10(level) < ANGLES.high + 1e-9;
   const levels = [-4, -3, -2, -1, 0, 1, 2].flatMap((power) => [10 ** power, 3 * 10 ** power]).filter(shown);
-  const up = levels.map((level) => [spot.y(level), String(Number(level.toPrecision(1)))]);
+  const short = (level) => (level < 0.0099 ? level.toExponential(0) : String(Number(level.toPrecision(1)))); // fits left of the axis
+  const up = levels.map((level) => [spot.y(level), short(level)]);
   const across = [0.3, 1, 3, 10].map((snr) => [spot.x(snr), String(snr)]);
   drawFrame(svg, across, up, "class SNR of one sample", "tan of the angle to μ");
 }
@@ -63,6 +64,7 @@ if (SEPARATION.length) {
     document.getElementById(id).addEventListener("input", updateSeparation);
     document.getElementById(id).addEventListener("change", () => { updateSeparation(); keep("separation"); });
   }
+  resetBy("reset-separation", "separation", updateSeparation);
   updateSeparation();
   window.addEventListener("hashchange", updateSeparation);
 }

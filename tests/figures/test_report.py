@@ -54,7 +54,7 @@ class Page:
         """(n, accuracy) of the points of a drawn curve, from its pixels."""
         path = self.page.get_attribute(f"#explorer-plot path.curve.{kind}", "d")
         points = np.array([[float(v) for v in point.split()] for point in re.findall(r"[ML]([\d. -]+)", path)])
-        return 10 ** (4 * (points[:, 0] - 58) / (640 - 58 - 14)), 1 - (points[:, 1] - 12) / (380 - 12 - 44)
+        return 10 ** (4 * (points[:, 0] - 66) / (640 - 66 - 14)), 1 - (points[:, 1] - 12) / (380 - 12 - 44)
 
 
 @pytest.fixture
@@ -189,6 +189,12 @@ def test_one_address_keeps_both_explorers(opened, browser, drawn):
     other.page.evaluate("location.hash = 'separation,training=2'")
     other.page.wait_for_function("document.getElementById('slider-d').value !== '200'")
     assert other.page.input_value("#training") == "2"
+    other.page.click("#reset-separation")  # and the other way round
+    assert other.page.input_value("#training") == "0"
+    other.slide(d=200)
+    other.page.select_option("#training", "2")
+    other.page.click("#reset-separation")
+    assert other.page.url.endswith("#separation,d=200")
     other.page.evaluate("location.hash = 'averaging%2Cd=200'")  # as some programs write it
     other.page.wait_for_function("document.getElementById('slider-d').value === '200'")
     assert other.page.url.endswith("#averaging%2Cd=200")
@@ -197,6 +203,30 @@ def test_one_address_keeps_both_explorers(opened, browser, drawn):
     assert other.page.input_value("#slider-ratio") == opened.page.input_value("#slider-ratio")
     assert other.said == []
     other.context.close()
+
+
+def test_no_number_of_an_axis_touches_its_label(browser, drawn):
+    """The angles of the second explorer reach down to 0.0003; on a phone letters are largest."""
+    phone = Page(browser, drawn / "report.html", **PHONE)
+    script = """() => {
+        const plot = document.getElementById('separation-plot'), slider = document.getElementById('slider-ratio'), touching = [];
+        for (const option of document.getElementById('training').options) {
+            document.getElementById('training').value = option.value;
+            for (let at = Number(slider.min); at <= Number(slider.max); at++) {
+                slider.value = at;
+                slider.dispatchEvent(new Event('input'));
+                const [, label] = Array.from(plot.querySelectorAll('.label'), (one) => one.getBoundingClientRect());
+                for (const tick of plot.querySelectorAll('.tick')) {
+                    const box = tick.getBoundingClientRect();
+                    const beside = box.bottom > label.top && box.top < label.bottom;
+                    if (beside && box.left < label.right) touching.push(`${option.value} ${at} ${tick.textContent}`);
+                }
+            }
+        }
+        return touching;
+    }"""
+    assert phone.page.evaluate(script) == []
+    phone.context.close()
 
 
 def test_the_reference_value_of_the_theory(opened):
