@@ -99,6 +99,18 @@ def test_the_loss_of_the_documentation_guides():
     assert torch.allclose(names["Spread"]()(z), torch.stack(pairs).sum(), rtol=1e-12)
 
 
+def test_the_guidance_of_the_documentation_descends_its_loss():
+    names = {}
+    for word in ("class Spread", "class BrightnessGuidance"):
+        run_block(extension(word), names)
+    seen = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    guidance = names["BrightnessGuidance"](scale=1.0, target=0.3)
+    loss = 0.5 * ((seen.mean((1, 2, 3)) - 0.3) ** 2).sum()
+    (expected,) = torch.autograd.grad(loss, seen)
+    torch.testing.assert_close(guidance.gradient(seen.detach(), None, 0), expected, rtol=1e-12, atol=0)
+    assert torch.isfinite(names["samples"]).all()
+
+
 def test_the_data_set_of_the_documentation_reads(tmp_path):
     names = {}
     run_block(extension("def read_mine"), names)

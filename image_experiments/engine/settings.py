@@ -32,7 +32,7 @@ class Settings:
     """Everything that determines the result (workers does not)."""
 
     preset: Preset = "smoke"
-    """smoke: every stage once, at a small size; cpu: meaningful numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, less than an hour; paper,
+    """smoke: every stage once, at a small size; cpu: meaningful numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, meant for an hour a seed; paper,
     paper-gtsrb, paper-mnist: the published sizes for the three data sets. Other flags override the preset."""
     dataset: DatasetName = "digits"
     """digits (part of scikit-learn); cifar10, cifar100, gtsrb, svhn, stl10, mnist (downloaded once); mnist-t10k (its test file alone);

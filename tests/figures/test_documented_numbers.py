@@ -88,12 +88,14 @@ EVIDENCE = (
     ("mnist-confirm", "particle 0.05 (soft labels)", "unguided (soft labels)"),
     ("mnist-confirm", "particle 0.05 (soft labels)", "unguided (labels as drawn)"),
     ("digits-evidence", "class-anchored 0.1", "unguided"),
+    ("mnist-report", "class-anchored 0.1", "unguided"),
     (
         "digits-pipeline",
         "InfoNCE 0.3 (model without labels, most confident)",
         "unguided (model without labels, most confident)",
     ),
     ("gtsrb-report", "away from the anchors auto", "unguided"),
+    ("cifar10-report", "unguided", "real images alone"),
 )
 """The comparison of each row of the README's table."""
 
