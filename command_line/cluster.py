@@ -84,7 +84,7 @@ def lost_worker(error: BaseException) -> str | None:
     """The message for an error that means that workers of a cluster died; None for any other error."""
     if type(error).__name__ in ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedError"):
         return (
-            f"the cluster lost it ({type(error).__name__}): its workers died again and again, for want of memory perhaps, or its scheduler "
-            "ended; run the same command again"
+            f"the cluster lost it ({type(error).__name__}): its workers kept dying, perhaps out of memory, or its scheduler stopped; "
+            "run the same command again"
         )
     return None

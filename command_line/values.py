@@ -75,7 +75,7 @@ def check_radius(text: str, eps: float, norm: str) -> float:
         raise UserError(f"{text}: turns every image into any other, as images lie in [0, 1]{meant}")
     if norm == "l2" and eps >= LARGEST_L2:
         meant = f"; did you mean {eps:g}/255?" if eps <= 20 * 255 else ""
-        raise UserError(f"{text}: is longer than from one image to any other at sizes usual here, as images lie in [0, 1]{meant}")
+        raise UserError(f"{text}: is longer than any distance between images in [0, 1] of usual size{meant}")
     return eps
 
 

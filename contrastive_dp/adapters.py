@@ -130,7 +130,7 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
     kind = unet.config.get("class_embed_type")
     if kind is not None:
         raise ValueError(
-            f"{folder_or_id} takes class embeddings of its own making (class_embed_type={kind!r}) in place of class numbers: give a model "
+            f"{folder_or_id} takes custom class embeddings (class_embed_type={kind!r}), not class numbers: give a model "
             "with num_class_embeds, or wrap it yourself as a function of (x, t, labels)"
         )
     schedule = _levels_of(scheduler)

@@ -179,5 +179,5 @@ def _check_data(data: Tensor, labels: Tensor | None, settings: TrainingSettings)
     if settings.label_dropout and (labels is None or null_label is None):
         raise ValueError(f"label_dropout={settings.label_dropout:g} needs labels and null_label, the label that stands for none")
     if labels is not None and null_label is not None and bool((batch_labels(labels, len(data)) == null_label).any()):
-        raise ValueError(f"labels contain null_label={null_label}: give the label that stands for none a number of its own")
+        raise ValueError(f"labels contain null_label={null_label}: give a null_label that no sample has")
     return data, None if labels is None else batch_labels(labels, len(data)).long()

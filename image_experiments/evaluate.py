@@ -65,7 +65,7 @@ class Settings:
     network: str | None = None
     """Its network, for example dm-wrn-28-10-relu or timm:resnet18 (default: recognised from the keys)."""
     normalisation: str = "auto"
-    """Of pixels: cifar10, cifar100, none, or auto: as in the file; else as the public code of its layout."""
+    """Pixel normalisation: cifar10, cifar100, none, or auto (the file's, else its public code's)."""
     dataset: DatasetName = "cifar10"
     """Data set whose test images are attacked."""
     data_dir: Path | None = None

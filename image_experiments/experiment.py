@@ -287,14 +287,14 @@ def chosen_stages(settings: Settings, stages: list[Stage]) -> list[Stage]:
         return stages
     found = up_to(settings.until, stages)
     if not found:
-        spared = "these methods need no such step, or --diffusion and --encoder-from bring what it makes"
+        spared = "these methods skip this step, or --diffusion and --encoder-from replace it"
         raise UserError(f"--until {settings.until}: {spared}; name a later one, or leave it out")
     return found
 
 
 def told_of_step(settings: Settings, out: Path, count: int) -> str:
     """Message about what --until has done, and what comes next."""
-    told = f"{count} stages, up to {settings.until}, are done; the same command with a later --until, or without, goes on"
+    told = f"{count} stages, up to {settings.until}, are done; continue with the same command and a later or no --until"
     return f"{told} (the tables in {out} are those of an earlier run)" if (out / "summary.json").is_file() else told
 
 

@@ -130,7 +130,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
             print(f"{told} {line}")
     print(f"{len(stale)} of {len(stages)} stages, results in {place.out}")
     if settings.reuse:
-        print("what --reuse would spare is known only when the run begins, and is not taken off")
+        print("what --reuse saves is known only when the run begins, and is not deducted")
     begin, left = time.perf_counter(), [stage for stage in stages if stage.name in stale]
     count = min(workers, max(len(left), 1))
     try:

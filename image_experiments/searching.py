@@ -1,8 +1,8 @@
 """A search over a design by successive halving, on validation images alone: `result = search("designs/digits-search.toml")`.
 
 Every candidate (a run's method) is tried with a few seeds; the best are tried with more, and so on (Jamieson, Talwalkar 2016). Test
-images choose nothing: a design that would look at them is refused. The winner's own mean is too good, as it was chosen for it; a design of
-its own, on seeds of its own, says what it is worth.
+images choose nothing: a design that uses them is refused. The winner was chosen by its mean, so that mean is too high; measure it in a
+new design on other seeds.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def conduct_search(settings: SearchSettings, design: Design, talk: Talk, make: C
     return 0
 
 
-OPTIMISTIC = "chosen for it, so too good: what it is worth says a design of its own, on other seeds"
+OPTIMISTIC = "chosen by this mean, so it is too high; measure it in a new design on other seeds"
 
 
 def _shown(row: Sequence[Any]) -> list[str]:

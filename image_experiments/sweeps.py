@@ -116,7 +116,7 @@ def design_of(design: Mapping[str, Any], where: str = "design") -> Design:
     _check_arguments(where, (*base, *(text for run in runs for text in run.arguments)))
     attacks = _texts(where, "attacks", design.get("attacks", []))
     if attacks and not design.get("compare"):
-        raise UserError(f"{where}: attacks says under which attacks to compare, and there is no compare; add it, or leave it out")
+        raise UserError(f"{where}: attacks applies to compare, which is missing; add compare, or leave attacks out")
     for attack in attacks:
         if not re.fullmatch(r"pgd-\d+|autoattack|apgd|apgd-ce", attack):
             raise UserError(f"{where}: attacks holds {attack}; the names are pgd-STEPS, autoattack, apgd and apgd-ce")

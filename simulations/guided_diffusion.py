@@ -394,7 +394,7 @@ def headline(groups: Any, predictions: list[tuple[Any, ...]], talk: Talk) -> dic
             talk.detail(f"  predicted / measured {ratio:.2f}: {name}")
         name, ratio = max(((name, r) for name, r in missed.items()), key=lambda one: abs(math.log(one[1])), default=("", 1.0))
         if name:
-            talk.say(f"largest deviation: {ratio:.2f} times the measured one was predicted for {name}")
+            talk.say(f"largest deviation: predicted / measured = {ratio:.2f} for {name}")
     return claims
 
 

@@ -72,7 +72,7 @@ def run(settings: Settings) -> int:
     about = asdict(replace(settings, sweep=Path(settings.sweep.name))) | {"seed": seeds[0], "seeds": len(seeds)}
     write_json(out / "summary.json", {"settings": about, "versions": versions()})
     print(text_table(HEADER, [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]))
-    print(f"an image of each set is worth so many of {settings.plain}; wrote {out}/worth.csv")
+    print(f"worth: images of {settings.plain} per image of the set; wrote {out}/worth.csv")
     return 0
 
 

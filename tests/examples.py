@@ -26,5 +26,7 @@ def run_block(block, names):
             assert eval(source, names) == pytest.approx(expected, abs=0.51 * 10.0**-digits), source
             shown += 1
         else:
-            exec(compile(ast.Module([node], []), "documentation", "exec"), names)  # the source segment of a class lacks its decorators
+            exec(
+                compile(ast.Module([node], []), "documentation", "exec"), names
+            )  # the source segment of a class lacks its decorators
     return shown

@@ -195,7 +195,7 @@ class Redrawn:
                 break
             scale *= GROWTH
         else:
-            raise ValueError("the estimate is out of reach of its own bootstrap: the covariance is nearly singular; use more rows")
+            raise ValueError("the bootstrap cannot reach the estimate: the covariance is nearly singular; use more rows")
         for _ in range(REFINEMENTS):
             for i in range(len(levels)):
                 add(_crossing(below, [values[i] for values in curve], observed, inside=True))

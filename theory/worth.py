@@ -16,7 +16,7 @@ PER_DOUBLING = 4
 
 
 def sample_worth(offered: ProportionalLaw, plain: ProportionalLaw) -> float:
-    """How many plain samples one offered sample is worth to a learner: worth w with the same angle to mu from w n as from n offered ones.
+    """How many plain samples one offered sample is worth: the w at which w n plain samples give the same angle to mu as n offered ones.
 
         angle(others, w n plain samples) = angle(others, n offered samples)                                                       (T16)
 

@@ -14,8 +14,8 @@ from figures.inputs import Files
 TABLE = "guided_diffusion/accuracy.csv"
 FIGURE = Figure(
     "What guidance gains, by learner and class SNR",
-    "Robust accuracy over unguided samples of equal number, paired by seed, with 95 % intervals; a mark is a guidance setting of "
-    "the study. Settings that rotate the classes (unanchored at the noisy state, strong) are left out, and those of a class SNR above 5.",
+    "Gain in robust accuracy over as many unguided samples, paired by seed, with 95 % intervals; one mark per guidance setting. Left "
+    "out: settings that rotate the classes (unanchored at the noisy state, strong) and class SNRs above 5.",
     (TABLE,),
     "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, l_2 attack ε = 0.3",
 )

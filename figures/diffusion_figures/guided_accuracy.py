@@ -14,7 +14,7 @@ from figures.inputs import Files
 
 TABLE = "guided_diffusion/accuracy.csv"
 FIGURE = Figure(
-    "Learners on guided samples: what is still missing of the robust optimum",
+    "Learners on guided samples: gap to the robust optimum",
     "Robust optimum minus robust accuracy against the number n of generated samples, for averaging, logistic regression and its "
     "adversarial training; bands are 95 % over seeds (Student). Where no optimum is known the accuracy itself is shown.",
     (TABLE,),

@@ -15,8 +15,8 @@ TABLE, CEILING = "guided_diffusion/rotation.csv", "guided_diffusion/ceiling.csv"
 FIGURE = Figure(
     "Guidance without anchors rotates the classes when it sees the noisy state",
     "A mark is a batch of 256 samples that saw one another. Left: alignment of what averaging learns with the real optimum, by "
-    "the window of timesteps guided (0 is almost clean). Right: the exact robust accuracy that is left of it at any number "
-    "of samples and any class separation: the ceiling of T3.",
+    "the window of timesteps guided (0 is almost clean). Right: the exact robust accuracy that this alignment allows at any sample size "
+    "and class separation: the ceiling of T3.",
     (TABLE, CEILING),
     "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, l_2 attack ε = 0.3",
 )

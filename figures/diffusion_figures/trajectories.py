@@ -14,7 +14,7 @@ from figures.inputs import Files, where
 TABLE = "guided_diffusion/trajectories.csv"
 FIGURE = Figure(
     "Trajectories from noise to the classes",
-    "Paths of 24 samples through the 50 steps of DDIM, coloured by class, which their ends (marks) also tell apart.",
+    "Paths of 24 samples through the 50 steps of DDIM, coloured by class; the end marks also show the class.",
     (TABLE,),
     "DDIM, 50 steps, exact score, samples of the first seed",
 )

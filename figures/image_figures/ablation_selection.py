@@ -10,7 +10,7 @@ from figures.inputs import Files
 
 FIGURE = Figure(
     "Which images to keep",
-    f"{CAPTION} Of twice as many unguided images the best half of each class by a score of the encoder; InfoNCE guidance for comparison.",
+    f"{CAPTION} The best half per class, by an encoder score, of twice as many unguided images; InfoNCE guidance for comparison.",
     (TABLE,),
     SETTINGS,
 )

@@ -30,13 +30,13 @@ EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTS
 )
 READ = (
     "Right of zero the first set of images is better: difference in robust accuracy after equal training, paired by seed. Thick: 95 % "
-    "interval of this comparison alone (Student); thin: of all comparisons of the design together (Bonferroni). Coloured circles and "
-    "squares: a gain, a loss by the thin one; grey diamonds: not detected. "
+    "interval of this comparison alone (Student); thin: of all comparisons of the design together (Bonferroni). By the thin one, "
+    "circles are gains, squares losses, grey diamonds not detected. "
 )
 FIGURE = Figure(
     "Guidance against unguided images and simple rivals, on seeds of its own",
     READ + "Above: eleven comparisons at strengths taken from earlier seeds, under PGD-20 (their design "
-    "has eleven more, under AutoAttack on 100 images: too few to tell anything apart). Below: what validation images chose, under APGD-CE "
+    "has eleven more, under AutoAttack on 100 images: too few to detect differences). Below: chosen on validation images, under APGD-CE "
     "on all test images.",
     (EVIDENCE, REPORT),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, 1,197 test images",

@@ -19,11 +19,10 @@ FIRST = "main"
 FIGURE = Figure(
     "Does the class SNR predict the gain on other seeds?",
     "Gain in robust accuracy over unguided images, measured (mean and 95 % interval over paired seeds), against the forecast: a parabola "
-    "in the logarithm of the class SNR, fitted to the ablations (seeds 0 to 2, 2,000 images) and to nothing in this picture; of other "
-    "sweeps the class SNR is that of three seeds. Left: other "
-    "seeds, as many images, the same test images; one set, class-anchored, carries it alone. Middle: other seeds, 5,000 "
-    "images, validation images: it fails. Right: MNIST at 10x10 pixels, 2,000 images, its test images, PGD-20 too; class-anchored "
-    "carries it alone again. Left out: noisy copies of real images, and training with shifted ones.",
+    "in the logarithm of the class SNR, fitted to the ablations (seeds 0 to 2, 2,000 images), not to this figure; other sweeps use the "
+    "class SNR of three seeds. Left: other seeds, as many images, the same test images; the fit rests on one set, class-anchored. "
+    "Middle: other seeds, 5,000 images, validation images: it fails. Right: MNIST at 10x10 pixels, 2,000 images, its test images, also "
+    "PGD-20; it again rests on class-anchored. Left out: noisy copies of real images, and training with shifted images.",
     (TABLE, *(one for table in (EVIDENCE, CHOICE, MNIST) for one in (table, described_again(table)))),
     SETTINGS + " (left)",
 )

@@ -18,7 +18,7 @@ FIGURE = Figure(
     "What labels, selection and guidance are worth together",
     "Rows: which labels the generated images get (as drawn: the class asked of the model; guide: the classifier whose features guide), and "
     "which images are kept. Left: robust accuracy under APGD-CE, mean over seeds. Right: "
-    "minus that of unguided images treated alike, with the 95 % interval of each comparison alone, paired by seed. The paper relabels and "
+    "the same minus unguided images treated alike, with a 95 % interval per comparison, paired by seed. The paper relabels and "
     "keeps the most confident.",
     (TABLE,),
     "scikit-learn's digits, 300 real and 2,000 synthetic images chosen from 3,000, l_inf 0.15, 1,197 test images, 16 seeds",
@@ -132,8 +132,8 @@ def finding(files: Files) -> str:
     means = {(treatment, images): np.mean(list(of.values())) for treatment, some in sets.items() for images, of in some.items()}
     best, images = max(means, key=lambda key: means[key])
     return (
-        f"Keeping the most confident images changes unguided images by {cost}. Guided images beat these by {gain}, and by {own} from a "
-        "model without labels, as the paper has it: inside its pipeline its claim holds. Against unguided images that are not selected "
-        f"the former have {left}. The best of all sets: {images} images, "
+        f"Keeping the most confident images changes the result of unguided ones by {cost}. Guidance then adds {gain}, and {own} with "
+        "the paper's model without labels: the claim holds inside the paper's pipeline. Against unselected unguided images, guided "
+        f"ones change it by {left}. The best of all sets: {images} images, "
         f"{TREATMENTS[best]} ({means[best, images]:.4f})."
     )

@@ -20,14 +20,14 @@ def worth_of(sweep: str) -> str:
 
 
 FIGURE = Figure(
-    "What theory predicts that an image is worth, and what it was found to be worth",
+    "Worth of a synthetic image: predicted by theory and measured",
     "Measured: exchange rate of each set of 2,000 images, with Fieller's 95 % interval (figure exchange_rate); a mark at the edge "
-    "lies beyond what was tried and does not count. Predicted: the number of unguided images with soft labels from which T16's "
-    "logistic learner of two classes misses the best direction by the same angle, over 2,000. Its input, per set: number of images, "
-    "class SNR, share of wrong labels, effective dimension, in the features of a classifier that took no part. Real images count as "
-    "having the unguided ones' class SNR and right labels. It knows no training attack, and counts soft labels as hard ones; nothing "
-    "is fitted. Typical factor: exp of the root mean square of log(predicted / measured). The rule was chosen when the results of "
-    "digits were known; the prediction for MNIST was committed before its exchange rates were measured, and failed.",
+    "lies beyond what was tried and does not count. Predicted: the number of unguided images with soft labels at which T16's two-class "
+    "logistic learner has the same angle to the best direction, over 2,000. Its input, per set: number of images, "
+    "class SNR, share of wrong labels, effective dimension, in the features of a classifier not used for guidance. It gives real images "
+    "the unguided class SNR and correct labels, ignores the training attack, and treats soft labels as hard; nothing is fitted. Typical "
+    "factor: exp of the root mean square of log(predicted / measured). The rule was chosen when the results of digits were known; "
+    "the prediction for MNIST was committed before its exchange rates were measured, and failed.",
     tuple(table for study in STUDIES.values() for table in (study.table, worth_of(study.table))),
     "300 real images, l_inf 0.15, APGD-CE, 16 seeds",
 )

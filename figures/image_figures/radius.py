@@ -19,11 +19,11 @@ DESCRIPTION = described_again(TABLE)
 FIGURE = Figure(
     "The training radius and the best class SNR",
     "Left: log odds of robust accuracy, minus those with unguided images, against the class SNR of the synthetic images, mean and 95 % "
-    "interval over paired seeds; a line a radius of adversarial training, attacked at the same radius. The one knob is the standard "
-    "deviation of the noise that sampling begins with, 1.3 to 0.8 from left to right. Middle: slope of the log odds against the log class "
-    "SNR (least squares a seed). Right: its paired change from one radius to the next. Where the best class SNR grows "
-    "with the radius, as T11 and T14 say, the slope grows too, and the differences lie above zero. At 0.25 all "
-    "classifiers of the leftmost set and one of the next ended at the loss of chance: what is seen there is training that failed.",
+    "interval over paired seeds; one line per radius of adversarial training, attacked at the same radius. Only the standard deviation "
+    "of the initial noise varies, from 1.3 (left) to 0.8. Middle: slope of the log odds against the log class SNR (least squares per "
+    "seed). Right: its paired change from one radius to the next. Where the best class SNR grows "
+    "with the radius, as T11 and T14 say, the slope grows too, and the differences lie above zero. At 0.25 training failed for all "
+    "classifiers of the leftmost set and one of the next: they ended at the loss of guessing.",
     (TABLE, DESCRIPTION),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attacks, PGD-20 on 1,197 test images",
 )

@@ -69,6 +69,6 @@ def finding(files: Files) -> str:
     return (
         f"Of {len(above) + len(below) + open_} choices on digits, each with as many images, the interval of the gain over unguided ones "
         f"lies above zero for {len(above)} ({', '.join(above) or 'none'}), below for {len(below)} ({', '.join(below) or 'none'}), and "
-        f"holds zero for {open_}. They are 95 % intervals of one choice each: of twenty choices without effect about one would seem to "
+        f"contains zero for {open_}. The 95 % intervals are not corrected: about one in twenty choices without effect would seem to "
         "have one."
     )

@@ -17,8 +17,8 @@ APGD, WHOLE = "digits-apgd/sweep.csv", "digits-evidence/sweep.csv"
 FIGURE = Figure(
     "Differences after each part of AutoAttack",
     "Robust accuracy of a minus b, paired by seed, mean and 95 % interval (Student): after APGD-CE, the attack of digits-report; after "
-    "APGD-T too; after all of AutoAttack; and what the last attack that was run changed in the difference. Each attack goes on with what "
-    "the ones before left. Beside it the robust accuracy that the further attacks took from a. digits-apgd attacks all 1,197 test images, "
+    "APGD-T too; after all of AutoAttack; and the change of the difference from APGD-CE to the last attack. Each attack runs on the "
+    "survivors of the earlier ones. Then: robust accuracy that the further attacks took from a. digits-apgd attacks all 1,197 test images, "
     "digits-evidence the first 100.",
     (APGD, WHOLE),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf 0.15",

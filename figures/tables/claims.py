@@ -15,8 +15,8 @@ from figures.words import ATTACKS, radius_in_words
 APGD = "digits-apgd/comparisons.csv"
 FIGURE = Figure(
     "Comparisons fixed beforehand, and their verdicts",
-    "Robust accuracy of a minus b, equal training, paired by seed: mean, 95 % interval of this comparison alone (Student); the interval "
-    "that holds together with all others of its design with 95 % (Bonferroni); Holm's p. The verdict reads the interval of all.",
+    "Robust accuracy of a minus b, equal training, paired by seed: mean, 95 % interval of this comparison alone (Student); the 95 % "
+    "interval of all comparisons of its design together (Bonferroni); Holm's p. The verdict uses the interval of all.",
     (EVIDENCE, REPORT, MNIST, APGD, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT),
     "small real images, 300 real and 2,000 synthetic unless said otherwise",
 )
@@ -64,5 +64,5 @@ def sentences(table: list[list[Any]]) -> str:
             f"{row[2]} {row[-1].removeprefix('a ')} than {row[3]} ({row[1]})" for row in of if row[-1] in ("a higher", "a lower")
         ]
         told = "; ".join(said) if said else "nothing"
-        found.append(f"{design}, {len(of)} comparisons fixed beforehand. Detected, with all of them together: {told}.")
+        found.append(f"{design}, {len(of)} comparisons fixed beforehand. Detected, by the intervals of all: {told}.")
     return "\n".join(found)

@@ -18,7 +18,7 @@ FIGURE = Figure(
     "of a straight line and of a parabola on the kind of guidance, noise or selection that was left out of the fit, each in turn "
     "(1: predicted, 0: as good as the mean of the others, below: worse). Optimum: where the parabola is highest, with its range as"
     " kinds are left out; empty where it has none inside. Properties are means over seeds, class SNR enters by its logarithm; "
-    "features are those of a classifier that guides nothing, where no others are named; the optimum itself was not predicted.",
+    "unless named, features are those of a classifier not used in guidance; the optimum itself was not predicted.",
     (TABLE,),
     SETTINGS,
 )

@@ -15,8 +15,8 @@ TABLE = "digits-search/search.csv"
 FIGURE = Figure(
     "Which guidance, how strong, with which labels: a search by successive halving",
     "Each candidate on two seeds, the best third on four, the best third of those on eight: robust accuracy under PGD-20 on validation "
-    "images, mean and standard deviation over the seeds of its last rung. A search is no evidence for its winner, which was chosen for "
-    "this number; a design of its own is, on other seeds and on test images.",
+    "images, mean and standard deviation over the seeds of its last rung. The winner was chosen by this number, so the search is no "
+    "evidence for it; a new design on other seeds and test images is.",
     (TABLE,),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf 0.15, 300 validation images, seeds from 400",
 )

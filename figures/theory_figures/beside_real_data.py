@@ -12,10 +12,10 @@ from figures.inputs import Files, where
 
 TABLE, CLASSES = "gaussian_mixture/beside_real_data.csv", "gaussian_mixture/multiclass.csv"
 FIGURE = Figure(
-    "Synthetic data should make up for what the real ones are not",
-    "Left: the class SNR of synthetic samples with which logistic regression on real and synthetic samples together learns fastest, "
-    "against the class SNR of the real ones, for shares of synthetic samples; grey: the optimum of synthetic data alone, and (rising) "
-    "synthetic data as separated as the real (T12). Right: relative sample need of softmax regression for K classes "
+    "Synthetic data should compensate for the real data",
+    "Left: the synthetic class SNR at which logistic regression on real and synthetic samples together learns fastest, against the real "
+    "class SNR, for shares of synthetic samples; grey: the optimum for synthetic data alone, and (rising) synthetic as separated as "
+    "real (T12). Right: relative sample need of softmax regression for K classes "
     "against half the distance of two class means over σ; large marks are optima (T13).",
     (TABLE, CLASSES),
     "isotropic classes, n/d large",

@@ -13,8 +13,8 @@ from figures.inputs import Files, where
 TABLE = "gaussian_mixture/frontier.csv"
 FIGURE = Figure(
     "Fidelity against distinguishability",
-    "Left: how many real samples one sample of the most distinguishable classes within a Wasserstein-2 distance r of the real "
-    "ones is worth to averaging. Right: where those classes lie: their mean and their standard deviation over the real ones (T7).",
+    "Left: the worth to averaging, in real samples, of one sample of the most distinguishable classes within Wasserstein-2 distance r "
+    "of the real ones. Right: where those classes lie: their mean and their standard deviation over the real ones (T7).",
     (TABLE,),
     "for three ratios ‖μ‖/(√d σ)",
 )

@@ -16,9 +16,9 @@ TABLE, CURVE = "gaussian_mixture/real_data.csv", "gaussian_mixture/real_data_lea
 CERTAINTY = "gaussian_mixture/real_data_certainty.csv"
 FIGURE = Figure(
     "Predictions on real data",
-    "Robust accuracy that theory predicts from one half of a real table (lines) and that fitted classifiers measure on the other "
-    "half, attacked exactly (marks of the same colour, ± 2 standard errors): against the attack radius, all attacks at once, and "
-    "averaging against its samples. Thin line and band: estimate and 95 % interval of the best classifier's robust accuracy if the "
+    "Robust accuracy that theory predicts from one half of a real table (lines) and that fitted classifiers reach on the other half, "
+    "attacked exactly (marks of the same colour, ± 2 standard errors): against the attack radius, all attacks pooled, and averaging by "
+    "sample size. Thin line and band: estimate and 95 % interval of the best classifier's robust accuracy if the "
     "classes are Gaussian.",
     (TABLE, CURVE, CERTAINTY),
     "breast-cancer (569 rows, 30 features), one split",

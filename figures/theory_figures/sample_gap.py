@@ -10,7 +10,7 @@ from figures.inputs import Files
 
 TABLE = "gaussian_mixture/sample_gap.csv"
 FIGURE = Figure(
-    "The robust sample gap, and what separation pays of it",
+    "The robust sample gap, and what separation saves",
     "Samples that averaging needs for a mean accuracy of 0.8 in the model of Schmidt et al. (2018): without attack, under an "
     "l_inf attack, and under that attack with synthetic classes twice as far apart. The last line shows the order of Carmon et "
     "al. (2019), not a count (T6).",

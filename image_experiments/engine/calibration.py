@@ -140,7 +140,7 @@ class Probe:
         """{method: (seconds per image besides its steps, seconds per image and guided step)}; an unguided step is under "unguided"."""
         network: Any = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
         if network.null_label is None and any(method.kind == "classifier-free" for method in methods):
-            raise ValueError("--methods classifier-free: this model has no label that stands for none; use one with label dropout")
+            raise ValueError("--methods classifier-free: this model has no null label; use one with label dropout")
         plain, schedule = replace(settings, window=None, every=1, head=0), diffusion.noise_schedule()
         real = self.images(self.classes)  # as anchors; their number costs little compared with the network
         x, found = real.x.to(self.device).float() / 127.5 - 1, dict[str, tuple[float, float]]()

@@ -189,8 +189,8 @@ def _soft_doubts(given: ImageFile, path: Path) -> list[str]:
     )
     given.forget()
     return [
-        f"{path}: {other} of {len(given)} labels are not the most probable class of their soft label; classifiers learn the soft labels, "
-        "the description of the images goes by the labels"
+        f"{path}: {other} of {len(given)} labels are not the most probable class of their soft label; classifiers learn the soft "
+        "labels, the description uses the hard ones"
     ] * (other > 0)
 
 
@@ -208,7 +208,7 @@ def _check_diffusion(settings: Settings, facts: Facts) -> None:
     for method in methods:
         if method.kind == "classifier-free" and null is None:
             raise UserError(
-                f"--methods {method.text}: this model has no label that is known to stand for none; give --diffusion.null-label, or use "
+                f"--methods {method.text}: this model's null label is not known; give --diffusion.null-label, or use "
                 "one trained with label dropout"
             )
         if method.automatic and not conditional:

@@ -248,9 +248,7 @@ def generate(
         method = replace(method, text=text, scale=found["scale"], automatic=False)
         settings = replace(settings, window=tuple(found["window"]))
     if method.kind == "classifier-free" and networks.unet.null_label is None:
-        raise UserError(
-            f"--methods {method.text}: this model has no label that stands for none; use one trained with label dropout"
-        )
+        raise UserError(f"--methods {method.text}: this model has no null label; use one trained with label dropout")
     settings, chosen = _as_measured(run, settings)
     sampler = make_sampler(networks, method, settings, real, seed, run.device)
     whole = _generate_in_shards(run, sampler, count, before)

@@ -57,7 +57,8 @@ def cpu() -> Settings:
 
 
 def cifar10_gpu() -> Settings:
-    """CIFAR-10 on one GPU, meant for an hour a seed, not measured yet (see --dry-run): a U-Net of 9 M parameters, 50,000 images per method, one seed."""
+    """CIFAR-10 on one GPU, meant for an hour a seed, not measured yet (see --dry-run): a U-Net of 9 M parameters, 50,000 images per
+    method, one seed."""
     trained = ClassifierSettings(
         network="preact-resnet-18",
         steps=3000,

@@ -74,8 +74,8 @@ def launch(processes: int, port: int, program: Path, arguments: Sequence[str]) -
 def _cause(number: int) -> str:
     name = signal.Signals(number).name
     if number == signal.SIGABRT:  # how nccl ends a process
-        return f"{name}: by nccl perhaps, if a GPU failed or another process sent nothing for {STEP_PATIENCE.seconds // 60} minutes"
-    return f"{name}: by the system perhaps, for want of memory"
+        return f"{name}: perhaps by nccl, if a GPU failed or another process sent nothing for {STEP_PATIENCE.seconds // 60} minutes"
+    return f"{name}: perhaps by the system, when memory ran out"
 
 
 def _free_port(port: int) -> int:

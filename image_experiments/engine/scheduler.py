@@ -213,8 +213,8 @@ def _await(
                 raise UserError(reason(stage, error)) from error
             except BrokenExecutor:
                 raise UserError(
-                    f"{stage.name}: a process was killed, by the system perhaps for want of memory; use fewer --workers, and run the same "
-                    "command again: it goes on from the last checkpoint"
+                    f"{stage.name}: a process was killed, perhaps because memory ran out; use fewer --workers and run the same command "
+                    "again: it resumes from the last checkpoint"
                 ) from None
             except Exception as error:
                 if (lost := lost_worker(error)) is not None:

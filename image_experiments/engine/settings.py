@@ -32,8 +32,8 @@ class Settings:
     """Everything that determines the result (workers does not)."""
 
     preset: Preset = "smoke"
-    """smoke: every stage once, at a small size; cpu: meaningful numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, meant for an hour a seed; paper,
-    paper-gtsrb, paper-mnist: the published sizes for the three data sets. Other flags override the preset."""
+    """smoke: every stage once, at a small size; cpu: meaningful numbers, 3 seeds, 2 cores; cifar10-gpu: one GPU, meant for an hour a seed;
+    paper, paper-gtsrb, paper-mnist: the published sizes for the three data sets. Other flags override the preset."""
     dataset: DatasetName = "digits"
     """digits (part of scikit-learn); cifar10, cifar100, gtsrb, svhn, stl10, mnist (downloaded once); mnist-t10k (its test file alone);
     images (see --data-dir)."""
@@ -58,8 +58,8 @@ class Settings:
     synthetic: int = 500
     """Synthetic images per method."""
     rounds: int = 1
-    """Make the images in this many equal shares. After each, the classifier is trained on with all images so far, and takes the encoder's
-    place for the next: it guides, labels and selects. Images and training steps are those of one round in all."""
+    """Generate in this many equal rounds. After each, the classifier trains further on all images so far and replaces the encoder in the
+    next: it guides, labels and selects. Total images and training steps are those of one round."""
     norm: Norm = "linf"
     """Norm of the attacks in training and evaluation."""
     eps: Radius | None = None
@@ -219,7 +219,7 @@ def _check_numbers(settings: Settings) -> None:
         if not least <= value <= most:
             raise UserError(f"--{name.replace('_', '-')} {value}: must lie in {least} .. {most}")
     if settings.test == 1:
-        raise UserError("--test 1: one image says nothing of an accuracy; use more, or 0 for all")
+        raise UserError("--test 1: one image gives no accuracy; use more, or 0 for all")
     if 0 < settings.image_size < 4:
         raise UserError(
             f"--image-size {settings.image_size}: networks halve images twice; use at least 4, or 0 for images as they are"
@@ -321,7 +321,7 @@ def check_labels(settings: Settings, methods: list[Method], conditional: bool) -
     if conditional:
         return
     if chosen.labels in ("agreeing", "drawn"):
-        raise UserError(f"--selection.labels {chosen.labels}: an unconditional model is asked for no labels; use pseudo or soft")
+        raise UserError(f"--selection.labels {chosen.labels}: an unconditional model has no drawn labels; use pseudo or soft")
     for method in methods:
         if method.kind in BY_LABEL:
             raise UserError(f"--methods {method.text}: needs labels, and this model takes none; use a class-conditional one")

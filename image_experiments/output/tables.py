@@ -70,8 +70,8 @@ def warnings_of(settings: Settings, out: Path) -> list[str]:
             loss = results(out, f"classifier/{method.label}/seed{seed}")["last_loss"]
             if long_enough and loss > LEARNED_NOTHING * guessing:
                 found.append(
-                    f"{who}: training ended at a loss of {loss:.3f}, guessing has {guessing:.3f}: against its attack it learned next to "
-                    "nothing, so its robust accuracy says little of the images; use more --classifier.steps or a smaller --eps"
+                    f"{who}: training loss ended at {loss:.3f}, guessing is {guessing:.3f}: it learned almost nothing under attack, so "
+                    "its robust accuracy says little about the images; use more --classifier.steps or a smaller --eps"
                 )
             found += [f"{who}: {text}" for text in results(out, f"evaluate/{method.label}/seed{seed}")["warnings"]]
             found += uneven_classes(settings, out, method.label, seed)

@@ -84,14 +84,14 @@ class GenerationSettings:
     negatives: Literal["all", "other", "same"] = "all"
     """With infonce: push an image away from all others of its batch, or from those of other classes, or of the same class, alone."""
     feedback: Literal["loss", "entropy", "margin"] = "loss"
-    """With feedback: what of the encoder is raised; margin: that of another class over the image's own."""
+    """With feedback: the encoder quantity to raise; margin: of another class over the image's own."""
     keep: float = 1.0
-    """With feedback: a classifier that guides nothing keeps the label where it gives it at most this probability (0: it never does)."""
+    """With feedback: a classifier not used in guidance protects a label whose probability is at most this (0: never)."""
     target: float = 1.0
-    """With boundary: distance to the encoder's decision boundary at which images are held, as a share of the mean one of the training
-    images (0: on the boundary)."""
+    """With boundary: hold images at this distance from the encoder's decision boundary, as a fraction of the training images' mean (0: on
+    it)."""
     repel: Literal["pixels", "features"] = "features"
-    """With particle: in what images of a class keep away from each other; features are the encoder's, of unit norm."""
+    """With particle: space in which images of a class repel each other; features: the encoder's, of unit norm."""
     weaker: float = 0.2
     """With autoguidance: the weaker model is trained for this fraction of diffusion.steps."""
     precision: Precision = "float32"

@@ -25,7 +25,7 @@ DEFAULT_GUIDANCE = "particle:auto"
 """The best of those compared on digits and MNIST, with automatic strength (strength.py); tested in designs/digits-default.toml."""
 DEFAULT_SCALE = 0.3
 DEFAULT_NOISE = 0.1
-UNCONDITIONAL = "a scale is found by the labels asked for, and this model takes none"
+UNCONDITIONAL = "auto uses label error, and this model takes no labels"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def parse_method(text: str) -> Method:
         raise UserError(f"--methods {text}: {kind} cannot be reversed; write {kind}")
     if rest == "auto":
         if kind in (*NOISES, *ON_PREDICTION):
-            raise UserError(f"--methods {text}: no scale is found for {kind}; give a number, for example {kind}:0.1")
+            raise UserError(f"--methods {text}: {kind} has no scale auto; give a number, for example {kind}:0.1")
         return Method(text, kind, DEFAULT_SCALE, reverse, automatic=True)
     try:
         scale = float(rest) if colon else (DEFAULT_NOISE if kind in NOISES else DEFAULT_SCALE)

@@ -34,18 +34,18 @@ class SelectionSettings:
     surplus: float = 1.0
     """Images generated for each one kept."""
     criterion: Criterion = "random"
-    """random; confidence: probability of the label; entropy: of the prediction; gradient-norm: of the loss, all three of the labeller;
+    """random; confidence: probability of the label; entropy: of the prediction; gradient-norm: of the loss (all three by the labeller);
     loss: the encoder's; boundary: distance to the encoder's decision boundary, on either side; class-separation: distance to the nearest
-    other class centre minus distance to its own; density: closeness to real images; coverage: of each class, an image near each centre of
-    k-means, the last three in the encoder's features."""
+    other class centre minus distance to its own; density: closeness to real images; coverage: an image near each k-means centre of each
+    class (last three: in the encoder's features)."""
     order: Literal["default", "highest", "lowest"] = "default"
     """Keep the highest or the lowest scores (default: the lowest for entropy, gradient-norm, boundary, coverage, else the highest)."""
     labels: Labels = "auto"
     """drawn: those asked of the model; pseudo: the labeller's most probable class; soft: the labeller's probabilities; agreeing: as drawn,
     without the images that the labeller takes for another class; auto: drawn, or pseudo if the model is unconditional."""
     labeller: Labeller = "encoder"
-    """encoder: which may have guided the images, too; robust: classifiers of the encoder's recipe that guide nothing; standard: the same,
-    trained without attacks. All see the training images alone."""
+    """encoder: may also guide the images; robust: classifiers of the encoder's recipe, not used in guidance; standard: the same, trained
+    without attacks. All see only the training images."""
     ensemble: int = 1
     """How many robust or standard classifiers label together: their probabilities are averaged."""
 

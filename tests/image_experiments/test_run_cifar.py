@@ -398,15 +398,15 @@ def test_differences_are_paired_by_seed_with_students_interval():
         (("--selection.criterion", "density"), "keeps all there are; make more, --selection.surplus 2"),
         (("--validation", "0", "--evaluation.split", "validation"), "no validation images are set apart"),
         (("--methods", "noise-real-reversed"), "noise-real cannot be reversed"),
-        (("--methods", "noise:auto"), "no scale is found for noise"),
-        (("--methods", "infonce:auto", "--diffusion.no-conditional"), "this model takes none; give a number"),
+        (("--methods", "noise:auto"), "noise has no scale auto"),
+        (("--methods", "infonce:auto", "--diffusion.no-conditional"), "this model takes no labels; give a number"),
         (
             ("--methods", "infonce:auto", "--diffusion.timesteps", "250", "--generation.window", "0", "200"),
             "--generation.windows: 700 is beyond the 250 timesteps",
         ),
         (("--evaluation.threats", "linf:0.15"), "one is named twice, or is --norm and --eps"),
         (("--until", "generation", "--part", "1/2"), "--part 1/2 stops after generation; leave one of them out"),
-        (("--until", "diffusion", "--methods", "real"), "--until diffusion: these methods need no such step, or --diffusion"),
+        (("--until", "diffusion", "--methods", "real"), "--until diffusion: these methods skip this step, or --diffusion"),
     ],
 )
 def test_bad_input_is_one_line_and_status_1(tmp_path, capsys, arguments, message):
@@ -618,4 +618,4 @@ def test_a_training_that_failed_is_said(monkeypatch, tmp_path):
     long = replace(settings, classifier=replace(settings.classifier, steps=400, validate_every=200))
     said = report.warnings_of(long, tmp_path)
     assert [text.partition(":")[0] for text in said] == ["real, seed 6", "unguided, seed 5"]
-    assert "a loss of 1.385, guessing has 1.386: against its attack it learned next to nothing" in said[0]
+    assert "training loss ended at 1.385, guessing is 1.386: it learned almost nothing under attack" in said[0]
