@@ -45,7 +45,7 @@ class Settings:
     """Packages that the machine lacks; those without a pin in constraints.txt are left out."""
     data: tuple[Path, ...] = ()
     """Files of data to take along."""
-    most: float = 64.0
+    most: float = 50.0
     """Largest size in MiB."""
 
 

@@ -5,7 +5,7 @@
 
 Trains a class-conditional U-Net (9 M parameters, v, bfloat16, EMA) on all 50,000 images for a third of the time, makes 50,000 images a
 method with a 20-step solver, and trains PreActResNet-18 adversarially (PGD-7, l_inf 8/255), with equal steps, on real images alone and with
-those of each method; then PGD-20 on 2,000 test images and AutoAttack on 500 of them. The numbers of steps follow from speeds that are
+those of each method; then PGD-20 on 2,000 test images and AutoAttack on up to 500 of them. The numbers of steps follow from speeds that are
 measured at the start, and stand in OUT/design.json before anything is trained. FOLDER: from gpu_bundle.py, with the copy of CIFAR-10.
 
 Two calls of run_cifar.py: OUT/main (real, unguided, and guidance as the evidence on small images chose it) and OUT/paper (InfoNCE in the
@@ -16,7 +16,6 @@ command finishes. One seed: intervals are binomial and say nothing of other seed
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -26,8 +25,8 @@ from pathlib import Path
 from gpu_call import environment_with, paths_with, status_within
 
 IMAGES, CLASSIFIERS, BATCH = 50_000, 4, 512
-GUIDED = "infonce:0.3"
-"""The guidance of OUT/main; fixed before the call."""
+GUIDED = "particle:0.1"
+"""The guidance of OUT/main: the best on small images, at the strength that digits chose; fixed before the call."""
 BEST_LABELS = ("--selection.labels", "soft", "--selection.labeller", "robust", "--selection.ensemble", "2")
 """Its labels and those of the unguided images."""
 PAPER = ("--selection.labels", "pseudo", "--selection.surplus", "1.25", "--selection.criterion", "confidence")
@@ -35,12 +34,14 @@ PAPER = ("--selection.labels", "pseudo", "--selection.surplus", "1.25", "--selec
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds: of a step of the U-Net, of a sampler step per image, of an adversarial step, before the first step of each."""
+    """Seconds: of a step of the U-Net, of a sampler step per image, of an adversarial step, before the first step of each; of AutoAttack
+    per image, if half of the images withstand it."""
 
     unet: float
     sampling: float
     classifier: float
     start: float
+    autoattack: float
 
 
 def measured(device: str) -> Rates:
@@ -58,23 +59,29 @@ def measured(device: str) -> Rates:
     trained = replace(settings.classifier, precision="bfloat16", compile="no")
     probe = Probe((3, 32, 32), 10, Threat("linf", 8 / 255), torch.device(device), budget=2.0)
     with gpu_arithmetic(tf32=True, cudnn_benchmark=True):
-        return Rates(probe.step(unet).step, probe.sampler(unet, sampler).step, probe.step(trained).step, 5.0)
+        found = probe.step(unet).step, probe.sampler(unet, sampler).step, probe.step(trained).step
+    with gpu_arithmetic(tf32=False):  # as the evaluation
+        parts = probe.autoattack_parts(trained.network, 250)
+    return Rates(*found, 5.0, 0.5 * sum(parts.values()))
 
 
 def steps_within(rates: Rates, seconds: float, images: int = IMAGES) -> dict[str, int]:
     """Steps of the U-Net, of the encoder and labellers, and of each classifier, such that all of it takes about `seconds`.
 
-    A third goes to the U-Net; what generation (three sets, one of them 1.25 times as large, guidance at twice the cost) and evaluation
-    leave is for the classifiers; the encoder and two labellers get half as many steps.
+    A third goes to the U-Net; AutoAttack gets up to a sixth, for at most 500 images; what generation (three sets, one of them 1.25 times as
+    large, guidance at twice the cost) leaves is for the classifiers; the encoder and two labellers get half as many steps.
     """
     unet = 0.33 * seconds
     generation = 20 * images * rates.sampling * (1.0 + 2.0 + 2.5)
-    left = max(0.9 * seconds - unet - generation - 8 * rates.start, 0.1 * seconds)
+    attacked = int(min(500, max(seconds / 6 / CLASSIFIERS / rates.autoattack, 100)))
+    evaluation = CLASSIFIERS * attacked * rates.autoattack
+    left = max(0.95 * seconds - unet - generation - evaluation - 8 * rates.start, 0.1 * seconds)
     a_classifier = left / (CLASSIFIERS + 3 * 0.5) / rates.classifier
     return {
         "unet": max(int(unet / rates.unet), 1),
         "classifier": max(int(0.85 * a_classifier), 1),
         "encoder": max(int(0.42 * a_classifier), 1),
+        "autoattack": attacked,
     }
 
 
@@ -97,7 +104,8 @@ def base_of(steps: dict[str, int], data: Path, seed: int, tiny: bool) -> list[st
         "--description.images",
         "2000",
     ]
-    return [*found, "--dataset", "cifar10", "--data-dir", str(data), "--evaluation.autoattack-images", "500", "--test", "2000"]
+    found += ["--evaluation.autoattack-images", str(steps["autoattack"]), "--test", "2000"]
+    return [*found, "--dataset", "cifar10", "--data-dir", str(data)]
 
 
 TINY = (
@@ -114,16 +122,16 @@ def calls_of(base: list[str], out: Path) -> dict[str, list[str]]:
 
 
 def table_of(out: Path) -> list[str]:
-    """A line for each classifier and attack that is finished, with binomial standard errors."""
+    """A line for each classifier and attack that is finished, with binomial standard errors; also of a call that was cut off."""
     lines = []
     for name in ("main", "paper"):
-        path = out / name / "details.csv"
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as stream:
-                for row in csv.DictReader(stream):
-                    robust, error = float(row["robust_accuracy"]), float(row["standard_error"])
-                    about = f"{name} {row['method']}: {row['attack']} {row['norm']} {float(row['eps']):.4f}, {row['images']} images"
-                    lines.append(f"{about}: clean {float(row['clean_accuracy']):.4f}, robust {robust:.4f} +- {error:.4f}")
+        for path in sorted((out / name / "stages" / "evaluate").glob("*/seed*.json")):
+            for row in json.loads(path.read_text(encoding="utf-8"))["results"]["rows"]:
+                about = f"{name} {path.parent.name}: {row['attack']} {row['norm']} {row['eps']:.4f}, {row['images']} images"
+                accuracies = (
+                    f"clean {row['clean_accuracy']:.4f}, robust {row['robust_accuracy']:.4f} +- {row['standard_error']:.4f}"
+                )
+                lines.append(f"{about}: {accuracies}")
     return lines or ["nothing is finished; the same command goes on"]
 
 
@@ -142,7 +150,7 @@ def steps_for(chosen: argparse.Namespace, begin: float) -> dict[str, int]:
             raise UserError(f"--out {chosen.out}: holds another call ({known}); name another folder")
         steps: dict[str, int] = known["steps"]
         return steps
-    rates = Rates(1e-3, 1e-9, 1e-3, 0.0) if chosen.tiny else measured(chosen.device)
+    rates = Rates(1e-3, 1e-9, 1e-3, 0.0, 1e-3) if chosen.tiny else measured(chosen.device)
     steps = steps_within(rates, chosen.limit - (time.monotonic() - begin))
     if min(steps.values()) < LEAST_STEPS:
         raise UserError(f"--limit {chosen.limit:g}: leaves time for steps {steps}, too few to learn anything; give more")
@@ -163,7 +171,9 @@ def run_all(chosen: argparse.Namespace, data: Path, begin: float) -> int:
             status = 0 if status_within(left, command, environment, log, GRACE - 5.0) == 0 else 1
         if status:
             break
-    print("\n".join([f"steps {steps}, {time.monotonic() - begin:.0f} s", *table_of(chosen.out)]))
+    table = "\n".join([f"steps {steps}, {time.monotonic() - begin:.0f} s", *table_of(chosen.out)])
+    (chosen.out / "table.txt").write_text(table + "\n", encoding="utf-8")
+    print(table)
     return status
 
 

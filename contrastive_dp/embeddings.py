@@ -18,6 +18,7 @@ from contrastive_dp.files import read_safetensors, write_safetensors
 from contrastive_dp.guidance import Embed
 from contrastive_dp.losses import ContrastiveLoss, SupervisedContrastive
 from contrastive_dp.randomness import mixed_seed
+from contrastive_dp.transfer import sent
 
 
 def frozen(module: nn.Module) -> nn.Module:
@@ -170,15 +171,15 @@ def train_projection_head(
     with torch.no_grad():
         features = torch.cat([embed(signed_images(piece, "x")) for piece in _samples(x).split(512)])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the caller's GPUs
         head = ProjectionHead(features.shape[1], dim)
-    head = head.to(features)
+    head, classes = head.to(features), labels.to(features.device)
     optimiser = torch.optim.Adam(head.parameters(), lr=learning_rate)
     generator = torch.Generator()
     for step in range(steps):
         generator.manual_seed(mixed_seed(seed, step))
-        index = torch.randint(len(x), (min(batch_size, len(x)),), generator=generator).to(features.device)
-        value = objective(F.normalize(head(features[index]), dim=1), None, labels.to(features.device)[index]) / len(index)
+        index = sent(torch.randint(len(x), (min(batch_size, len(x)),), generator=generator), features.device)
+        value = objective(F.normalize(head(features[index]), dim=1), None, classes[index]) / len(index)
         optimiser.zero_grad()
         value.backward()
         optimiser.step()

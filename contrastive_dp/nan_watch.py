@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-REPORT_EVERY = 40  # notes between checks on a device: ten guided steps
+REPORT_EVERY = 60  # notes between checks on a device: ten guided steps, with up to six notes each
 
 
 class Watch:

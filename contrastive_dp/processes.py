@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +71,10 @@ class Processes:
             _call(lambda: parallel.append(DistributedDataParallel(network, cards, broadcast_buffers=False, static_graph=True)))
         return parallel[0]
 
+    def listening(self) -> AbstractContextManager[None]:
+        """For passes through batch norm over all processes: within, a process that does not answer is a ProcessLostError."""
+        return nullcontext() if self.count == 1 else _told_apart()
+
     def backward(self, loss: Tensor) -> None:
         """Gradients of `loss`. Raises ProcessLostError if those of another process do not arrive."""
         if self.count == 1:
@@ -100,8 +106,15 @@ class Processes:
 
 
 def _call(operation: Any, *arguments: Any) -> None:
-    try:
+    with _told_apart():
         operation(*arguments)
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Within, an error of gloo or nccl is a ProcessLostError."""
+    try:
+        yield
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not LOST.search(str(error)):
             raise

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from contrastive_dp._checks import count
+from contrastive_dp.transfer import sent
 
 
 class SampleNoise:
@@ -40,9 +41,10 @@ class SampleNoise:
         self.draws += 1
         # random() is a multiple of 2^-53 in [0, 1): shift it up by half a step, and cap it, so that the result is finite
         inside = torch.from_numpy(np.minimum(uniform + 2.0**-54, 1 - 2.0**-53))
-        if torch.device(device or "cpu").type == "cuda":
-            inside = inside.to(device)  # the inverse distribution function takes most of the time, and little on a GPU
-        return torch.special.ndtri(inside).reshape(shape).to(device=device, dtype=dtype)
+        place = torch.device(device or "cpu")
+        if place.type == "cuda":
+            inside = sent(inside, place)  # the inverse distribution function takes most of the time, and little on a GPU
+        return torch.special.ndtri(inside).reshape(shape).to(device=place, dtype=dtype)
 
 
 def standard_normal(like: Tensor, generator: torch.Generator | SampleNoise) -> Tensor:

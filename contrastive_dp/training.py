@@ -15,6 +15,7 @@ from contrastive_dp.processes import ALONE, Processes
 from contrastive_dp.randomness import mixed_seed
 from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, fingerprint
 from contrastive_dp.schedules import NoiseSchedule
+from contrastive_dp.transfer import sent
 
 LOSSES = ("noise", "v")
 PRECISIONS = ("float32", "bfloat16")
@@ -87,7 +88,7 @@ def train_noise_prediction(
     """
     device = next(network.parameters()).device
     x, y = _check_data(data, labels, settings)
-    x, y = x.to(device), None if y is None else y.to(device)
+    x, y = _held(x, device), None if y is None else y.to(device)
     share = processes.share(settings.batch_size)
     checkpoints = Checkpoints(None if checkpoint is None else Path(checkpoint), settings.checkpoint_every)
     run = ResumableTraining(
@@ -144,9 +145,9 @@ def _batch(
     x: Tensor, y: Tensor | None, settings: TrainingSettings, schedule: NoiseSchedule, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Noisy batch x_t, timesteps, noise, labels."""
-    size, device = settings.batch_size, x.device
+    size, device = settings.batch_size, generator.device
     index = torch.randint(len(x), (size,), device=device, generator=generator)
-    x_0 = x[index]
+    x_0 = x[index] if x.device == device else sent(x[index.cpu()], device)
     if x_0.dtype == torch.uint8:
         x_0 = x_0.float() / 127.5 - 1
     if settings.augment is not None:
@@ -158,6 +159,13 @@ def _batch(
         dropped = torch.rand(size, device=device, generator=generator) < settings.label_dropout
         labels = labels.masked_fill(dropped, settings.null_label)
     return schedule.add_noise(x_0, t, noise), t, noise, labels
+
+
+def _held(x: Tensor, device: torch.device) -> Tensor:
+    """The data on the device, or where they are if they would fill more than a quarter of a GPU's free memory; then every step waits."""
+    size = x.numel() * x.element_size()
+    fits = device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] / 4
+    return x.to(device) if fits else x
 
 
 def _loss(network: nn.Module, x_t: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None, weight: Tensor | None = None) -> Tensor:

@@ -232,7 +232,7 @@ def _attacked(
     content = (unfinished.parent / "settings.json").read_bytes()
     scratch = unfinished / hashlib.sha256(content).hexdigest()[:12]
     scratch.mkdir(parents=True, exist_ok=True)
-    with tqdm(unit="batch", disable=None) as bar, gpu_arithmetic(tf32=False):
+    with tqdm(unit="batch", disable=None) as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total
@@ -250,7 +250,7 @@ def _other_normalisation(classifier: Normalised, x: Tensor, y: Tensor, source: s
     choices = {name: pixels(name, x.shape[1]) for name, (mean, _) in MEANS.items() if len(mean) in (1, x.shape[1])}
     choices["file"] = (classifier.mean, classifier.std)
     for name, (mean, std) in choices.items():
-        with torch.no_grad():
+        with torch.no_grad(), gpu_arithmetic(tf32=False):
             pieces = [classifier.head(classifier.body((piece - mean.to(x)) / std.to(x))) for piece in x.split(size)]
         found[name] = float((torch.cat(pieces).argmax(dim=1) == y).float().mean())
     best = max(found, key=lambda name: found[name])

@@ -70,6 +70,7 @@ def run(settings: Settings, arguments: Sequence[str]) -> int:
     if started_by_torchrun():
         return run_as_one_of_several(settings, stages, place.device == "cpu")
     if settings.processes > 1:
+        check_cards(settings.processes, place.device)
         return launch(settings.processes, settings.port, Path(__file__), arguments)
     print(beginning(settings))
     conduct(settings, stages, place, workers, TERMINAL)
@@ -88,6 +89,17 @@ def run_as_one_of_several(settings: Settings, stages: list[Any], cpu: bool) -> i
             print(beginning(settings))
         conduct(settings, stages, place, workers, TERMINAL, processes)
     return 0
+
+
+def check_cards(processes: int, device: str) -> None:
+    """Raise UserError for more processes than cards: nccl refuses two processes on one."""
+    import torch
+
+    cards = torch.cuda.device_count() if device.startswith("cuda") else processes
+    if processes > cards:
+        raise UserError(
+            f"--processes {processes}: each needs a GPU of its own, and torch finds {cards}; use at most {cards}, or --device cpu"
+        )
 
 
 def check_alone(settings: Settings) -> None:

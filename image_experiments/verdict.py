@@ -19,6 +19,7 @@ from command_line.values import check_radius
 from image_experiments.data.sanity_checks import check_range
 from image_experiments.evaluation.evaluate import evaluate_classifier
 from image_experiments.evaluation.robustness import PARTS, EvaluationSettings, collected
+from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.training.attacks import Norm, Threat
 
 Attack = Literal["pgd", "apgd-ce", "apgd", "autoattack"]
@@ -141,11 +142,11 @@ def judged(
 
 @contextmanager
 def _attackable(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode, with gradients whatever the caller has switched off; afterwards every part has its mode again."""
+    """In evaluation mode, in full float32, with gradients whatever the caller has switched off; afterwards everything is as before."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), gpu_arithmetic(tf32=False):
             yield
     finally:
         for part, training in modes.items():

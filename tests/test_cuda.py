@@ -34,18 +34,20 @@ from contrastive_dp import (
     embed_anchors,
     train_noise_prediction,
 )
+from contrastive_dp.guidance.particle import lower_median
 from image_experiments import run_cifar
 from image_experiments.data.images import Images
 from image_experiments.evaluation.features import nearest_distances
 from image_experiments.evaluation.robustness import EvaluationSettings, autoattack_robustness, pgd_robustness
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.precision import gpu_arithmetic
+from image_experiments.training import adversarial_training
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.training.attacks import Threat, pgd
 from tests.contrastive_dp.conftest import small_unet
 from tests.image_experiments.test_run_cifar import SMALL
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
 GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LABELS = torch.arange(8) % 3
 SCHEDULE = NoiseSchedule.cosine(100)
@@ -129,7 +131,7 @@ def test_noise_belongs_to_its_sample_on_every_device():
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_attacks_agree(norm):
-    """PGD from the same start: 1e-3 of the perturbation; AutoAttack's first part and PGD-20: the same images, but for one in sixty."""
+    """PGD from the same start: 1e-3 of the perturbation; AutoAttack's first part and PGD-20, from another start: but for three in sixty."""
     x, y, threat = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(60) % 3, Threat(norm, 0.1)
     start = threat.random(x, torch.Generator().manual_seed(2))
     found, withstood = [], []
@@ -142,7 +144,7 @@ def test_attacks_agree(norm):
         some.append(autoattack_robustness(network, x.to(device), y.to(device), threat, settings, 3).robust)
         withstood.append(torch.stack(some))
     close(found[1], found[0], 1e-3)
-    assert ((withstood[0] != withstood[1]).sum(dim=1) <= 1).all()
+    assert ((withstood[0] != withstood[1]).sum(dim=1) <= 3).all()
 
 
 def test_nearest_images_agree():
@@ -241,7 +243,25 @@ def test_no_step_of_sampling_waits(number):
     assert watch.seen == 9
 
 
-def test_no_step_of_training_or_attack_waits():
+def test_no_step_of_sampling_with_noise_waits():
+    """The noise of each sample, in every step; and the networks of classifier-free guidance, autoguidance and CADS."""
+    network, x_T, labels = model(GPU), draw(1, 8, 3, 8, 8).to(GPU), LABELS.to(GPU)
+    unlike = autoguidance(classifier_free(network, 0.5, 3), lambda x, t, y: 0.9 * network(x, t, y), 0.5)
+    for predict in (network, unlike, cads(network, network.unet.class_embedding, 100, SampleNoise(4), scale=0.5)):
+        watch = Guarded(9)
+        ddpm_sample(predict, x_T, SCHEDULE, 9, labels, generator=SampleNoise(5), clip=1.0, on_step=watch)
+        assert watch.seen == 9
+
+
+def test_a_median_without_waiting_is_the_median():
+    for seed in range(20):
+        values = draw(seed, 7, 7).square().to(GPU)
+        kept = draw(seed + 50, 7, 7).to(GPU) > 1.5 - seed / 8
+        expected = np.sort(values[kept].cpu().numpy())[(int(kept.sum()) - 1) // 2] if kept.any() else np.inf
+        assert float(lower_median(values, kept)) == expected
+
+
+def test_no_step_of_training_or_attack_waits(monkeypatch):
     settings, watch = TrainingSettings(steps=8, batch_size=8, seed=3), Guarded(8)
     x = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
     train_noise_prediction(model(GPU), x, SCHEDULE, settings, torch.arange(40) % 3, on_step=watch)
@@ -249,6 +269,9 @@ def test_no_step_of_training_or_attack_waits():
     fresh = make_classifier("wrn-10-1", 3, (3, 8, 8), [0.5] * 3, [0.3] * 3, seed=2).to(GPU)
     chosen = ClassifierSettings(network="wrn-10-1", steps=8, batch_size=16, attack_steps=2, augmentation="crop-flip", cutmix=0.5)
     images = Images(x, torch.arange(40) % 3)
+    train_classifier(fresh, TrainingImages(images, 3, images), Threat("linf", 0.02), chosen, 4, on_step=watch)
+    monkeypatch.setattr(adversarial_training, "room_on", lambda device: float(device.type == "cuda"))  # read one step ahead instead
+    watch = Guarded(8)
     train_classifier(fresh, TrainingImages(images, 3, images), Threat("linf", 0.02), chosen, 4, on_step=watch)
     network, unit, target = classifier(1).to(GPU), torch.rand(8, 3, 8, 8).to(GPU), torch.eye(3)[LABELS].to(GPU)
     start = torch.zeros_like(unit)

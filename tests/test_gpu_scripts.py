@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,28 +79,31 @@ def test_packages_of_the_bundle_are_found(tmp_path):
 
 
 def test_steps_fill_the_time_that_there_is():
-    """By hand: of 540 s a third for the U-Net, 50,000 x 20 x 5.5 sampler steps, and the rest for 4 + 1.5 classifiers."""
-    rates = gpu_cifar10.Rates(0.02, 1e-5, 0.05, 5.0)
+    """By hand: of 540 s a third for the U-Net, 50,000 x 20 x 5.5 sampler steps, 90 s of AutoAttack, the rest for 4 + 1.5 classifiers."""
+    rates = gpu_cifar10.Rates(0.02, 1e-5, 0.05, 5.0, 0.1)
     steps = gpu_cifar10.steps_within(rates, 540.0)
-    left = 0.9 * 540 - 0.33 * 540 - 20 * 50_000 * 1e-5 * 5.5 - 40
-    assert steps == {"unet": 8910, "classifier": int(0.85 * left / 5.5 / 0.05), "encoder": int(0.42 * left / 5.5 / 0.05)}
-    assert steps["unet"] * 0.02 + steps["classifier"] * 0.05 * 4 + steps["encoder"] * 0.05 * 3 < 540
-    assert min(gpu_cifar10.steps_within(gpu_cifar10.Rates(1e3, 1e3, 1e3, 1e3), 10.0).values()) == 1
+    left = 0.95 * 540 - 0.33 * 540 - 20 * 50_000 * 1e-5 * 5.5 - 90 - 40
+    classifier, encoder = int(0.85 * left / 5.5 / 0.05), int(0.42 * left / 5.5 / 0.05)
+    assert steps == {"unet": 8910, "classifier": classifier, "encoder": encoder, "autoattack": 225}
+    assert steps["unet"] * 0.02 + classifier * 0.05 * 4 + encoder * 0.05 * 3 + 90 < 540
+    assert gpu_cifar10.steps_within(replace(rates, autoattack=1e-3), 540.0)["autoattack"] == 500
+    slow = gpu_cifar10.steps_within(gpu_cifar10.Rates(1e3, 1e3, 1e3, 1e3, 1e3), 10.0)
+    assert slow == {"unet": 1, "classifier": 1, "encoder": 1, "autoattack": 100}
 
 
 def test_the_calls_are_ones_that_run_cifar_takes(tmp_path):
     from image_experiments.engine.presets import settings_from
     from image_experiments.engine.settings import resolve
 
-    steps = {"unet": 100, "classifier": 20, "encoder": 10}
+    steps = {"unet": 100, "classifier": 20, "encoder": 10, "autoattack": 300}
     calls = gpu_cifar10.calls_of(gpu_cifar10.base_of(steps, tmp_path, 500, tiny=False), tmp_path)
     main, paper = (resolve(settings_from(call)) for call in calls.values())
-    assert (main.methods, paper.methods) == (("real", "unguided", "infonce:0.3"), ("infonce:0.3",))
+    assert (main.methods, paper.methods) == (("real", "unguided", "particle:0.1"), ("infonce:0.3",))
     assert (main.diffusion.steps, main.classifier.steps, main.encoder.steps) == (100, 20, 10)
     assert main.diffusion == paper.diffusion
     assert main.classifier == paper.classifier
     assert (paper.selection.labels, paper.selection.criterion, paper.selection.surplus) == ("pseudo", "confidence", 1.25)
-    assert (main.synthetic, main.eps, main.test, main.evaluation.autoattack_images) == (50_000, 8 / 255, 2000, 500)
+    assert (main.synthetic, main.eps, main.test, main.evaluation.autoattack_images) == (50_000, 8 / 255, 2000, 300)
 
 
 def test_no_process_of_a_part_stays_on_the_card(tmp_path):
@@ -117,7 +121,7 @@ def test_no_process_of_a_part_stays_on_the_card(tmp_path):
 
 
 def test_too_little_time_is_one_line_and_nothing_is_noted(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu_cifar10, "measured", lambda _device: gpu_cifar10.Rates(1.0, 1.0, 1.0, 1.0))
+    monkeypatch.setattr(gpu_cifar10, "measured", lambda _device: gpu_cifar10.Rates(1.0, 1.0, 1.0, 1.0, 1.0))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "cifar10-jpeg.tar.xz").write_bytes(b"")
     assert gpu_cifar10.main(["--bundle", str(tmp_path), "--out", str(tmp_path / "out"), "--limit", "30"]) == 1
@@ -131,7 +135,10 @@ def test_the_whole_path_on_small_images(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert gpu_cifar10.main(["--tiny", "--out", "made", "--limit", "300"]) == 0
     printed = capsys.readouterr().out
-    for name in ("main real", "main unguided", "main infonce-0.3", "paper infonce-0.3"):
+    assert (tmp_path / "made" / "table.txt").read_text() == printed
+    (tmp_path / "made" / "main" / "details.csv").unlink()  # as where a call is cut off before the tables
+    assert gpu_cifar10.table_of(tmp_path / "made") == printed.splitlines()[1:]
+    for name in ("main real", "main unguided", "main particle-0.1", "paper infonce-0.3"):
         assert re.search(rf"^{name}: autoattack linf 0\.1500, 4 images: clean \S+, robust \S+ \+- \S+$", printed, re.M)
     design = (tmp_path / "made" / "design.json").read_text()
     assert gpu_cifar10.main(["--tiny", "--out", "made", "--limit", "100"]) == 0  # goes on with the same steps, and all is done

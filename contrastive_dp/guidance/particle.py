@@ -64,9 +64,15 @@ class ParticleGuidance(Guidance):
     def _bandwidth(self, square: Tensor, paired: Tensor) -> Tensor | float:
         if self.bandwidth is not None:
             return self.bandwidth
-        middle = torch.where(
-            paired & (square > 0), square, math.nan
-        ).nanmedian()  # the squared median distance; copies do not count
+        counted = paired & (square > 0)  # copies do not count
+        # nanmedian would wait for a GPU; sorting takes longer on a CPU
+        middle = lower_median(square, counted) if square.is_cuda else torch.where(counted, square, math.nan).nanmedian()
         together = 1 + paired.sum().to(square.dtype) / len(square)
-        # without a pair, the median is nan and the kernel is not used
+        # without a pair, the median is not finite and the kernel is not used
         return torch.nan_to_num(middle / torch.log(together), nan=1.0, posinf=1.0).clamp(min=torch.finfo(square.dtype).tiny)
+
+
+def lower_median(values: Tensor, kept: Tensor) -> Tensor:
+    """The lower median of the values where `kept`, without waiting for the device; inf if there is none."""
+    ascending = torch.where(kept, values, math.inf).flatten().sort().values
+    return ascending.gather(0, (kept.sum() - 1).clamp(min=0).div(2, rounding_mode="floor")[None])[0]

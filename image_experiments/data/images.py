@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contrastive_dp.transfer import sent
 from image_experiments.data.balance import balanced_choice
 from image_experiments.data.npz_files import ImageFile
 
@@ -33,7 +34,7 @@ class Images:
     def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Copies of some images and their labels, where the images are."""
         if self.file is None:
-            place = index.to(self.y.device)
+            place = sent(index, self.y.device)
             return self.x[place], self.y[place]
         images, labels = self.file.rows(index.numpy())
         return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
@@ -41,7 +42,7 @@ class Images:
     def soft(self, index: Tensor) -> Tensor | None:
         """Copies of the soft labels (n, K) of some images, or None if the labels are not soft."""
         if self.file is None:
-            return None if self.p is None else self.p[index.to(self.p.device)]
+            return None if self.p is None else self.p[sent(index, self.p.device)]
         found = self.file.soft_rows(index.numpy())
         return None if found is None else torch.from_numpy(found).float()
 

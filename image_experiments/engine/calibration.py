@@ -256,7 +256,7 @@ def choose(probe: Probe, name: str, part: Any, diffusion: DiffusionSettings, syn
     """The {"precision", "compile"} with which a part of the run finishes first, by measurement; writes what was tried to a csv file.
 
     name: "encoder", "classifier", "diffusion" or "generation"; part: its settings, with "auto" where there is a choice. synthetic: images
-    per method. What does not fit in the device's memory is not chosen; raises UserError if nothing fits.
+    per method. What does not fit in the device's memory, or does not compile here, is not chosen; raises UserError if nothing fits.
     """
     found: list[Choice] = []
     precisions = ("float32", "bfloat16") if part.precision == "auto" else (part.precision,)
@@ -268,20 +268,32 @@ def choose(probe: Probe, name: str, part: Any, diffusion: DiffusionSettings, syn
             settings = replace(part, precision=precision, compile=compiled)
             try:
                 made = probe.sampler(diffusion, settings, timed) if name == "generation" else probe.step(settings, timed)
-            except torch.cuda.OutOfMemoryError:
-                torch.cuda.empty_cache()
+            except RuntimeError as error:
+                if not (no_memory(error) or (part.compile == "auto" and of_compiler(error))):
+                    raise
                 made = Choice(settings.precision, settings.compile, math.inf, math.inf)
+            torch.cuda.empty_cache()  # does nothing without a GPU
             found.append(made)
             timed = made.batch
     best = min(found, key=lambda choice: choice.total(steps))
     if not math.isfinite(best.total(steps)):
         size = part.batch_size
         raise UserError(
-            f"--{name}.batch-size {size}: does not fit in this device's memory, however it is computed; use a smaller one"
+            f"--{name}.batch-size {size}: does not fit in this device's memory, whatever the precision; use a smaller one"
         )
     rows = [(c.precision, c.compile, c.start, c.step, c.total(steps)) for c in found]
     write_csv(file, ("precision", "compile", "start_seconds", "step_seconds", "total_seconds"), rows)
     return {"precision": best.precision, "compile": best.compile}
+
+
+def no_memory(error: RuntimeError) -> bool:
+    """Whether a device had too little memory, as torch or the libraries that it calls say it."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "STATUS_ALLOC_FAILED" in str(error)
+
+
+def of_compiler(error: RuntimeError) -> bool:
+    """Whether torch.compile failed, for example on a machine without a C++ compiler."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 
 def seconds(call: Callable[[], Any], device: torch.device) -> float:

@@ -15,6 +15,8 @@ from command_line.output import text_table
 from image_experiments.engine.calibration import Probe
 from image_experiments.engine.checks import Facts
 from image_experiments.engine.progress import attacked, steps_trained
+from image_experiments.engine.run_stage import make_current
+from image_experiments.engine.scheduler import own_device
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Stage
 from image_experiments.models.classifiers import make_classifier
@@ -48,7 +50,9 @@ def key(settings: Any) -> str:
 
 
 def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str) -> Rates:
-    """Time everything that these stages do, once, in this process."""
+    """Time everything that these stages do, once, in this process, on the card that it would have as a worker."""
+    device = own_device(device)
+    make_current(torch.device(device))
     rates = {"imports": _import_all()}
     wall, processor = time.perf_counter(), time.process_time()
     probe = Probe(facts.shape, len(facts.classes), settings.threat(), torch.device(device), BUDGET)
@@ -69,7 +73,7 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
         parts = probe.autoattack_parts(settings.classifier.network, batch, settings.evaluation.autoattack_parts)
         rates |= {f"part {name}": cost for name, cost in parts.items()}
     if device.startswith("cuda"):
-        return rates | {"peak": float(torch.cuda.max_memory_allocated()), "share": 1.0}
+        return rates | {"peak": float(torch.cuda.max_memory_allocated(device)), "share": 1.0}
     spent = (time.perf_counter() - wall) * torch.get_num_threads()
     share = min((time.process_time() - processor) / spent, 1.0) if stages else 1.0
     return rates | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0, "share": share}

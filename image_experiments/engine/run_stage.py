@@ -57,6 +57,7 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
         processes,
     )
     begin = time.perf_counter()
+    make_current(run.device)
     if getattr(stage.arguments.get("settings"), "compile", "no") != "no":
         torch.compiler.reset()  # or networks of earlier stages count towards the few graphs that torch compiles for one function
     with gpu_arithmetic(place.tf32, place.cudnn_benchmark):
@@ -76,6 +77,12 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
     for kind in ("unfinished", "shards"):
         for left in (out / kind).glob(f"{flat_name(stage.name)}-????????????"):  # of this fingerprint and of others
             shutil.rmtree(left, ignore_errors=True)
+
+
+def make_current(device: torch.device) -> None:
+    """Make a card the one on which memory is pinned and contexts are opened, or every worker would also use the first card."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
 
 
 def _part_from_other_runs(paths: Iterable[Path]) -> None:

@@ -279,11 +279,14 @@ def end_with(parent: int) -> None:
     os._exit(1)
 
 
-def on_card_of_worker(place: Place, number: int, cards: int) -> Place:
-    """The place of the number-th worker: with device cuda, workers take the cards in turn; a card that is named is taken by all."""
-    if place.device != "cuda" or cards < 2:
-        return place
-    return replace(place, device=f"cuda:{number % cards}")
+def card_of_worker(device: str, number: int, cards: int) -> str:
+    """The device of the number-th worker: with device cuda, workers take the cards in turn; a card that is named is taken by all."""
+    return f"cuda:{number % cards}" if device == "cuda" and cards > 1 else device
+
+
+def own_device(device: str) -> str:
+    """The device of this worker."""
+    return card_of_worker(device, _number, torch.cuda.device_count())
 
 
 def _work(stage: Stage, place: Place, reporting: bool, code: CodeOfRun) -> None:
@@ -302,7 +305,7 @@ def _work(stage: Stage, place: Place, reporting: bool, code: CodeOfRun) -> None:
     global _at_work  # noqa: PLW0603 (read by a signal's handler)
     _at_work = True
     try:
-        run_stage(stage, on_card_of_worker(place, _number, torch.cuda.device_count()), report)
+        run_stage(stage, replace(place, device=own_device(place.device)), report)
     except KeyboardInterrupt:
         if not reporting:
             raise

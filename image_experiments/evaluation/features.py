@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from image_experiments.data.dataset import Array
+from image_experiments.models.precision import gpu_arithmetic
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,8 @@ def nearest_distances(points: Array, among: Array, device: torch.device | str = 
         candidates = []
         for first in range(0, len(everything), PIECE):
             some = (everything[first : first + PIECE] - centre).float()
-            product = torch.addmm((some * some).sum(dim=1)[None, :], near, some.T, alpha=-2)
+            with gpu_arithmetic(tf32=False):
+                product = torch.addmm((some * some).sum(dim=1)[None, :], near, some.T, alpha=-2)
             candidates.append(first + product.topk(min(CANDIDATES, len(some)), dim=1, largest=False).indices)
         nearest = torch.full((len(piece),), torch.inf, dtype=torch.float64, device=piece.device)
         for column in torch.cat(candidates, dim=1).T:

@@ -48,7 +48,7 @@ def make_classifier(
     """
     channels, height, width = shape
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the caller's GPUs
         body: nn.Module
         if network == "linear":
             body, features = nn.Flatten(), channels * height * width

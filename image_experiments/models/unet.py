@@ -98,7 +98,7 @@ def make_unet(settings: UNetSettings, classes: int, shape: tuple[int, int, int],
         )
     attention = settings.attention or (False,) * len(settings.channels)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the caller's GPUs
         unet: Any = UNet2DModel(
             sample_size=(height, width),
             in_channels=channels,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from contrastive_dp.processes import ALONE, Processes, normalise_across
 from contrastive_dp.randomness import mixed_seed
 from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, check_losses, fingerprint
+from contrastive_dp.transfer import sent
 from image_experiments.data.images import Images
 from image_experiments.data.shuffling import batch_indices
 from image_experiments.models.classifier_files import one_hot
@@ -215,7 +216,8 @@ def _step(
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(settings, run.step)
     delta = None if settings.adversary == "none" else first_delta(x, threat, generator, _attack_loss(settings))[share]
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+    mixed = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+    with processes.listening(), mixed:
         loss = _loss(run.network, shared, x[share], target[share], threat, settings, delta)
     run.optimiser.zero_grad()
     processes.backward(loss)
@@ -309,7 +311,7 @@ class _Batches:
             ahead = self.ahead if self.ahead is not None and self.ahead[0] == step else None
             x, target = self._read(step) if ahead is None else ahead[1].result()
             self.ahead = (step + 1, self.reader.submit(self._read, step + 1)) if step + 1 < self.last else None
-        return x.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True)
+        return sent(x, self.device), sent(target, self.device)
 
     def close(self) -> None:
         """End the reading thread."""
@@ -324,14 +326,11 @@ class _Batches:
             soft = part.soft(index)
             images.append(x)
             targets.append(one_hot(y, self.classes) if soft is None else soft)
-        place = images[0].device if len({x.device for x in images}) == 1 else self.device
-        moved = [[self._sent(one, place) for one in each] for each in (images, targets)]
-        return torch.cat(moved[0]), torch.cat(moved[1])
-
-    def _sent(self, tensor: Tensor, place: torch.device) -> Tensor:
-        """A part of a batch where the whole will be; what has to go to a GPU, now or later, does so from pinned memory."""
-        pinned = tensor.pin_memory() if self.device.type == "cuda" and tensor.device.type == "cpu" else tensor
-        return pinned.to(place, non_blocking=True)
+        if len({x.device for x in images}) > 1:
+            images, targets = ([sent(one, self.device) for one in each] for each in (images, targets))
+        found = torch.cat(images), torch.cat(targets)
+        # pinned here, in the thread that reads ahead, and as a whole: torch.cat of pinned parts is not pinned
+        return found if self.device.type == "cpu" or found[0].is_cuda else (found[0].pin_memory(), found[1].pin_memory())
 
 
 def room_on(device: torch.device) -> float:

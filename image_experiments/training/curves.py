@@ -33,7 +33,7 @@ class Curve:
             self.recent = before if before and before[-1][0] == step - 1 else []
         self.recent.append((step, loss))
         if step % self.every == 0:
-            mean = float(torch.stack([value.cpu() for _, value in self.recent]).double().mean())
+            mean = float(torch.stack([value.to(loss.device) for _, value in self.recent]).cpu().double().mean())
             self.rows = [row for row in self.rows if row[0] < step] + [(step, mean)]
             self.recent.clear()
             write_csv(self.path, SHORT, self.rows)

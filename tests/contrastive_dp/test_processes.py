@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from contrastive_dp import Processes
-from contrastive_dp.processes import ProcessLostError
+from contrastive_dp.processes import ProcessLostError, normalise_across
 
 
 class Net(nn.Module):
@@ -61,16 +61,32 @@ def one_of_two(rank, port, found, dies):
     torch.distributed.destroy_process_group()  # left to the end of Python, gloo's threads abort a process now and then
 
 
-def run_two(dies):
+def one_that_normalises(rank, port, found, dies):
+    """Batch norm over both processes, of which the second ends before its turn: in the forward pass already the first waits for it."""
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    processes = Processes(rank, 2, torch.distributed.new_group(backend="gloo"))
+    network = normalise_across(nn.BatchNorm2d(3), processes)
+    processes.all_of(rank)
+    if rank == 1:
+        os._exit(0)
+    try:
+        with processes.listening():
+            network(torch.randn(4, 3, 2, 2))
+    except ProcessLostError as error:
+        found.put(str(error))
+    torch.distributed.destroy_process_group()
+
+
+def run_two(dies, work=one_of_two, answers=6):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     found = context.Queue()
-    both = [context.Process(target=one_of_two, args=(rank, port, found, dies)) for rank in range(2)]
+    both = [context.Process(target=work, args=(rank, port, found, dies)) for rank in range(2)]
     for one in both:
         one.start()
-    results = [found.get(timeout=60) for _ in range(3 if dies else 6)]
+    results = [found.get(timeout=60) for _ in range(answers)]
     for one in both:
         one.join(60)
     return results, [one.exitcode for one in both]
@@ -101,9 +117,15 @@ def test_gradients_are_the_mean_over_processes_in_every_step():
 
 
 def test_a_process_that_is_gone_is_told():
-    results, codes = run_two(dies=True)
+    results, codes = run_two(dies=True, answers=3)
     assert codes == [0, 0]
     (message,) = (found for found in results if isinstance(found, str))
+    assert "another process of this run is gone" in message
+
+
+def test_a_process_that_is_gone_is_told_in_batch_norm():
+    (message,), codes = run_two(dies=True, work=one_that_normalises, answers=1)
+    assert codes == [0, 0]
     assert "another process of this run is gone" in message
 
 

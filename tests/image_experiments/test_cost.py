@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch._inductor.exc import InvalidCxxCompiler
 
 from command_line.output import UserError
 from image_experiments import run_cifar
@@ -231,6 +232,27 @@ def test_the_fastest_way_is_chosen_and_what_was_tried_is_written(probe, tmp_path
         "compile": "yes",
     }
     assert len((tmp_path / "tried.csv").read_text().splitlines()) == 3
+
+
+def test_what_does_not_compile_is_not_chosen(probe, tmp_path, monkeypatch):
+    """On a machine without a C++ compiler; other errors, and a compilation that was asked for, are not passed over."""
+
+    def measured(self, settings, timed):
+        if settings.compile == "yes":
+            raise error
+        return Choice(settings.precision, settings.compile, 0.0, 1.0, 16)
+
+    monkeypatch.setattr(Probe, "step", measured)
+    part = ClassifierSettings(steps=10, precision="float32", compile="auto")
+    error = InvalidCxxCompiler()
+    assert choose(probe, "classifier", part, DiffusionSettings(), 10, tmp_path / "tried.csv")["compile"] == "no"
+    with pytest.raises(InvalidCxxCompiler):
+        choose(probe, "classifier", replace(part, precision="auto", compile="yes"), DiffusionSettings(), 10, tmp_path / "tried.csv")
+    error = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    assert choose(probe, "classifier", part, DiffusionSettings(), 10, tmp_path / "tried.csv")["compile"] == "no"
+    error = RuntimeError("a mistake of our own")
+    with pytest.raises(RuntimeError, match="a mistake"):
+        choose(probe, "classifier", part, DiffusionSettings(), 10, tmp_path / "tried.csv")
 
 
 def test_what_does_not_fit_in_memory_is_not_chosen(probe, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from image_experiments.data.read_dataset import read_dataset
 from image_experiments.evaluate import main
 from image_experiments.models.classifier_files import save_classifier
 from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.verdict import in_another_order
 from tests.image_experiments.test_published import made, saved
 
@@ -101,6 +102,27 @@ def test_every_part_has_its_mode_again_and_gradients_are_found_anyhow(linear):
     double = evaluate(nn.Sequential(module, nn.Identity()).double(), x[:30], y[:30], attacks=("pgd",), eps=EPS)
     assert (double.outcomes["clean"] == first.outcomes["clean"]).all()
     module.float()
+
+
+class Arithmetic(nn.Module):
+    """Notes in what arithmetic a GPU would compute."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.seen = module, set()
+
+    def forward(self, x):
+        self.seen.add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return self.module(x)
+
+
+def test_attacks_are_in_full_float32_whatever_the_caller_has_chosen(linear):
+    classifier, x, y = linear
+    watched = Arithmetic(classifier)
+    with gpu_arithmetic(tf32=True):
+        evaluate(watched, x[:20], y[:20], attacks=("pgd",), eps=EPS)
+        assert torch.get_float32_matmul_precision() == "high"
+    assert watched.seen == {("highest", False)}
 
 
 class Pair(nn.Module):

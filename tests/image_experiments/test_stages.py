@@ -19,7 +19,7 @@ from image_experiments.engine.fingerprint import PACKAGES, check_code, code_dige
 from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import preset, smoke
 from image_experiments.engine.run_stage import is_current
-from image_experiments.engine.scheduler import on_card_of_worker, run_all
+from image_experiments.engine.scheduler import card_of_worker, run_all
 from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Place, Stage, StageRun
 from image_experiments.experiment import check_cards_alike
@@ -415,12 +415,11 @@ def test_a_gpus_arithmetic_is_that_of_the_settings_and_ends_with_the_stage(tmp_p
     assert not preset("cpu").tf32
 
 
-def test_workers_take_the_cards_in_turn(tmp_path):
-    cuda, named, cpu = (Place(tmp_path, "a card", device, 1) for device in ("cuda", "cuda:1", "cpu"))
-    assert [on_card_of_worker(cuda, n, 3).device for n in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
-    assert {on_card_of_worker(named, n, 3).device for n in range(3)} == {"cuda:1"}
-    assert on_card_of_worker(cpu, 2, 3) == cpu
-    assert on_card_of_worker(cuda, 1, 1) == cuda
+def test_workers_take_the_cards_in_turn():
+    assert [card_of_worker("cuda", n, 3) for n in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    assert {card_of_worker("cuda:1", n, 3) for n in range(3)} == {"cuda:1"}
+    assert card_of_worker("cpu", 2, 3) == "cpu"
+    assert card_of_worker("cuda", 1, 1) == "cuda"
     check_cards_alike("cuda", 2, ["A", "A", "B"])
     check_cards_alike("cuda:2", 3, ["A", "A", "B"])
     with pytest.raises(UserError, match=r"--workers 3: takes cards of different models \(A, A, B\); name one with --device cuda:N"):

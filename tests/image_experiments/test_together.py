@@ -208,6 +208,14 @@ def test_a_killed_process_stops_the_rest_with_a_clear_line_and_a_restart_goes_on
     assert (tmp_path / "out" / "metrics.csv").is_file()
 
 
+def test_more_processes_than_cards_are_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    run_cifar.check_cards(2, "cuda")
+    run_cifar.check_cards(3, "cpu")
+    with pytest.raises(UserError, match="--processes 3: each needs a GPU of its own, and torch finds 2; use at most 2"):
+        run_cifar.check_cards(3, "cuda")
+
+
 def test_numbers_of_processes_that_cannot_be_are_one_line(tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     with socket.socket() as taken:
