@@ -26,7 +26,7 @@ def ddim_law(mean: Any, std: Any, alpha_bars: Any, guidance: Any = None) -> tupl
 
     One step from a to a' maps u = x - sqrt(a) mean to g u, g = (sqrt(a a') std^2 + sqrt((1-a)(1-a'))) / (a std^2 + 1 - a). Hence
     std_out = prod g and mean_out = mean (1 - sqrt(a_T) prod g). On data of unit scale, few steps shrink a class more than they shift
-    it, so acceleration alone raises the class SNR (linear schedule, std = 1, 10 steps: by a factor of 1.23). For classes much wider than
+    it, so acceleration alone raises the class SNR (linear schedule, std = 1, 10 steps: by a factor of 1.22). For classes much wider than
     the noise, the opposite happens (std = 10, 50 steps: 0.97).
     A vector h added to the noise prediction shifts x by (sqrt(1-a') - sqrt(a' (1-a) / a)) h in its step; later steps multiply this by g.
 

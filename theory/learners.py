@@ -32,7 +32,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from theory._checks import count, non_negative, one_of, positive
-from theory.averaging import chi_quadrature
+from theory.averaging import AveragingLaw, chi_quadrature
 from theory.mixtures import BinaryMixture
 from theory.proportional import FEWEST, MOST, ClassSnrOptimum, ProportionalLaw, best_class_snr
 from theory.proportional import MOST_SNR as MOST_PROPORTIONAL_SNR
@@ -65,7 +65,7 @@ def direction_variance(class_snr: float, learner: str, eps: float = 0.0) -> floa
 
 
 def large_sample_threshold(class_snr: float, learner: str = "logistic", eps: float = 0.0) -> float:
-    """The smallest n / d from which V d / n is within 1 % of tan^2(angle) in T16; inf if it is above 10^15. averaging: 0, V is exact.
+    """The smallest n / d from which V d / n is within 1 % of tan^2(angle) in T16; inf if it is above 10^15. averaging: 0, they are equal.
 
     Logistic regression: 198 at class SNR 1.23, 737 at 2, 10,300 at 3, 396,000 at 4. Errors as in direction_variance.
     """
@@ -142,18 +142,20 @@ def large_sample_accuracy(
 
     mixture: the attacked mixture, with scalar covariance. eps: attack radius in units of x. training_eps: l_2 training radius over
     sigma~ (logistic only). Valid to first order in d V / n.
-    Warns if the law for any n / d (T16) gives an accuracy that differs by more than 0.01, naming it and the n from which this one holds.
+    Warns if the law for any n / d (T16; averaging: the exact law, T4) gives an accuracy that differs by more than 0.01.
     Errors as in direction_variance; ValueError for another covariance.
     """
     samples, radius = count(n, "n"), non_negative(eps, "eps")
     accuracy = accuracy_from_variance(mixture, direction_variance(class_snr, learner, training_eps), samples, eps=radius)
-    if learner != "averaging" and mixture.dim > 1:
+    if learner == "averaging":
+        _warn_if_not_exact(mixture, class_snr, samples, radius, accuracy)
+    elif mixture.dim > 1:
         _warn_if_few(mixture, class_snr, learner, samples, radius, training_eps, accuracy)
     return accuracy
 
 
 def accuracy_from_variance(mixture: BinaryMixture, variance: float, n: int, *, eps: float = 0.0) -> float:
-    """Mean l_2-robust accuracy of a learner with E tan^2(angle to mu) = V (d - 1) / n, n large (T10 to T13, two classes).
+    """Mean l_2-robust accuracy of a learner whose tan^2(angle to mu) is about V chi^2_{d-1} / n, n large (T10 to T13, two classes).
 
     tan(angle) ~ sqrt(V / n) chi_{d-1}, so E[A] = E Phi((||mu|| / sqrt(1 + tan^2) - eps) / sigma): T3's ceiling at the random cosine.
 
@@ -190,6 +192,15 @@ def _warn_if_few(
             f"n={n} is too small for this law: it gives {accuracy:.3f}, ProportionalLaw {exact:.3f}; use that, or n >= {least:.3g}",
             stacklevel=3,
         )
+
+
+def _warn_if_not_exact(mixture: BinaryMixture, class_snr: float, n: int, eps: float, accuracy: float) -> None:
+    """Warn if T4 gives another accuracy of averaging: class_snr sqrt(n) is then small, and the averaged direction may point backwards."""
+    length = float(np.linalg.norm(mixture.mean))
+    along = mixture.mean / length if length else np.eye(mixture.dim)[0]
+    exact = AveragingLaw(mixture, BinaryMixture(class_snr * along), n, eps).mean()
+    if abs(exact - accuracy) > 0.01:
+        warnings.warn(f"n={n} is too small for this law: it gives {accuracy:.3f}, AveragingLaw {exact:.3f}; use that", stacklevel=3)
 
 
 def _mean_sech(k: float) -> tuple[float, float]:

@@ -6,7 +6,8 @@ high dimension. The first order inserts their means into h. The second order add
 to the mean of h, treats h as normal with the delta-method variance, and averages Phi over it exactly.
 
 Measured error of E[A] against Monte Carlo (isotropic, ||mu|| = 2, p=inf, eps = 1/(2 sqrt d), n = 2; standard error 1.5e-4):
-d = 10: first order 1.2e-2, second 9e-4; d = 20: 1.1e-2, 1e-4; d = 50: 5e-3, below the standard error. With one dominant direction in
+d = 10: first order 1.2e-2, second 9e-4; d = 20: 1.1e-2, 1e-4; d = 50: 5e-3, below the standard error. Elsewhere up to 8e-3 at d = 20
+(n = 1, synthetic class SNR 4, eps = ||mu|| / (2 sqrt d), sigma = 1/2). With one dominant direction in
 the covariance, the sums do not have many parts, and the second order improves little (4e-3 at d = 64, one eigenvalue of 32): use
 QuasiMonteCarloLaw there, as required_samples does.
 """

@@ -273,6 +273,32 @@ def test_the_large_sample_laws_say_where_they_hold():
     assert large_sample_threshold(12.0) == math.inf
 
 
+def test_averaging_too_is_right_or_warned_of():
+    """Against T4, which is exact: with few samples the averaged direction may point backwards."""
+    mixture = t.BinaryMixture(np.r_[2.0, 0.0, 0.0])
+    with pytest.warns(UserWarning, match=r"n=2 is too small for this law: it gives 0\.835, AveragingLaw 0\.747; use that"):
+        t.large_sample_accuracy(mixture, 1.0, "averaging", 2, eps=0.5)
+    exact = t.AveragingLaw(mixture, t.BinaryMixture(np.r_[1.0, 0.0, 0.0]), 300, 0.5).mean()
+    assert t.large_sample_accuracy(mixture, 1.0, "averaging", 300, eps=0.5) == pytest.approx(exact, abs=1e-4)
+
+
+@pytest.mark.parametrize(("snr", "ratio"), [(10, 35.0), (30, 121.0), (30, 1000.0), (28, 50.0)])
+def test_the_hard_margin_of_far_classes(snr, ratio):
+    """tan^2 is about 2 / (k sqrt(2 ln(k n/d))), so far classes are best at any n/d: as docs/theory.md says."""
+    assert tangent(ProportionalLaw(snr, ratio)) ** 2 == pytest.approx(2 / (snr * math.sqrt(2 * math.log(snr * ratio))), rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("ridge", "ratio", "largest", "far"),
+    [(1e-4, 1e5, 10, True), (1e-8, 1e5, 10, True), (1e-8, 1e3, 10, True), (1e-10, 1e3, 10, False), (1e-10, 1e5, 10, False),
+     (1e-4, 50.0, 5, True), (1e-4, 1e3, 5, False), (1e-4, 1e5, 5, False)],
+)  # fmt: skip
+def test_how_small_a_ridge_still_wants_far_classes(ridge, ratio, largest, far):
+    """As docs/theory.md says."""
+    best = optimal_class_snr(samples_per_dim=ratio, ridge=ridge, largest=largest).best
+    assert best == pytest.approx(largest if far else 1.228, rel=0.02)
+
+
 @pytest.mark.filterwarnings("error")
 def test_thirty_settings_are_right_or_warned_of():
     """The accuracy of the large-sample law agrees with T16 to 0.01, or a warning says so; both happen."""
