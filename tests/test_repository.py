@@ -274,7 +274,12 @@ def test_readme_guidance_example_runs():
     from tests.contrastive_dp.conftest import small_unet
 
     classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10))
-    names = {"unet": small_unet(), "classifier": classifier, "labels": torch.arange(16) % 10, "x": torch.randn(16, 3, 8, 8)}
+    names = {
+        "unet": small_unet(classes=10),
+        "classifier": classifier,
+        "labels": torch.arange(16) % 10,
+        "x": torch.randn(16, 3, 8, 8),
+    }
     plain = dict(names)
     block = python_block("ParticleGuidance")
     exec(block, names)

@@ -17,6 +17,7 @@ from figures.report.verdicts import CLAIMS
 from figures.table import Spread, csv_columns, latex, markdown, text_of
 from theory import AveragingLaw, BinaryMixture, ProportionalLaw, misalignment_ceiling, optimal_class_snr
 
+LEFT = 66  # of the plots, in the units of their drawing
 PHONE = {"viewport": {"width": 375, "height": 812}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 
 
@@ -54,7 +55,7 @@ class Page:
         """(n, accuracy) of the points of a drawn curve, from its pixels."""
         path = self.page.get_attribute(f"#explorer-plot path.curve.{kind}", "d")
         points = np.array([[float(v) for v in point.split()] for point in re.findall(r"[ML]([\d. -]+)", path)])
-        return 10 ** (4 * (points[:, 0] - 66) / (640 - 66 - 14)), 1 - (points[:, 1] - 12) / (380 - 12 - 44)
+        return 10 ** (4 * (points[:, 0] - LEFT) / (640 - LEFT - 14)), 1 - (points[:, 1] - 12) / (380 - 12 - 44)
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_the_second_explorer_shows_the_law_and_its_best_class_snr(opened):
             points = np.array([[float(v) for v in point.split()] for point in re.findall(r"[ML]([\d. -]+)", " ".join(paths))])
             low, high = opened.page.evaluate("[ANGLES.low, ANGLES.high]")
             for x, y in points[:: len(points) // 3]:
-                snr = 10 ** (np.log10(0.3) + (x - 58) / (640 - 58 - 14) * (1 - np.log10(0.3)))
+                snr = 10 ** (np.log10(0.3) + (x - LEFT) / (640 - LEFT - 14) * (1 - np.log10(0.3)))
                 law = ProportionalLaw(snr, ratio, ridge=ridge, eps=eps)
                 height = (y - 12) / (380 - 12 - 44)
                 assert high - (high - low) * height == pytest.approx(np.log10(law.across / law.along), abs=0.02)

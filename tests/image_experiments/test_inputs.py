@@ -677,7 +677,7 @@ def test_a_model_without_a_size_takes_images_that_it_can_halve(pipeline, tmp_pat
         ({}, None, ("--classes", "1", "2", "3", "4", "5", "6", "7", "8", "9"), "knows 10 labels, the data have 9 classes"),
         ({}, None, ("--diffusion.class-labels", "0", "1"), "has 2 labels, the data have 10 classes"),
         ({}, None, ("--dataset", "mnist", "--image-size", "16"), r"makes images \(1, 8, 8\), the data have \(1, 16, 16\)"),
-        ({}, None, ("--methods", "classifier-free:1"), "no label that is known to stand for none"),
+        ({}, None, ("--methods", "classifier-free:1"), "this model's null label is not known"),
         ({}, None, ("--generation.steps", "2000"), "the model has 1000 timesteps"),
         ({}, None, ("--generation.window", "0", "2000"), "must satisfy 0 <= low < high <= 1000, the model's timesteps"),
     ],
@@ -718,7 +718,7 @@ def test_classes_are_drawn_by_name_or_as_one_says(pipeline, tmp_path):
         (("--norm", "l2", "--eps", "9"), r"--eps 9 in l2: images of 8x8 lie at most 8 apart; did you mean 9/255\?"),
         (("--evaluation.threats", "linf:8"), r"--evaluation.threats linf:8: .*did you mean 8/255\?"),
         (("--synthetic", "1"), "--synthetic 1: must lie in 2"),
-        (("--test", "1"), "--test 1: one image says nothing"),
+        (("--test", "1"), "--test 1: one image gives no accuracy"),
         (("--test", "1198"), "--test 1198: there are 1197 test images"),
         (("--dataset", "mnist", "--image-size", "2"), "--image-size 2: networks halve images twice; use at least 4"),
         (

@@ -203,7 +203,7 @@ def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
         ("seeds = 0\n[run.a]\nmethods = ['real']\n", "seeds = 0 must be a whole number of at least 1"),
         ("seed = 'x'\n[run.a]\nmethods = ['real']\n", "seed = x must be a whole number of at least 0"),
         ("[run.a]\nmethods = ['infonc']\n", "infonc"),
-        ("attacks = ['pgd-20']\n[run.a]\nmethods = ['real']\n", "there is no compare"),
+        ("attacks = ['pgd-20']\n[run.a]\nmethods = ['real']\n", "attacks applies to compare, which is missing"),
         (
             "attacks = ['pgd']\ncompare = [['a/real', 'a/real']]\n[run.a]\nmethods = ['real']\n",
             "attacks holds pgd; the names are pgd-STEPS",

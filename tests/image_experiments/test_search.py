@@ -184,7 +184,7 @@ def test_test_images_choose_nothing(tmp_path, capsys):
     design = write(tmp_path, RUNS, base=SMALL)
     assert call("--design", design, "--out", tmp_path / "out", "--dry-run") == 1
     assert "run plain evaluates on test images, which must choose nothing" in capsys.readouterr().err
-    assert searching.OPTIMISTIC.startswith("chosen for it")
+    assert searching.OPTIMISTIC.startswith("chosen by this mean, so it is too high")
 
 
 def test_the_committed_searches_are_what_their_heads_say(capsys):

@@ -43,7 +43,7 @@ def test_planted_sets_are_worth_what_they_are(tmp_path, capsys):
     """An image of twice as many is worth one. Samples per dimension by hand: 2 x 300 / 10 / 8 and 2 x 2000 / 10 / 8."""
     sweep = sweep_of(tmp_path / "sweep")
     assert main(["--sweep", str(sweep)]) == 0
-    assert "so many of soft/unguided" in capsys.readouterr().out
+    assert "images of soft/unguided per image of the set" in capsys.readouterr().out
     with (tmp_path / "sweep-worth" / "worth.csv").open(newline="") as stream:
         found = {(row["run"], row["method"]): float(row["worth"]) for row in csv.DictReader(stream)}
     assert ("soft", "real") not in found
