@@ -17,7 +17,7 @@ from contrastive_dp._checks import batch_labels, count, finite, normal_tensor, o
 from contrastive_dp.files import read_safetensors, write_safetensors
 from contrastive_dp.guidance import Embed
 from contrastive_dp.losses import ContrastiveLoss, SupervisedContrastive
-from contrastive_dp.randomness import mixed_seed
+from contrastive_dp.randomness import mixed_seed, seeded
 from contrastive_dp.transfer import sent
 
 
@@ -170,8 +170,7 @@ def train_projection_head(
     objective = loss or SupervisedContrastive()
     with torch.no_grad():
         features = torch.cat([embed(signed_images(piece, "x")) for piece in _samples(x).split(512)])
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the caller's GPUs
+    with seeded(seed):
         head = ProjectionHead(features.shape[1], dim)
     head, classes = head.to(features), labels.to(features.device)
     optimiser = torch.optim.Adam(head.parameters(), lr=learning_rate)

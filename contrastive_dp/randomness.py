@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -52,6 +55,14 @@ def standard_normal(like: Tensor, generator: torch.Generator | SampleNoise) -> T
     if isinstance(generator, SampleNoise):
         return generator.normal(like)
     return torch.randn(like.shape, dtype=like.dtype, device=generator.device, generator=generator).to(like.device)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within, the CPU's generator starts at `seed`; afterwards it is as before. torch.manual_seed would also seed the caller's GPUs."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def mixed_seed(seed: int, step: int) -> int:

@@ -15,7 +15,7 @@ from contrastive_dp.processes import ALONE, Processes
 from contrastive_dp.randomness import mixed_seed
 from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, fingerprint
 from contrastive_dp.schedules import NoiseSchedule
-from contrastive_dp.transfer import sent
+from contrastive_dp.transfer import room_on, sent
 
 LOSSES = ("noise", "v")
 PRECISIONS = ("float32", "bfloat16")
@@ -163,8 +163,7 @@ def _batch(
 
 def _held(x: Tensor, device: torch.device) -> Tensor:
     """The data on the device, or where they are if they would fill more than a quarter of a GPU's free memory; then every step waits."""
-    size = x.numel() * x.element_size()
-    fits = device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] / 4
+    fits = device.type != "cuda" or x.numel() * x.element_size() <= room_on(device)
     return x.to(device) if fits else x
 
 

@@ -1,4 +1,4 @@
-"""Copies to a device that nobody waits for."""
+"""Copies to a device that nobody waits for, and how much may be held there."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`. To a GPU it goes from pinned memory: a copy from any other memory would wait for all work on the GPU."""
     pinned = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
     return pinned.to(device, non_blocking=True)
+
+
+def room_on(device: torch.device) -> float:
+    """Bytes of training images that may be held on a device: a quarter of what is free on a GPU, none on a CPU, where they are already."""
+    return torch.cuda.mem_get_info(device)[0] / 4 if device.type == "cuda" else 0.0

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from torch import nn
 
 from contrastive_dp import DiffusersNoisePrediction, NoiseSchedule
+from contrastive_dp.randomness import seeded
 
 MOST_BLOCKS, MOST_CHANNELS, MOST_TIMESTEPS = 32, 4096, 1_000_000
 
@@ -97,8 +97,7 @@ def make_unet(settings: UNetSettings, classes: int, shape: tuple[int, int, int],
             f"images of {width}x{height} cannot be halved {len(settings.channels) - 1} times: give fewer channels, or resize the images"
         )
     attention = settings.attention or (False,) * len(settings.channels)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the caller's GPUs
+    with seeded(seed):
         unet: Any = UNet2DModel(
             sample_size=(height, width),
             in_channels=channels,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from contrastive_dp.processes import ALONE, Processes, normalise_across
 from contrastive_dp.randomness import mixed_seed
 from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, check_losses, fingerprint
-from contrastive_dp.transfer import sent
+from contrastive_dp.transfer import room_on, sent
 from image_experiments.data.images import Images
 from image_experiments.data.shuffling import batch_indices
 from image_experiments.models.classifier_files import one_hot
@@ -331,11 +331,6 @@ class _Batches:
         found = torch.cat(images), torch.cat(targets)
         # pinned here, in the thread that reads ahead, and as a whole: torch.cat of pinned parts is not pinned
         return found if self.device.type == "cpu" or found[0].is_cuda else (found[0].pin_memory(), found[1].pin_memory())
-
-
-def room_on(device: torch.device) -> float:
-    """Bytes of training images that may be held on a device: a quarter of what is free on a GPU, none on a CPU, where they are already."""
-    return torch.cuda.mem_get_info(device)[0] / 4 if device.type == "cuda" else 0.0
 
 
 def _optimiser(classifier: nn.Module, settings: ClassifierSettings) -> torch.optim.Optimizer:
