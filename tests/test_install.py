@@ -1,6 +1,7 @@
 """What is installed: the wheel is the library, the main job brings no torch. Slow: pip fetches packages."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,10 @@ def copy_of_the_project(folder):
     return folder
 
 
+def metadata_version(metadata):
+    return re.search(r"^Version: (.*)$", metadata, re.MULTILINE)[1]
+
+
 def test_the_wheel_is_the_library(tmp_path):
     command = [
         sys.executable,
@@ -33,11 +38,17 @@ def test_the_wheel_is_the_library(tmp_path):
         str(tmp_path),
         str(copy_of_the_project(tmp_path / "p")),
     ]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "REPOSITORY": "https://example.org/some/one"})
     (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"theory", "contrastive_dp"}
     assert {"theory/py.typed", "contrastive_dp/py.typed", "contrastive_dp/guidance/contrastive.py"} <= set(names)
+    (metadata,) = (archive.read(name).decode() for name in names if name.endswith("dist-info/METADATA"))
+    targets = re.findall(r"\]\(([^)]*)\)", metadata)
+    assert len(targets) > 30
+    assert not [target for target in targets if not target.startswith(("https://", "#"))]  # a package index has no files of ours
+    assert f"https://example.org/some/one/raw/v{metadata_version(metadata)}/docs/gallery/phase_diagram.png" in targets
 
 
 def test_the_first_command_installs_no_torch_and_ends_with_every_picture(tmp_path):

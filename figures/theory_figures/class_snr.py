@@ -44,7 +44,7 @@ def draw(numbers: Numbers) -> Any:
     axis.set(xscale="log", yscale="log", ylim=(0.03, 300))
     ticks(axis, "x", (0.25, 0.5, 1, 2, 4))
     axis.set_xlabel(r"class SNR of one sample, $\kappa_1 = c\,\|\mu\|/\tilde\sigma$")
-    axis.set_ylabel(r"$V = n\,\mathrm{E}\tan^2(\mathrm{angle})/(d-1)$")
+    axis.set_ylabel(r"sample need $V$:  $\tan^2(\mathrm{angle}) \approx V(d-1)/n$")
     axis.set_title("Which separation teaches fastest?")
     axis.legend(fontsize=6.5)
     return figure
