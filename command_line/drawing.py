@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -99,10 +99,12 @@ def new_figure(panels: int, width: float = 0.0, height: float = 2.8, one_scale: 
     return figure, axes[0]
 
 
-def new_grid(panels: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    """(figure, its axes in rows of so many columns). width: of the figure; height: of a row."""
+def new_grid(panels: int, columns: int, width: float, height: float | Sequence[float]) -> tuple[Any, Any]:
+    """(figure, its axes in rows of so many columns). width: of the figure; height: of a row, or of each."""
     rows = -(-panels // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", squeeze=False)
+    heights = [height] * rows if isinstance(height, float | int) else list(height)
+    size, ratios = (width, sum(heights)), {"height_ratios": heights}
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, gridspec_kw=ratios)
     for unused in axes.ravel()[panels:]:
         unused.set_visible(False)
     return figure, axes.ravel()[:panels]

@@ -43,6 +43,8 @@ FIGURE = Figure(
 )
 PANELS = {"strengths from earlier seeds": (EVIDENCE, "pgd-20"), "chosen by validation": (REPORT, "apgd-ce")}
 ALL = " (of all)"
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+"""Keeps lines of the grid from crossing a name."""
 NAMES = {
     "more/unguided": "twice as many unguided",
     "hot/unguided": "unguided from hotter noise",
@@ -101,15 +103,14 @@ def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
     return Numbers.of(rows)
 
 
-def draw(numbers: Numbers, height: float = 3.2, width: float = 8.0) -> Any:
-    """One panel below the other, on one scale. height, width: in inches, of a panel."""
-    panels = numbers.panels()
-    figure, axes = new_grid(len(panels), 1, width, height)
+def draw(numbers: Numbers) -> Any:
+    """One panel below the other, on one scale. A name stands above its interval, so that a phone shows both."""
+    panels = {panel: [name for name in numbers.names(panel) if not name.endswith(ALL)] for panel in numbers.panels()}
+    figure, axes = new_grid(len(panels), 1, width=5.1, height=[0.75 + 0.34 * len(names) for names in panels.values()])
     ends = np.concatenate([numbers.columns[name] for name in ("y", "low", "high")])
     least, most = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
     edge = 0.04 * (most - least)
-    for axis, panel in zip(axes, panels, strict=True):
-        names = [name for name in numbers.names(panel) if not name.endswith(ALL)]
+    for axis, (panel, names) in zip(axes, panels.items(), strict=True):
         for name in names:
             own, together = numbers.series(panel, name), numbers.series(panel, name + ALL)
             marker, colour = look_of(together.low[0], together.high[0])
@@ -117,8 +118,9 @@ def draw(numbers: Numbers, height: float = 3.2, width: float = 8.0) -> Any:
                 known = np.isfinite(one.low)
                 axis.hlines(one.x[known], one.low[known], one.high[known], color=colour, lw=thickness)
             axis.plot(own.y, own.x, marker, color=colour, ms=5)
-        axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
-        axis.set_yticks(range(len(names)), names, fontsize=7)
-        axis.set_ylim(len(names) - 0.5, -0.5)
+            axis.text(0.01, own.x[0] - 0.42, name, fontsize=7.5, va="center", transform=axis.get_yaxis_transform(), bbox=PAPER)
+        axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE, zorder=1)
+        axis.set_yticks([])
+        axis.set_ylim(len(names) - 0.5, -0.8)
         axis.set(xlabel="difference in robust accuracy", title=panel[0].upper() + panel[1:], xlim=(least - edge, most + edge))
     return figure

@@ -29,4 +29,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return comparisons.draw(numbers, height=3.4, width=9.0)
+    return comparisons.draw(numbers)

@@ -25,4 +25,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return comparisons.draw(numbers, height=3.9, width=7.0)
+    return comparisons.draw(numbers)

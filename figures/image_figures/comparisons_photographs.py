@@ -30,4 +30,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return comparisons.draw(numbers, height=1.6, width=7.0)
+    return comparisons.draw(numbers)
