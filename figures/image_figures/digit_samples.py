@@ -20,7 +20,7 @@ def titles(*methods: str) -> dict[str, str]:
     return {method: "real" if method == "real" else in_words(method) for method in methods}
 
 
-METHODS = titles("real", "unguided", "noise-0.1", "infonce-0.3", "anchored-0.3")
+METHODS = titles("real", "unguided", "noise-0.1", "particle-auto", "infonce-0.3", "anchored-0.3")
 
 DIGITS = tuple("0123456789")
 

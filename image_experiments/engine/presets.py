@@ -44,7 +44,7 @@ def cpu() -> Settings:
     return Settings(
         preset="cpu",
         seeds=3,
-        methods=("real", "unguided", "noise:0.1", "infonce:0.3", "anchored:0.3"),
+        methods=("real", "unguided", "noise:0.1", DEFAULT_GUIDANCE, "infonce:0.3", "anchored:0.3"),
         synthetic=2000,
         encoder=ClassifierSettings(steps=600, learning_rate=0.05),
         diffusion=DiffusionSettings(

@@ -231,7 +231,7 @@ def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys, monkey
     assert "other than the preset: --classifier.beta 3.0\n" in output
     assert "beta=3.0" in output
     assert "seeds=3" in output
-    assert "would run  evaluate: real, unguided, noise-0.1, infonce-0.3, anchored-0.3 (seeds 0 to 2)" in output
+    assert "would run  evaluate: real, unguided, noise-0.1, particle-auto, infonce-0.3, anchored-0.3 (seeds 0 to 2)" in output
     assert not (tmp_path / "o").exists()
 
 
