@@ -58,12 +58,13 @@ SWEEPS = {
     "digits-default": "45 min",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""
-WORTHS = ("digits-confirm", "mnist-confirm")
+WORTHS = ("digits-confirm", "mnist-confirm", "gtsrb-confirm")
 """Sweeps of which theory predicts what their images are worth."""
 RUN = ("runs/main/mosaics/*.png", "runs/main/curves/*.csv")
 PHOTOGRAPHS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "gtsrb-report": ("GTSRB", "70 min", RUN),
     "gtsrb-more": ("GTSRB", "40 min", ()),
+    "gtsrb-confirm": ("GTSRB", "3.2 hours", ()),
     "cifar10-report": ("CIFAR10", "35 min", RUN),
 }
 """The same for photographs: data set, cost, and the files that figures read besides their tables."""

@@ -6,7 +6,8 @@
 T16's logistic learner of two classes is given what describes a set of images: how many there are, their class SNR, their share of wrong
 labels and their effective dimension, in the features of a classifier that took no part. The real images count as having the plain
 ones' class SNR, with right labels. The worth of an image is the number of plain images that makes this learner miss the best direction by
-the same angle (`theory.sample_worth`). Nothing is fitted, and no robust accuracy is read.
+the same angle (`theory.sample_worth`). Nothing is fitted, and no robust accuracy is read. With half of the labels wrong
+it is nan.
 
 Writes OUT/worth.csv (run, method, what describes the set, worth) and OUT/summary.json. Exit status: 0 fine; 1 bad input; 2 unknown flag;
 130 interrupted.
@@ -14,6 +15,7 @@ Writes OUT/worth.csv (run, method, what describes the set, worth) and OUT/summar
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +42,8 @@ DESCRIPTION = {
 }
 """What theory is given, and its column in sweep.csv."""
 HEADER = ("run", "method", *DESCRIPTION, "worth")
+MOST_WRONG = 0.5
+"""Share of wrong labels from which two classes teach the opposite."""
 
 
 @dataclass(frozen=True)
@@ -92,30 +96,34 @@ def read_sets(sweep: Path) -> tuple[dict[tuple[str, str], dict[str, float]], lis
         if "" in cells["class_snr"].tolist():  # real images alone
             continue
         found[key] = {name: float(np.mean(values.astype(np.float64))) for name, values in cells.items()}
-    bad = next((key for key, one in found.items() if not all(map(np.isfinite, one.values())) or one["label_error"] >= 0.5), None)
+    bad = next((key for key, one in found.items() if not all(map(np.isfinite, one.values()))), None)
     if bad:
-        raise UserError(
-            f"{path}: the description of {'/'.join(bad)} is {found[bad]}; theory needs numbers, and label errors below 1/2"
-        )
+        raise UserError(f"{path}: the description of {'/'.join(bad)} is {found[bad]}; theory needs numbers")
     return found, np.unique(data["seed"]).astype(int).tolist()
 
 
 def plain_of(name: str, table: Mapping[tuple[str, str], Mapping[str, float]]) -> Mapping[str, float]:
-    """The description of the plain images. Raises UserError."""
+    """The description of the plain images. Raises UserError, also where most of their labels are wrong."""
     run_of, _, method = name.partition("/")
     if (run_of, method) not in table:
         known = ["/".join(key) for key in table]
         raise UserError(f"--plain {name}: no such set{did_you_mean(name, known)}; the sweep has {', '.join(known)}")
+    if (wrong := table[run_of, method]["label_error"]) >= MOST_WRONG:
+        raise UserError(
+            f"--plain {name}: a share of {wrong:.2f} of its labels is wrong; theory needs less than 1/2, so name another set"
+        )
     return table[run_of, method]
 
 
 def worths(table: Mapping[tuple[str, str], Mapping[str, float]], plain: Mapping[str, float], classes: int) -> list[tuple[Any, ...]]:
-    """A row of HEADER for every set."""
+    """A row of HEADER for every set; worth nan where half of the labels are wrong, of which T16's two classes say nothing."""
     reference = law_of(plain, plain["class_snr"], classes)
     rows = []
     for (run_of, method), of in table.items():
-        per_dimension = sample_worth(law_of(of, plain["class_snr"], classes), reference)
-        worth = per_dimension * plain["effective_dimension"] / of["effective_dimension"]
+        worth = math.nan
+        if of["label_error"] < MOST_WRONG:
+            per_dimension = sample_worth(law_of(of, plain["class_snr"], classes), reference)
+            worth = per_dimension * plain["effective_dimension"] / of["effective_dimension"]
         rows.append((run_of, method, *of.values(), worth))
     return rows
 

@@ -12,7 +12,7 @@ from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 from figures.words import in_words, radius_in_words
 
-EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTSRB, MORE, CIFAR10 = (
+EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTSRB, MORE, GTSRB_CONFIRM, CIFAR10 = (
     f"{design}/comparisons.csv"
     for design in (
         "digits-evidence",
@@ -25,6 +25,7 @@ EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTS
         "digits-default",
         "gtsrb-report",
         "gtsrb-more",
+        "gtsrb-confirm",
         "cifar10-report",
     )
 )

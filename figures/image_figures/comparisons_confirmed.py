@@ -6,7 +6,7 @@ from typing import Any
 
 from figures.figure import Figure, Numbers
 from figures.image_figures import comparisons
-from figures.image_figures.comparisons import CONFIRM, DEFAULT, MNIST_CONFIRM, READ
+from figures.image_figures.comparisons import CONFIRM, DEFAULT, GTSRB_CONFIRM, MNIST_CONFIRM, READ
 from figures.inputs import Files
 
 FIGURE = Figure(
@@ -14,12 +14,13 @@ FIGURE = Figure(
     READ
     + "Under APGD-CE. Each search used validation images alone; these are other seeds and the test images. Below: the default, with the "
     "strongest guidance that raises the label error by at most five percentage points.",
-    (CONFIRM, MNIST_CONFIRM, DEFAULT),
+    (CONFIRM, MNIST_CONFIRM, GTSRB_CONFIRM, DEFAULT),
     "300 real and 2,000 synthetic images; scikit-learn's digits, 1,197 test images; MNIST at 10x10 pixels, 2,000",
 )
 PANELS = {
     "digits": (CONFIRM, "apgd-ce"),
     "MNIST": (MNIST_CONFIRM, "apgd-ce"),
+    "GTSRB, where nothing was searched": (GTSRB_CONFIRM, "apgd-ce"),
     "digits, strength by the rule auto": (DEFAULT, "apgd-ce"),
 }
 

@@ -13,6 +13,7 @@ HOT, TWICE = "unguided from hotter noise (soft labels)", "twice as many unguided
 SEARCHED = (
     ("digits", "digits-confirm", "particle 0.1 (soft labels)"),
     ("MNIST", "mnist-confirm", "particle 0.05 (soft labels)"),
+    ("GTSRB", "gtsrb-confirm", "particle 0.1 (soft labels)"),
 )
 RIVALS = {
     "particle guidance beats unguided images, both with soft labels": SOFT,

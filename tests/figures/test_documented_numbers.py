@@ -122,9 +122,9 @@ def test_the_gains_of_the_readme_are_those_of_the_claims(drawn):
 def test_what_is_said_of_the_prediction_is_what_was_found(drawn):
     """The table of the page on digits: both factors and how many lie inside."""
     page = (ROOT / "docs" / "results" / "digits.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (digits|MNIST); .*? \| ([\d.]+) \| ([\d.]+) \| (\d) of (\d) \|$", page, re.M)
+    rows = re.findall(r"^\| (digits|MNIST|GTSRB); .*? \| ([\d.]+) \| ([\d.]+) \| (\d) of (\d) \|$", page, re.M)
     shown = predicted_worth.numbers(Files(REFERENCE))
-    assert len(rows) == 2
+    assert len(rows) == 3
     for panel, factor, unity, inside, count in rows:
         found = predicted_worth.misses(shown, panel)
         assert [factor, unity, inside, count] == [f"{found[0]:.2f}", f"{found[1]:.2f}", str(found[2]), str(found[3])]

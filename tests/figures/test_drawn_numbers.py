@@ -35,6 +35,7 @@ TURNED = (
     "pipeline",
     "digits: worth in unguided images",
     "MNIST: worth in unguided images",
+    "GTSRB: worth in unguided images",
 )  # figures, or panels of them, where x of the csv runs downwards
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import pytest
 
@@ -14,6 +15,7 @@ SETS = {
     ("soft", "unguided"): {},
     ("double", "unguided"): {"n_synthetic": 4000},
     ("drawn", "wrong"): {"label_error": 0.3},
+    ("drawn", "opposite"): {"label_error": 0.52},
     ("drawn", "close"): {"class_snr": 1.5, "effective_dimension": 4.0},
 }
 
@@ -51,6 +53,7 @@ def test_planted_sets_are_worth_what_they_are(tmp_path, capsys):
     plain = ProportionalLaw((3.0, 3.0), (7.5, 50.0), label_noise=(0.0, 0.03))
     wrong = ProportionalLaw((3.0, 3.0), (7.5, 50.0), label_noise=(0.0, 0.3))
     close = ProportionalLaw((3.0, 1.5), (15.0, 100.0), label_noise=(0.0, 0.03))
+    assert math.isnan(found["drawn", "opposite"])  # one such set must not deny the others their prediction
     assert found["drawn", "wrong"] == pytest.approx(sample_worth(wrong, plain))
     assert found["drawn", "close"] == pytest.approx(2 * sample_worth(close, plain))  # half the dimensions
     summary = json.loads((tmp_path / "sweep-worth" / "summary.json").read_text())
@@ -63,8 +66,11 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     assert "no such set, did you mean soft/unguided?" in refused(capsys, "--sweep", sweep, "--plain", "sof/unguided")
     assert "--classes 1: must be at least 2" in refused(capsys, "--sweep", sweep, "--classes", "1")
     assert not (tmp_path / "sweep-worth").exists()
-    for change in ({"label_error": 0.6}, {"class_snr": "nan"}):
+    for change, words in (
+        ({"label_error": 0.6}, "a share of 0.60 of its labels"),
+        ({"class_snr": "nan"}, "the description of soft/unguided is"),
+    ):
         bad = sweep_of(tmp_path / "bad", {("soft", "unguided"): change})
-        assert "the description of soft/unguided is" in refused(capsys, "--sweep", bad)
+        assert words in refused(capsys, "--sweep", bad)
     (tmp_path / "bad" / "sweep.csv").write_text("run,method,seed\nsoft,unguided,1\n")
     assert "has no column n_real, n_synthetic, class_snr_crossfit_judge" in refused(capsys, "--sweep", tmp_path / "bad")
