@@ -71,6 +71,7 @@ SECTIONS = {
         "attack_parts",
         "photographs",
         "claims_photographs",
+        "traffic_signs",
     ),
 }
 """Section -> its modules, each figures/SECTION/NAME.py. To add a figure, add a module there and a line here."""

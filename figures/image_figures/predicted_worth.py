@@ -23,7 +23,8 @@ FIGURE = Figure(
     "Worth of a synthetic image: predicted by theory and measured",
     "Measured: exchange rate of each set of 2,000 images, with Fieller's 95 % interval (figure exchange_rate); a mark at the edge "
     "lies beyond what was tried and does not count; a set with half of its labels wrong has no prediction. Predicted: the number of "
-    "unguided images with soft labels at which T16's two-class logistic learner has the same angle to the best direction, over 2,000. Its input, per set: number of images, "
+    "unguided images with soft labels at which T16's two-class logistic learner has the same angle to the best direction, over 2,000. "
+    "Its input, per set: number of images, "
     "class SNR, share of wrong labels, effective dimension, in the features of a classifier not used for guidance. It gives real images "
     "the unguided class SNR and correct labels, ignores the training attack, and treats soft labels as hard; nothing is fitted. Typical "
     "factor: exp of the root mean square of log(predicted / measured). The rule was chosen when the results of digits were known; "
@@ -66,12 +67,25 @@ def misses(numbers: Numbers, panel: str) -> tuple[float, float, int, int]:
     return factors[0], factors[1], int(((low <= x) & (x <= high)).sum()), int(known.sum())
 
 
+def refuted(numbers: Numbers, panel: str) -> tuple[int, int]:
+    """(sets whose prediction lies outside the measured interval, sets), whether or not that interval ends within what was tried."""
+    x, low, high = (numbers.columns[name][numbers.columns["panel"] == panel] for name in ("x", "low", "high"))
+    return int(((x < low) | (x > high)).sum()), len(x)
+
+
 def finding(files: Files) -> str:
     """How well it predicts, one line a data set."""
     drawn = numbers(files)
     lines = []
     for panel in drawn.panels():
         factor, unity, inside, count = misses(drawn, panel)
+        if not count:
+            outside, sets = refuted(drawn, panel)
+            lines.append(
+                f"On {panel} no worth can be measured: robust accuracy hardly depends on the number of unguided images with soft labels. "
+                f"T16's predictions lie outside the open intervals for {outside} of {sets} sets."
+            )
+            continue
         lines.append(
             f"T16 predicts what an image is worth on {panel} within a typical factor of {factor:.2f} ({unity:.2f} if all were worth "
             f"one); {inside} of {count} predictions lie inside the 95 % interval of what was measured. Nothing was fitted."
@@ -91,7 +105,11 @@ def draw(numbers: Numbers) -> Any:
         axis.axhline(1, color="0.8", lw=0.8, gid=GUIDE)
         axis.set(xscale="log", yscale="log", xlim=SHOWN, ylim=SHOWN)
         factor, _, inside, count = misses(numbers, panel)
-        axis.set(xlabel="worth predicted by T16", title=f"{panel}: typical factor {factor:.2f}, {inside} of {count} inside")
+        outside, sets = refuted(numbers, panel)
+        said = (
+            f"typical factor {factor:.2f}, {inside} of {count} inside" if count else f"{outside} of {sets} refuted, none measured"
+        )
+        axis.set(xlabel="worth predicted by T16", title=f"{panel}: {said}")
         for which in "xy":
             ticks(axis, which, (0.5, 1, 2, 4, 8))
         axis.legend(fontsize=6.5, loc="lower right")
