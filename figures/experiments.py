@@ -141,7 +141,7 @@ EXPERIMENTS = {
             "image_experiments/run_cifar.py",
             ("--preset", "cpu"),
             ("--preset", "cpu", "--seeds", "1", "--evaluation.autoattack-images", "40"),
-            "7 min",
+            "15 min",
             ("*.csv", "mosaics/*.png"),
         ),
         Experiment(

@@ -40,7 +40,7 @@ def smoke() -> Settings:
 
 
 def cpu() -> Settings:
-    """Meaningful numbers on digits in less than 15 minutes on 2 cores."""
+    """Meaningful numbers on digits in 15 minutes on 2 cores."""
     return Settings(
         preset="cpu",
         seeds=3,
