@@ -330,6 +330,21 @@ def test_tables_are_sorted_by_their_headings(opened):
     assert opened.page.get_attribute("#table-images th:nth-child(3)", "aria-sort") == "descending"
 
 
+def test_a_link_to_what_is_folded_shows_its_title(browser, drawn):
+    """On a phone: below the contents, which stay at the top, the whole title can be read."""
+    opened = Page(browser, drawn / "report.html", **PHONE)
+    folded = opened.page.eval_on_selector_all("details.more h3[id]", "all => all.map((one) => one.id)")
+    assert len(folded) > 10
+    for name in folded[:: len(folded) // 6]:
+        opened.page.evaluate(f"location.hash = '{name}'")
+        opened.page.wait_for_selector(f"#{name}", state="visible")
+        opened.page.wait_for_timeout(300)
+        top = f"document.getElementById('{name}').closest('details').querySelector('summary').getBoundingClientRect().top"
+        contents = opened.page.evaluate("document.querySelector('nav').getBoundingClientRect().bottom")
+        assert contents <= opened.page.evaluate(top) + 1, name
+    opened.context.close()
+
+
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, drawn):
     opened = Page(browser, drawn / "report.html", **PHONE)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 375
