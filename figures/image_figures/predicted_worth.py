@@ -104,11 +104,11 @@ def draw(numbers: Numbers) -> Any:
         diagonal(axis, *SHOWN)
         axis.axhline(1, color="0.8", lw=0.8, gid=GUIDE)
         axis.set(xscale="log", yscale="log", xlim=SHOWN, ylim=SHOWN)
-        factor, _, inside, count = misses(numbers, panel)
+        factor, unity, inside, count = misses(numbers, panel)
         outside, sets = refuted(numbers, panel)
-        said = (
-            f"typical factor {factor:.2f}, {inside} of {count} inside" if count else f"{outside} of {sets} refuted, none measured"
-        )
+        said = f"{inside} of {count} inside\ntypical factor {factor:.2f}; {unity:.2f} if all were worth one"
+        if not count:
+            said = f"{outside} of {sets} outside\nno interval ends on both sides"
         axis.set(xlabel="worth predicted by T16", title=f"{panel}: {said}")
         for which in "xy":
             ticks(axis, which, (0.5, 1, 2, 4, 8))

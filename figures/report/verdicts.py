@@ -23,6 +23,7 @@ RIVALS = {
 }
 CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("twice as many images help", "digits", "digits-evidence", "twice as many unguided", "unguided", "PGD-20"),
+    ("twice as many images help", "GTSRB", "gtsrb-confirm", TWICE, SOFT, "APGD-CE"),
     *((claim, data, design, guided, rival, "APGD-CE") for claim, rival in RIVALS.items() for data, design, guided in SEARCHED),
     (
         "particle guidance at its own strength (auto) beats unguided images, both with soft labels",
