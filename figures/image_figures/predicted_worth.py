@@ -57,10 +57,15 @@ def numbers(files: Files) -> Numbers:
     return Numbers.of(rows)
 
 
+def _of(numbers: Numbers, panel: str) -> Any:
+    """x, y, low, high of all sets of a data set."""
+    return (numbers.columns[name][numbers.columns["panel"] == panel] for name in ("x", "y", "low", "high"))
+
+
 def misses(numbers: Numbers, panel: str) -> tuple[float, float, int, int]:
     """(typical factor between prediction and measurement, the same for a prediction of 1, sets inside their interval, sets), of sets whose
     worth and interval were measured within what was tried."""
-    x, y, low, high = (numbers.columns[name][numbers.columns["panel"] == panel] for name in ("x", "y", "low", "high"))
+    x, y, low, high = _of(numbers, panel)
     known = (low > SHOWN[0]) & (high < SHOWN[1])
     x, y, low, high = x[known], y[known], low[known], high[known]
     factors = [float(np.exp(np.sqrt(np.mean(np.log(worth / y) ** 2)))) if known.any() else math.nan for worth in (x, 1.0)]
@@ -69,7 +74,7 @@ def misses(numbers: Numbers, panel: str) -> tuple[float, float, int, int]:
 
 def refuted(numbers: Numbers, panel: str) -> tuple[int, int]:
     """(sets whose prediction lies outside the measured interval, sets), whether or not that interval ends within what was tried."""
-    x, low, high = (numbers.columns[name][numbers.columns["panel"] == panel] for name in ("x", "low", "high"))
+    x, _, low, high = _of(numbers, panel)
     return int(((x < low) | (x > high)).sum()), len(x)
 
 
