@@ -43,7 +43,9 @@ FIGURE = Figure(
     "scikit-learn's digits, 300 real and 2,000 synthetic images, 1,197 test images",
 )
 PANELS = {"strengths from earlier seeds": (EVIDENCE, "pgd-20"), "chosen by validation": (REPORT, "apgd-ce")}
-ALL = " (of all)"
+LINE = 58
+"""Longest name on one line, in letters."""
+ALL, MINUS = " (of all)", " − "
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 """Keeps lines of the grid from crossing a name."""
 NAMES = {
@@ -83,6 +85,11 @@ def shown(side: str) -> str:
     return f"{words} ({TREATED[run]})" if run in TREATED else NAMES.get(side, words)
 
 
+def compared(a: str, b: str) -> str:
+    """The name of a comparison of two RUN/METHOD."""
+    return f"{shown(a)}{MINUS}{shown(b)}"
+
+
 def numbers(files: Files) -> Numbers:
     return numbers_of(PANELS, files)
 
@@ -95,7 +102,7 @@ def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
         chosen = np.flatnonzero(data["attack"] == attack)
         threats = {(data["norm"][i], data["eps"][i]) for i in chosen}
         for place, i in enumerate(chosen):
-            name = f"{shown(data['a'][i])} − {shown(data['b'][i])}"
+            name = compared(data["a"][i], data["b"][i])
             if len(threats) > 1:
                 name += f", {radius_in_words(data['norm'][i], float(data['eps'][i]))}"
             middle = (float(place), data["difference"][i])
@@ -105,9 +112,10 @@ def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    """One panel below the other, on one scale. A name stands above its interval, so that a phone shows both."""
+    """One panel below the other, on one scale. A name stands above its interval, so that a phone shows both; a long one on two lines."""
     panels = {panel: [name for name in numbers.names(panel) if not name.endswith(ALL)] for panel in numbers.panels()}
-    figure, axes = new_grid(len(panels), 1, width=5.1, height=[0.75 + 0.34 * len(names) for names in panels.values()])
+    pitch = {panel: 0.34 if max(map(len, names)) <= LINE else 0.44 for panel, names in panels.items()}
+    figure, axes = new_grid(len(panels), 1, width=4.3, height=[0.75 + pitch[panel] * len(names) for panel, names in panels.items()])
     ends = np.concatenate([numbers.columns[name] for name in ("y", "low", "high")])
     least, most = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
     edge = 0.04 * (most - least)
@@ -119,7 +127,9 @@ def draw(numbers: Numbers) -> Any:
                 known = np.isfinite(one.low)
                 axis.hlines(one.x[known], one.low[known], one.high[known], color=colour, lw=thickness)
             axis.plot(own.y, own.x, marker, color=colour, ms=5)
-            axis.text(0.01, own.x[0] - 0.42, name, fontsize=7.5, va="center", transform=axis.get_yaxis_transform(), bbox=PAPER)
+            written = name if len(name) <= LINE else name.replace(MINUS, f"\n{MINUS.lstrip()}")
+            top = own.x[0] - 0.07 / pitch[panel]
+            axis.text(0.01, top, written, fontsize=8.5, va="bottom", transform=axis.get_yaxis_transform(), bbox=PAPER)
         axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE, zorder=1)
         axis.set_yticks([])
         axis.set_ylim(len(names) - 0.5, -0.8)

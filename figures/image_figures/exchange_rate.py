@@ -132,7 +132,7 @@ def mark(name: str) -> dict[str, Any]:
 
 def draw(numbers: Numbers) -> Any:
     shown = list(dict.fromkeys(panel.partition(":")[0] for panel in numbers.panels()))
-    figure, axes = new_grid(2 * len(shown), 2, 10.0, 3.4)
+    figure, axes = new_grid(2 * len(shown), 2, 8.0, 3.0)
     for i, name_of_data in enumerate(shown):
         _draw_study(axes[2 * i], axes[2 * i + 1], numbers, name_of_data)
     return figure

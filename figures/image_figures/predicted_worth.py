@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import new_figure
+from command_line.drawing import new_grid
 from command_line.output import UserError
 from figures.figure import GUIDE, Figure, Numbers, Row, diagonal, ticks
 from figures.image_figures.exchange_rate import SETTINGS, STUDIES, Study, attacked, mark, rates
@@ -100,11 +100,12 @@ def finding(files: Files) -> str:
 
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
-    figure, axes = new_figure(len(panels), 4.2 * len(panels), 4.0)
+    figure, (*axes, beside) = new_grid(len(panels) + 1, 2, 8.0, 3.8)
+    seen: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=True):
         for name in numbers.names(panel):
             one, look = numbers.series(panel, name), mark(name)
-            axis.plot(one.x, one.y, label=name, **look)
+            (seen[name],) = axis.plot(one.x, one.y, **look)
             axis.vlines(one.x, one.low, one.high, color=look["color"], lw=1)
         diagonal(axis, *SHOWN)
         axis.axhline(1, color="0.8", lw=0.8, gid=GUIDE)
@@ -114,9 +115,9 @@ def draw(numbers: Numbers) -> Any:
         said = f"{inside} of {count} inside\ntypical factor {factor:.2f}; {unity:.2f} if all were worth one"
         if not count:
             said = f"{outside} of {sets} outside\nno interval ends on both sides"
-        axis.set(xlabel="worth predicted by T16", title=f"{panel}: {said}")
+        axis.set(xlabel="worth predicted by T16", ylabel="measured worth in unguided images", title=f"{panel}: {said}")
         for which in "xy":
             ticks(axis, which, (0.5, 1, 2, 4, 8))
-        axis.legend(fontsize=6.5, loc="lower right")
-    axes[0].set_ylabel("measured worth in unguided images")
+    beside.set_axis_off()
+    beside.legend(list(seen.values()), list(seen), fontsize=9, loc="center")
     return figure

@@ -150,6 +150,11 @@ document.querySelectorAll("#averaging input").forEach((input) => input.addEventL
   keep("averaging");
 }));
 resetBy("reset", "averaging", update);
+// What is wider than its place says so.
+const measured = new ResizeObserver((all) => all.forEach(({ target }) => {
+  target.classList.toggle("scrolls", target.scrollWidth > target.clientWidth + 1);
+}));
+document.querySelectorAll(".wide").forEach((one) => measured.observe(one));
 document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.parentNode)));
 restore();
 update();

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -86,6 +87,8 @@ SHOWN_FIRST = (
     "comparisons_photographs",
 )
 """Figures that are open when the page opens; the others, and all tables, are folded."""
+HYPHEN = re.compile(r"(?<![\w-])-(?=\d)")
+"""The sign of a number."""
 PIXELS = ("digit_samples", "gtsrb_samples", "cifar10_samples")
 """Pictures of images, which keep their colours by night."""
 
@@ -142,7 +145,7 @@ def _findings(files: Files) -> str:
     lines = []
     for told in (pipeline, predicted_worth, ablations, claims, forecast, radius, claims_photographs):
         with suppress(UserError):  # reported in place of the table or figure
-            said = [html.escape(line) for line in told.finding(files).splitlines()]
+            said = [html.escape(HYPHEN.sub("−", line)) for line in told.finding(files).splitlines()]
             lines.append(f"<ul>{''.join(f'<li>{line}</li>' for line in said)}</ul>" if len(said) > 1 else f"<p>{''.join(said)}</p>")
     return f'<details class="more"><summary>What the numbers say, in full</summary>{"".join(lines)}</details>'
 
@@ -161,8 +164,7 @@ def _summary_picture(drawn: Path, files: Files) -> str:
 def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> str:
     figure, about = entry.figure, html.escape(entry.figure.caption)
     link = f'<a class="here" href="#{entry.name}" aria-label="Link to {html.escape(figure.title)}">#</a>'
-    written = html.escape(figure.title) if entry.name in SHOWN_FIRST else ""  # what folds has its title in the fold
-    title = f'<h3 id="{entry.name}">{written}{link}</h3>'
+    title = f'<h3 id="{entry.name}">{html.escape(figure.title)}{link}</h3>'
     if not _is_current(entry, drawn, files):
         reason = errors.get(entry.name, "not made from these results; run python figures/regenerate.py")
         return f'<section class="failed">{title}<p>This figure could not be made: {html.escape(reason)}</p></section>'
@@ -173,17 +175,19 @@ def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> s
             return f'<section class="failed">{title}<p>This table could not be read: {html.escape(str(error))}</p></section>'
     else:
         shown = _picture(drawn / f"{entry.name}.png", f"{html.escape(figure.title)}. {about}")
-    experiments = dict.fromkeys(experiment_of(name).name for name in figure.inputs)
-    commands = [_command(files, name) for name in experiments]
-    seeds = "; ".join(filter(None, (_seeds(files, name) for name in experiments)))
-    made = ", ".join(filter(None, (html.escape(figure.settings), seeds))) + ". " if figure.settings or seeds else ""
-    made += f"Data: {' and '.join(f'<code>{c}</code>' for c in commands)}. "
-    made += f"Numbers: <code>drawn/{entry.name}.csv</code>. Redraw: <code>python figures/regenerate.py --only {entry.name}</code>."
     kind = "" if entry.is_table or entry.name in PIXELS else ' class="drawing"'
-    block = f'<figure{kind}>{title}{shown}<figcaption>{about}</figcaption><p class="made">{made}</p></figure>'
+    inside = f'{shown}<figcaption>{about}</figcaption><p class="made">{_made(entry, files)}</p>'
     if entry.name in SHOWN_FIRST:
-        return block
-    return f'<details class="more"><summary>{html.escape(figure.title)}</summary>{block}</details>'
+        return f"<figure{kind}>{title}{inside}</figure>"
+    return f'<details class="more"><summary>{title}</summary><figure{kind}>{inside}</figure></details>'
+
+
+def _made(entry: Entry, files: Files) -> str:
+    """Settings, the runs that it shows, each a link to the command that made it, and the file of its numbers."""
+    experiments = dict.fromkeys(experiment_of(name).name for name in entry.figure.inputs)
+    runs = (f'<a href="#made-{name}">{name}</a>{_seeds(files, name)}' for name in experiments)
+    about = f"{html.escape(entry.figure.settings)}. " if entry.figure.settings else ""
+    return f"{about}Made by {', '.join(runs)}. Numbers: <code>drawn/{entry.name}.csv</code>."
 
 
 def _picture(path: Path, text: str) -> str:
@@ -237,13 +241,13 @@ def _command(files: Files, experiment: str) -> str:
 
 
 def _seeds(files: Files, experiment: str) -> str:
-    """Number of repetitions of an experiment, from its summary."""
+    """The seeds of an experiment in brackets, from its summary."""
     try:
         summary = files.summary(experiment)
     except UserError:  # said where the page tells how results were made
         return ""
     first, count = summary["settings"].get("seed"), seeds_of(summary)
-    return f"seeds {first} to {first + count - 1}" if count and count > 1 else "" if first is None else f"seed {first}"
+    return f" (seeds {first} to {first + count - 1})" if count and count > 1 else "" if first is None else f" (seed {first})"
 
 
 def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
@@ -259,14 +263,14 @@ def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
         except UserError as error:
             if not EXPERIMENTS[name].data or (files.folder / name).is_dir():  # experiments that need data may be missing
                 wrong.append(str(error))
-            parts.append(f"<details><summary>{name}</summary><p>{html.escape(str(error))}</p></details>")
+            parts.append(f'<details id="made-{name}"><summary>{name}</summary><p>{html.escape(str(error))}</p></details>')
             continue
         of = dates.get(name, {})
         when = f", {of['date']}" if "date" in of else ""
         facts = {"settings": summary.get("settings", {}), "versions": summary.get("versions", {}), "seconds": of.get("seconds")}
         lines = html.escape(json.dumps({key: value for key, value in facts.items() if value}, indent=1, ensure_ascii=False))
-        head = f"<code>{html.escape(_command(files, name))}</code>{when}"
-        parts.append(f"<details><summary>{name}: {head}</summary><pre><code>{lines}</code></pre></details>")
+        head = f"{name}: <code>{html.escape(_command(files, name))}</code>{when}"
+        parts.append(f'<details id="made-{name}"><summary>{head}</summary><pre><code>{lines}</code></pre></details>')
     return "\n".join(parts), wrong
 
 

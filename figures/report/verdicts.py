@@ -1,11 +1,14 @@
-"""The verdicts on the first screen of the report: claim, effect, interval, verdict, data."""
+"""The verdicts at the top of the report: for each claim and data set the verdict, the effect and its interval."""
 
 from __future__ import annotations
 
 import html
+from contextlib import suppress
 
 from command_line.output import UserError
+from figures.image_figures.comparisons import MINUS
 from figures.inputs import Files
+from figures.table import Spread
 from figures.tables import claims
 
 SOFT, DRAWN = "unguided (soft labels)", "unguided (labels as drawn)"
@@ -26,7 +29,7 @@ CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("twice as many images help", "GTSRB", "gtsrb-confirm", TWICE, SOFT, "APGD-CE"),
     *((claim, data, design, guided, rival, "APGD-CE") for claim, rival in RIVALS.items() for data, design, guided in SEARCHED),
     (
-        "particle guidance at its own strength (auto) beats unguided images, both with soft labels",
+        "particle guidance at the strength of the rule auto beats unguided images, both with soft labels",
         "digits",
         "digits-default",
         "particle auto (soft labels)",
@@ -57,40 +60,34 @@ CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("unguided images help beside real ones", "GTSRB", "gtsrb-report", "unguided", "real images alone", "APGD-CE"),
 )
 """(claim, data, design, a, b, attack) of comparisons that were fixed before their runs."""
-SAID = {"a higher": "yes", "a lower": "no, it costs", "no difference detected": "not detected", "no interval": "not measured"}
+DATA = ("digits", "MNIST", "GTSRB")
+SAID = {"higher": "yes", "lower": "no"}
 
 
 def verdict_table(files: Files) -> str:
-    """The HTML of the table; without the claims whose results are missing."""
-    rows = []
+    """The HTML of the table, a row a claim and a column a data set; without the claims whose results are missing."""
+    found: dict[str, dict[str, str]] = {}
     for claim, data, design, a, b, attack in CLAIMS:
-        try:
-            found = claims.rows_of((f"{design}/comparisons.csv",), files)
-        except UserError:  # reported where the table is
-            continue
-        row = next((one for one in found if (one[2], one[3]) == (a, b) and one[1].startswith(attack)), None)
-        if row is None:
-            continue
-        effect, low, high, verdict = row[5].mean, row[6], row[7], SAID[row[-1]]
-        texts = (f'<td class="text">{html.escape(text)}</td>' for text in (claim, verdict, data))
-        numbers = f"<td>{100 * effect:+.1f}</td><td>[{100 * low:+.1f}, {100 * high:+.1f}]</td>".replace("-", "−")
-        said, told, of = texts
-        rows.append(f"<tr>{said}{of}{told}{numbers}</tr>")
-    if not rows:
+        with suppress(UserError):  # reported where the table is
+            for row in claims.rows_of((f"{design}/comparisons.csv",), files):
+                if row[0] == f"{a}{MINUS}{b}" and row[3].startswith(attack):
+                    found.setdefault(claim, {}).setdefault(data, _cell(row[1], SAID.get(row[2], row[2])))
+    if not found:
         return ""
-    head = "".join(
-        f'<th scope="col"{kind}>{name}</th>'
-        for name, kind in (
-            ("claim", ' class="text"'),
-            ("data", ' class="text"'),
-            ("verdict", ' class="text"'),
-            ("points", ""),
-            ("95 %, of all", ""),
-        )
+    head = "".join(f'<th scope="col" class="text">{name}</th>' for name in ("", *DATA))
+    body = "".join(
+        f'<tr><th scope="row" class="text">{html.escape(claim)}</th>{"".join(cells.get(data, "<td></td>") for data in DATA)}</tr>'
+        for claim, cells in found.items()
     )
     note = (
-        "Points of robust accuracy at the radius of training, paired by seed, under APGD-CE (the first row and the first of pushing apart: "
-        "PGD-20). The interval holds for all comparisons of a design together. Seeds and all other comparisons: table claims."
+        "Gain in points of robust accuracy at the radius of training, paired by seed, under APGD-CE (digits, twice as many and pushing "
+        "apart: PGD-20). In brackets its 95 % interval, which holds for all comparisons of a design together: above zero is a yes, below "
+        "zero a no. Empty: not tried. Seeds and all other comparisons: table claims."
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="wide" tabindex="0" role="region" aria-label="Verdicts">{table}</div><p class="made">{note}</p>'
+
+
+def _cell(gain: Spread, said: str) -> str:
+    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (gain.mean, gain.low, gain.high))
+    return f'<td class="text"><strong>{said}</strong> <span>{mean}</span> <span>[{low}, {high}]</span></td>'

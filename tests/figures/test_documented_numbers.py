@@ -108,15 +108,14 @@ def test_the_gains_of_the_readme_are_those_of_the_claims(drawn):
         with (drawn / "drawn" / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
             for row in reversed(list(csv.DictReader(stream))):
                 if not row["attack"].startswith("AutoAttack"):
-                    known[row["design"], row["a"], row["b"]] = [
-                        100 * float(row[key]) for key in ("a minus b", "low of all", "high of all")
-                    ]
+                    key = row["design"], row["comparison"]
+                    known[key] = [100 * float(row[column]) for column in ("difference", "difference low", "difference high")]
     evidence = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The evidence")[2].partition("\n## ")[0]
     said = POINTS.findall(evidence)
     assert len(said) == evidence.count("\n| ") - 1  # one a row, but for the heading
-    for key, (*texts, verdict) in zip(EVIDENCE, said, strict=True):
-        values = [float(text.replace("−", "-")) for text in texts]
-        assert values == pytest.approx(known[key], abs=0.05 + 1e-9), key
+    for (design, a, b), (*texts, verdict) in zip(EVIDENCE, said, strict=True):
+        known_here, values = known[design, f"{a} − {b}"], [float(text.replace("−", "-")) for text in texts]
+        assert values == pytest.approx(known_here, abs=0.05 + 1e-9), (design, a, b)
         assert bool(verdict) == (values[1] < 0 < values[2])
 
 

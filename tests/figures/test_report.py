@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from figures import table
-from figures.experiments import REFERENCE
+from figures.experiments import REFERENCE, experiment_of
 from figures.inputs import Files, seeds_of
 from figures.registry import entries
 from figures.report.page import SLIDERS
@@ -259,8 +259,10 @@ def test_the_address_keeps_what_was_chosen(opened, browser, drawn):
 
 def test_the_verdicts_are_those_of_the_designs(opened):
     """Each row against comparisons.csv, read here another way."""
-    rows = opened.page.eval_on_selector_all("#summary tbody tr", "all => all.map((r) => Array.from(r.cells, (c) => c.innerText))")
-    assert len(rows) == len(CLAIMS)
+    rows = opened.page.eval_on_selector_all("#summary tr", "all => all.map((r) => Array.from(r.cells, (c) => c.innerText))")
+    (_, *columns), *rows = rows
+    shown = {(row[0], data): cell for row in rows for data, cell in zip(columns, row[1:], strict=True) if cell}
+    assert len(shown) == len(CLAIMS)
     sides = {
         "class-anchored 0.1": "main/anchored-0.1",
         "away from the anchors 0.1": "main/anchored-reversed-0.1",
@@ -279,14 +281,14 @@ def test_the_verdicts_are_those_of_the_designs(opened):
         "unguided from hotter noise (soft labels)": "soft-hot/unguided",
         "real images alone": "main/real",
     }
-    for (claim, data, design, a, b, attack), row in zip(CLAIMS, rows, strict=True):
+    for claim, data, design, a, b, attack in CLAIMS:
         with (REFERENCE / design / "comparisons.csv").open() as stream:
             found = [one for one in csv.DictReader(stream) if (one["a"], one["b"]) == (sides[a], sides[b])]
         one = next(one for one in found if one["attack"] == attack.lower())
         low, high = float(one["low_of_all"]), float(one["high_of_all"])
-        numbers = [f"{100 * float(one['difference']):+.1f}", f"[{100 * low:+.1f}, {100 * high:+.1f}]"]
-        said = "yes" if low > 0 else "no, it costs" if high < 0 else "not detected"
-        assert row == [claim, data, said, *(text.replace("-", "−") for text in numbers)]
+        numbers = f"{100 * float(one['difference']):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
+        said = "yes" if low > 0 else "no" if high < 0 else "not detected"
+        assert shown[claim, data] == f"{said} {numbers}"
 
 
 def test_the_keyboard_is_enough(opened):
@@ -357,6 +359,26 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, drawn):
     opened.context.close()
 
 
+@pytest.mark.parametrize("width", [375, 1200])
+def test_what_scrolls_sideways_says_so(browser, drawn, width):
+    """And nothing else: of all tables and pictures, unfolded, at the width of a phone and of a desk."""
+    opened = Page(browser, drawn / "report.html", viewport={"width": width, "height": 900})
+    opened.page.eval_on_selector_all("details", "all => all.forEach((one) => { one.open = true; })")
+    opened.page.wait_for_timeout(500)
+    script = """all => all.map((one) => [one.getAttribute("aria-label"), one.scrollWidth > one.clientWidth + 1,
+                                         getComputedStyle(one, "::before").content.includes("scroll sideways")])"""
+    found = opened.page.eval_on_selector_all(".wide", script)
+    assert {scrolls for _, scrolls, _ in found} == {True, False}
+    assert [name for name, scrolls, said in found if scrolls != said] == []
+    opened.context.close()
+
+
+def test_a_phone_shows_the_verdicts_whole(browser, drawn):
+    opened = Page(browser, drawn / "report.html", **PHONE)
+    assert opened.page.eval_on_selector("#summary .wide:has(table)", "one => one.scrollWidth <= one.clientWidth + 1")
+    opened.context.close()
+
+
 def contrast(one, two):
     """WCAG contrast of two colours 'rgb(r, g, b)'."""
     shades = []
@@ -386,7 +408,10 @@ def test_every_figure_has_caption_command_and_text_for_those_who_do_not_see_it(d
     for entry in entries():
         assert html.escape(entry.figure.title) in page
         assert html.escape(entry.figure.caption) in page
-        assert f"python figures/regenerate.py --only {entry.name}" in page
+        assert f"<code>drawn/{entry.name}.csv</code>" in page
+        for name in {experiment_of(path).name for path in entry.figure.inputs}:  # a link to the command
+            assert f'<a href="#made-{name}">' in page
+            assert f'<details id="made-{name}"><summary>{name}: <code>python ' in page
         if not entry.is_table:
             assert f'<img alt="{html.escape(entry.figure.title)}' in page
     assert "seeds 0 to 2" in page
@@ -394,8 +419,6 @@ def test_every_figure_has_caption_command_and_text_for_those_who_do_not_see_it(d
 
 
 def test_tables_say_the_same_in_csv_markdown_latex_and_the_page(drawn):
-    from figures.experiments import REFERENCE
-
     for entry in entries():
         if not entry.is_table:
             continue
