@@ -40,7 +40,7 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    figure, axes = new_figure(2, 7.0, 3.6)
+    figure, axes = new_figure(2, 7.0, 4.2)
     guidances = list(dict.fromkeys(name.split(" | ")[0] for name in numbers.columns["series"]))
     for axis, panel in zip(axes, numbers.panels(), strict=True):
         for _, series in numbers.all(panel):
@@ -50,5 +50,5 @@ def draw(numbers: Numbers) -> Any:
             axis.plot(series.x, series.y, label=f"{guidance}, {NAMES[solver]}", mfc="white" if j else COLOURS[i], **look)
         axis.set(xscale="log", xlabel="network evaluations", ylabel=panel, title=panel)
         ticks(axis, "x", (10, 20, 50, 250))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=5.6)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
     return figure

@@ -43,7 +43,7 @@ FIGURE = Figure(
     "scikit-learn's digits, 300 real and 2,000 synthetic images, 1,197 test images",
 )
 PANELS = {"strengths from earlier seeds": (EVIDENCE, "pgd-20"), "chosen by validation": (REPORT, "apgd-ce")}
-LINE = 58
+LINE = 54
 """Longest name on one line, in letters."""
 ALL, MINUS = " (of all)", " − "
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
@@ -115,7 +115,7 @@ def draw(numbers: Numbers) -> Any:
     """One panel below the other, on one scale. A name stands above its interval, so that a phone shows both; a long one on two lines."""
     panels = {panel: [name for name in numbers.names(panel) if not name.endswith(ALL)] for panel in numbers.panels()}
     pitch = {panel: 0.34 if max(map(len, names)) <= LINE else 0.44 for panel, names in panels.items()}
-    figure, axes = new_grid(len(panels), 1, width=4.3, height=[0.75 + pitch[panel] * len(names) for panel, names in panels.items()])
+    figure, axes = new_grid(len(panels), 1, width=4.0, height=[0.75 + pitch[panel] * len(names) for panel, names in panels.items()])
     ends = np.concatenate([numbers.columns[name] for name in ("y", "low", "high")])
     least, most = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
     edge = 0.04 * (most - least)

@@ -75,7 +75,7 @@ def draw(numbers: Numbers, width: float = 7.0, height: float = 2.3, classes: Seq
         axis.set_title(panel)
         if axis is axes[0]:
             row = len(pixels) / len(classes)
-            axis.set_yticks([row * (i + 0.5) - 0.5 for i in range(len(classes))], classes, fontsize=6)
+            axis.set_yticks([row * (i + 0.5) - 0.5 for i in range(len(classes))], classes, fontsize=7)
             axis.tick_params(length=0)
             axis.set_xticks([])
             axis.grid(visible=False)

@@ -63,5 +63,5 @@ def draw(numbers: Numbers) -> Any:
             )
             line(axis, place, one, one.name, **look)
         axis.set(xlabel="step", ylabel="loss" if losses else "robust accuracy, validation", title=panel)
-        axis.legend(fontsize=6.5)
+        axis.legend(fontsize=7)
     return figure

@@ -127,6 +127,10 @@ function unfold() {
   const folded = there && there.closest("details");
   if (folded) { folded.open = true; there.scrollIntoView(); }
 }
+document.addEventListener("click", ({ target }) => {
+  const link = target.closest('a[href^="#"]'); // the address may be the same as before, which tells nobody
+  if (link && link.hash === location.hash) unfold();
+});
 window.addEventListener("hashchange", () => {
   restore();
   update();

@@ -64,7 +64,7 @@ SLIDERS = (
     ("angle", "misalignment (angle)", 0),
 )
 SHOWN = 0.68  # scale of pictures: two panels fill the page, and one panel has the same size
-WIDE = 700  # pictures at least this wide, in shown pixels, scroll sideways on a phone
+LEAST = 0.62  # of that on a phone, where wide pictures scroll sideways: letters of 7 points are 8 pixels high
 SHOWN_FIRST = (
     "accuracy_against_n",
     "class_snr",
@@ -191,7 +191,7 @@ def _made(entry: Entry, files: Files) -> str:
 
 
 def _picture(path: Path, text: str) -> str:
-    """An image tag with its size, so that the layout does not shift while pictures load; wide ones scroll sideways on a phone.
+    """An image tag with its size, so that the layout does not shift while pictures load.
 
     The picture is the same to the pixel, in a form that takes half the bytes.
     """
@@ -200,8 +200,10 @@ def _picture(path: Path, text: str) -> str:
         width, height = (round(SHOWN * side) for side in image.size)
         image.convert("RGB").save(content, "WEBP", lossless=True, method=4)
     source = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
-    box = f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">' if width > WIDE else "<div>"
-    return f'{box}<img alt="{text}" loading="lazy" width="{width}" height="{height}" src="{source}"></div>'
+    image = (
+        f'<img alt="{text}" loading="lazy" width="{width}" height="{height}" src="{source}" style="--least: {LEAST * width:.0f}px">'
+    )
+    return f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">{image}</div>'
 
 
 def _table(entry: Entry, files: Files) -> str:
@@ -214,7 +216,7 @@ def _table(entry: Entry, files: Files) -> str:
     body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
     label = html.escape(entry.figure.title)
     inside = f'<table id="table-{entry.name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{inside}</div>'
+    return f'<div class="wide rows" tabindex="0" role="region" aria-label="{label}">{inside}</div>'
 
 
 def _cell(cell: Any) -> str:

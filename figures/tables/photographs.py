@@ -30,7 +30,7 @@ DESCRIBED = {
     "frechet_floor": "Frechet floor",
     "within_class_diversity": "within-class diversity",
 }
-HEADER = ("data", "method", "seeds", "clean", "PGD-20", "APGD-CE", "AutoAttack", *DESCRIBED.values(), "class SNR")
+HEADER = ("method", "data", "seeds", "clean", "PGD-20", "APGD-CE", "AutoAttack", *DESCRIBED.values(), "class SNR")
 
 
 def rows(files: Files) -> list[list[Any]]:
@@ -41,7 +41,7 @@ def rows(files: Files) -> list[list[Any]]:
         for method in dict.fromkeys(data["method"][where(data, run="main")].tolist()):
             robust = [data["robust_accuracy"][where(data, run=run, method=method, attack=attack)] for run, attack in ATTACKS]
             of = where(data, run="main", method=method, attack="pgd-20")
-            about = [name, in_words(method), len(data["seed"][of]), spread(data["clean_accuracy"][of])]
+            about = [in_words(method), name, len(data["seed"][of]), spread(data["clean_accuracy"][of])]
             snr = spread(again[SNR][where(again, run="main", method=method)])
             found.append([*about, *map(spread, robust), *(spread(data[column][of]) for column in DESCRIBED), snr])
     return found

@@ -34,7 +34,7 @@ TREATMENTS = {
     "boundary": "nearest the boundary",
 }
 """What the parts of a run's name stand for."""
-HEADER = ("rung", "place", "treatment", "guidance", "seeds", "robust accuracy")
+HEADER = ("candidate", "robust accuracy", "seeds", "rung", "place")
 
 
 def rows(files: Files) -> list[list[Any]]:
@@ -46,14 +46,9 @@ def rows(files: Files) -> list[list[Any]]:
     order = sorted(last.values(), key=lambda i: (-data["rung"][i], data["place"][i]))
     return [
         [
-            *(
-                int(data["rung"][i]),
-                int(data["place"][i]),
-                treatment_of(data["run"][i]),
-                in_words(data["method"][i]),
-                int(data["seeds"][i]),
-            ),
+            f"{in_words(data['method'][i])} ({treatment_of(data['run'][i])})",
             Spread(float(data["robust_accuracy"][i]), float(data["standard_deviation"][i])),
+            *(int(data[column][i]) for column in ("seeds", "rung", "place")),
         ]
         for i in order
     ]

@@ -48,7 +48,7 @@ def draw(numbers: Numbers) -> Any:
     left.axline((1, 1), slope=1, color="0.7", lw=1, gid="guide", label="as far apart as the real ones")
     left.set(xlim=(0.5, 5.1), ylim=(0.6, 2.5), xlabel="class SNR of the real samples", ylabel="best class SNR of synthetic ones")
     left.set_title("Beside real data")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=6.5)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=7)
     for i, name in enumerate(name for name in numbers.names("classes") if not name.endswith(BEST)):
         line(right, i, numbers.series("classes", name), name)
         best = numbers.series("classes", name + BEST)

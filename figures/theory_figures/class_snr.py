@@ -46,5 +46,5 @@ def draw(numbers: Numbers) -> Any:
     axis.set_xlabel(r"class SNR of one sample, $\kappa_1 = c\,\|\mu\|/\tilde\sigma$")
     axis.set_ylabel(r"sample need $V$:  $\tan^2(\mathrm{angle}) \approx V(d-1)/n$")
     axis.set_title("Which separation teaches fastest?")
-    axis.legend(fontsize=6.5)
+    axis.legend(fontsize=7)
     return figure

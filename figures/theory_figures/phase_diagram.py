@@ -60,7 +60,7 @@ def draw(numbers: Numbers) -> Any:
             look = {"drawstyle": "steps-mid"} if panel == RIGHT and series.name != SEPARABLE else {}
             line(axis, i, series, series.name, **look)
         axis.set(title=panel[0].upper() + panel[1:], xscale="log")
-        axis.legend(fontsize=6.5)
+        axis.legend(fontsize=7)
     for axis in axes[:2]:
         axis.set(yscale="log", ylim=(0.95, 20), xlabel="class SNR of one sample")
         ticks(axis, "x", (0.3, 1, 3, 10))

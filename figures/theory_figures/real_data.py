@@ -87,7 +87,7 @@ def draw(numbers: Numbers) -> Any:
         last = list(grid.flat)[len(panels) - 1]
         last.set(xlabel="training samples n", xscale="log", ylabel="balanced robust accuracy")
         ticks(last, "x", np.unique(numbers.columns["x"][numbers.columns["panel"] == LEARNING]).tolist())
-        last.legend(fontsize=6.5, loc="lower right")
+        last.legend(fontsize=7, loc="lower right")
     handles, labels = grid.flat[0].get_legend_handles_labels()
     handles += [Line2D([], [], color="0.3"), Line2D([], [], color="0.3", ls="", marker="o", ms=3.5)]
     figure.legend(handles, [*labels, "lines: predicted", "marks: measured"], loc="outside upper center", ncols=4)

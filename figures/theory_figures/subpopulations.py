@@ -42,7 +42,7 @@ def draw(numbers: Numbers) -> Any:
             line(axis, i, numbers.series(panel, name), name)
         axis.axvline(0, color="0.7", lw=1, gid="guide")
         axis.set(xlabel="strength γ of the sharpening", title=panel[0].upper() + panel[1:])
-        axis.legend(fontsize=6.5, loc={"synthetic data": "upper center", "ceiling": "lower right"}.get(panel, "upper left"))
+        axis.legend(fontsize=7, loc={"synthetic data": "upper center", "ceiling": "lower right"}.get(panel, "upper left"))
     axes[0].set_ylim(0, None)
     axes[1].set_ylabel("robust accuracy")
     axes[2].set_yscale("log")

@@ -21,7 +21,7 @@ def read(path):
 @pytest.mark.parametrize(("data", "table"), photographs.TABLES.items())
 def test_every_row_is_mean_and_deviation_over_seeds(data, table):
     sweep = read(REFERENCE / table)
-    found = [dict(zip(photographs.HEADER, row, strict=True)) for row in photographs.rows(Files(REFERENCE)) if row[0] == data]
+    found = [dict(zip(photographs.HEADER, row, strict=True)) for row in photographs.rows(Files(REFERENCE)) if row[1] == data]
     assert {row["method"] for row in found} == {in_words(row["method"]) for row in sweep}
     again = read(REFERENCE / table.replace("/sweep", "-description/description"))
     columns = {"clean": "clean_accuracy", "PGD-20": "robust_accuracy"}

@@ -347,6 +347,35 @@ def test_a_link_to_what_is_folded_shows_its_title(browser, drawn):
     opened.context.close()
 
 
+def test_a_link_unfolds_its_target_each_time(opened):
+    """Also where the address was that of the link before, so that it does not change."""
+    for name in ("frontier", "made-gaussian_mixture"):
+        for _ in range(2):
+            opened.page.evaluate(f"document.querySelector('a[href=\"#{name}\"]').click()")
+            fold = f"document.getElementById('{name}').closest('details')"
+            opened.page.wait_for_function(f"{fold}.open")
+            opened.page.evaluate(f"{fold}.open = false")
+
+
+def test_headings_of_a_table_stay_in_sight(opened):
+    """Scrolled down by a third and to the right end: the headings and the names of the rows are where they were."""
+    opened.page.evaluate("location.hash = 'claims'")
+    opened.page.wait_for_selector("#table-claims", state="visible")
+    before, after = (
+        opened.page.eval_on_selector_all(
+            "#table-claims th:first-child, #table-claims td:first-child",
+            f"""([head, ...names]) => {{
+                const box = head.closest(".wide");
+                box.scrollTo({share} * box.scrollWidth, {share} * box.scrollHeight);
+                const place = box.getBoundingClientRect();
+                return [head.getBoundingClientRect().top - place.top, ...[head, names[9]].map((e) => e.getBoundingClientRect().left - place.left)];
+            }}""",
+        )
+        for share in (0, 1 / 3)
+    )
+    assert after == pytest.approx([0, *before[1:]], abs=1)
+
+
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, drawn):
     opened = Page(browser, drawn / "report.html", **PHONE)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 375
