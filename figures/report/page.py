@@ -200,10 +200,9 @@ def _picture(path: Path, text: str) -> str:
         width, height = (round(SHOWN * side) for side in image.size)
         image.convert("RGB").save(content, "WEBP", lossless=True, method=4)
     source = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
-    image = (
-        f'<img alt="{text}" loading="lazy" width="{width}" height="{height}" src="{source}" style="--least: {LEAST * width:.0f}px">'
-    )
-    return f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">{image}</div>'
+    least = f"--least: {LEAST * width:.0f}px"
+    shown = f'<img alt="{text}" loading="lazy" width="{width}" height="{height}" style="{least}" src="{source}">'
+    return f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">{shown}</div>'
 
 
 def _table(entry: Entry, files: Files) -> str:

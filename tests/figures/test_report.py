@@ -367,8 +367,8 @@ def test_headings_of_a_table_stay_in_sight(opened):
             f"""([head, ...names]) => {{
                 const box = head.closest(".wide");
                 box.scrollTo({share} * box.scrollWidth, {share} * box.scrollHeight);
-                const place = box.getBoundingClientRect();
-                return [head.getBoundingClientRect().top - place.top, ...[head, names[9]].map((e) => e.getBoundingClientRect().left - place.left)];
+                const [place, one, other] = [box, head, names[9]].map((e) => e.getBoundingClientRect());
+                return [one.top - place.top, one.left - place.left, other.left - place.left];
             }}""",
         )
         for share in (0, 1 / 3)
