@@ -157,6 +157,8 @@ def test_the_same_command_does_nothing_twice_and_gives_the_same_table(swept):
 
 def test_the_committed_designs_are_sound(capsys):
     for path in sorted(DESIGNS.glob("*.toml")):
+        head = path.read_text(encoding="utf-8").partition("\n\n[run")[0]
+        assert "# Cost: " in head, path  # said before a run, not found out by it
         design = read_design(path)
         assert design.base
         assert "unguided" in design.runs[0].methods
