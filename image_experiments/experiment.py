@@ -80,6 +80,7 @@ FREE = (
     *("seed", "seeds", "data_dir", "encoder_from", "diffusion.load"),
 )
 """Settings that do not make it a different experiment; for outside files the content counts, not the location."""
+SMOKE = "the preset smoke runs every stage once, at a small size: its numbers mean nothing (--preset cpu: some that do)"
 GROWING = ("methods", "all seeds")
 """Settings to which an experiment may add entries."""
 
@@ -466,9 +467,10 @@ def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, t
         tensorboard.log_metrics(out, rows)
     split = settings.evaluation.split
     attacked = data["test"] if split == "test" else settings.validation
-    talk.say(f"{data['source']}: {attacked} {split} images, mean (sd) over {settings.seeds} seeds")
+    talk.say(f"{data['source']}: {attacked} {split} images, mean (sd) over {settings.seeds} seed{'s' * (settings.seeds > 1)}")
     talk.say(tables.final_table(rows, described))
     lines = [tables.floor_line(described), *tables.strength_lines(settings, out), *tables.gain_lines(gains)]
+    lines += [SMOKE] if settings.preset == "smoke" else []
     tell(talk, [line for line in lines if line], warnings)
     talk.say(f"wrote {out}/metrics.csv, summary.json, samples.png and {len(drawn) - 1} more pictures in {seconds:.0f} s")
 

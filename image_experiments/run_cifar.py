@@ -33,7 +33,7 @@ try:
     from command_line.output import UserError, check_writable
     from image_experiments.engine.presets import PRESETS, preset_named
     from image_experiments.engine.settings import Settings, check_shares, flat, resolve
-    from image_experiments.experiment import check_folder, checked_stages, conduct, place_of, prepared, tell
+    from image_experiments.experiment import SMOKE, check_folder, checked_stages, conduct, place_of, prepared, tell
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package {error.name} is missing; in a clone of the project: make images, or pip install -e '.[images]'")
 
@@ -190,9 +190,7 @@ def beginning(settings: Settings) -> str:
         f"methods: {' '.join(settings.methods)}",
     ]
     if settings.preset == "smoke":
-        lines.append(
-            "the preset smoke runs every stage once, at a small size: its numbers mean nothing (--preset cpu: some that do)"
-        )
+        lines.append(SMOKE)
     if other:
         lines.append("other than the preset: " + " ".join(_as_flag(name, value) for name, value in other.items()))
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 from figures.words import in_words, radius_in_words
 
-EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTSRB, MORE, GTSRB_CONFIRM, CIFAR10 = (
+EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTSRB, MORE, GTSRB_CONFIRM, GTSRB_DEFAULT, CIFAR10 = (
     f"{design}/comparisons.csv"
     for design in (
         "digits-evidence",
@@ -26,6 +26,7 @@ EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTS
         "gtsrb-report",
         "gtsrb-more",
         "gtsrb-confirm",
+        "gtsrb-default",
         "cifar10-report",
     )
 )
@@ -82,7 +83,7 @@ def shown(side: str) -> str:
         if run.removesuffix(ending) in TREATED and run.endswith(ending):
             run, method = run.removesuffix(ending), words
     words = in_words(method)
-    return f"{words} ({TREATED[run]})" if run in TREATED else NAMES.get(side, words)
+    return f"{words} ({TREATED[run]})" if run in TREATED and method != "real" else NAMES.get(side, words)
 
 
 def compared(a: str, b: str) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from figures.image_figures.comparisons import CIFAR10, GTSRB, GTSRB_CONFIRM, MORE
+from figures.image_figures.comparisons import CIFAR10, GTSRB, GTSRB_CONFIRM, GTSRB_DEFAULT, MORE
 from figures.image_figures.photographs import BOTH
 from figures.inputs import Files
 from figures.tables import claims
 
 HEADER = claims.HEADER
 FIGURE = replace(
-    claims.FIGURE, title=f"{claims.FIGURE.title}: photographs", inputs=(GTSRB, MORE, GTSRB_CONFIRM, CIFAR10), settings=BOTH
+    claims.FIGURE,
+    title=f"{claims.FIGURE.title}: photographs",
+    inputs=(GTSRB, MORE, GTSRB_CONFIRM, GTSRB_DEFAULT, CIFAR10),
+    settings=BOTH,
 )
 
 

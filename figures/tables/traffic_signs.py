@@ -1,4 +1,4 @@
-"""GTSRB with the recipe of digits: robust accuracy and wrong labels of every set of images."""
+"""GTSRB with the recipe of digits, and with the default guidance: robust accuracy and wrong labels of every set of images."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from figures.image_figures.photographs import GTSRB
 from figures.inputs import Files, where
 from figures.tables.images import spread
 
-TABLE = "gtsrb-confirm/sweep.csv"
+TABLES = ("gtsrb-confirm/sweep.csv", "gtsrb-default/sweep.csv")
 FIGURE = Figure(
     "Traffic signs: robust accuracy and wrong labels of every set of images",
     "Mean (standard deviation over seeds), on 1,000 test images. Label error: share of images whose label, or the likeliest class of a "
     "soft one, is not what a judge says that took no part in guidance or labelling. Frechet distance and class SNR in its features.",
-    (TABLE,),
+    TABLES,
     f"{GTSRB}; 1,000 real images, l_inf attack eps 8/255",
 )
 DESCRIBED = {"label_error": "label error", "frechet_distance": "Frechet", "class_snr_crossfit_judge": "class SNR"}
-HEADER = ("images", "number", "seeds", "clean", "PGD-20", "APGD-CE", *DESCRIBED.values())
+HEADER = ("images", "number", "seeds", "clean", "PGD-20", "APGD-CE", *DESCRIBED.values(), "design")
 
 
 def rows(files: Files) -> list[list[Any]]:
-    data = files.columns(TABLE, " ".join(("clean_accuracy robust_accuracy n_synthetic", *DESCRIBED)), text="run method attack")
+    return [row for table in TABLES for row in rows_of(table, files)]
+
+
+def rows_of(table: str, files: Files) -> list[list[Any]]:
+    """The sets of images of a design."""
+    data = files.columns(table, " ".join(("clean_accuracy robust_accuracy n_synthetic", *DESCRIBED)), text="run method attack")
     found: list[list[Any]] = []
     for run, method in dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True)):
         of = where(data, run=run, method=method, attack="apgd-ce")
@@ -31,6 +36,9 @@ def rows(files: Files) -> list[list[Any]]:
         about = [shown(f"{run.removesuffix(f'-{number}')}/{method}"), number, len(data["clean_accuracy"][of])]
         robust = (data["robust_accuracy"][where(data, run=run, method=method, attack=attack)] for attack in ("pgd-20", "apgd-ce"))
         found.append(
-            [*about, spread(data["clean_accuracy"][of]), *map(spread, robust), *(spread(data[column][of]) for column in DESCRIBED)]
+            [
+                *(*about, spread(data["clean_accuracy"][of]), *map(spread, robust)),
+                *(*(spread(data[column][of]) for column in DESCRIBED), table.partition("/")[0]),
+            ]
         )
     return found

@@ -88,7 +88,7 @@ def _digest_of_parts(path: Path) -> str:
     try:
         parts = parts_of(path)
     except UserError as error:
-        raise UserError(f"--methods npz {error}") from None
+        raise UserError(f"--methods npz:{error}") from None
     digests = [source_digest(part) for part in parts]
     return digests[0] if len(parts) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 

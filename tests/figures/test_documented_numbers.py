@@ -10,6 +10,7 @@ from figures.experiments import REFERENCE
 from figures.image_figures import predicted_worth
 from figures.inputs import Files
 from tests.figures.conftest import ROOT
+from theory import ProportionalLaw
 
 MARK = re.compile(r"<!-- numbers: ([\w ]+) -->")
 NUMBER = re.compile(r"(?<![\w.])[+−-]?(\d+\.\d{3,})")
@@ -81,6 +82,7 @@ POINTS = re.compile(r"([+−]\d+\.\d) \[([+−]\d+\.\d), ([+−]\d+\.\d)\](, not
 
 
 EVIDENCE = (
+    ("digits-evidence", "twice as many unguided", "unguided"),
     ("digits-confirm", "particle 0.1 (soft labels)", "unguided (soft labels)"),
     ("digits-default", "particle auto (soft labels)", "unguided (soft labels)"),
     ("digits-confirm", "particle 0.1 (soft labels)", "unguided from hotter noise (soft labels)"),
@@ -89,12 +91,15 @@ EVIDENCE = (
     ("mnist-confirm", "particle 0.05 (soft labels)", "unguided (labels as drawn)"),
     ("digits-evidence", "class-anchored 0.1", "unguided"),
     ("mnist-report", "class-anchored 0.1", "unguided"),
+    ("digits-pipeline", "unguided (most confident)", "unguided (labels as drawn)"),
     (
         "digits-pipeline",
         "InfoNCE 0.3 (model without labels, most confident)",
         "unguided (model without labels, most confident)",
     ),
-    ("gtsrb-report", "away from the anchors auto", "unguided"),
+    ("digits-pipeline", "InfoNCE 0.3 (most confident)", "unguided (labels as drawn)"),
+    ("gtsrb-default", "unguided (labels as drawn)", "real images alone"),
+    ("gtsrb-default", "particle auto (labels as drawn)", "unguided (labels as drawn)"),
     ("gtsrb-confirm", "particle 0.1 (soft labels)", "unguided (soft labels)"),
     ("cifar10-report", "unguided", "real images alone"),
 )
@@ -131,6 +136,36 @@ def test_what_is_said_of_the_prediction_is_what_was_found(drawn):
     assert f"{rows[1][3]} of {rows[1][4]} inside" in (ROOT / "README.md").read_text(encoding="utf-8")
     outside, sets = predicted_worth.refuted(shown, "GTSRB")
     assert f"outside for {outside} of {sets} sets" in (ROOT / "docs" / "results" / "photographs.md").read_text(encoding="utf-8")
+
+
+def test_what_wrong_labels_do_to_separation_is_what_t16_gives():
+    """The page on digits: one kind of samples at n/d = 56, then the sets of digits-cpu beside real images."""
+
+    def tangent(*law, **options):
+        found = ProportionalLaw(*law, **options)
+        return found.across / found.along
+
+    page = " ".join((ROOT / "docs" / "results" / "digits.md").read_text(encoding="utf-8").split())
+    falls, rises = (re.search(rf"{verb} from ([\d.]+)(?: at 4.7)? to ([\d.]+)", page).groups() for verb in ("falls", "rises"))
+    for said, wrong in ((falls, 0.0), (rises, 0.021)):
+        assert [float(text) for text in said] == pytest.approx(
+            [tangent(snr, 56, label_noise=wrong) for snr in (4.7, 9.4)], abs=5e-4
+        )
+    along = [tangent(snr, 56, label_noise=0.02) for snr in (1.2, 2, 3, 4.7, 7, 10)]
+    assert along == sorted(along)
+    clean = [tangent(snr, 56) for snr in (2.4, 2.7, 3.0)]
+    assert max(clean) == clean[1]
+
+    sets = {}
+    with (REFERENCE / "digits-cpu" / "description.csv").open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            columns = ("class_snr_crossfit_judge", "label_error", "effective_dimension_judge")
+            sets.setdefault(row["method"], []).append([float(row[column]) for column in columns])
+    plain, apart = (np.mean(sets[name], axis=0) for name in ("unguided", "anchored-0.3"))
+    said = re.search(r"class-anchored 0.3 has ([\d.]+) and unguided ([\d.]+)\.", page).groups()
+    for text, (snr, wrong, dim) in zip(said, (apart, plain), strict=True):
+        law = tangent((plain[0], snr), (60 / dim, 400 / dim), label_noise=(0.0, wrong))
+        assert float(text) == pytest.approx(law, abs=5e-4)
 
 
 @pytest.mark.parametrize(

@@ -278,8 +278,9 @@ def test_the_verdicts_are_those_of_the_designs(opened):
         "particle 0.1 (soft labels)": "soft/particle-0.1",
         "particle 0.05 (soft labels)": "soft/particle-0.05",
         "particle auto (soft labels)": "soft/particle-auto",
+        "particle auto (labels as drawn)": "drawn/particle-auto",
         "unguided from hotter noise (soft labels)": "soft-hot/unguided",
-        "real images alone": "main/real",
+        "real images alone": "drawn/real",
     }
     for claim, data, design, a, b, attack in CLAIMS:
         with (REFERENCE / design / "comparisons.csv").open() as stream:

@@ -101,7 +101,7 @@ def test_running_twice_makes_nothing_again_and_a_method_more_makes_its_own_alone
         ({"data_dir": 123, "dataset": "images"}, "data_dir=123: give a path"),
         ({"reuse": [3]}, "reuse=3: give a path"),
         ({"reuse": "a b"}, "--reuse a b: holds no run"),
-        ({"methods": "npz:a b.npz"}, "--methods npz a b.npz: no such file"),
+        ({"methods": "npz:a b.npz"}, "--methods npz:a b.npz: no such file"),
         ({"out": ""}, "out='': give a path"),
         ({"norm": ["l2"]}, "norm=['l2']: use one of linf, l2"),
         ({"classifier": {3: 4}}, "classifier: 3: settings are named by text"),
