@@ -131,6 +131,7 @@ def test_too_little_time_is_one_line_and_nothing_is_noted(tmp_path, capsys, monk
     assert "tests: not started, no time is left" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # half a minute; the calls that it makes are checked above
 def test_the_whole_path_on_small_images(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert gpu_cifar10.main(["--tiny", "--out", "made", "--limit", "300"]) == 0

@@ -200,7 +200,7 @@ def test_parts_and_tables_get_their_own_folders():
     assert len(names | {folder(settings(part="simulation"))}) == 7
 
 
-@pytest.mark.parametrize("options", [["--help"], ["--part", "data"]])
+@pytest.mark.parametrize("options", [["--help"], ["--part", "data", "--quick"]])
 def test_closed_output_is_no_traceback(tmp_path, options):
     command = f"{sys.executable} {SCRIPT} {' '.join(options)} --out {tmp_path} | head -c 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
