@@ -84,6 +84,7 @@ def test_generated_files_that_were_deleted_are_made_again_and_nothing_else(alone
     assert sorted(again) == ["generate/infonce-0.3/seed0", "generate/unguided/seed0"], before
 
 
+@pytest.mark.slow  # parts merged out of order are compared next, a training of two processes below
 def test_two_processes_generate_what_one_does(alone, trained):
     code, output = run("--processes", 2, "--out", trained)
     assert code == 0, output
