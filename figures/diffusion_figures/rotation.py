@@ -55,7 +55,7 @@ def draw(numbers: Numbers) -> Any:
         right.plot(series.x, series.y, MARKERS[i], color=COLOURS[i], ms=2.2, label=name)
     bound = numbers.series("ceiling", BOUND)
     right.plot(bound.x, bound.y, color="black", lw=1, label=BOUND)
-    left.set_xticks(range(len(windows)), [window.removeprefix("window ") for window in windows], fontsize=7)
+    left.set_xticks(range(len(windows)), [window.removeprefix("window ").replace("-", "-\n") for window in windows], fontsize=7)
     left.set(xlabel="window of timesteps guided", ylabel="alignment (cosine)", title="Who rotates the classes?")
     right.set_xticks([-1, -0.5, 0, 0.5, 1])
     right.set(xlabel="alignment (cosine)", ylabel="robust accuracy", title="What is left: the ceiling of T3")

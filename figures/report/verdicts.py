@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from contextlib import suppress
+from typing import Any
 
 from command_line.output import UserError
 from figures.image_figures.comparisons import MINUS
@@ -92,12 +93,15 @@ SAID = {"higher": "yes", "lower": "no"}
 
 def verdict_table(files: Files) -> str:
     """The HTML of the table, a row a claim and a column a data set; without the claims whose results are missing."""
+    rows: dict[str, list[list[Any]]] = {}
+    for design in {design for _, _, design, *_ in CLAIMS}:
+        with suppress(UserError):  # reported where the table is
+            rows[design] = claims.rows_of((f"{design}/comparisons.csv",), files)
     found: dict[str, dict[str, str]] = {}
     for claim, data, design, a, b, attack in CLAIMS:
-        with suppress(UserError):  # reported where the table is
-            for row in claims.rows_of((f"{design}/comparisons.csv",), files):
-                if row[0] == f"{a}{MINUS}{b}" and row[3].startswith(attack):
-                    found.setdefault(claim, {}).setdefault(data, _cell(row[1], SAID.get(row[2], row[2])))
+        row = next((one for one in rows.get(design, ()) if one[0] == f"{a}{MINUS}{b}" and one[3].startswith(attack)), None)
+        if row:
+            found.setdefault(claim, {})[data] = _cell(row[1], SAID.get(row[2], row[2]))
     if not found:
         return ""
     head = "".join(f'<th scope="col" class="text">{name}</th>' for name in ("", *DATA))

@@ -35,10 +35,6 @@ def rows_of(table: str, files: Files) -> list[list[Any]]:
         number = int(data["n_synthetic"][of][0])
         about = [shown(f"{run.removesuffix(f'-{number}')}/{method}"), number, len(data["clean_accuracy"][of])]
         robust = (data["robust_accuracy"][where(data, run=run, method=method, attack=attack)] for attack in ("pgd-20", "apgd-ce"))
-        found.append(
-            [
-                *(*about, spread(data["clean_accuracy"][of]), *map(spread, robust)),
-                *(*(spread(data[column][of]) for column in DESCRIBED), table.partition("/")[0]),
-            ]
-        )
+        described = (spread(data[column][of]) for column in DESCRIBED)
+        found.append([*about, spread(data["clean_accuracy"][of]), *map(spread, robust), *described, table.partition("/")[0]])
     return found
