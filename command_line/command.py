@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import platform
-import re
 import signal
 import sys
 import traceback
@@ -21,6 +20,7 @@ import tyro
 
 from command_line.help import view
 from command_line.output import UserError, remedy_for
+from command_line.refusals import refused_flag, refused_value
 from command_line.values import NoNumber
 
 SettingsT = TypeVar("SettingsT")
@@ -113,36 +113,21 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
     if default is not None:
         parse = partial(parse, default=default())
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()) as told:
             return cast("SettingsT", parse())
     except SystemExit as refused:
         if not refused.code:
             raise
         if line := refused_value(refused):
             raise UserError(line) from refused.__context__
-        return cast("SettingsT", parse())  # once more, to say why
+        if not (line := refused_flag(told.getvalue())):
+            return cast("SettingsT", parse())  # once more, to say why in tyro's words
+        print(f"error: {line}", file=sys.stderr)
+        raise
     except NoNumber as error:
         words = [word for argument in arguments for word in argument.split("=", 1)]  # --eps=8/0 is --eps 8/0
         flags = [_flag_before(words, i) for i, word in enumerate(words) if word == error.text]
         raise UserError(f"{' or '.join(dict.fromkeys(filter(None, flags)))} {error}".lstrip()) from None
-
-
-def refused_value(refused: SystemExit) -> str:
-    """The message of a part of the settings that rejects its values, which tyro would frame: its names as flags. "" for other errors."""
-    about = refused.__context__
-    error = about and (about.__cause__ or about.__context__)
-    part = getattr(about, "arg", None)
-    if not (isinstance(part, str) and isinstance(error, ValueError)):
-        return ""
-
-    def flag(found: re.Match[str]) -> str:
-        shown = found[2] if found[2].startswith("'") else " ".join(re.findall("[^(), ]+", found[2]))
-        return f"--{part}.{found[1].replace('_', '-')} {shown}"
-
-    # name=value where a message or its clause begins, and after "with" and "than"; texts in quotes, lists in brackets, of lists too
-    value = r"('[^']*'|\((?:[^()]|\([^()]*\))*\)|[^\s,]+?(?=[,:]?(?:\s|$)))"
-    line, count = re.subn(r"(?:(?<=^)|(?<=, )|(?<=with )|(?<=than ))([a-z]\w*)=" + value, flag, str(error))
-    return line if count else f"--{part}: {line}"
 
 
 def _flag_before(words: Sequence[str], place: int) -> str:

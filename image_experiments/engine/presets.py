@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 
 import tyro
 
-from command_line.command import refused_value
 from command_line.output import UserError, did_you_mean
+from command_line.refusals import refused_flag, refused_value
 from command_line.values import as_number, changed, check_named_by_text
 from image_experiments.engine.settings import Settings
 from image_experiments.evaluation.features import DescriptionSettings
@@ -228,8 +227,7 @@ def settings_from(arguments: Sequence[str]) -> Settings:
     except SystemExit as refused:
         if line := refused_value(refused):
             raise UserError(line) from None
-        reason = " ".join(re.sub(r"[^\w\s.,:;'=/()-]", " ", said.getvalue()).split())
-        raise UserError(f"{' '.join(given)}: {reason or 'is no command line of run_cifar.py'}") from None
+        raise UserError(refused_flag(said.getvalue()) or f"{' '.join(given)}: is no command line of run_cifar.py") from None
 
 
 def flags_of(changes: Mapping[str, Any]) -> list[str]:
