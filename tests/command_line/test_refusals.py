@@ -63,5 +63,7 @@ def test_an_unknown_frame_is_left_to_tyro():
 
 
 def test_the_flags_of_a_design_are_refused_in_the_same_words():
-    with pytest.raises(UserError, match=r"^--selection\.critrion confidence: unknown option; did you mean --selection\.criterion[?]$"):
+    with pytest.raises(
+        UserError, match=r"^--selection\.critrion confidence: unknown option; did you mean --selection\.criterion[?]$"
+    ):
         settings_from(["--selection.critrion", "confidence"])
