@@ -118,9 +118,8 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     from image_experiments.data.dataset import described
     from image_experiments.data.splitting import split
     from image_experiments.engine.checks import check_beforehand, known_facts
-    from image_experiments.engine.cost import calibrate, estimate
-    from image_experiments.engine.run_stage import is_current
-    from image_experiments.engine.scheduler import FIXABLE, on_all
+    from image_experiments.engine.cost import Work, calibrated, estimate
+    from image_experiments.engine.run_stage import to_make
 
     check_writable(place.out)
     try:
@@ -133,23 +132,16 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
         for seed in range(settings.seed, settings.seed + settings.seeds):
             split(read, settings.train, settings.validation, seed)
     tell(TERMINAL, (), check_beforehand(settings, facts))
-    stale: set[str] = set()
-    for stage in stages:
-        if any(needed.name in stale for needed in stage.inputs.values()) or not is_current(stage, place.out, place.kind):
-            stale.add(stage.name)
-    for told, names in (("unchanged ", [s.name for s in stages if s.name not in stale]), ("would run ", list(stale))):
-        for line in grouped([stage.name for stage in stages if stage.name in names]):
+    left = to_make(stages, place)
+    for told, these in (("unchanged ", [stage for stage in stages if stage not in left]), ("would run ", left)):
+        for line in grouped([stage.name for stage in these]):
             print(f"{told} {line}")
-    print(f"{len(stale)} of {len(stages)} stages, results in {place.out}")
+    print(f"{len(left)} of {len(stages)} stages, results in {place.out}")
     if settings.reuse:
         print("what --reuse saves is known only when the run begins, and is not deducted")
-    begin, left = time.perf_counter(), [stage for stage in stages if stage.name in stale]
-    count = min(workers, max(len(left), 1))
-    try:
-        measured = on_all(min(count, os.cpu_count() or 1), place.threads, calibrate, settings, left, facts, place.device)
-        print(estimate(settings, left, measured, facts, count, time.perf_counter() - begin))
-    except FIXABLE as error:
-        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
+    begin, count = time.perf_counter(), min(workers, max(len(left), 1))
+    measured = calibrated(settings, left, facts, place, count)
+    print(estimate([Work(settings, left, measured, facts)], count, time.perf_counter() - begin))
     return 0
 
 

@@ -44,6 +44,9 @@ def run(settings: SweepSettings) -> int:
             f"would run {one.name}: {' '.join((*design.base, *data_flags(settings), *one.arguments))} --methods {' '.join(one.methods)}"
         )
     print(f"would write to {settings.out}")
+    from image_experiments.sweep_cost import cost_of_sweep
+
+    print(cost_of_sweep([(one.name, arguments) for one, arguments in calls]))
     return 0
 
 

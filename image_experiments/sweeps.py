@@ -53,7 +53,7 @@ class SweepSettings:
     force: bool = False
     """Continue in a folder that holds another sweep, or runs with other settings. Its tables are overwritten."""
     dry_run: bool = False
-    """Print the resolved settings and what would run, then stop."""
+    """Print the resolved settings, what would run and what it would cost, then stop."""
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import heapq
 import math
+import os
 import resource
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from command_line.output import text_table
+from command_line.output import UserError, text_table
 from image_experiments.engine.calibration import Probe
 from image_experiments.engine.checks import Facts
 from image_experiments.engine.progress import attacked, steps_trained
 from image_experiments.engine.run_stage import make_current
-from image_experiments.engine.scheduler import own_device
+from image_experiments.engine.scheduler import FIXABLE, on_all, own_device
 from image_experiments.engine.settings import Settings
-from image_experiments.engine.stages import Stage
+from image_experiments.engine.stages import Place, Stage
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings
@@ -77,6 +79,14 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
     spent = (time.perf_counter() - wall) * torch.get_num_threads()
     share = min((time.process_time() - processor) / spent, 1.0) if stages else 1.0
     return rates | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0, "share": share}
+
+
+def calibrated(settings: Settings, stages: list[Stage], facts: Facts, place: Place, count: int) -> list[Rates]:
+    """The same by `count` processes at once, at most one a core. Raises UserError."""
+    try:
+        return on_all(min(count, os.cpu_count() or 1), place.threads, calibrate, settings, stages, facts, place.device)
+    except FIXABLE as error:
+        raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _import_all() -> float:
@@ -200,7 +210,8 @@ def disk_bytes(stages: list[Stage], settings: Settings, facts: Facts) -> float:
     again = [stage for stage in stages if stage.name.startswith(("noise/", "select/", "read/", "gather/"))]
     copies = sum(_images_of(stage, settings) for stage in again) * image
     networks = sum(4 * _parameters(stage, facts) for stage in stages)
-    return (facts.pool + (settings.test or facts.test)) * image + sum(sets) + max(sets, default=0) + copies + networks
+    data = (facts.pool + (settings.test or facts.test)) * image * any(stage.name == "data" for stage in stages)
+    return data + sum(sets) + max(sets, default=0) + copies + networks
 
 
 def _images_of(stage: Stage, settings: Settings) -> int:
@@ -222,39 +233,58 @@ def _parameters(stage: Stage, facts: Facts) -> int:
     return 0 if made is None else sum(p.numel() for p in made.parameters())
 
 
-def estimate(settings: Settings, stages: list[Stage], measured: list[Rates], facts: Facts, workers: int, waited: float) -> str:
-    """The table that --dry-run prints. waited: seconds that calibration took."""
-    rates = mean_of(measured)
-    seconds = {stage.name: stage_seconds(stage, settings, facts, rates) for stage in stages}
+@dataclass(frozen=True)
+class Work:
+    """Stages of one run that are to be made. measured: by each process that worked at the same time."""
+
+    settings: Settings
+    stages: list[Stage]
+    measured: list[Rates]
+    facts: Facts
+
+    def seconds(self, robust: float = ROBUST) -> dict[str, float]:
+        rates = mean_of(self.measured)
+        return {stage.name: stage_seconds(stage, self.settings, self.facts, rates, robust) for stage in self.stages}
+
+    def duration(self, workers: int, robust: float = ROBUST) -> float:
+        """Seconds until this many workers are done, with imports in each and, after evaluations, the pictures."""
+        imports = mean_of(self.measured)["imports"]
+        drawn = any(stage.name.startswith("evaluate/") for stage in self.stages)
+        return makespan(self.stages, self.seconds(robust), workers, imports) + imports + PICTURE_SECONDS * drawn
+
+
+def estimate(runs: Sequence[Work], workers: int, waited: float) -> str:
+    """The table that --dry-run prints, of one run or of several that follow each other. waited: seconds that calibration took."""
+    runs = [run for run in runs if run.stages]
     kinds: dict[str, list[float]] = {}
-    for name, value in seconds.items():
+    for name, value in (entry for run in runs for entry in run.seconds().items()):
         kinds.setdefault(name.split("/")[0], []).append(value)
-    total = sum(seconds.values())
+    if not kinds:
+        return "nothing is left to do"
+    total = sum(map(sum, kinds.values()))
     rows = [
         (kind, str(len(values)), shown(sum(values) / len(values)), shown(sum(values)), f"{sum(values) / total:.0%}")
         for kind, values in sorted(kinds.items(), key=lambda entry: -sum(entry[1]))
     ]
-    if not rows:
-        return "nothing is left to do"
-    least = {stage.name: stage_seconds(stage, settings, facts, rates, 0.0) for stage in stages}
-    evaluates = "evaluate" in kinds
-    other = rates["imports"] + (PICTURE_SECONDS if evaluates else 0.0)
-    end, soonest = (makespan(stages, each, workers, rates["imports"]) + other for each in (seconds, least))
-    forward, backward = evaluations(stages, settings)
-    images = sum(stage.arguments["count"] for stage in stages if stage.name.startswith("generate/"))
+    end, soonest = (sum(run.duration(workers, robust) for run in runs) for robust in (ROBUST, 0.0))
+    rates = [mean_of(run.measured) for run in runs]
+    share, peak = min(each["share"] for each in rates), max(each["peak"] for each in rates)
+    counts = [evaluations(run.stages, run.settings) for run in runs]
+    disk = sum(disk_bytes(run.stages, run.settings, run.facts) for run in runs)
+    images = sum(stage.arguments["count"] for run in runs for stage in run.stages if stage.name.startswith("generate/"))
     sooner = (
         f"      (if {ROBUST:.0%} of the test images withstand AutoAttack, which is done sooner with those that fall: {shown(soonest)}"
         " if all do)"
     )
-    busy = rates["share"] < BUSY
-    within = f"{shown(end * rates['share'])} to {shown(end)}" if busy else shown(end)
+    within = f"{shown(end * share)} to {shown(end)}" if share < BUSY else shown(end)
     lines = [
         text_table(("stage", "number", "each", "in all", "share"), rows),
         f"time: {within} on {workers} processes, of which {rows[0][0]} takes the largest share, {rows[0][4]}",
-        *([BUSY_LINE.format(rates["share"])] if busy else []),
-        *([sooner] if evaluates else []),
-        f"memory: {shown_bytes(rates['peak'])}; disk: {shown_bytes(disk_bytes(stages, settings, facts))}",
-        f"images: {images:,.0f} generated; diffusion network: {forward:.3g} evaluations in sampling, {backward:.3g} in training",
+        *([BUSY_LINE.format(share)] if share < BUSY else []),
+        *([sooner] if "evaluate" in kinds else []),
+        f"memory: {shown_bytes(peak)}; disk: {shown_bytes(disk)}",
+        f"images: {images:,.0f} generated; diffusion network: {sum(f for f, _ in counts):.3g} evaluations in sampling, "
+        f"{sum(b for _, b in counts):.3g} in training",
         f"(measured in {waited:.0f} s on random images)",
     ]
     return "\n".join(lines)

@@ -29,6 +29,15 @@ def is_current(stage: Stage, out: Path, where: str) -> bool:
     )
 
 
+def to_make(stages: Iterable[Stage], place: Place) -> list[Stage]:
+    """The stages that are not current, and those whose inputs would be made anew."""
+    stale: dict[str, Stage] = {}
+    for stage in stages:
+        if any(needed.name in stale for needed in stage.inputs.values()) or not is_current(stage, place.out, place.kind):
+            stale[stage.name] = stage
+    return list(stale.values())
+
+
 def run_stage(stage: Stage, place: Place, report: Report, processes: Processes = ALONE) -> None:
     """Run a stage, resuming from its checkpoints if there are any for the same fingerprint; at the end the first process writes its stamp.
 

@@ -19,6 +19,7 @@ from image_experiments.engine.cost import (
     CLEAN,
     PICTURE_SECONDS,
     ROBUST,
+    Work,
     disk_bytes,
     estimate,
     evaluations,
@@ -102,7 +103,7 @@ def test_sums_done_by_hand():
     auto = 40 * (CLEAN * 0.1 + ROBUST * (0.2 + 0.3 + 0.4))
     assert cost("evaluate/real/seed0") == pytest.approx(1197 * 20 * 1e-4 + auto)
     assert evaluations(list(stages.values()), settings) == (2 * 500 * 20, 1000 * 64)
-    images = disk_bytes([s for s in stages.values() if s.name.startswith("generate")], settings, data)
+    images = disk_bytes([s for s in stages.values() if s.name.startswith(("data", "generate"))], settings, data)
     assert images == pytest.approx((600 + 1197 + 3 * 500) * 72)
 
 
@@ -156,12 +157,12 @@ def test_a_busy_machine_is_said_and_the_time_is_a_range():
     settings = resolve(smoke())
     stages = [stage for stage in plan(settings) if not stage.name.startswith("judge")]  # whose rate is not among these
     data, rates = known_facts(settings)[1], rates_of(settings)
-    idle = estimate(settings, stages, [rates], data, 2, 1.0)
+    idle = estimate([Work(settings, stages, [rates], data)], 2, 1.0)
     seconds = {stage.name: stage_seconds(stage, settings, data, rates) for stage in stages}
     end = makespan(stages, seconds, 2, rates["imports"]) + rates["imports"] + PICTURE_SECONDS
     assert f"time: {shown(end)} on 2 processes" in idle
     assert "busy" not in idle
-    told = estimate(settings, stages, [{**rates, "share": 0.4}, {**rates, "share": 0.6}], data, 2, 1.0)
+    told = estimate([Work(settings, stages, [{**rates, "share": 0.4}, {**rates, "share": 0.6}], data)], 2, 1.0)
     assert f"time: {shown(end / 2)} to {shown(end)} on 2 processes" in told
     assert "this machine is busy: while it was measured, the measurement had a processor for 50% of the time" in told
 

@@ -169,7 +169,8 @@ def test_the_costs_of_rounds_are_those_of_their_parts():
     plain, looped = (resolve(preset("smoke", methods=("infonce:0.3",), rounds=rounds)) for rounds in (1, 4))
     facts = Facts((1, 8, 8), tuple("0123456789"), 600, 1197)
     images = [
-        disk_bytes([s for s in plan(one) if s.name.startswith(("generate", "gather"))], one, facts) for one in (plain, looped)
+        disk_bytes([s for s in plan(one) if s.name.startswith(("data", "generate", "gather"))], one, facts)
+        for one in (plain, looped)
     ]
     assert images[0] == pytest.approx((600 + 1197 + 2 * 500) * 72)
     assert images[1] == pytest.approx((600 + 1197 + 500 + 125 + 250 + 375 + 500) * 72)

@@ -223,7 +223,7 @@ def test_images_from_elsewhere_are_read_in_the_step_that_generates(tmp_path, cap
 
 
 def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("image_experiments.engine.scheduler.on_all", lambda *_: [])  # what they cost is measured in test_cost.py
+    monkeypatch.setattr("image_experiments.engine.cost.calibrated", lambda *_: [])  # what they cost is measured in test_cost.py
     monkeypatch.setattr("image_experiments.engine.cost.estimate", lambda *_: "")
     assert run_cifar.main(["--preset", "cpu", "--classifier.beta", "3", "--dry-run", "--out", str(tmp_path / "o")]) == 0
     output = capsys.readouterr().out
@@ -236,7 +236,7 @@ def test_dry_run_prints_the_settings_and_writes_nothing(tmp_path, capsys, monkey
 
 
 def test_presets_are_complete_and_the_papers_is_the_published_one(capsys, monkeypatch):
-    monkeypatch.setattr("image_experiments.engine.scheduler.on_all", lambda *_: [])  # what they cost is measured in test_cost.py
+    monkeypatch.setattr("image_experiments.engine.cost.calibrated", lambda *_: [])  # what they cost is measured in test_cost.py
     monkeypatch.setattr("image_experiments.engine.cost.estimate", lambda *_: "")
     for name in ("smoke", "cpu"):
         assert run_cifar.main(["--preset", name, "--dry-run"]) == 0

@@ -46,6 +46,43 @@ def swept(tmp_path_factory):
     return folder / "out"
 
 
+def test_the_dry_run_counts_what_runs_share_once_and_what_is_made_not_at_all(swept, tmp_path, monkeypatch, capsys):
+    """Two seeds. first and chosen share data, splits and networks; chosen has images of its own, of which it keeps half."""
+    begun = []
+
+    def timed(settings, stages, facts, place, count):
+        begun.append(settings.methods)
+        return []
+
+    monkeypatch.setattr("image_experiments.sweep_cost.calibrated", timed)
+    monkeypatch.setattr(
+        "image_experiments.sweep_cost.estimate", lambda works, *_: " ".join(s.name for w in works for s in w.stages)
+    )
+    design = write_design(tmp_path, RUNS)
+    design.write_text(f"seed = 4\nseeds = 2\n{design.read_text()}")
+    assert call("--design", design, "--out", tmp_path / "new", "--workers", 1, "--dry-run") == 0
+    names = capsys.readouterr().out.splitlines()[-1].split()
+    assert begun == [("real", "unguided", "noise:0.2")]  # both runs are timed at once
+    counts = {kind: sum(name.partition("/")[0] == kind for name in names) for kind in ("data", "split", "diffusion", "encoder")}
+    assert counts == {"data": 1, "split": 2, "diffusion": 2, "encoder": 2}
+    for kind, count in (("generate", 2 * 2), ("noise", 2), ("select", 2), ("classifier", 2 * (3 + 1)), ("evaluate", 2 * (3 + 1))):
+        assert sum(name.startswith(f"{kind}/") for name in names) == count, kind
+    assert not (tmp_path / "new").exists()
+    assert call("--design", swept.parent / "mine.toml", "--out", swept, "--workers", 1, "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == ""
+
+
+def test_a_run_that_needs_images_of_an_earlier_one_is_not_counted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("image_experiments.sweep_cost.calibrated", lambda *_: [])
+    monkeypatch.setattr("image_experiments.sweep_cost.estimate", lambda works, *_: f"{len(works)} run")
+    made = tmp_path / "out" / "runs" / "first" / "synthetic" / "unguided" / "seed0.npz"
+    design = write_design(tmp_path, f'[run.first]\nmethods = ["unguided"]\n[run.again]\nmethods = ["npz:{made}"]\n')
+    assert call("--design", design, "--out", tmp_path / "out", "--dry-run") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2].startswith("run again is not counted: --methods npz:")
+    assert told[-1] == "1 run"
+
+
 def test_the_table_joins_settings_accuracies_and_description_of_every_run(swept):
     table = rows(swept / "sweep.csv")
     keys = {(row["run"], row["method"], row["seed"], row["attack"]) for row in table}
