@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,10 +63,12 @@ def write_details(kept: list[str], folder: Path) -> None:
     write_whole(folder / REPORT, write)
 
 
-def told_of_files(folder: Path, pictures: int, seconds: float) -> str:
-    """The last line of a command that writes its details."""
-    drawn = f"{pictures} picture{'s' * (pictures != 1)}"
-    return f"wrote {drawn}, csv files and {REPORT} with all tables (--verbose prints them) to {folder} in {seconds:.0f} s"
+def told_of_files(folder: Path, pictures: Sequence[Path], seconds: float, first: Sequence[str]) -> str:
+    """The last line of a command that writes its details. first: names of pictures, of which the first that was drawn is to be opened."""
+    drawn = f"{len(pictures)} picture{'s' * (len(pictures) != 1)}"
+    made = [name for name in first if name in {picture.stem for picture in pictures}]
+    look = f"; open {made[0]}.png first" if made and len(pictures) > 1 else ""
+    return f"wrote {drawn}, csv files and {REPORT} with all tables (--verbose prints them) to {folder} in {seconds:.0f} s{look}"
 
 
 REPORT = "report.txt"

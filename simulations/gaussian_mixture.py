@@ -166,7 +166,8 @@ def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     write_json(out / "summary.json", summary)
     write_details(details, out)
-    talk.say(told_of_files(out, len(drawn), summary["seconds"]["total"]))
+    first = ("phase_diagram", "real_data") if settings.data == Settings.data else ("real_data",)
+    talk.say(told_of_files(out, drawn, summary["seconds"]["total"], first))
     return int(failures)
 
 

@@ -306,7 +306,7 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
     if settings.guidance is not None or "guidance" in parts:
         write_points(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
     drawn = [path for experiment in DRAWN for path in draw_run(experiment, out)]
-    talk.say(told_of_files(out, len(drawn), summary["seconds"]["total"]))
+    talk.say(told_of_files(out, drawn, summary["seconds"]["total"], ("samples", "guided_accuracy")))
 
 
 def single(settings: Settings, schedule: Any, talk: Talk) -> list[Any]:

@@ -104,13 +104,14 @@ def answer(analysis: Analysis, accuracy: float, confidence: float) -> list[str]:
     best = _shown(found.optimum, ".3f") if found.optimum is not None else f"{live[p, eps]:.3f} (no interval)"
     needed, model = found.measured_needed, found.needed
     most = subset_sizes(min(analysis.train_rows, MOST_ROWS))[-1]
-    measured = f"not reached with {most}" if math.isinf(needed.estimate) else f"{needed.estimate:.0f} measured"
+    rows = f"more than {most} rows" if math.isinf(needed.estimate) else f"{needed.estimate:.0f} rows"
+    took = f"{rows}, measured on subsets of the training half"
     if model is not None:
-        gaussian = "no number is enough" if math.isinf(model.estimate) else f"{model.estimate:.0f}"
-        measured += f", {gaussian} by the Gaussian model"
+        took += f"; if the classes were Gaussian, {'no number' if math.isinf(model.estimate) else f'{model.estimate:.0f}'} would do"
     return [
-        f"{where}: the best classifier has robust accuracy {best}, if the classes are Gaussian; measured: {_shown(found.measured, '.3f')}",
-        f"what it takes: rows from which averaging reaches {accuracy:g} there with probability {confidence:g}: {measured}",
+        f"{where}: the best classifier has robust accuracy {best}, if the classes are Gaussian; the one fitted here has "
+        f"{_shown(found.measured, '.3f')} on held-out rows",
+        f"for {accuracy:g} there, with probability {confidence:g}, the averaging classifier needs {took}",
     ]
 
 
