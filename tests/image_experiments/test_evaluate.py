@@ -251,7 +251,7 @@ def test_a_run_is_evaluated_to_its_own_numbers(tmp_path):
     assert [int(row["label"]) for row in rows] == data.test_labels[order].tolist()
 
 
-def test_interrupted_at_ten_moments_it_ends_with_the_same_tables(checkpoint, tmp_path, monkeypatch, capsys):
+def test_interrupted_at_five_moments_it_ends_with_the_same_tables(checkpoint, tmp_path, monkeypatch, capsys):
     assert main(command_line(checkpoint, tmp_path / "whole")) == 0
     whole, calls = {name: (tmp_path / "whole" / name).read_bytes() for name in TABLES}, 0
     original = command.judged
@@ -268,11 +268,11 @@ def test_interrupted_at_ten_moments_it_ends_with_the_same_tables(checkpoint, tmp
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(command, "judged", interrupted)
-        for _ in range(10):
+        for _ in range(5):
             assert main(command_line(checkpoint, out)) == 130
             assert "interrupted" in capsys.readouterr().err
             assert not any((out / name).exists() for name in TABLES)
-    assert calls == 10  # each went a batch further, or it would stop at the first for ever
+    assert calls == 5  # each went a batch further, or it would stop at the first for ever
     assert main(command_line(checkpoint, out)) == 0
     assert {name: (out / name).read_bytes() for name in TABLES} == whole
     assert not (out / "unfinished").exists()

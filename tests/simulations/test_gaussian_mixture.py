@@ -200,8 +200,10 @@ def test_parts_and_tables_get_their_own_folders():
     assert len(names | {folder(settings(part="simulation"))}) == 7
 
 
-@pytest.mark.parametrize("options", [["--help"], ["--part", "data", "--quick"]])
-def test_closed_output_is_no_traceback(tmp_path, options):
+@pytest.mark.parametrize("options", [["--help"], ["--part", "data", "--data", "table.npz"]])
+def test_closed_output_is_no_traceback(tmp_path, options, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("table.npz", x=np.random.default_rng(0).standard_normal((60, 2)), y=np.repeat([0, 1], 30))
     command = f"{sys.executable} {SCRIPT} {' '.join(options)} --out {tmp_path} | head -c 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in result.stderr
