@@ -46,7 +46,7 @@ def test_pgd_agrees_with_theory_on_a_linear_classifier(problem, norm, eps):
 def test_autoattack_agrees_with_the_exact_margin_image_by_image(problem, norm, eps):
     """Robust iff y (w.z + b) > eps ||w||_q; at most 0.5 % of the images may fall on the wrong side."""
     mixture, classifier, network = problem
-    x, y = mixture_images(mixture, 400, seed=2)
+    x, y = mixture_images(mixture, 200, seed=2)
     found = autoattack_robustness(network, x, y, Threat(norm, eps * SPREAD), EvaluationSettings(batch_size=150), seed=0)
     z = (x.flatten(1).double().numpy() - 0.5) / SPREAD
     dual = np.linalg.norm(classifier.weights, 1 if norm == "linf" else 2)

@@ -471,9 +471,10 @@ def test_a_failing_run_leaves_earlier_results_untouched(finished):
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
     """Simulated by the largest file that a process may write: the system then refuses to write as on a full disk. First the data do not
     fit, then the weights."""
-    command = [sys.executable, "image_experiments/run_cifar.py", *SMALL, "--methods", "real", "unguided", "--out", str(tmp_path)]
+    run_real = ["image_experiments/run_cifar.py", *SMALL, "--methods", "real", "--classifier.network", "small-cnn-32"]
+    command = [sys.executable, *run_real, "--out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for limit in (30_000, 120_000):
+    for limit, stage in ((30_000, "data"), (120_000, "classifier/real/seed0")):
 
         def little_room(limit=limit):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -483,6 +484,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path
         )
         assert failed.returncode == 1
         (error,) = [line for line in failed.stderr.splitlines() if "error:" in line]
+        assert error.startswith(f"error: {stage}: ")
         assert "free some space" in error
         assert "Traceback" not in failed.stderr
         assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]  # nothing half-written is left
