@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from command_line.command import Help, run_command, settings_line
 from command_line.messages import TERMINAL
 from image_experiments.run_cifar import main as run_cifar
-from image_experiments.searching import SearchSettings, candidates_of, checked, conduct_search, trainings
+from image_experiments.searching import SearchSettings, calls_of_rung, candidates_of, checked, conduct_search, trainings
 
 HELP = Help("Successive halving over the runs and methods of a design, on validation images.")
 
@@ -34,6 +34,11 @@ def run(settings: SearchSettings) -> int:
     if not settings.dry_run:
         return conduct_search(settings, design, TERMINAL, run_cifar)
     print(f"would write to {settings.out}")
+    from image_experiments.sweep_cost import cost_of_sweep
+
+    calls = calls_of_rung(settings, design)
+    print(f"the first rung, with {settings.rungs[0] * len(candidates_of(design))} of these classifiers:")
+    print(cost_of_sweep([(one.name, arguments) for one, arguments in calls]))
     return 0
 
 

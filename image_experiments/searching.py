@@ -72,7 +72,7 @@ class SearchSettings:
     force: bool = False
     """Continue in a folder that holds another search. Its tables are overwritten."""
     dry_run: bool = False
-    """Print the resolved settings and how many classifiers would be trained, then stop."""
+    """Print the resolved settings, how many classifiers would be trained and what the first rung would cost, then stop."""
 
 
 def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
@@ -193,9 +193,9 @@ def conduct_search(settings: SearchSettings, design: Design, talk: Talk, make: C
     for rung in range(1, len(settings.rungs) + 1):
         runs = [replace(one, methods=tuple(m for m in one.methods if (one.name, m) in left)) for one in design.runs]
         some = replace(design, runs=[one for one in runs if one.methods], compare=[], attacks=())
-        sweep, chosen = resolved(sweep_of(settings, rung), some)
+        sweep, calls = resolved(sweep_of(settings, rung), some)[0], calls_of_rung(settings, some, rung)
         talk.say(f"\n##### rung {rung} of {len(settings.rungs)}: {len(left)} candidates, {settings.rungs[rung - 1]} seeds")
-        status = conduct_sweep(replace(sweep, force=True), some, calls_of(sweep, some, chosen), talk, make)
+        status = conduct_sweep(replace(sweep, force=True), some, calls, talk, make)
         if status:
             return status
         assert sweep.out is not None
@@ -242,8 +242,9 @@ def rank(table: Path, left: Sequence[Candidate], settings: SearchSettings) -> li
     return sorted(found, key=lambda row: -row[3])
 
 
-def calls_of(sweep: SweepSettings, design: Design, runs: Sequence[Run]) -> list[tuple[Run, list[str]]]:
+def calls_of_rung(settings: SearchSettings, design: Design, rung: int = 1) -> list[tuple[Run, list[str]]]:
     """Every run of a rung with its command line, without options of methods that fell out; the whole design was checked before."""
+    sweep, runs = resolved(sweep_of(settings, rung), design)
     assert sweep.out is not None
     found = []
     for one in runs:

@@ -121,7 +121,7 @@ def test_ranking_reads_one_attack_and_one_threat(tmp_path):
     assert rank(path, left, SearchSettings(path, attack="apgd-ce"))[0][0] == "a"
 
 
-def test_the_attack_is_known_before_anything_is_trained(tmp_path, capsys):
+def test_the_attack_is_known_before_anything_is_trained(tmp_path, capsys, monkeypatch):
     more = [*SMALL, "--evaluation.split", "validation"]
     path = write(tmp_path, RUNS + 'arguments = ["--selection.labels", "soft", "--evaluation.pgd-steps", "3"]\n', base=more)
     path.write_text(path.read_text().replace('arguments = ["--selection.labels", "soft"]\n', "", 1))
@@ -131,6 +131,7 @@ def test_the_attack_is_known_before_anything_is_trained(tmp_path, capsys):
     ):
         assert call("--design", path, "--out", tmp_path / "out", "--dry-run", *flags) == 1
         assert message in capsys.readouterr().err
+    monkeypatch.setattr("image_experiments.sweep_cost.cost_of_sweep", lambda calls: "")
     assert call("--design", path, "--out", tmp_path / "out", "--dry-run", "--attack", "apgd-ce") == 0
     with pytest.raises(UserError, match="give the path of a design file"):
         search({"run": {}})
@@ -187,10 +188,13 @@ def test_test_images_choose_nothing(tmp_path, capsys):
     assert searching.OPTIMISTIC.startswith("chosen by this mean, so it is too high")
 
 
-def test_the_committed_searches_are_what_their_heads_say(capsys):
+def test_the_committed_searches_are_what_their_heads_say(capsys, monkeypatch):
+    monkeypatch.setattr("image_experiments.sweep_cost.cost_of_sweep", lambda calls: f"{len(calls)} runs, {calls[0][0]} first")
     path = DESIGNS / "digits-search.toml"
     assert call("--design", path, "--dry-run", "--most", 160) == 0
     assert len(candidates_of(read_design(path))) == 48
-    assert "48 candidates, 152 classifiers" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "48 candidates, 152 classifiers" in told
+    assert told.endswith("the first rung, with 96 of these classifiers:\n16 runs, drawn first\n")
     assert call("--design", DESIGNS / "mnist-search.toml", "--dry-run", "--most", 80) == 0
     assert "24 candidates, 76 classifiers" in capsys.readouterr().out
