@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
-from command_line.drawing import COLOURS, DPI, shape, style, styled
+from command_line.drawing import COLOURS, DASHES, DPI, shape, style, styled
 from command_line.output import UserError, write_csv, write_whole
 from figures.inputs import Columns, Files, remedy
 
@@ -97,6 +97,11 @@ GUIDE = "guide"
 
 def line(axis: Any, i: int, series: Series, label: str | None = None, **look: Any) -> None:
     axis.plot(series.x, series.y, label=label, **{**style(i % 6), **look})
+
+
+def joined(axis: Any, i: int, series: Series, label: str | None = None, **look: Any) -> None:
+    """Draw the marks of the i-th series, joined by its line."""
+    axis.plot(series.x, series.y, label=label, **{**shape(i), "ms": 3.5, "ls": DASHES[i % 6], **look})
 
 
 def band(axis: Any, i: int, series: Series) -> None:

@@ -1,8 +1,9 @@
-"""One way to name a method and to draw it, in all figures and tables of images."""
+"""One way to name a method or a learner and to draw it, in all figures and tables."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from command_line.values import as_fraction
 
@@ -30,6 +31,11 @@ PLACES = {
     "hard negatives": 5,
     "hotter noise": 6,
     "twice as many": 7,
+    "InfoNCE, same class": 6,
+    "constant push": 6,
+    "classifier-free": 7,
+    "autoguidance": 4,
+    "hold half": 5,
     "supervised": 8,
     "classifier": 9,
     "away from the classifier": 9,
@@ -41,6 +47,15 @@ PLACES = {
     "nearest the boundary": 9,
 }
 """Place in the sequence of colours and markers (command_line/drawing.py); every other name has the last."""
+LEARNER_PLACES = {
+    "averaging": 0,
+    "LDA": 1,
+    "logistic": 2,
+    "adversarial": 3,
+    "logistic, adversarial": 3,
+    "linear SVM": 4,
+    "robust optimum": 5,
+}
 LAST = 11
 REVERSED = "reversed "
 ATTACKS = {"pgd-20": "PGD-20", "apgd-ce": "APGD-CE", "apgd": "APGD", "autoattack": "AutoAttack"}
@@ -67,13 +82,28 @@ def guidance_in_words(label: str) -> str:
     ends = re.fullmatch(r"(\d+)≤t<(\d+)", window)
     when = window_in_words(*map(float, ends.groups())) if ends else ""
     words = {"constant": "constant push", **WORDS}.get(kind, kind)
-    words += ", reversed" * label.startswith(REVERSED)
+    if label.startswith(REVERSED):
+        words = WORDS.get(f"{kind}-reversed", f"{words}, reversed")
     return ", ".join(filter(None, (words, {"xt": "noisy state", "x0": "estimate"}.get(seen, seen), when)))
 
 
 def place_of(name: str) -> int:
     """Its place, by the name in words, whatever its strength."""
-    return max(((len(known), place) for known, place in PLACES.items() if name.startswith(known)), default=(0, LAST))[1]
+    return _longest(PLACES, name, LAST)
+
+
+def learner_in_words(name: str) -> str:
+    """ "LDA" for "lda"; other learners as they are."""
+    return {"lda": "LDA", "linear svm": "linear SVM"}.get(name, name)
+
+
+def learner_place(name: str, otherwise: int) -> int:
+    """The place of a learner, by its name in words; otherwise: of a series that is no learner."""
+    return _longest(LEARNER_PLACES, name, otherwise)
+
+
+def _longest(places: Mapping[str, int], name: str, otherwise: int) -> int:
+    return max(((len(known), place) for known, place in places.items() if name.startswith(known)), default=(0, otherwise))[1]
 
 
 def radius_in_words(norm: str, eps: float) -> str:

@@ -10,6 +10,7 @@ from command_line.drawing import new_figure
 from figures.diffusion_figures.settings import SETTING, SETTING_TEXT
 from figures.figure import Figure, Numbers, guide, marks, points
 from figures.inputs import Files
+from figures.words import learner_in_words
 
 TABLE = "guided_diffusion/accuracy.csv"
 FIGURE = Figure(
@@ -30,7 +31,12 @@ def numbers(files: Files) -> Numbers:
     for learner in dict.fromkeys(data["learner"].tolist()):
         for n in SIZES:
             of = plane & ~rotates & (data["class_snr"] < 5) & (data["learner"] == learner) & (data["n"] == n)
-            rows += points(learner, f"n = {n}", data["class_snr"][of], *(data[c][of] for c in ("gain", "gain_low", "gain_high")))
+            rows += points(
+                learner_in_words(learner),
+                f"n = {n}",
+                data["class_snr"][of],
+                *(data[c][of] for c in ("gain", "gain_low", "gain_high")),
+            )
     return Numbers.of(rows)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import new_figure
+from command_line.drawing import COLOURS, new_figure
 from command_line.statistics import half_width
 from figures.figure import Figure, Numbers, Row, guide, marks, points
 from figures.inputs import Files
+from figures.words import place_of
 
 TABLE, BEST = "guided_value/value.csv", "guided_value/value_best.csv"
 LEARNER = "adversarial"
@@ -68,10 +69,11 @@ def draw(numbers: Numbers) -> Any:
         bound = numbers.series(panel, BOUND)
         axis.plot(bound.x, bound.y, color="black", lw=2, label=BOUND)
         names = [name for name in numbers.names(panel) if name != BOUND and not name.endswith(PREDICTED)]
-        for i, name in enumerate(names):
-            marks(axis, i, numbers.series(panel, name), name)
+        for name in names:
+            place = place_of(name)
+            marks(axis, place, numbers.series(panel, name), name)
             theory = numbers.series(panel, name + PREDICTED)
-            axis.plot(theory.x, theory.y, color=axis.lines[-1].get_color(), lw=1, ls="-" if i < 6 else "--")
+            axis.plot(theory.x, theory.y, color=COLOURS[place % 6], lw=1, ls="-" if place < 6 else "--")
         guide(axis, 0.0)
         highest = float(np.nanmax(bound.y))
         axis.set(xlim=(0, 2), ylim=(max(WORST, -1.5 * highest), 1.15 * highest))

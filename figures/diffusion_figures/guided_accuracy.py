@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import new_figure
+from command_line.drawing import DASHES, new_figure
 from command_line.statistics import half_width
-from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, in_design, named
-from figures.figure import Figure, Numbers, band, line, points
+from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, edge_of, in_design, named
+from figures.figure import Figure, Numbers, band, joined, points
 from figures.inputs import Files
+from figures.words import place_of
 
 TABLE = "guided_diffusion/accuracy.csv"
 FIGURE = Figure(
@@ -45,11 +46,12 @@ def draw(numbers: Numbers) -> Any:
     figure, axes = new_figure(len(panels), max(2.35 * len(panels), 3.5), 3.3)
     for axis, panel in zip(axes, panels, strict=True):
         for i, series in numbers.all(panel):
-            line(axis, i, series, series.name)
-            band(axis, i, series)
+            place = place_of(series.name)
+            joined(axis, place, series, series.name, ls=DASHES[i % 6], **edge_of(series.name))
+            band(axis, place, series)
         axis.set(xscale="log", xlabel="generated samples n", title=f"{panel.split(':')[0]} learner")
         if panel.endswith(MISSING):
             axis.set_yscale("log")
     axes[0].set_ylabel(f"robust {panels[0].split(': ')[1]}")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, handlelength=3)
     return figure

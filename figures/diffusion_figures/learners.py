@@ -9,6 +9,7 @@ import numpy as np
 from command_line.drawing import COLOURS, new_figure
 from figures.figure import GUIDE, Figure, Numbers, line, marks, points
 from figures.inputs import Files, where
+from figures.words import learner_in_words
 
 TABLE = "guided_diffusion/learners.csv"
 COLUMNS = {"variance": "sample need V", "accuracy": "robust accuracy"}
@@ -28,7 +29,8 @@ def numbers(files: Files) -> Numbers:
     rows = []
     for column, panel in COLUMNS.items():
         for learner, eps in dict.fromkeys(zip(data["learner"].tolist(), data["training_eps"].tolist(), strict=True)):
-            of, name = where(data, learner=learner, training_eps=eps), f"{learner}, adversarial, ε/σ = {eps:g}" if eps else learner
+            of = where(data, learner=learner, training_eps=eps)
+            name = f"{learner}, adversarial, ε/σ = {eps:g}" if eps else learner_in_words(learner)
             snr, y, reach = data["class_snr"][of], data[column][of], 2 * data[f"{column}_error"][of]
             rows += points(panel, name, snr, y, y - reach, y + reach) + points(
                 panel, name + THEORY, snr, data[f"{column}_theory"][of]

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from matplotlib import ticker
 
-from command_line.drawing import COLOURS, MARKERS, new_figure
-from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, in_design, is_study
-from figures.figure import Figure, Numbers, points
+from command_line.drawing import new_figure
+from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, edge_of, in_design, is_study
+from figures.figure import Figure, Numbers, joined, points
 from figures.inputs import Files
-from figures.words import guidance_in_words
+from figures.words import guidance_in_words, place_of
 
 TABLE, FRONTIER = "guided_diffusion/prediction.csv", "guided_diffusion/frontier.csv"
 FIGURE = Figure(
     "Which guidance buys distinguishability at the lowest price?",
-    "Each mark is a guidance at one scale, a mean over seeds; marks of one guidance are joined in order of scale. Right: further "
-    "from the real classes (Wasserstein-2). Up: more distinguishable. No classes lie above the thick line (T7). Lines that leave "
-    "the frame lead to scales beyond it.",
+    "Each mark is a guidance at one scale, a mean over seeds; marks of one guidance are joined in order of scale, by dashes if its loss "
+    "sees the noisy state. Right: further from the real classes (Wasserstein-2). Up: more distinguishable. No classes lie above the thick "
+    "line (T7). Lines that leave the frame lead to scales beyond it.",
     (TABLE, FRONTIER),
     "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, DDIM with 50 steps, exact score",
 )
@@ -42,10 +42,9 @@ def draw(numbers: Numbers) -> Any:
     (kind,) = numbers.panels()
     bound = numbers.series(kind, BOUND)
     axis.plot(bound.x, bound.y, color="black", lw=2, label=BOUND)
-    for i, name in enumerate(name for name in numbers.names(kind) if name != BOUND):
-        series, colour = numbers.series(kind, name), COLOURS[i % 6]
-        look = {"color": colour, "marker": MARKERS[i % 6], "ms": 5, "mec": "black", "ls": "-" if i < 6 else "--", "lw": 1}
-        axis.plot(series.x, series.y, label=name, mfc=colour if i < 6 else "white", **look)
+    for name in (name for name in numbers.names(kind) if name != BOUND):
+        edge = edge_of(name)
+        joined(axis, place_of(name), numbers.series(kind, name), name, ms=5, lw=1, ls="--" if edge else "-", **edge)
     seen = numbers.columns["series"] != BOUND
     low, high, far = (f(numbers.columns[c][seen]) for f, c in ((np.nanmin, "y"), (np.nanmax, "y"), (np.nanmax, "x")))
     axis.set(yscale="log", xlim=(-0.03, 1.25 if kind == "study" else 1.1 * max(far, 0.5)))

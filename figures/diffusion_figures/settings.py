@@ -25,6 +25,11 @@ def is_study(data: Columns) -> bool:
     return len(set(zip(data["label"], data["scale"], data["problem"], strict=True))) > 2
 
 
+def edge_of(name: str) -> dict[str, Any]:
+    """A black edge of the marks of a guidance whose loss sees the noisy state; nothing for others."""
+    return {"mec": "black"} if "noisy state" in name else {}
+
+
 def named(label: str, scale: float) -> str:
     """Name of a guidance with its strength."""
     return label if label == "unguided" else f"{guidance_in_words(label)}, λ = {scale:.3g}"

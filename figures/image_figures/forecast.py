@@ -18,7 +18,7 @@ EVIDENCE, CHOICE, MNIST = (f"{design}/sweep.csv" for design in ("digits-evidence
 FIRST = "main"
 FIGURE = Figure(
     "Does the class SNR predict the gain on other seeds?",
-    "Gain in robust accuracy over unguided images, measured (mean and 95 % interval over paired seeds), against the forecast: a parabola "
+    "Gain in robust accuracy over unguided images, measured (mean and 95 % interval over paired seeds), against the prediction: a parabola "
     "in the logarithm of the class SNR, fitted to the ablations (seeds 0 to 2, 2,000 images), not to this figure; other sweeps use the "
     "class SNR of three seeds. Left: other seeds, as many images, the same test images; the fit rests on one set, class-anchored. "
     "Middle: other seeds, 5,000 images, validation images: it fails. Right: MNIST at 10x10 pixels, 2,000 images, its test images, also "
@@ -46,14 +46,14 @@ def numbers(files: Files) -> Numbers:
         base = np.polyval(hill, np.log(snr[FIRST, "unguided"]))
         for run, method in comparable(data, FIRST):
             if (run, method) != (FIRST, "unguided") and run != "crop" and not method.startswith("noise-real"):
-                forecast = float(np.polyval(hill, np.log(snr[run, method])) - base)
+                predicted = float(np.polyval(hill, np.log(snr[run, method])) - base)
                 name = NAMES.get(run, in_words(family_of(run, method)))
-                rows.append((panel, name, forecast, *gain(data, run, method, FIRST)))
+                rows.append((panel, name, predicted, *gain(data, run, method, FIRST)))
     return Numbers.of(rows)
 
 
 def explained(numbers: Numbers, panel: str, without: str = "") -> float:
-    """R² of the forecast, 1 - sum (y - x)^2 / sum (y - mean)^2; nothing is fitted here. without: a series to leave out."""
+    """R² of the prediction, 1 - sum (y - x)^2 / sum (y - mean)^2; nothing is fitted here. without: a series to leave out."""
     of = (numbers.columns["panel"] == panel) & (numbers.columns["series"] != without)
     x, y = numbers.columns["x"][of], numbers.columns["y"][of]
     return float(1 - ((y - x) ** 2).sum() / ((y - y.mean()) ** 2).sum())
@@ -70,7 +70,7 @@ def finding(files: Files) -> str:
     return (
         "Why: learners trained with cross-entropy learn from what lies near the boundary (T10 to T13), so there is a best class SNR, here "
         f"{top:.1f} by the parabola through {len(x)} sets of the ablations. Fitted to them alone it predicts the gains of other sweeps, "
-        f"R² by sweep (1: perfect, below 0: worse than no forecast): {scores}."
+        f"R² by sweep (1: perfect, below 0: worse than the mean): {scores}."
     )
 
 
@@ -86,7 +86,7 @@ def draw(numbers: Numbers) -> Any:
         for _, series in numbers.all(panel):
             marks(axis, place_of(series.name), series, series.name)
         diagonal(axis, -0.045, 0.03)
-        axis.set(xlabel="forecast gain", title=title_of(numbers, panel))
+        axis.set(xlabel="predicted gain", title=title_of(numbers, panel))
         axis.xaxis.set_major_locator(ticker.MaxNLocator(4))
     axes[0].set_ylabel("measured gain over unguided")
     labels = {text: mark for axis in axes for mark, text in zip(*axis.get_legend_handles_labels(), strict=True)}

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import MARKERS, new_grid
-from figures.figure import Figure, Numbers, Row, line, points
+from command_line.drawing import new_grid
+from figures.figure import Figure, Numbers, Row, joined, line, points
 from figures.image_figures.photographs import BOTH
 from figures.inputs import Files
-from figures.words import in_words, place_of
+from figures.words import WORDS, in_words, place_of
 
 METHODS = {
     "gtsrb-report": ("real", "unguided", "anchored-reversed-auto", "infonce-0.3", "hard-negative-0.3", "anchored-0.1"),
@@ -55,13 +55,11 @@ def draw(numbers: Numbers) -> Any:
     for axis, panel in zip(axes, panels, strict=True):
         losses = panel.endswith(DIFFUSION)
         for i, one in numbers.all(panel):
-            place = i if losses else place_of(one.name)
-            look = (
-                {"lw": 0.9}
-                if losses
-                else {"marker": MARKERS[place % len(MARKERS)], "ms": 3.5, "mfc": None if place < 6 else "white"}
-            )
-            line(axis, place, one, one.name, **look)
+            if losses:
+                line(axis, i, one, one.name, lw=0.9)
+            else:
+                real = {"color": "0.25", "marker": "x", "ls": "-"} if one.name == WORDS["real"] else {}
+                joined(axis, place_of(one.name), one, one.name, **real)
         axis.set(xlabel="step", ylabel="loss" if losses else "robust accuracy, validation", title=panel)
         axis.legend(fontsize=7)
     return figure

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from command_line.drawing import COLOURS, MARKERS, PANEL_WIDTH
 from figures.figure import Figure, Numbers, band, diagonal, line, marks, points, ticks
 from figures.inputs import Files, where
+from figures.words import LEARNER_PLACES, learner_in_words, learner_place
 
 TABLE, CURVE = "gaussian_mixture/real_data.csv", "gaussian_mixture/real_data_learning_curve.csv"
 CERTAINTY = "gaussian_mixture/real_data_certainty.csv"
@@ -26,6 +27,7 @@ FIGURE = Figure(
 ALL, LEARNING = "all attacks", "averaging against its samples"
 PREDICTED = ", predicted"
 BEST = "best possible"
+OPTIMUM = LEARNER_PLACES["robust optimum"]
 
 
 def numbers(files: Files) -> Numbers:
@@ -38,13 +40,13 @@ def numbers(files: Files) -> Numbers:
         panel = f"{norm_name(p)} attack"
         for name in dict.fromkeys(data["classifier"].tolist()):
             of = where(data, p=p, classifier=name)
-            rows += points(panel, name + PREDICTED, data["eps"][of], data["predicted"][of])
-            rows += _measured(panel, name, data["eps"][of], data, of)
+            rows += points(panel, learner_in_words(name) + PREDICTED, data["eps"][of], data["predicted"][of])
+            rows += _measured(panel, learner_in_words(name), data["eps"][of], data, of)
         of = where(sure, p=p, quantity="optimum, Gaussian")
         rows += points(panel, BEST, sure["eps"][of], sure["estimate"][of], sure["low"][of], sure["high"][of])
     for name in dict.fromkeys(data["classifier"].tolist()):
         of = where(data, classifier=name)
-        rows += points(ALL, name, data["predicted"][of], data["measured"][of])
+        rows += points(ALL, learner_in_words(name), data["predicted"][of], data["measured"][of])
     for p, eps in dict.fromkeys(zip(curve["p"].tolist(), curve["eps"].tolist(), strict=True)):
         of, name = where(curve, p=p, eps=eps), f"{norm_name(p)}, ε = {eps:.2g}" if eps else "no attack"
         if eps or p == curve["p"][0]:  # eps = 0 is the same in every norm, so it is shown once
@@ -71,16 +73,18 @@ def draw(numbers: Numbers) -> Any:
     for axis, panel in zip(grid.flat, panels, strict=False):
         if panel == ALL:
             for i, series in numbers.all(ALL):
-                axis.plot(series.x, series.y, MARKERS[i], color=COLOURS[i], ms=3.5)
+                place = learner_place(series.name, i)
+                axis.plot(series.x, series.y, MARKERS[place], color=COLOURS[place], ms=3.5)
             diagonal(axis, 0, 1)
             axis.set(xlabel="predicted robust accuracy", ylabel="measured", title=panel)
             continue
         if BEST in numbers.names(panel):
-            band(axis, 0, numbers.series(panel, BEST))
-            line(axis, 0, numbers.series(panel, BEST), linewidth=0.8, linestyle=":")
+            band(axis, OPTIMUM, numbers.series(panel, BEST))
+            line(axis, OPTIMUM, numbers.series(panel, BEST), linewidth=0.8, linestyle=":")
         for i, name in enumerate(name for name in numbers.names(panel) if name != BEST and not name.endswith(PREDICTED)):
-            line(axis, i, numbers.series(panel, name + PREDICTED))
-            marks(axis, i, numbers.series(panel, name), name, ms=3.5)
+            place = learner_place(name, i)
+            line(axis, place, numbers.series(panel, name + PREDICTED))
+            marks(axis, place, numbers.series(panel, name), name, ms=3.5)
         axis.set(ylabel="robust accuracy", xlabel="attack radius ε (feature standard deviations)")
         axis.set_title(panel)
     if LEARNING in panels:

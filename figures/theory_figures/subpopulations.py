@@ -7,6 +7,7 @@ from typing import Any
 from command_line.drawing import new_figure
 from figures.figure import Figure, Numbers, line, points
 from figures.inputs import Files, where
+from figures.words import learner_place
 
 TABLE = "gaussian_mixture/subpopulations.csv"
 FIGURE = Figure(
@@ -39,7 +40,7 @@ def draw(numbers: Numbers) -> Any:
     figure, axes = new_figure(3, height=3.0)
     for axis, panel in zip(axes, PANELS, strict=True):
         for i, name in enumerate(numbers.names(panel)):
-            line(axis, i, numbers.series(panel, name), name)
+            line(axis, learner_place(name, i), numbers.series(panel, name), name)
         axis.axvline(0, color="0.7", lw=1, gid="guide")
         axis.set(xlabel="strength γ of the sharpening", title=panel[0].upper() + panel[1:])
         axis.legend(fontsize=7, loc={"synthetic data": "upper center", "ceiling": "lower right"}.get(panel, "upper left"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from figures.words import LAST, PLACES, guidance_in_words, in_words, place_of, radius_in_words
+from figures.words import LAST, PLACES, guidance_in_words, in_words, learner_in_words, learner_place, place_of, radius_in_words
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from figures.words import LAST, PLACES, guidance_in_words, in_words, place_of, r
         ("noise-0.05", "noise 0.05", 4),
         ("hard-negative-1", "hard negatives 1", 5),
         ("classifier-0.1", "classifier 0.1", 9),
-        ("classifier-free-0.3", "classifier-free 0.3", 9),
+        ("classifier-free-0.3", "classifier-free 0.3", 7),
         ("twice as many unguided", "twice as many unguided", 7),
         ("npz-dig", "npz-dig", LAST),
         ("npz-edm-50", "npz-edm-50", LAST),
@@ -30,6 +30,24 @@ def test_a_method_has_one_name_and_one_place(method, words, place):
     assert in_words(method) == words
     assert place_of(words) == place
     assert max(PLACES.values()) < LAST < 12  # figures tell twelve apart
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "place"),
+    [
+        ("averaging", "averaging", 0),
+        ("lda", "LDA", 1),
+        ("logistic", "logistic", 2),
+        ("adversarial logistic", "adversarial logistic", 3),
+        ("logistic, adversarial, ε = 0.3", "logistic, adversarial, ε = 0.3", 3),
+        ("linear svm", "linear SVM", 4),
+        ("robust optimum (theory)", "robust optimum (theory)", 5),
+        ("l_2, ε = 0.62", "l_2, ε = 0.62", 7),
+    ],
+)
+def test_a_learner_has_one_name_and_one_place(name, words, place):
+    assert learner_in_words(name) == words
+    assert learner_place(words, 7) == place
 
 
 def test_radii_are_fractions_where_they_are():
@@ -47,6 +65,8 @@ def test_radii_are_fractions_where_they_are():
         ("infonce at x0 0≤t<400", "InfoNCE, estimate, t < 400"),
         ("supervised at xt 400≤t<1000", "supervised, noisy state, t ≥ 400"),
         ("reversed infonce at x0", "InfoNCE, reversed, estimate"),
+        ("reversed anchored at x0", "away from the anchors, estimate"),
+        ("reversed supervised", "supervised, reversed"),
     ],
 )
 def test_guidances_of_the_plane_in_words(label, words):
