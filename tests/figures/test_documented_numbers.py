@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from figures.experiments import REFERENCE
 from figures.image_figures import predicted_worth
@@ -122,6 +123,34 @@ def test_the_gains_of_the_readme_are_those_of_the_claims(drawn):
         known_here, values = known[design, f"{a} − {b}"], [float(text.replace("−", "-")) for text in texts]
         assert values == pytest.approx(known_here, abs=0.05 + 1e-9), (design, a, b)
         assert bool(verdict) == (values[1] < 0 < values[2])
+
+
+CHOICES = (
+    [(f"{data}-confirm", "soft/unguided", "drawn/unguided") for data in ("digits", "mnist", "gtsrb")],
+    [(f"{data}-confirm", "soft-hot/unguided", "soft/unguided") for data in ("digits", "mnist", "gtsrb")],
+    [
+        (f"{data}-confirm", f"soft/particle-{scale}", "soft/unguided")
+        for data, scale in (("digits", 0.1), ("mnist", 0.05), ("gtsrb", 0.1))
+    ],
+    [("digits-default", "soft/particle-auto", "soft/unguided"), ("gtsrb-default", "drawn/particle-auto", "drawn/unguided")],
+)
+"""What the rows of the table on the page of guidance compare."""
+
+
+def test_what_each_choice_did_is_the_paired_difference_with_students_interval():
+    table = (ROOT / "docs" / "guidance.md").read_text(encoding="utf-8").partition("What each choice did")[2].partition("*Seeds")[0]
+    said = [POINTS.findall(line) for line in table.splitlines() if POINTS.search(line)]
+    assert [len(row) for row in said] == [len(row) for row in CHOICES]
+    for (design, *sides), texts in zip((one for row in CHOICES for one in row), (one for row in said for one in row), strict=True):
+        data = Files(REFERENCE).columns(f"{design}/sweep.csv", "seed robust_accuracy", text="run method attack")
+        of = [
+            dict(zip(data["seed"][here], data["robust_accuracy"][here], strict=True))
+            for run, method in (side.split("/") for side in sides)
+            for here in [(data["run"] == run) & (data["method"] == method) & (data["attack"] == "apgd-ce")]
+        ]
+        gain = 100 * np.array([of[0][seed] - of[1][seed] for seed in of[0]])
+        found = [gain.mean(), *stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))]
+        assert [float(text.replace("−", "-")) for text in texts[:3]] == pytest.approx(found, abs=0.05 + 1e-9), (design, *sides)
 
 
 def test_what_is_said_of_the_prediction_is_what_was_found(drawn):
