@@ -99,6 +99,7 @@ EVIDENCE = (
         "unguided (model without labels, most confident)",
     ),
     ("digits-pipeline", "InfoNCE 0.3 (most confident)", "unguided (labels as drawn)"),
+    ("digits-pipeline", "InfoNCE 0.3 (soft labels)", "unguided (soft labels)"),
     ("gtsrb-default", "unguided (labels as drawn)", "real images alone"),
     ("gtsrb-default", "particle auto (labels as drawn)", "unguided (labels as drawn)"),
     ("gtsrb-confirm", "particle 0.1 (soft labels)", "unguided (soft labels)"),
