@@ -9,7 +9,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +19,7 @@ import tyro
 
 from command_line.help import view
 from command_line.output import UserError, remedy_for
-from command_line.refusals import refused_flag, refused_value
+from command_line.refusals import framed, refused_flag, refused_value
 from command_line.values import NoNumber
 
 SettingsT = TypeVar("SettingsT")
@@ -113,14 +112,14 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
     if default is not None:
         parse = partial(parse, default=default())
     try:
-        with redirect_stderr(io.StringIO()) as told:
+        with framed() as told:
             return cast("SettingsT", parse())
     except SystemExit as refused:
         if not refused.code:
             raise
         if line := refused_value(refused):
             raise UserError(line) from refused.__context__
-        if not (line := refused_flag(told.getvalue())):
+        if not (line := refused_flag(told.getvalue(), arguments)):
             return cast("SettingsT", parse())  # once more, to say why in tyro's words
         print(f"error: {line}", file=sys.stderr)
         raise

@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from command_line.output import UserError, did_you_mean
-from command_line.refusals import refused_flag, refused_value
+from command_line.refusals import framed, refused_flag, refused_value
 from command_line.values import as_number, changed, check_named_by_text
 from image_experiments.engine.settings import Settings
 from image_experiments.evaluation.features import DescriptionSettings
@@ -222,12 +222,12 @@ def settings_from(arguments: Sequence[str]) -> Settings:
     """The settings given by a command line of run_cifar.py. Raises UserError."""
     given = list(arguments)
     try:
-        with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
+        with framed() as said, contextlib.redirect_stdout(io.StringIO()):
             return tyro.cli(Settings, args=given, default=preset_named(given), config=(tyro.conf.AvoidSubcommands,))
     except SystemExit as refused:
         if line := refused_value(refused):
             raise UserError(line) from None
-        raise UserError(refused_flag(said.getvalue()) or f"{' '.join(given)}: is no command line of run_cifar.py") from None
+        raise UserError(refused_flag(said.getvalue(), given) or f"{' '.join(given)}: is no command line of run_cifar.py") from None
 
 
 def flags_of(changes: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ import tyro
 
 from command_line.command import Help, run_command
 from command_line.output import UserError
-from command_line.refusals import refused_flag
+from command_line.refusals import framed, refused_flag
 from image_experiments.engine.presets import settings_from
 
 
@@ -24,6 +25,13 @@ class Settings:
     sizes: tuple[int, ...] = ()
     pair: tuple[int, int] = (1, 2)
     solver: Literal["ddim", "ddpm"] = "ddim"
+    window: tuple[int, int] | None = None
+    force: bool = False
+    path: str | None = None
+    until: Literal["middle", "end"] | None = None
+
+
+LONG = "/some/folder/" + 12 * "with-a-long-name/" + "x----y│z"
 
 
 CASES = {
@@ -36,6 +44,15 @@ CASES = {
     "--rate fast": "--rate fast: is no number; --help lists the options",
     "--sizes 1 b": "--sizes 1 b: not what this option takes; --help lists the options",
     "--solver euler": "--solver euler: unknown; use one of ddim, ddpm",
+    "--solver a----b": "--solver a----b: unknown; use one of ddim, ddpm",
+    "--until now": "--until now: unknown; use one of end, middle",
+    "--window 50": "--window 50: not what this option takes; --help lists the options",
+    "--window 1 b": "--window 1 b: not what this option takes; --help lists the options",
+    "--steps 1 2": "--steps: 2 is one value too many; --help lists the options",
+    "--force=yes": "--force: yes is one value too many; --help lists the options",
+    f"--pth {LONG}": f"--pth {LONG}: unknown option; did you mean --path?",
+    "--stepz=1 --x": "--stepz=1 --x: unknown option; did you mean --steps?",
+    "--bogus --stepz=1": "--bogus --stepz=1: unknown option; --help lists the options",
 }
 
 
@@ -52,14 +69,22 @@ def test_a_command_line_that_cannot_be_read_ends_in_one_line_and_status_2(words,
 
 @pytest.mark.parametrize(("words", "line"), CASES.items())
 def test_it_is_the_same_line_where_tyro_draws_its_frame_in_ascii(words, line):
-    with contextlib.redirect_stderr(io.StringIO()) as told, contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit):
+    with framed() as told, contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit):
         tyro.cli(Settings, args=["here", *words.split()])
-    assert "│" not in told.getvalue()
-    assert refused_flag(told.getvalue()) == line
+    assert "╭" not in told.getvalue()
+    assert refused_flag(told.getvalue(), words.split()) == line
+
+
+def test_the_width_of_the_terminal_is_left_as_it_was(monkeypatch):
+    for width in ("40", None):
+        monkeypatch.setenv("COLUMNS", width) if width else monkeypatch.delenv("COLUMNS", raising=False)
+        with pytest.raises(UserError):
+            settings_from(["--selection.critrion", "confidence"])
+        assert os.environ.get("COLUMNS") == width
 
 
 def test_an_unknown_frame_is_left_to_tyro():
-    assert refused_flag("╭─ News ────────╮\n│ Of another kind │\n╰───────────────╯\n") == ""
+    assert refused_flag("╭─ News ────────╮\n│ Of another kind │\n╰───────────────╯\n", []) == ""
 
 
 def test_the_flags_of_a_design_are_refused_in_the_same_words():
