@@ -141,7 +141,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
         print("what --reuse saves is known only when the run begins, and is not deducted")
     begin, count = time.perf_counter(), min(workers, max(len(left), 1))
     measured = calibrated(settings, left, facts, place, count)
-    print(estimate([Work(settings, left, measured, facts)], count, time.perf_counter() - begin))
+    print(estimate([Work(settings, left, measured, facts, count)], time.perf_counter() - begin))
     return 0
 
 

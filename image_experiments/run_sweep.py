@@ -44,8 +44,12 @@ def run(settings: SweepSettings) -> int:
             f"would run {one.name}: {' '.join((*design.base, *data_flags(settings), *one.arguments))} --methods {' '.join(one.methods)}"
         )
     print(f"would write to {settings.out}")
+    from image_experiments.engine.reuse import check_reuse
     from image_experiments.sweep_cost import cost_of_sweep
 
+    if settings.reuse:
+        check_reuse(settings.reuse)
+        print("what --reuse saves is known only when a run begins, and is not deducted")
     print(cost_of_sweep([(one.name, arguments) for one, arguments in calls]))
     return 0
 

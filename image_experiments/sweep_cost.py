@@ -5,76 +5,125 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from command_line.output import UserError
-from image_experiments.engine.checks import Facts, known_facts
+from image_experiments.engine.checks import Facts, check_beforehand, known_facts
 from image_experiments.engine.cost import Rates, Work, calibrated, estimate
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.run_stage import to_make
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Place, Stage, plain
+from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.experiment import checked_stages, place_of, prepared
 from image_experiments.synthesis.selection import SelectionSettings
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run. left: its stages that neither an earlier run nor this one has made."""
+
+    settings: Settings
+    left: list[Stage]
+    place: Place
+    workers: int
+    facts: Facts
 
 
 def cost_of_sweep(calls: Sequence[tuple[str, Sequence[str]]]) -> str:
     """The cost of runs that follow each other, each reusing what earlier ones made. calls: name and command line of each.
 
-    Runs that differ only in their methods, in how many images they take and in which ones are timed together. Raises UserError.
+    Runs whose steps take the same time are timed together. Raises UserError, naming the run that would be refused.
     """
-    begin, made, out = time.perf_counter(), set[str](), []
-    runs: list[tuple[Settings, list[Stage], Place]] = []
-    workers = 1
+    begin, told, runs = time.perf_counter(), [], []
+    made: set[str] = set()
+    known: dict[tuple[Any, ...], Facts] = {}
     for name, arguments in calls:
-        try:
-            settings = prepared(settings_from(arguments))
-            stages = checked_stages(settings)
-        except UserError as error:  # images that an earlier run will make, or the run would have been refused before
-            out.append(f"run {name} is not counted: {error}")
+        if any(is_missing(argument) for argument in arguments):
+            told.append(f"run {name} is not counted: an earlier run makes its images")
             continue
-        place, workers = place_of(settings)
-        marks, left = Marks(), to_make(stages, place)
-        made |= {marks.of(stage) for stage in stages if stage not in left}
-        runs.append((settings, [stage for stage in left if marks.of(stage) not in made], place))
-        made |= {marks.of(stage) for stage in left}
-    works = _measured(runs, workers)
-    out.append(estimate(works, workers, time.perf_counter() - begin))
-    return "\n".join(out)
+        try:
+            runs.append(planned(arguments, made, known))
+        except UserError as error:
+            raise UserError(f"run {name}: {error}") from None
+    if runs:
+        told.append(estimate(measured([run for run in runs if run.left]), time.perf_counter() - begin))
+    return "\n".join(told)
 
 
-def _measured(runs: Sequence[tuple[Settings, list[Stage], Place]], workers: int) -> list[Work]:
-    """Measure once for all runs that are alike."""
-    groups: dict[Settings, list[tuple[Settings, list[Stage], Place]]] = {}
+def is_missing(argument: str) -> bool:
+    """Whether an argument names a file of images that does not exist. The design was checked: a run before it will make the file."""
+    return argument.startswith("npz:") and not Path(argument.removeprefix("npz:")).exists()
+
+
+def planned(arguments: Sequence[str], made: set[str], known: dict[tuple[Any, ...], Facts]) -> Planned:
+    """A run. made: marks of what earlier ones make, to which its own are added. known: facts by data set, read once. Raises UserError."""
+    settings = prepared(settings_from(arguments))
+    stages = checked_stages(settings)
+    place, workers = place_of(settings)
+    data = (settings.dataset, settings.data_dir, settings.image_size, settings.group_pattern, settings.classes)
+    if data not in known:
+        known[data] = known_facts(settings)[1]
+    check_beforehand(settings, known[data])
+    marks, left = Marks(place.kind), to_make(stages, place)
+    made |= {marks.of(stage) for stage in stages if stage not in left}
+    fresh = [stage for stage in left if marks.of(stage) not in made]
+    made |= {marks.of(stage) for stage in left}
+    return Planned(settings, fresh, place, workers, known[data])
+
+
+def measured(runs: Sequence[Planned]) -> list[Work]:
+    """The runs with their times, measured once for all that are alike."""
+    groups: dict[tuple[Any, ...], list[Planned]] = {}
     for run in runs:
-        groups.setdefault(alike(run[0]), []).append(run)
-    found: dict[Settings, tuple[list[Rates], Facts]] = {}
-    for key, group in groups.items():
-        _, facts = known_facts(key)
-        stages = [stage for _, left, _ in group for stage in left]
-        methods = tuple(dict.fromkeys(method for settings, _, _ in group for method in settings.methods))
-        together = replace(group[0][0], methods=methods)
-        found[key] = calibrated(together, stages, facts, group[0][2], workers), facts
-    return [Work(settings, left, *found[alike(settings)]) for settings, left, _ in runs]
+        groups.setdefault((alike(run.settings), run.place.kind, run.workers), []).append(run)
+    works = []
+    for group in groups.values():
+        first, stages = group[0], [stage for run in group for stage in run.left]
+        methods = tuple(dict.fromkeys(method for run in group for method in run.settings.methods))
+        count = min(first.workers, max(len(run.left) for run in group))
+        rates: list[Rates] = calibrated(replace(first.settings, methods=methods), stages, first.facts, first.place, count)
+        works += [Work(run.settings, run.left, rates, run.facts, min(run.workers, len(run.left))) for run in group]
+    return works
 
 
 def alike(settings: Settings) -> Settings:
     """The settings without those that leave the time of every step as it is."""
-    return replace(settings, methods=(), synthetic=0, selection=SelectionSettings(), out=Path())
+    free: dict[str, Any] = {"initial_std": 1.0, "window": None, "windows": ((0, 1),), "every": 1, "head": 0, "pilot": 1}
+    generation = replace(settings.generation, **free, label_error=0.5, negatives="all", target=1.0)
+    return replace(
+        settings,
+        methods=(),
+        synthetic=0,
+        rounds=1,
+        train=0,
+        validation=0,
+        seed=0,
+        seeds=1,
+        eps=None,
+        out=None,
+        reuse=(),
+        selection=SelectionSettings(),
+        description=DescriptionSettings(),
+        generation=generation,
+        diffusion=replace(settings.diffusion, steps=1),
+    )
 
 
 class Marks:
-    """What a stage makes, known before it is made: equal for stages of two runs that will make the same."""
+    """What a stage makes, known before it is made: equal for stages of two runs that will make the same. where: see Place.kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str) -> None:
+        self._where = where
         self._of: dict[int, str] = {}
 
     def of(self, stage: Stage) -> str:
         if id(stage) not in self._of:
-            content: list[Any] = [stage.name, plain(stage.arguments, paths=False), stage.outside]
+            where = self._where if stage.on_device else ""
+            content: list[Any] = [stage.name, plain(stage.arguments, paths=False), stage.outside, where]
             content.append({role: self.of(needed) for role, needed in stage.inputs.items()})
             self._of[id(stage)] = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return self._of[id(stage)]

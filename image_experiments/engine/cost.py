@@ -204,14 +204,20 @@ def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
 
 
 def disk_bytes(stages: list[Stage], settings: Settings, facts: Facts) -> float:
-    """Bytes that these stages leave on disk, plus the largest set of shards, which exists at the same time as its merged file."""
+    """Bytes that these stages leave on disk."""
     image = math.prod(facts.shape) + 8
-    sets = [stage.arguments["count"] * image for stage in stages if stage.name.startswith("generate/")]
+    sets = sum(stage.arguments["count"] * image for stage in stages if stage.name.startswith("generate/"))
     again = [stage for stage in stages if stage.name.startswith(("noise/", "select/", "read/", "gather/"))]
     copies = sum(_images_of(stage, settings) for stage in again) * image
     networks = sum(4 * _parameters(stage, facts) for stage in stages)
     data = (facts.pool + (settings.test or facts.test)) * image * any(stage.name == "data" for stage in stages)
-    return data + sum(sets) + max(sets, default=0) + copies + networks
+    return data + sets + copies + networks
+
+
+def passing_bytes(stages: list[Stage], facts: Facts) -> float:
+    """Bytes of the largest set of shards, which exists at the same time as its merged file."""
+    image = math.prod(facts.shape) + 8
+    return max((stage.arguments["count"] * image for stage in stages if stage.name.startswith("generate/")), default=0)
 
 
 def _images_of(stage: Stage, settings: Settings) -> int:
@@ -235,25 +241,26 @@ def _parameters(stage: Stage, facts: Facts) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """Stages of one run that are to be made. measured: by each process that worked at the same time."""
+    """Stages of one run that are to be made, by so many workers. measured: by each process that worked at the same time."""
 
     settings: Settings
     stages: list[Stage]
     measured: list[Rates]
     facts: Facts
+    workers: int
 
     def seconds(self, robust: float = ROBUST) -> dict[str, float]:
         rates = mean_of(self.measured)
         return {stage.name: stage_seconds(stage, self.settings, self.facts, rates, robust) for stage in self.stages}
 
-    def duration(self, workers: int, robust: float = ROBUST) -> float:
-        """Seconds until this many workers are done, with imports in each and, after evaluations, the pictures."""
+    def duration(self, robust: float = ROBUST) -> float:
+        """Seconds until all is done, with imports in each and, after evaluations, the pictures."""
         imports = mean_of(self.measured)["imports"]
         drawn = any(stage.name.startswith("evaluate/") for stage in self.stages)
-        return makespan(self.stages, self.seconds(robust), workers, imports) + imports + PICTURE_SECONDS * drawn
+        return makespan(self.stages, self.seconds(robust), self.workers, imports) + imports + PICTURE_SECONDS * drawn
 
 
-def estimate(runs: Sequence[Work], workers: int, waited: float) -> str:
+def estimate(runs: Sequence[Work], waited: float) -> str:
     """The table that --dry-run prints, of one run or of several that follow each other. waited: seconds that calibration took."""
     runs = [run for run in runs if run.stages]
     kinds: dict[str, list[float]] = {}
@@ -266,11 +273,13 @@ def estimate(runs: Sequence[Work], workers: int, waited: float) -> str:
         (kind, str(len(values)), shown(sum(values) / len(values)), shown(sum(values)), f"{sum(values) / total:.0%}")
         for kind, values in sorted(kinds.items(), key=lambda entry: -sum(entry[1]))
     ]
-    end, soonest = (sum(run.duration(workers, robust) for run in runs) for robust in (ROBUST, 0.0))
+    end, soonest = (sum(run.duration(robust) for run in runs) for robust in (ROBUST, 0.0))
     rates = [mean_of(run.measured) for run in runs]
     share, peak = min(each["share"] for each in rates), max(each["peak"] for each in rates)
     counts = [evaluations(run.stages, run.settings) for run in runs]
-    disk = sum(disk_bytes(run.stages, run.settings, run.facts) for run in runs)
+    disk = sum(disk_bytes(run.stages, run.settings, run.facts) for run in runs) + max(
+        passing_bytes(run.stages, run.facts) for run in runs
+    )
     images = sum(stage.arguments["count"] for run in runs for stage in run.stages if stage.name.startswith("generate/"))
     sooner = (
         f"      (if {ROBUST:.0%} of the test images withstand AutoAttack, which is done sooner with those that fall: {shown(soonest)}"
@@ -279,7 +288,7 @@ def estimate(runs: Sequence[Work], workers: int, waited: float) -> str:
     within = f"{shown(end * share)} to {shown(end)}" if share < BUSY else shown(end)
     lines = [
         text_table(("stage", "number", "each", "in all", "share"), rows),
-        f"time: {within} on {workers} processes, of which {rows[0][0]} takes the largest share, {rows[0][4]}",
+        f"time: {within} on {max(run.workers for run in runs)} processes, of which {rows[0][0]} takes the largest share, {rows[0][4]}",
         *([BUSY_LINE.format(share)] if share < BUSY else []),
         *([sooner] if "evaluate" in kinds else []),
         f"memory: {shown_bytes(peak)}; disk: {shown_bytes(disk)}",

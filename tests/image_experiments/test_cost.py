@@ -27,6 +27,7 @@ from image_experiments.engine.cost import (
     key,
     makespan,
     mean_of,
+    passing_bytes,
     shown,
     shown_bytes,
     stage_seconds,
@@ -104,7 +105,8 @@ def test_sums_done_by_hand():
     assert cost("evaluate/real/seed0") == pytest.approx(1197 * 20 * 1e-4 + auto)
     assert evaluations(list(stages.values()), settings) == (2 * 500 * 20, 1000 * 64)
     images = disk_bytes([s for s in stages.values() if s.name.startswith(("data", "generate"))], settings, data)
-    assert images == pytest.approx((600 + 1197 + 3 * 500) * 72)
+    assert images == pytest.approx((600 + 1197 + 2 * 500) * 72)
+    assert passing_bytes(list(stages.values()), data) == 500 * 72
 
 
 def test_a_scale_that_is_to_be_found_costs_its_trials_and_a_choice_by_validation_its_images():
@@ -157,14 +159,29 @@ def test_a_busy_machine_is_said_and_the_time_is_a_range():
     settings = resolve(smoke())
     stages = [stage for stage in plan(settings) if not stage.name.startswith("judge")]  # whose rate is not among these
     data, rates = known_facts(settings)[1], rates_of(settings)
-    idle = estimate([Work(settings, stages, [rates], data)], 2, 1.0)
+    idle = estimate([Work(settings, stages, [rates], data, 2)], 1.0)
     seconds = {stage.name: stage_seconds(stage, settings, data, rates) for stage in stages}
     end = makespan(stages, seconds, 2, rates["imports"]) + rates["imports"] + PICTURE_SECONDS
     assert f"time: {shown(end)} on 2 processes" in idle
     assert "busy" not in idle
-    told = estimate([Work(settings, stages, [{**rates, "share": 0.4}, {**rates, "share": 0.6}], data)], 2, 1.0)
+    told = estimate([Work(settings, stages, [{**rates, "share": 0.4}, {**rates, "share": 0.6}], data, 2)], 1.0)
     assert f"time: {shown(end / 2)} to {shown(end)} on 2 processes" in told
     assert "this machine is busy: while it was measured, the measurement had a processor for 50% of the time" in told
+
+
+def test_runs_that_follow_each_other_add_up():
+    """Times, images and files are added; memory and the shards of one set are not."""
+    settings = resolve(smoke())
+    stages = [stage for stage in plan(settings) if not stage.name.startswith("judge")]
+    data, rates = known_facts(settings)[1], rates_of(settings)
+    one, two = (Work(settings, stages, [rates], data, workers) for workers in (2, 1))
+    told = estimate([one, two, Work(settings, [], [rates], data, 1)], 1.0)
+    assert f"time: {shown(one.duration() + two.duration())} on 2 processes" in told
+    assert one.duration() < two.duration()
+    assert f"disk: {shown_bytes(2 * disk_bytes(stages, settings, data) + passing_bytes(stages, data))}" in told
+    assert f"memory: {shown_bytes(rates['peak'])};" in told
+    assert f"images: {2 * sum(s.arguments['count'] for s in stages if s.name.startswith('generate/')):,.0f} generated" in told
+    assert estimate([Work(settings, [], [rates], data, 1)], 1.0) == estimate([], 1.0) == "nothing is left to do"
 
 
 def test_measurements_made_side_by_side_are_averaged_and_their_memory_added():

@@ -10,7 +10,9 @@ from scipy import stats
 from command_line.output import UserError
 from command_line.statistics import holm
 from image_experiments import run_sweep, sweeps
+from image_experiments.engine.presets import settings_from
 from image_experiments.output import sweep_tables
+from image_experiments.sweep_cost import alike
 from image_experiments.sweeps import DESIGNS, SweepSettings, read_design
 from tests.image_experiments.test_run_cifar import SMALL, rows
 
@@ -70,6 +72,7 @@ def test_the_dry_run_counts_what_runs_share_once_and_what_is_made_not_at_all(swe
     assert not (tmp_path / "new").exists()
     assert call("--design", swept.parent / "mine.toml", "--out", swept, "--workers", 1, "--dry-run") == 0
     assert capsys.readouterr().out.splitlines()[-1] == ""
+    assert len(begun) == 1  # nothing was timed where nothing is left
 
 
 def test_a_run_that_needs_images_of_an_earlier_one_is_not_counted(tmp_path, monkeypatch, capsys):
@@ -79,8 +82,46 @@ def test_a_run_that_needs_images_of_an_earlier_one_is_not_counted(tmp_path, monk
     design = write_design(tmp_path, f'[run.first]\nmethods = ["unguided"]\n[run.again]\nmethods = ["npz:{made}"]\n')
     assert call("--design", design, "--out", tmp_path / "out", "--dry-run") == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[-2].startswith("run again is not counted: --methods npz:")
+    assert told[-2] == "run again is not counted: an earlier run makes its images"
     assert told[-1] == "1 run"
+
+
+def stages_of(design, out, monkeypatch, capsys, *flags):
+    """Names of the stages that each run of a design adds, from its dry run."""
+    monkeypatch.setattr("image_experiments.sweep_cost.calibrated", lambda *_: [])
+    monkeypatch.setattr("image_experiments.sweep_cost.estimate", lambda works, _: "\n".join(str(len(w.stages)) for w in works))
+    assert call("--design", design, "--out", out, "--dry-run", *flags) == 0
+    return [int(line) for line in capsys.readouterr().out.splitlines() if line.isdigit()]
+
+
+def test_what_would_be_made_on_other_threads_is_not_shared(tmp_path, monkeypatch, capsys):
+    """Of data, split, diffusion, encoder, judge, generate, describe, classifier and evaluate the first two do not depend on them."""
+    run = '[run.{}]\nmethods = ["unguided"]\narguments = ["--threads", "{}"]\n'
+    same = write_design(tmp_path, "seeds = 1\n" + run.format("a", 1))
+    (alone,) = stages_of(same, tmp_path / "out", monkeypatch, capsys)
+    other = write_design(tmp_path, "seeds = 1\n" + run.format("a", 1) + run.format("b", 2))
+    assert stages_of(other, tmp_path / "out", monkeypatch, capsys) == [alone, alone - 2]
+
+
+def test_a_run_that_would_be_refused_is_named_and_reuse_is_said(swept, tmp_path, monkeypatch, capsys):
+    run = '[run.{}]\nmethods = ["unguided"]\narguments = ["--device", "{}"]\n'
+    design = write_design(tmp_path, run.format("a", "cpu") + run.format("b", "cuda:77"))
+    assert call("--design", design, "--out", tmp_path / "out", "--dry-run") == 1
+    assert "run b: --device cuda:77: torch finds" in capsys.readouterr().err
+    design = write_design(tmp_path, run.format("a", "cpu"))
+    stages_of(design, tmp_path / "out", monkeypatch, capsys, "--reuse", swept / "runs" / "first")
+    assert call("--design", design, "--out", tmp_path / "out", "--dry-run", "--reuse", swept / "runs" / "first") == 0
+    assert "what --reuse saves is known only when a run begins, and is not deducted" in capsys.readouterr().out
+    assert call("--design", design, "--out", tmp_path / "out", "--dry-run", "--reuse", tmp_path) == 1
+    assert f"--reuse {tmp_path}: holds no run" in capsys.readouterr().err
+
+
+def test_runs_whose_steps_take_the_same_time_are_timed_together():
+    """Labels, selection, radius, window, heat and counts change no step; a model without labels and further attacks do."""
+    for name, groups in (("digits-eps", 1), ("digits-pipeline", 2), ("digits-confirm", 3), ("mnist-search", 1)):
+        design = read_design(DESIGNS / f"{name}.toml")
+        found = {alike(settings_from([*design.base, *one.arguments, "--methods", *one.methods])) for one in design.runs}
+        assert len(found) == groups, name
 
 
 def test_the_table_joins_settings_accuracies_and_description_of_every_run(swept):
