@@ -154,11 +154,14 @@ document.querySelectorAll("#averaging input").forEach((input) => input.addEventL
   keep("averaging");
 }));
 resetBy("reset", "averaging", update);
-// What is wider than its place says so.
+// What is wider than its place says so, and which way there is more.
 const measured = new ResizeObserver((all) => all.forEach(({ target }) => {
   target.classList.toggle("scrolls", target.scrollWidth > target.clientWidth + 1);
 }));
-document.querySelectorAll(".wide").forEach((one) => measured.observe(one));
+document.querySelectorAll(".wide").forEach((one) => {
+  measured.observe(one);
+  one.addEventListener("scroll", () => one.classList.toggle("ended", one.scrollLeft + one.clientWidth >= one.scrollWidth - 2), { passive: true });
+});
 document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.parentNode)));
 restore();
 update();

@@ -400,6 +400,9 @@ def test_what_scrolls_sideways_says_so(browser, drawn, width):
     found = opened.page.eval_on_selector_all(".wide", script)
     assert {scrolls for _, scrolls, _ in found} == {True, False}
     assert [name for name, scrolls, said in found if scrolls != said] == []
+    to_the_end = """one => { one.scrollLeft = one.scrollWidth; return new Promise((done) => setTimeout(() =>
+                             done(getComputedStyle(one, "::before").content), 300)); }"""
+    assert "scroll back" in opened.page.locator(".wide.scrolls").first.evaluate(to_the_end)
     opened.context.close()
 
 
