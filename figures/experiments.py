@@ -102,6 +102,11 @@ def _worth(design: str) -> Experiment:
     return Experiment(f"{design}-worth", "simulations/image_worth.py", (), (), "10 s", ("worth.csv",), reads=design)
 
 
+def _search(design: str, takes: str, *arguments: str) -> Experiment:
+    script, quick = "image_experiments/run_search.py", (*arguments, "--rungs", "1", "2")
+    return Experiment(design, script, arguments, quick, takes, ("search.csv",), own_seed=True)
+
+
 def _sweep(design: str, takes: str, data: str = "", kept: tuple[str, ...] = ()) -> Experiment:
     arguments = ("--design", f"image_experiments/designs/{design}.toml")
     return Experiment(
@@ -145,15 +150,8 @@ EXPERIMENTS = {
             "15 min",
             ("*.csv", "mosaics/*.png"),
         ),
-        Experiment(
-            "digits-search",
-            "image_experiments/run_search.py",
-            (),
-            ("--rungs", "1", "2"),
-            "50 min",
-            ("search.csv",),
-            own_seed=True,
-        ),
+        _search("digits-search", "50 min"),
+        _search("mnist-search", "45 min", "--design", "image_experiments/designs/mnist-search.toml"),
         Experiment("digits-ablations", "image_experiments/run_sweep.py", (), ("--quick",), "40 min", ("sweep.csv",)),
         *(_sweep(name, takes) for name, takes in SWEEPS.items()),
         *(_sweep(name, takes, data, kept) for name, (data, takes, kept) in PHOTOGRAPHS.items()),
