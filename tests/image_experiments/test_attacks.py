@@ -176,7 +176,7 @@ def test_more_restarts_are_never_weaker():
     assert 0 < three.sum() < 64
 
 
-@pytest.mark.slow  # test_evaluate.py interrupts a whole evaluation at ten moments
+@pytest.mark.slow  # test_evaluate.py interrupts a whole evaluation at five moments
 def test_autoattack_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     """Ten classes: the package's standard version; stopped after every batch in turn, it ends the same and repeats none."""
     network = make_classifier("small-cnn-8", 10, (1, 8, 8), [0.5], [0.3], seed=3).eval()

@@ -293,7 +293,7 @@ def test_a_normalisation_that_cannot_be_is_named(more, message, tmp_path):
 def test_a_file_that_lacks_any_key_or_holds_it_in_another_shape_is_one_line(name, tmp_path):
     weights, _ = made(name)
     keys = [key for key in weights if not key.endswith("num_batches_tracked")]
-    for key in [*keys[:3], *keys[-3:]]:
+    for key in [keys[0], keys[len(keys) // 2], keys[-1]]:
         for content in (without(key, weights), weights | {key: torch.ones(())}):
             with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
                 read_classifier(saved(tmp_path / "c.pt", content), 10, SHAPE)

@@ -576,7 +576,7 @@ def test_an_encoder_that_sees_the_images_wrongly_is_said(tmp_path, capsys):
     tensors["body.0.weight"] = -tensors["body.0.weight"]
     torch.save(tensors, tmp_path / "wrong.pt")
     for file, good in ((right, True), (tmp_path / "wrong.pt", False)):
-        more = ("--encoder-from", str(file), "--classifier.steps", "150")
+        more = ("--encoder-from", str(file), "--until", "encoder")
         assert run(*flags, *more, out=tmp_path / file.stem) == 0
         said = capsys.readouterr()
         assert f"encoder/seed0, {file.name}: 0." in said.out

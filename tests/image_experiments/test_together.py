@@ -172,7 +172,7 @@ def test_the_merging_command_refuses_in_one_line(shards, tmp_path, capsys):
 
 def test_two_processes_train_what_one_trains(alone, tmp_path):
     """At the same global batch, batch norm included; with an l_2 attack, whose steps are continuous in the gradient, unlike signs."""
-    code, output = run("--processes", 2, "--out", tmp_path / "out")
+    code, output = run("--processes", 2, "--methods", "real", "infonce:0.3", "--until", "training", "--out", tmp_path / "out")
     assert code == 0, output
     for name in ("encoder", "judge", "real"):
         one, two = (load_file(out / "checkpoints" / f"{name}-seed0.safetensors") for out in (alone, tmp_path / "out"))
