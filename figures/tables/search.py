@@ -35,12 +35,12 @@ TREATMENTS = {
     "boundary": "nearest the boundary",
 }
 """What the parts of a run's name stand for."""
-HEADER = ("data", "candidate", "robust accuracy", "seeds", "rung", "place")
+HEADER = ("candidate", "data", "robust accuracy", "seeds", "rung", "place")
 
 
 def rows(files: Files) -> list[list[Any]]:
     """One row a candidate, at its last rung, from the best of each data set."""
-    return [[name, *row] for name, table in TABLES.items() for row in _rows_of(files, table)]
+    return [[candidate, name, *row] for name, table in TABLES.items() for candidate, *row in _rows_of(files, table)]
 
 
 def _rows_of(files: Files, table: str) -> list[list[Any]]:
