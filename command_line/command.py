@@ -113,7 +113,7 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
         parse = partial(parse, default=default())
     try:
         with framed() as told:
-            return cast("SettingsT", parse())
+            settings = cast("SettingsT", parse())
     except SystemExit as refused:
         if not refused.code:
             raise
@@ -127,6 +127,12 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
         words = [word for argument in arguments for word in argument.split("=", 1)]  # --eps=8/0 is --eps 8/0
         flags = [_flag_before(words, i) for i, word in enumerate(words) if word == error.text]
         raise UserError(f"{' or '.join(dict.fromkeys(filter(None, flags)))} {error}".lstrip()) from None
+    usual = default() if default is not None else kind
+    for word in arguments:  # a list without values would silently be the default, if that is an empty list
+        name = word.removeprefix("--").replace("-", "_")
+        if word.startswith("--") and getattr(settings, name, None) == getattr(usual, name, None) == ():
+            raise UserError(f"{word}: needs a value; leave it out for the default")
+    return settings
 
 
 def _flag_before(words: Sequence[str], place: int) -> str:

@@ -74,6 +74,13 @@ def test_it_is_the_same_line_where_tyro_draws_its_frame_in_ascii(words, line):
     assert refused_flag(told.getvalue(), words.split()) == line
 
 
+def test_a_list_without_values_is_not_taken_for_the_default(capsys):
+    for words in (["here", "--sizes"], ["here", "--sizes", "--steps", "2"]):
+        assert run_command(Settings, lambda settings: 0, Help("Tries."), words) == 1
+        assert capsys.readouterr().err == "error: --sizes: needs a value; leave it out for the default\n"
+    assert run_command(Settings, lambda settings: len(settings.sizes), Help("Tries."), ["here", "--sizes", "1", "2"]) == 2
+
+
 def test_the_width_of_the_terminal_is_left_as_it_was(monkeypatch):
     for width in ("40", None):
         monkeypatch.setenv("COLUMNS", width) if width else monkeypatch.delenv("COLUMNS", raising=False)
