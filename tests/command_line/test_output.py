@@ -2,10 +2,12 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from command_line.command import Help, Unbroken, run_command
+from command_line.messages import told_of_files
 from command_line.output import TEMPORARY, UserError, remedy_for, temporary_name, write_whole
 from command_line.values import check_radius, number
 
@@ -108,3 +110,17 @@ def test_traceback_is_taken_off_the_command_line_wherever_it_stands(capsys):
         error = capsys.readouterr().err
         assert error.endswith("error: --n 2: is wrong\n")
         assert ("Traceback" in error) == shown
+
+
+def test_the_last_line_says_which_picture_to_open_first():
+    """The first of those named that was drawn; nothing if there is no choice."""
+    drawn = [Path(f"out/{name}.png") for name in ("ceiling", "real_data", "phase_diagram")]
+    for first, said in (
+        (("phase_diagram", "real_data"), "; open phase_diagram.png first"),
+        (("x", "ceiling"), "; open ceiling.png first"),
+        ((), ""),
+    ):
+        line = told_of_files(Path("out"), drawn, 3.2, first)
+        assert line == f"wrote 3 pictures, csv files and report.txt with all tables (--verbose prints them) to out in 3 s{said}"
+    assert told_of_files(Path("out"), drawn[:1], 3.2, ("ceiling",)).startswith("wrote 1 picture, csv files")
+    assert "first" not in told_of_files(Path("out"), drawn[:1], 3.2, ("ceiling",))

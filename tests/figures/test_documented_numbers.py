@@ -154,6 +154,18 @@ def test_what_each_choice_did_is_the_paired_difference_with_students_interval():
         assert [float(text.replace("−", "-")) for text in texts[:3]] == pytest.approx(found, abs=0.05 + 1e-9), (design, *sides)
 
 
+def test_the_wrong_labels_of_guided_images_are_those_of_the_sweeps():
+    page = (ROOT / "docs" / "guidance.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^[|] wrong soft labels.*$", page, re.M)
+    found = []
+    for data, scale in (("digits", 0.1), ("mnist", 0.05), ("gtsrb", 0.1)):
+        table = Files(REFERENCE).columns(f"{data}-confirm/sweep.csv", "label_error", text="run method attack")
+        for method in ("unguided", f"particle-{scale}"):
+            here = (table["run"] == "soft") & (table["method"] == method) & (table["attack"] == "apgd-ce")
+            found.append(f"{100 * table['label_error'][here].mean():.0f}")
+    assert re.findall(r"(\d+) %", row) == found
+
+
 def test_what_is_said_of_the_prediction_is_what_was_found(drawn):
     """The table of the page on digits: both factors and how many lie inside."""
     page = (ROOT / "docs" / "results" / "digits.md").read_text(encoding="utf-8")
