@@ -109,8 +109,10 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
         text = f"{about.description}\n\n{more}--version: print the version. {TRACEBACK}: with an error, show where in the code it arose."
         tyro.cli(type(shown), args=["--help"], description=text, default=shown, config=(nested,))
     parse = partial(tyro.cli, kind, args=arguments, description=about.description, config=(nested,))
+    usual: Any = kind
     if default is not None:
-        parse = partial(parse, default=default())
+        usual = default()
+        parse = partial(parse, default=usual)
     try:
         with framed() as told:
             settings = cast("SettingsT", parse())
@@ -127,7 +129,6 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
         words = [word for argument in arguments for word in argument.split("=", 1)]  # --eps=8/0 is --eps 8/0
         flags = [_flag_before(words, i) for i, word in enumerate(words) if word == error.text]
         raise UserError(f"{' or '.join(dict.fromkeys(filter(None, flags)))} {error}".lstrip()) from None
-    usual = default() if default is not None else kind
     for word in arguments:  # a list without values would silently be the default, if that is an empty list
         name = word.removeprefix("--").replace("-", "_")
         if word.startswith("--") and getattr(settings, name, None) == getattr(usual, name, None) == ():

@@ -92,9 +92,9 @@ def place_of(name: str) -> int:
     return _longest(PLACES, name, LAST)
 
 
-def learner_in_words(name: str) -> str:
-    """ "LDA" for "lda"; other learners as they are."""
-    return {"lda": "LDA", "linear svm": "linear SVM"}.get(name, name)
+def learner_in_words(name: str, eps: float = 0.0) -> str:
+    """ "LDA" for "lda"; other learners as they are. eps: radius of its training over sigma."""
+    return f"{name}, adversarial, ε/σ = {eps:g}" if eps else {"lda": "LDA", "linear svm": "linear SVM"}.get(name, name)
 
 
 def learner_place(name: str, otherwise: int) -> int:

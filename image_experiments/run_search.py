@@ -36,9 +36,9 @@ def run(settings: SearchSettings) -> int:
     print(f"would write to {settings.out}")
     from image_experiments.sweep_cost import cost_of_sweep
 
-    calls = calls_of_rung(settings, design)
+    sweep, calls = calls_of_rung(settings, design, 1)
     print(f"the first rung, with {settings.rungs[0] * len(candidates_of(design))} of these classifiers:")
-    print(cost_of_sweep([(one.name, arguments) for one, arguments in calls]))
+    print(cost_of_sweep(sweep, calls))
     return 0
 
 

@@ -50,7 +50,7 @@ def run(settings: SweepSettings) -> int:
     if settings.reuse:
         check_reuse(settings.reuse)
         print("what --reuse saves is known only when a run begins, and is not deducted")
-    print(cost_of_sweep([(one.name, arguments) for one, arguments in calls]))
+    print(cost_of_sweep(settings, calls))
     return 0
 
 

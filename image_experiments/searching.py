@@ -193,7 +193,7 @@ def conduct_search(settings: SearchSettings, design: Design, talk: Talk, make: C
     for rung in range(1, len(settings.rungs) + 1):
         runs = [replace(one, methods=tuple(m for m in one.methods if (one.name, m) in left)) for one in design.runs]
         some = replace(design, runs=[one for one in runs if one.methods], compare=[], attacks=())
-        sweep, calls = resolved(sweep_of(settings, rung), some)[0], calls_of_rung(settings, some, rung)
+        sweep, calls = calls_of_rung(settings, some, rung)
         talk.say(f"\n##### rung {rung} of {len(settings.rungs)}: {len(left)} candidates, {settings.rungs[rung - 1]} seeds")
         status = conduct_sweep(replace(sweep, force=True), some, calls, talk, make)
         if status:
@@ -242,8 +242,8 @@ def rank(table: Path, left: Sequence[Candidate], settings: SearchSettings) -> li
     return sorted(found, key=lambda row: -row[3])
 
 
-def calls_of_rung(settings: SearchSettings, design: Design, rung: int = 1) -> list[tuple[Run, list[str]]]:
-    """Every run of a rung with its command line, without options of methods that fell out; the whole design was checked before."""
+def calls_of_rung(settings: SearchSettings, design: Design, rung: int) -> tuple[SweepSettings, list[tuple[Run, list[str]]]]:
+    """The sweep of a rung; every run with its command line, without options of methods that fell out. The design was checked before."""
     sweep, runs = resolved(sweep_of(settings, rung), design)
     assert sweep.out is not None
     found = []
@@ -252,7 +252,7 @@ def calls_of_rung(settings: SearchSettings, design: Design, rung: int = 1) -> li
         kept = replace(one, arguments=without_others_options(one.arguments, kinds))
         base = replace(design, base=without_others_options(design.base, kinds))
         found.append((kept, arguments_of(sweep, base, kept, sweep.out / "runs" / one.name)))
-    return found
+    return sweep, found
 
 
 def without_others_options(arguments: Sequence[str], kinds: Collection[str]) -> tuple[str, ...]:

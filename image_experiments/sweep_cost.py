@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from command_line.output import UserError
@@ -19,6 +18,7 @@ from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Place, Stage, plain
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.experiment import checked_stages, place_of, prepared
+from image_experiments.sweeps import Run, SweepSettings, waits_for_images
 from image_experiments.synthesis.selection import SelectionSettings
 
 
@@ -33,30 +33,25 @@ class Planned:
     facts: Facts
 
 
-def cost_of_sweep(calls: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """The cost of runs that follow each other, each reusing what earlier ones made. calls: name and command line of each.
+def cost_of_sweep(sweep: SweepSettings, calls: Sequence[tuple[Run, list[str]]]) -> str:
+    """The cost of runs that follow each other, each reusing what earlier ones made. calls: each with its command line.
 
     Runs whose steps take the same time are timed together. Raises UserError, naming the run that would be refused.
     """
     begin, told, runs = time.perf_counter(), [], []
     made: set[str] = set()
     known: dict[tuple[Any, ...], Facts] = {}
-    for name, arguments in calls:
-        if any(is_missing(argument) for argument in arguments):
-            told.append(f"run {name} is not counted: an earlier run makes its images")
+    for one, arguments in calls:
+        if waits_for_images(sweep, one):
+            told.append(f"run {one.name} is not counted: an earlier run makes its images")
             continue
         try:
             runs.append(planned(arguments, made, known))
         except UserError as error:
-            raise UserError(f"run {name}: {error}") from None
+            raise UserError(f"run {one.name}: {error}") from None
     if runs:
         told.append(estimate(measured([run for run in runs if run.left]), time.perf_counter() - begin))
     return "\n".join(told)
-
-
-def is_missing(argument: str) -> bool:
-    """Whether an argument names a file of images that does not exist. The design was checked: a run before it will make the file."""
-    return argument.startswith("npz:") and not Path(argument.removeprefix("npz:")).exists()
 
 
 def planned(arguments: Sequence[str], made: set[str], known: dict[tuple[Any, ...], Facts]) -> Planned:

@@ -305,15 +305,20 @@ def arguments_of(settings: SweepSettings, design: Design, one: Run, folder: Path
 
 def _check_calls(settings: SweepSettings, calls: Sequence[tuple[Run, list[str]]]) -> None:
     """Raise UserError for a run that would be refused, before the first one starts rather than hours later."""
-    assert settings.out is not None
     for one, arguments in calls:
-        files = [Path(method.removeprefix("npz:")) for method in one.methods if method.startswith("npz:")]
-        if any(not file.exists() and file.absolute().is_relative_to(settings.out.absolute()) for file in files):
-            continue  # an earlier run will make it
+        if waits_for_images(settings, one):
+            continue
         try:
             check_settings(settings_from(arguments))
         except UserError as error:
             raise UserError(f"--design {settings.design}: run {one.name}: {error}") from None
+
+
+def waits_for_images(settings: SweepSettings, one: Run) -> bool:
+    """Whether a run takes images that an earlier run of the sweep will make."""
+    assert settings.out is not None
+    files = [Path(method.removeprefix("npz:")) for method in one.methods if method.startswith("npz:")]
+    return any(not file.exists() and file.absolute().is_relative_to(settings.out.absolute()) for file in files)
 
 
 def write_results(settings: SweepSettings, design: Design, runs: list[Run], begin: float, talk: Talk) -> None:

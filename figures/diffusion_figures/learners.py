@@ -30,7 +30,7 @@ def numbers(files: Files) -> Numbers:
     for column, panel in COLUMNS.items():
         for learner, eps in dict.fromkeys(zip(data["learner"].tolist(), data["training_eps"].tolist(), strict=True)):
             of = where(data, learner=learner, training_eps=eps)
-            name = f"{learner}, adversarial, ε/σ = {eps:g}" if eps else learner_in_words(learner)
+            name = learner_in_words(learner, eps)
             snr, y, reach = data["class_snr"][of], data[column][of], 2 * data[f"{column}_error"][of]
             rows += points(panel, name, snr, y, y - reach, y + reach) + points(
                 panel, name + THEORY, snr, data[f"{column}_theory"][of]

@@ -28,7 +28,7 @@ def numbers(files: Files) -> Numbers:
     rows = []
     for learner, eps in dict.fromkeys(zip(data["learner"].tolist(), data["training_eps_over_sigma"].tolist(), strict=True)):
         of = where(data, learner=learner, training_eps_over_sigma=eps)
-        name = f"{learner}, adversarial, ε/σ = {eps:g}" if eps else learner_in_words(learner)
+        name = learner_in_words(learner, eps)
         snr, variance, best = data["class_snr"][of], data["variance"][of], float(data["optimal_class_snr"][of][0])
         rows += points(0, name, snr, variance)
         if np.isfinite(best):

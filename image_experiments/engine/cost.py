@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -205,19 +206,27 @@ def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
 
 def disk_bytes(stages: list[Stage], settings: Settings, facts: Facts) -> float:
     """Bytes that these stages leave on disk."""
-    image = math.prod(facts.shape) + 8
-    sets = sum(stage.arguments["count"] * image for stage in stages if stage.name.startswith("generate/"))
+    image = image_bytes(facts)
     again = [stage for stage in stages if stage.name.startswith(("noise/", "select/", "read/", "gather/"))]
     copies = sum(_images_of(stage, settings) for stage in again) * image
     networks = sum(4 * _parameters(stage, facts) for stage in stages)
     data = (facts.pool + (settings.test or facts.test)) * image * any(stage.name == "data" for stage in stages)
-    return data + sets + copies + networks
+    return data + sum(generated(stages)) * image + copies + networks
 
 
 def passing_bytes(stages: list[Stage], facts: Facts) -> float:
     """Bytes of the largest set of shards, which exists at the same time as its merged file."""
-    image = math.prod(facts.shape) + 8
-    return max((stage.arguments["count"] * image for stage in stages if stage.name.startswith("generate/")), default=0)
+    return max(generated(stages), default=0) * image_bytes(facts)
+
+
+def generated(stages: list[Stage]) -> list[int]:
+    """The number of images of every set that is generated."""
+    return [stage.arguments["count"] for stage in stages if stage.name.startswith("generate/")]
+
+
+def image_bytes(facts: Facts) -> int:
+    """Bytes of an image and its label."""
+    return math.prod(facts.shape) + 8
 
 
 def _images_of(stage: Stage, settings: Settings) -> int:
@@ -249,13 +258,16 @@ class Work:
     facts: Facts
     workers: int
 
+    @cached_property
+    def rates(self) -> Rates:
+        return mean_of(self.measured)
+
     def seconds(self, robust: float = ROBUST) -> dict[str, float]:
-        rates = mean_of(self.measured)
-        return {stage.name: stage_seconds(stage, self.settings, self.facts, rates, robust) for stage in self.stages}
+        return {stage.name: stage_seconds(stage, self.settings, self.facts, self.rates, robust) for stage in self.stages}
 
     def duration(self, robust: float = ROBUST) -> float:
         """Seconds until all is done, with imports in each and, after evaluations, the pictures."""
-        imports = mean_of(self.measured)["imports"]
+        imports = self.rates["imports"]
         drawn = any(stage.name.startswith("evaluate/") for stage in self.stages)
         return makespan(self.stages, self.seconds(robust), self.workers, imports) + imports + PICTURE_SECONDS * drawn
 
@@ -274,13 +286,12 @@ def estimate(runs: Sequence[Work], waited: float) -> str:
         for kind, values in sorted(kinds.items(), key=lambda entry: -sum(entry[1]))
     ]
     end, soonest = (sum(run.duration(robust) for run in runs) for robust in (ROBUST, 0.0))
-    rates = [mean_of(run.measured) for run in runs]
-    share, peak = min(each["share"] for each in rates), max(each["peak"] for each in rates)
+    share, peak = min(run.rates["share"] for run in runs), max(run.rates["peak"] for run in runs)
     counts = [evaluations(run.stages, run.settings) for run in runs]
     disk = sum(disk_bytes(run.stages, run.settings, run.facts) for run in runs) + max(
         passing_bytes(run.stages, run.facts) for run in runs
     )
-    images = sum(stage.arguments["count"] for run in runs for stage in run.stages if stage.name.startswith("generate/"))
+    images = sum(count for run in runs for count in generated(run.stages))
     sooner = (
         f"      (if {ROBUST:.0%} of the test images withstand AutoAttack, which is done sooner with those that fall: {shown(soonest)}"
         " if all do)"

@@ -86,6 +86,12 @@ def test_a_run_that_needs_images_of_an_earlier_one_is_not_counted(tmp_path, monk
     assert told[-1] == "1 run"
 
 
+def test_images_that_are_there_are_counted_also_by_a_pattern(swept, tmp_path, monkeypatch, capsys):
+    pattern = swept / "runs" / "first" / "synthetic" / "unguided" / "seed?.npz"
+    design = write_design(tmp_path, f'[run.given]\nmethods = ["npz:{pattern}"]\n')
+    assert stages_of(design, tmp_path / "out", monkeypatch, capsys)[0] > 0
+
+
 def stages_of(design, out, monkeypatch, capsys, *flags):
     """Names of the stages that each run of a design adds, from its dry run."""
     monkeypatch.setattr("image_experiments.sweep_cost.calibrated", lambda *_: [])
@@ -234,7 +240,7 @@ def test_the_same_command_does_nothing_twice_and_gives_the_same_table(swept):
 
 
 def test_the_committed_designs_are_sound(capsys, monkeypatch):
-    monkeypatch.setattr("image_experiments.sweep_cost.cost_of_sweep", lambda _: "")  # tested above, on smaller ones
+    monkeypatch.setattr("image_experiments.sweep_cost.cost_of_sweep", lambda *_: "")  # tested above, on smaller ones
     for path in sorted(DESIGNS.glob("*.toml")):
         head = path.read_text(encoding="utf-8").partition("\n\n[run")[0]
         assert "# Cost: " in head, path  # said before a run, not found out by it

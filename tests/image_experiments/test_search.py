@@ -131,7 +131,7 @@ def test_the_attack_is_known_before_anything_is_trained(tmp_path, capsys, monkey
     ):
         assert call("--design", path, "--out", tmp_path / "out", "--dry-run", *flags) == 1
         assert message in capsys.readouterr().err
-    monkeypatch.setattr("image_experiments.sweep_cost.cost_of_sweep", lambda calls: "")
+    monkeypatch.setattr("image_experiments.sweep_cost.cost_of_sweep", lambda *_: "")
     assert call("--design", path, "--out", tmp_path / "out", "--dry-run", "--attack", "apgd-ce") == 0
     with pytest.raises(UserError, match="give the path of a design file"):
         search({"run": {}})
@@ -189,7 +189,9 @@ def test_test_images_choose_nothing(tmp_path, capsys):
 
 
 def test_the_committed_searches_are_what_their_heads_say(capsys, monkeypatch):
-    monkeypatch.setattr("image_experiments.sweep_cost.cost_of_sweep", lambda calls: f"{len(calls)} runs, {calls[0][0]} first")
+    monkeypatch.setattr(
+        "image_experiments.sweep_cost.cost_of_sweep", lambda _, calls: f"{len(calls)} runs, {calls[0][0].name} first"
+    )
     path = DESIGNS / "digits-search.toml"
     assert call("--design", path, "--dry-run", "--most", 160) == 0
     assert len(candidates_of(read_design(path))) == 48
