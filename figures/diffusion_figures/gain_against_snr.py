@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import new_figure
+from command_line.words import learner_in_words
 from figures.diffusion_figures.settings import SETTING, SETTING_TEXT
 from figures.figure import Figure, Numbers, guide, marks, points
 from figures.inputs import Files
-from figures.words import learner_in_words
 
 TABLE = "guided_diffusion/accuracy.csv"
 FIGURE = Figure(

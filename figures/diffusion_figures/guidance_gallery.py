@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from command_line.drawing import new_grid
+from command_line.words import guidance_in_words
 from figures.diffusion_figures.clouds import cloud_rows, draw_cloud, reach_of
 from figures.figure import Figure, Numbers, Row
 from figures.inputs import Files, where
-from figures.words import guidance_in_words
 
 TABLE, SAMPLES, CLASSES = (f"guided_gallery/{name}.csv" for name in ("gallery", "gallery_samples", "gallery_classes"))
 FIGURE = Figure(

@@ -8,9 +8,9 @@ import numpy as np
 
 from command_line.drawing import COLOURS, new_figure
 from command_line.statistics import half_width
+from command_line.words import place_of
 from figures.figure import Figure, Numbers, Row, guide, marks, points
 from figures.inputs import Files
-from figures.words import place_of
 
 TABLE, BEST = "guided_value/value.csv", "guided_value/value_best.csv"
 LEARNER = "adversarial"

@@ -8,10 +8,10 @@ import numpy as np
 
 from command_line.drawing import DASHES, new_figure
 from command_line.statistics import half_width
+from command_line.words import place_of
 from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, edge_of, in_design, named
 from figures.figure import Figure, Numbers, band, joined, points
 from figures.inputs import Files
-from figures.words import place_of
 
 TABLE = "guided_diffusion/accuracy.csv"
 FIGURE = Figure(

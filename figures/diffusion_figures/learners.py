@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import COLOURS, new_figure
+from command_line.words import learner_in_words
 from figures.figure import GUIDE, Figure, Numbers, line, marks, points
 from figures.inputs import Files, where
-from figures.words import learner_in_words
 
 TABLE = "guided_diffusion/learners.csv"
 COLUMNS = {"variance": "sample need V", "accuracy": "robust accuracy"}

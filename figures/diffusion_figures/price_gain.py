@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib import ticker
 
 from command_line.drawing import new_figure
+from command_line.words import guidance_in_words, place_of
 from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, edge_of, in_design, is_study
 from figures.figure import Figure, Numbers, joined, points
 from figures.inputs import Files
-from figures.words import guidance_in_words, place_of
 
 TABLE, FRONTIER = "guided_diffusion/prediction.csv", "guided_diffusion/frontier.csv"
 FIGURE = Figure(

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from command_line.words import guidance_in_words
 from figures.inputs import Columns
-from figures.words import guidance_in_words
 
 SETTING = "scale low high"
 SETTING_TEXT = "problem score guidance at solver label designs"

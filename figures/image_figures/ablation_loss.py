@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import new_figure
+from command_line.words import in_words, place_of
 from figures.figure import Figure, Numbers, guide, line, marks, ticks
 from figures.image_figures.ablations import FIRST, SETTINGS, TABLE, gain, read_sweep
 from figures.inputs import Files, where
-from figures.words import in_words, place_of
 
 FIGURE = Figure(
     "Loss and scale: what guidance gains on images",

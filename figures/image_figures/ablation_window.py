@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from command_line.words import window_in_words
 from figures.figure import Figure, Numbers
 from figures.image_figures.ablations import CAPTION, FIRST, SETTINGS, TABLE, draw_gains, gain_rows, read_sweep
 from figures.inputs import Files
-from figures.words import window_in_words
 
 FIGURE = Figure("When to guide: windows of timesteps", f"{CAPTION} InfoNCE at scale 0.3; 0 is almost clean.", (TABLE,), SETTINGS)
 

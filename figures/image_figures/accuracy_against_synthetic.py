@@ -8,10 +8,10 @@ import numpy as np
 
 from command_line.drawing import new_figure
 from command_line.statistics import mean_interval
+from command_line.words import in_words, place_of
 from figures.figure import Figure, Numbers, guide, line, marks, points, ticks
 from figures.image_figures.ablations import FIRST, TABLE, by_seed, read_sweep
 from figures.inputs import Files
-from figures.words import in_words, place_of
 
 FIGURE = Figure(
     "Robust accuracy against the number of synthetic images",

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import new_grid
+from command_line.words import in_words, radius_in_words
 from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
-from figures.words import in_words, radius_in_words
 
 EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTSRB, MORE, GTSRB_CONFIRM, GTSRB_DEFAULT, CIFAR10 = (
     f"{design}/comparisons.csv"

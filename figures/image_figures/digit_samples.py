@@ -10,9 +10,9 @@ from PIL import Image
 
 from command_line.drawing import new_figure
 from command_line.output import UserError
+from command_line.words import in_words
 from figures.figure import Figure, Numbers, Row
 from figures.inputs import Files, remedy
-from figures.words import in_words
 
 
 def titles(*methods: str) -> dict[str, str]:

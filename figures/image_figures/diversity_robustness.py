@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import new_figure
+from command_line.words import place_of
 from figures.figure import Figure, Numbers, guide, marks
 from figures.image_figures.ablations import SETTINGS, SNR, TABLE, by_seed, family_of, read_sweep
 from figures.inputs import Files
-from figures.words import place_of
 
 COLUMNS = {"within_class_diversity": "within-class diversity", SNR: "class SNR"}
 FIGURE = Figure(

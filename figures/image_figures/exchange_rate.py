@@ -10,10 +10,10 @@ import numpy as np
 
 from command_line.drawing import Columns, new_grid, shape
 from command_line.statistics import exchange_rate, mean_interval
+from command_line.words import place_of
 from figures.figure import GUIDE, Figure, Numbers, Row, band, line, ticks
 from figures.image_figures.ablations import by_seed
 from figures.inputs import Files
-from figures.words import place_of
 
 ATTACK, COUNT = "apgd-ce", 2000
 PLAIN = "unguided, soft labels"

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib import ticker
 
 from command_line.drawing import new_figure
+from command_line.words import in_words, place_of
 from figures.figure import Figure, Numbers, Row, diagonal, marks
 from figures.image_figures.ablations import SETTINGS, TABLE, class_snr, described_again, family_of, gain, read_sweep
 from figures.inputs import Files
 from figures.tables.predictors import comparable, optimum
-from figures.words import in_words, place_of
 
 EVIDENCE, CHOICE, MNIST = (f"{design}/sweep.csv" for design in ("digits-evidence", "digits-choice", "mnist-report"))
 FIRST = "main"

@@ -9,9 +9,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from command_line.drawing import new_figure, shape
 from command_line.statistics import mean_interval
+from command_line.words import in_words, place_of
 from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.inputs import Files
-from figures.words import in_words, place_of
 
 TABLE = "digits-pipeline/sweep.csv"
 FIGURE = Figure(

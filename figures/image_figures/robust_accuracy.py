@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import COLOURS, MARKERS, new_figure
+from command_line.words import ATTACKS, in_words, radius_in_words
 from figures.figure import Figure, Numbers
 from figures.inputs import Files, where
-from figures.words import ATTACKS, in_words, radius_in_words
 
 TABLE = "digits-cpu/details.csv"
 FIGURE = Figure(

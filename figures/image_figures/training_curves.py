@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import new_grid
+from command_line.words import WORDS, in_words, place_of
 from figures.figure import Figure, Numbers, Row, joined, line, points
 from figures.image_figures.photographs import BOTH
 from figures.inputs import Files
-from figures.words import WORDS, in_words, place_of
 
 METHODS = {
     "gtsrb-report": ("real", "unguided", "anchored-reversed-auto", "infonce-0.3", "hard-negative-0.3", "anchored-0.1"),

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from command_line.words import in_words, window_in_words
 from figures.figure import Figure
 from figures.image_figures import ablation_selection
 from figures.image_figures.ablations import FIRST, SETTINGS, SNR, TABLE, by_seed, gain, read_sweep
 from figures.inputs import Files
 from figures.table import Spread
 from figures.tables.images import spread
-from figures.words import in_words, window_in_words
 
 FIGURE = Figure(
     "All ablations on digits",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from command_line.words import ATTACKS, radius_in_words
 from figures.figure import Figure
 from figures.image_figures.comparisons import (
     CONFIRM,
@@ -21,7 +22,6 @@ from figures.image_figures.comparisons import (
 )
 from figures.inputs import Files
 from figures.table import Spread
-from figures.words import ATTACKS, radius_in_words
 
 APGD = "digits-apgd/comparisons.csv"
 FIGURE = Figure(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from command_line.statistics import mean_interval
+from command_line.words import in_words
 from figures.figure import Figure
 from figures.inputs import Columns, Files, where
 from figures.table import Spread
-from figures.words import in_words
 
 TABLE, DESCRIPTION = "digits-cpu/metrics.csv", "digits-cpu/description.csv"
 FIGURE = Figure(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from command_line.words import in_words
 from figures.figure import Figure
 from figures.image_figures.ablations import SNR, described_again
 from figures.image_figures.photographs import BOTH
 from figures.inputs import Files, where
 from figures.tables.images import spread
-from figures.words import in_words
 
 TABLES = {"GTSRB": "gtsrb-report/sweep.csv", "CIFAR-10 (JPEG copy)": "cifar10-report/sweep.csv"}
 FIGURE = Figure(

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from command_line.words import in_words
 from figures.figure import Figure
 from figures.inputs import Files
 from figures.table import Spread
-from figures.words import in_words
 
 TABLES = {"digits": "digits-search/search.csv", "MNIST": "mnist-search/search.csv"}
 FIGURE = Figure(

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import COLOURS, MARKERS, new_figure
+from command_line.words import learner_in_words
 from figures.figure import Figure, Numbers, line, points, ticks
 from figures.inputs import Files, where
-from figures.words import learner_in_words
 
 TABLE = "gaussian_mixture/class_snr.csv"
 FIGURE = Figure(

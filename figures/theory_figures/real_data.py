@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from command_line.drawing import COLOURS, MARKERS, PANEL_WIDTH
+from command_line.words import LEARNER_PLACES, learner_in_words, learner_place
 from figures.figure import Figure, Numbers, band, diagonal, line, marks, points, ticks
 from figures.inputs import Files, where
-from figures.words import LEARNER_PLACES, learner_in_words, learner_place
 
 TABLE, CURVE = "gaussian_mixture/real_data.csv", "gaussian_mixture/real_data_learning_curve.csv"
 CERTAINTY = "gaussian_mixture/real_data_certainty.csv"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from command_line.drawing import new_figure
+from command_line.words import learner_place
 from figures.figure import Figure, Numbers, line, points
 from figures.inputs import Files, where
-from figures.words import learner_place
 
 TABLE = "gaussian_mixture/subpopulations.csv"
 FIGURE = Figure(

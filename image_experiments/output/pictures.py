@@ -11,8 +11,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from command_line.drawing import COLOURS, DASHES, DPI, MARKERS, draw, new_figure, read_columns, styled
+from command_line.drawing import DASHES, DPI, draw, new_figure, read_columns, shape, styled
 from command_line.output import prepare_folder, write_whole
+from command_line.words import ATTACKS, distinct_places, in_words, radius_in_words
 from image_experiments.data.dataset import Array
 from image_experiments.data.npz_files import ImageFile
 from image_experiments.data.stored_dataset import load_dataset
@@ -63,7 +64,7 @@ def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: t
         figure, axes = plt.subplots(1, len(panels), figsize=(width, rows * side + 0.5), layout="constrained", squeeze=False)
         for axis, (name, (images, labels)) in zip(axes[0], panels.items(), strict=True):
             axis.imshow(mosaic(images, labels, rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axis.set_title(name, fontsize=10)
+            axis.set_title(in_words(name), fontsize=10)
             axis.set_xticks([])
             height = images.shape[1] + 1
             axis.set_yticks([height * k + height / 2 for k in range(rows)], classes[:rows] if axis is axes[0][0] else [""] * rows)
@@ -91,16 +92,23 @@ def mosaic(images: Array, labels: Array, rows: int) -> Array:
 def draw_curves(out: Path, methods: list[str], seed: int) -> Any:
     """Loss of the diffusion models; loss and validation accuracy of the classifiers of the first seed."""
     figure, (left, middle, right) = new_figure(3)
-    for path in sorted((out / "curves").glob("diffusion-seed*.csv")):
-        curve = read_columns(path)
-        if curve:
-            left.plot(curve["step"], curve["loss"], lw=1, label=path.stem.removeprefix("diffusion-"))
-    for i, method in enumerate(methods):
+    trained = [read_columns(path) for path in sorted((out / "curves").glob("diffusion-seed*.csv"))]
+    for i, curve in enumerate(filter(None, trained)):
+        left.plot(
+            curve["step"],
+            curve["loss"],
+            lw=1,
+            alpha=0.6,
+            color=shape(0)["color"],
+            label=None if i else f"each seed ({len(trained)})",
+        )
+    names = [in_words(method) for method in methods]
+    for method, name, place in zip(methods, names, distinct_places(names), strict=True):
         curve = read_columns(out / "curves" / f"{method}-seed{seed}.csv")
         if not curve:
             continue
-        look = {"color": COLOURS[i % len(COLOURS)], "ls": DASHES[i % len(DASHES)], "marker": MARKERS[i % len(MARKERS)], "ms": 4}
-        middle.plot(curve["step"], curve["loss"], label=method, **look)
+        look = {**shape(place), "ls": DASHES[place % len(DASHES)], "ms": 4}
+        middle.plot(curve["step"], curve["loss"], label=name, **look)
         if curve["robust_accuracy"].dtype.kind == "f":
             right.plot(curve["step"], curve["robust_accuracy"], **look)
     for axis, title, y in (
@@ -109,6 +117,7 @@ def draw_curves(out: Path, methods: list[str], seed: int) -> Any:
         (right, "validation images, PGD-10", "robust accuracy"),
     ):
         axis.set(xlabel="step", ylabel=y)
+        axis.set_xlim(left=0)  # a single mark would otherwise get an axis of its own step alone
         axis.set_title(title, fontsize=10)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8)
@@ -120,6 +129,8 @@ def draw_robust_accuracy(out: Path) -> Any:
     table = read_columns(out / "details.csv")
     attacks = list(dict.fromkeys(zip(table["attack"], table["norm"], table["eps"], strict=True)))
     methods = list(dict.fromkeys(table["method"]))
+    names = [in_words(method) for method in methods]
+    places = distinct_places(names)
     figure, axes = new_figure(len(attacks), height=1.2 + 0.35 * len(methods), one_scale=True)
     for axis, (attack, norm, eps) in zip(axes, attacks, strict=True):
         rows = (table["attack"] == attack) & (table["norm"] == norm) & (table["eps"] == eps)
@@ -127,11 +138,13 @@ def draw_robust_accuracy(out: Path) -> Any:
             of = rows & (table["method"] == method)
             values, reach = table["robust_accuracy"][of], 2 * table["standard_error"][of]
             height = i + np.linspace(-0.2, 0.2, len(values) + 2)[1:-1]  # beside each other, so that each can be seen
-            axis.errorbar(values, height, xerr=reach, fmt=MARKERS[0], ms=4, lw=0.8, color=COLOURS[0], alpha=0.6)
+            axis.errorbar(values, height, xerr=reach, **{**shape(places[i]), "ms": 4, "elinewidth": 0.8, "alpha": 0.6})
             axis.plot([values.mean()] * 2, [i - 0.3, i + 0.3], color="0.2", lw=2)
-        axis.set_yticks(range(len(methods)), methods)
+        axis.set_yticks(range(len(methods)), names)
         axis.invert_yaxis()
         axis.set_xlabel("robust accuracy")
-        axis.set_title(f"{attack}, {norm} {eps:.4g}, {table['images'][rows][0]:,.0f} images", fontsize=10)
+        axis.set_title(
+            f"{ATTACKS.get(attack, attack)}, {radius_in_words(norm, eps)}, {table['images'][rows][0]:,.0f} images", fontsize=10
+        )
     figure.suptitle("dots: seeds, with two standard errors of the test images; bars: means", fontsize=8)
     return figure

@@ -5,11 +5,11 @@ import statistics
 
 import pytest
 
+from command_line.words import in_words
 from figures.experiments import EXPERIMENTS, REFERENCE
 from figures.image_figures import training_curves
 from figures.inputs import Files
 from figures.tables import photographs
-from figures.words import in_words
 from tests.figures.conftest import run_main
 
 

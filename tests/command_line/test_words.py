@@ -2,7 +2,17 @@
 
 import pytest
 
-from figures.words import LAST, PLACES, guidance_in_words, in_words, learner_in_words, learner_place, place_of, radius_in_words
+from command_line.words import (
+    LAST,
+    PLACES,
+    distinct_places,
+    guidance_in_words,
+    in_words,
+    learner_in_words,
+    learner_place,
+    place_of,
+    radius_in_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +40,13 @@ def test_a_method_has_one_name_and_one_place(method, words, place):
     assert in_words(method) == words
     assert place_of(words) == place
     assert max(PLACES.values()) < LAST < 12  # figures tell twelve apart
+
+
+def test_two_strengths_of_a_method_look_different_in_one_picture():
+    names = ["unguided", "InfoNCE 0.1", "InfoNCE 0.3", "InfoNCE 1", "real images alone"]
+    assert distinct_places(names) == [0, 1, 10, 9, LAST]
+    assert len(set(distinct_places([f"particle {i}" for i in range(12)]))) == 12
+    assert distinct_places([f"particle {i}" for i in range(14)])[12:] == [10, 10]  # there are twelve
 
 
 @pytest.mark.parametrize(

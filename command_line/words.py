@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from command_line.values import as_fraction
 
@@ -90,6 +90,14 @@ def guidance_in_words(label: str) -> str:
 def place_of(name: str) -> int:
     """Its place, by the name in words, whatever its strength."""
     return _longest(PLACES, name, LAST)
+
+
+def distinct_places(names: Sequence[str]) -> list[int]:
+    """The place of each name in one picture: its own, or, for a second strength of a method, the last free one."""
+    own = [place_of(name) for name in names]
+    free = [place for place in range(LAST + 1) if place not in own]
+    second = [place in own[:i] for i, place in enumerate(own)]
+    return [free.pop() if again and free else place for place, again in zip(own, second, strict=True)]
 
 
 def learner_in_words(name: str, eps: float = 0.0) -> str:
