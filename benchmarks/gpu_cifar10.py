@@ -6,7 +6,8 @@
 Trains a class-conditional U-Net (9 M parameters, v, bfloat16, EMA) on all 50,000 images for a third of the time, makes 50,000 images a
 method with a 20-step solver, and trains PreActResNet-18 adversarially (PGD-7, l_inf 8/255), with equal steps, on real images alone and with
 those of each method; then PGD-20 on 2,000 test images and AutoAttack on up to 500 of them. The numbers of steps follow from speeds that are
-measured at the start, and stand in OUT/design.json before anything is trained. FOLDER: from gpu_bundle.py, with the copy of CIFAR-10.
+measured at the start, and stand in OUT/design.json before anything is trained. FOLDER: from gpu_bundle.py, with a copy of CIFAR-10 as
+images in one archive; --data-dir names CIFAR-10 elsewhere, as for run_cifar.py.
 
 Two calls of run_cifar.py: OUT/main (real, unguided, and guidance as the evidence on small images chose it) and OUT/paper (InfoNCE in the
 paper's pipeline: pseudo-labels, the most confident of 1.25 times as many). Ends by itself before the limit; what a limit cuts off, the same
@@ -25,10 +26,9 @@ from pathlib import Path
 from gpu_call import environment_with, paths_with, status_within
 
 IMAGES, CLASSIFIERS, BATCH = 50_000, 4, 512
-GUIDED = "particle:0.1"
-"""The guidance of OUT/main: the best on small images, at the strength that digits chose; fixed before the call."""
-BEST_LABELS = ("--selection.labels", "soft", "--selection.labeller", "robust", "--selection.ensemble", "2")
-"""Its labels and those of the unguided images."""
+GUIDED = "particle:auto"
+"""The guidance of OUT/main, with labels as drawn; fixed before the call. It is the best on small images, with the strength that it finds
+by itself: on photographs the strength of digits, and soft labels, cost robust accuracy (docs/results/photographs.md)."""
 PAPER = ("--selection.labels", "pseudo", "--selection.surplus", "1.25", "--selection.criterion", "confidence")
 
 
@@ -66,17 +66,17 @@ def measured(device: str) -> Rates:
 
 
 def steps_within(rates: Rates, seconds: float, images: int = IMAGES) -> dict[str, int]:
-    """Steps of the U-Net, of the encoder and labellers, and of each classifier, such that all of it takes about `seconds`.
+    """Steps of the U-Net, of the encoder, and of each classifier, such that all of it takes about `seconds`.
 
     A third goes to the U-Net; AutoAttack gets up to a sixth, for at most 500 images; what generation (three sets, one of them 1.25 times as
-    large, guidance at twice the cost) leaves is for the classifiers; the encoder and two labellers get half as many steps.
+    large, guidance at twice the cost, and the trials of its strength) leaves is for the classifiers; the encoder gets half as many steps.
     """
     unet = 0.33 * seconds
-    generation = 20 * images * rates.sampling * (1.0 + 2.0 + 2.5)
+    generation = 20 * images * rates.sampling * (1.0 + 2.0 + 2.5 + 0.2)
     attacked = int(min(500, max(seconds / 6 / CLASSIFIERS / rates.autoattack, 100)))
     evaluation = CLASSIFIERS * attacked * rates.autoattack
-    left = max(0.95 * seconds - unet - generation - evaluation - 8 * rates.start, 0.1 * seconds)
-    a_classifier = left / (CLASSIFIERS + 3 * 0.5) / rates.classifier
+    left = max(0.95 * seconds - unet - generation - evaluation - 6 * rates.start, 0.1 * seconds)
+    a_classifier = left / (CLASSIFIERS + 0.5) / rates.classifier
     return {
         "unet": max(int(unet / rates.unet), 1),
         "classifier": max(int(0.85 * a_classifier), 1),
@@ -116,7 +116,7 @@ TINY = (
 
 def calls_of(base: list[str], out: Path) -> dict[str, list[str]]:
     """The calls of run_cifar.py by the name of their folder."""
-    main = [*base, *BEST_LABELS, "--methods", "real", "unguided", GUIDED, "--out", str(out / "main")]
+    main = [*base, "--methods", "real", "unguided", GUIDED, "--out", str(out / "main")]
     paper = [*base, *PAPER, "--methods", "infonce:0.3", "--out", str(out / "paper"), "--reuse", str(out / "main")]
     return {"main": main, "paper": paper}
 
@@ -181,6 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line (with argparse: tyro may be in the bundle) and run; returns the exit status."""
     parser = argparse.ArgumentParser(description="CIFAR-10 at 32 x 32 on one GPU, in one call.")
     parser.add_argument("--bundle", type=Path, help="folder of gpu_bundle.py, with data/cifar10-jpeg.tar.xz")
+    parser.add_argument("--data-dir", type=Path, help="CIFAR-10, if not in the bundle: as for run_cifar.py")
     parser.add_argument("--out", type=Path, default=Path("results/gpu_cifar10"), help="folder for the results")
     parser.add_argument("--limit", type=float, default=540.0, help="seconds after which everything has ended")
     parser.add_argument("--seed", type=int, default=500, help="seed of this call")
@@ -192,10 +193,10 @@ def main(arguments: list[str] | None = None) -> int:
     sys.path[:0] = paths_with(chosen.bundle)
     from command_line.output import UserError
 
-    data = (chosen.bundle or Path()) / "data" / "cifar10-jpeg.tar.xz"
+    data = chosen.data_dir or (chosen.bundle or Path()) / "data" / "cifar10-jpeg.tar.xz"
     try:
-        if not chosen.tiny and not data.is_file():
-            raise UserError(f"--bundle {chosen.bundle}: holds no data/cifar10-jpeg.tar.xz; make it with gpu_bundle.py --data")
+        if not chosen.tiny and not data.exists():
+            raise UserError(f"{data}: no CIFAR-10 there; name its folder with --data-dir, or pack a copy with gpu_bundle.py --data")
         chosen.out.mkdir(parents=True, exist_ok=True)
         return run_all(chosen, data, begin)
     except UserError as error:

@@ -79,13 +79,13 @@ def test_packages_of_the_bundle_are_found(tmp_path):
 
 
 def test_steps_fill_the_time_that_there_is():
-    """By hand: of 540 s a third for the U-Net, 50,000 x 20 x 5.5 sampler steps, 90 s of AutoAttack, the rest for 4 + 1.5 classifiers."""
+    """By hand: of 540 s a third for the U-Net, 50,000 x 20 x 5.7 sampler steps, 90 s of AutoAttack, the rest for 4 + 0.5 classifiers."""
     rates = gpu_cifar10.Rates(0.02, 1e-5, 0.05, 5.0, 0.1)
     steps = gpu_cifar10.steps_within(rates, 540.0)
-    left = 0.95 * 540 - 0.33 * 540 - 20 * 50_000 * 1e-5 * 5.5 - 90 - 40
-    classifier, encoder = int(0.85 * left / 5.5 / 0.05), int(0.42 * left / 5.5 / 0.05)
+    left = 0.95 * 540 - 0.33 * 540 - 20 * 50_000 * 1e-5 * 5.7 - 90 - 30
+    classifier, encoder = int(0.85 * left / 4.5 / 0.05), int(0.42 * left / 4.5 / 0.05)
     assert steps == {"unet": 8910, "classifier": classifier, "encoder": encoder, "autoattack": 225}
-    assert steps["unet"] * 0.02 + classifier * 0.05 * 4 + encoder * 0.05 * 3 + 90 < 540
+    assert steps["unet"] * 0.02 + classifier * 0.05 * 4 + encoder * 0.05 + 90 < 540
     assert gpu_cifar10.steps_within(replace(rates, autoattack=1e-3), 540.0)["autoattack"] == 500
     slow = gpu_cifar10.steps_within(gpu_cifar10.Rates(1e3, 1e3, 1e3, 1e3, 1e3), 10.0)
     assert slow == {"unet": 1, "classifier": 1, "encoder": 1, "autoattack": 100}
@@ -98,7 +98,7 @@ def test_the_calls_are_ones_that_run_cifar_takes(tmp_path):
     steps = {"unet": 100, "classifier": 20, "encoder": 10, "autoattack": 300}
     calls = gpu_cifar10.calls_of(gpu_cifar10.base_of(steps, tmp_path, 500, tiny=False), tmp_path)
     main, paper = (resolve(settings_from(call)) for call in calls.values())
-    assert (main.methods, paper.methods) == (("real", "unguided", "particle:0.1"), ("infonce:0.3",))
+    assert (main.methods, paper.methods) == (("real", "unguided", "particle:auto"), ("infonce:0.3",))
     assert (main.diffusion.steps, main.classifier.steps, main.encoder.steps) == (100, 20, 10)
     assert main.diffusion == paper.diffusion
     assert main.classifier == paper.classifier
@@ -139,7 +139,7 @@ def test_the_whole_path_on_small_images(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "made" / "table.txt").read_text() == printed
     (tmp_path / "made" / "main" / "details.csv").unlink()  # as where a call is cut off before the tables
     assert gpu_cifar10.table_of(tmp_path / "made") == printed.splitlines()[1:]
-    for name in ("main real", "main unguided", "main particle-0.1", "paper infonce-0.3"):
+    for name in ("main real", "main unguided", "main particle-auto", "paper infonce-0.3"):
         assert re.search(rf"^{name}: autoattack linf 0\.1500, 4 images: clean \S+, robust \S+ \+- \S+$", printed, re.M)
     design = (tmp_path / "made" / "design.json").read_text()
     assert gpu_cifar10.main(["--tiny", "--out", "made", "--limit", "100"]) == 0  # goes on with the same steps, and all is done
@@ -147,4 +147,4 @@ def test_the_whole_path_on_small_images(tmp_path, capsys, monkeypatch):
     assert gpu_cifar10.main(["--tiny", "--out", "made", "--seed", "1"]) == 1
     assert "holds another call" in capsys.readouterr().err
     assert gpu_cifar10.main(["--bundle", str(tmp_path)]) == 1
-    assert "holds no data/cifar10-jpeg.tar.xz; make it with gpu_bundle.py --data" in capsys.readouterr().err
+    assert "no CIFAR-10 there; name its folder with --data-dir, or pack a copy with gpu_bundle.py --data" in capsys.readouterr().err
