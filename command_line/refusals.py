@@ -55,7 +55,7 @@ def refused_flag(frame: str, arguments: Sequence[str]) -> str:
     for pattern, told in (
         (r"Unrecognized options: (.+)", lambda words: _unknown(words, alike, arguments)),
         (r"Missing from \S+: (.+)", lambda these: f"missing: {re.sub('[.]? +.required.', '', these)}; {HELP}"),
-        (r"Missing value for argument '(\S+)'\. Expected 1 .*", lambda flag: f"{flag}: needs a value; {HELP}"),
+        (r"Missing value for argument '(\S+)'\. Expected 1 .*", _no_value),
         (r"Missing value for argument '(\S+)'\. Expected (\d+) .*", lambda flag, many: f"{flag}: needs {many} values; {HELP}"),
         (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of \((.*)\)\.", _no_choice),
         (r"Error parsing (\S+): .*base 10: '(.*)'", lambda flag, text: f"{flag} {text}: is no whole number; {HELP}"),
@@ -86,6 +86,10 @@ def _likeness(typed: str, flag: str) -> float:
     return max(
         difflib.SequenceMatcher(a=typed.strip("-"), b=b).ratio() for b in (flag.strip("-"), flag.rpartition(".")[2].strip("-"))
     )
+
+
+def _no_value(flag: str) -> str:
+    return f"{flag}: needs a value; {HELP}" if flag.startswith("-") else f"{flag}: is missing; give it without a flag; {HELP}"
 
 
 def _no_choice(text: str, flag: str, known: str) -> str:

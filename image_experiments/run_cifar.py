@@ -118,7 +118,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     from image_experiments.data.dataset import described
     from image_experiments.data.splitting import split
     from image_experiments.engine.checks import check_beforehand, known_facts
-    from image_experiments.engine.cost import Work, calibrated, estimate
+    from image_experiments.engine.cost import NOT_DEDUCTED, Work, calibrated, estimate
     from image_experiments.engine.run_stage import to_make
 
     check_writable(place.out)
@@ -138,7 +138,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
             print(f"{told} {line}")
     print(f"{len(left)} of {len(stages)} stages, results in {place.out}")
     if settings.reuse:
-        print("what --reuse saves is known only when the run begins, and is not deducted")
+        print(NOT_DEDUCTED)
     begin, count = time.perf_counter(), min(workers, max(len(left), 1))
     measured = calibrated(settings, left, facts, place, count)
     print(estimate([Work(settings, left, measured, facts, count)], time.perf_counter() - begin))

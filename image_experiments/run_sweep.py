@@ -44,12 +44,13 @@ def run(settings: SweepSettings) -> int:
             f"would run {one.name}: {' '.join((*design.base, *data_flags(settings), *one.arguments))} --methods {' '.join(one.methods)}"
         )
     print(f"would write to {settings.out}")
+    from image_experiments.engine.cost import NOT_DEDUCTED
     from image_experiments.engine.reuse import check_reuse
     from image_experiments.sweep_cost import cost_of_sweep
 
     if settings.reuse:
         check_reuse(settings.reuse)
-        print("what --reuse saves is known only when a run begins, and is not deducted")
+        print(NOT_DEDUCTED)
     print(cost_of_sweep(settings, calls))
     return 0
 

@@ -35,6 +35,7 @@ CLEAN, ROBUST = 0.9, 0.6
 BUDGET = 0.8  # seconds per measurement
 DESCRIPTION_SECONDS = 0.5  # for measures that do not go through a network
 PICTURE_SECONDS = 3.0
+NOT_DEDUCTED = "what --reuse saves is known only when a run begins, and is not deducted"
 CHOICE_SECONDS, COMPILING_SECONDS = 10.0, 60.0  # to measure a choice of speed, approximately
 
 

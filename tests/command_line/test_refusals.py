@@ -56,7 +56,12 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    ("words", "line"), [*((f"here {words}", line) for words, line in CASES.items()), ("", "missing: STR Where")]
+    ("words", "line"),
+    [
+        *((f"here {words}", line) for words, line in CASES.items()),
+        ("", "missing: STR Where"),
+        ("--folder here", "folder: is missing; give it without a flag; --help lists the options"),
+    ],
 )
 def test_a_command_line_that_cannot_be_read_ends_in_one_line_and_status_2(words, line, capsys):
     with pytest.raises(SystemExit) as ended:
