@@ -44,7 +44,7 @@ PLACES = {
     "diverse half": 10,
     "selected": 10,
     "k-means": 9,
-    "nearest the boundary": 9,
+    "nearest the boundary": 7,
 }
 """Place in the sequence of colours and markers (command_line/drawing.py); every other name has the last."""
 LEARNER_PLACES = {

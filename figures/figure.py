@@ -131,7 +131,7 @@ def diagonal(axis: Any, low: float, high: float, label: str | None = None) -> No
 def ticks(axis: Any, which: str, values: Sequence[float]) -> None:
     """Show only these ticks, as plain numbers, for example on a logarithmic axis."""
     one = axis.xaxis if which == "x" else axis.yaxis
-    one.set_ticks(list(values), [f"{value:g}" for value in values])
+    one.set_ticks(list(values), [f"{value:,g}" for value in values])
     one.set_minor_locator(ticker.NullLocator())
 
 

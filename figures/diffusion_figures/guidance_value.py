@@ -19,8 +19,8 @@ FIGURE = Figure(
     "Gain in robust accuracy over unguided samples, against the Wasserstein-2 distance of the guided classes to the real ones. Lines: "
     "theory's prediction from the guidance setting alone (T16 on the classes that guidance makes), a guidance at four strengths, in order; "
     "marks: fits, mean and 95 % interval over seeds. Thick line: the best that any classes within this distance could give. Sets beyond "
-    "W2 = 2 or below a gain of −0.03 are outside the frame. The guidance knows the Bayes classifier: what it gives is an upper bound for "
-    "one that was learned.",
+    "W2 = 2, or that lose much more than the best gains, are outside the frame. The guidance knows the Bayes classifier: what it gives "
+    "is an upper bound for one that was learned.",
     (TABLE, BEST),
     "two Gaussian classes in 100 dimensions, ‖μ‖ = 2, σ = 1, l_2 attack of 0.3, adversarial logistic regression",
 )

@@ -33,7 +33,7 @@ def mosaics(folder: str, methods: Iterable[str]) -> tuple[str, ...]:
 FIGURE = Figure(
     "Samples of every method",
     "Eight images of each class, a row a class: real digits, and what the same diffusion model makes without guidance, with noise"
-    " added, and with guidance that spreads samples out (InfoNCE) or separates the classes (class-anchored).",
+    " added, and with guidance that spreads samples out (particle, InfoNCE) or separates the classes (class-anchored).",
     mosaics("digits-cpu", METHODS),
     "scikit-learn's digits, 8x8 pixels, DDIM 25 steps, guided for t < 700 at the denoised estimate, samples of the first seed",
 )

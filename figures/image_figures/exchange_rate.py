@@ -155,5 +155,6 @@ def _draw_study(left: Any, right: Any, numbers: Numbers, name_of_data: str) -> N
     ticks(left, "x", (250, 1000, 4000, 16000))
     right.set(xscale="log", xlabel="unguided images of the same worth / 2,000", title=f"Exchange rate, {name_of_data}")
     ticks(right, "x", (0.125, 0.25, 0.5, 1, 2, 4, 8))
-    right.set_yticks(range(len(names)), names, fontsize=7)
+    broken = [",\n".join(name.rsplit(", ", 1)) for name in names]
+    right.set_yticks(range(len(names)), broken, fontsize=7)
     right.set_ylim(len(names) - 0.5, -0.5)

@@ -86,7 +86,7 @@ def numbers_of(table: str, files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    figure, (left, right) = new_figure(2, 10.0, 6.4)
+    figure, (left, right) = new_figure(2, 11.0, 6.4)
     names = [name.partition(OF) for name in numbers.names(LEFT) if name != REAL]
     treatments, kinds = (list(dict.fromkeys(name[i] for name in names)) for i in (0, 2))
     for place, images in enumerate(kinds):
@@ -107,7 +107,7 @@ def draw(numbers: Numbers) -> Any:
     left.axvline(float(numbers.series(LEFT, REAL).y[0]), color="0.4", lw=0.9, gid=GUIDE)
     right.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
     for axis in (left, right):
-        axis.set_yticks(range(len(treatments)), treatments if axis is left else [""] * len(treatments), fontsize=7)
+        axis.set_yticks(range(len(treatments)), treatments, fontsize=7)  # on both: on a phone one of them fills the screen
         axis.set_ylim(len(treatments) - 0.5, -0.5)
         axis.grid(visible=False, axis="y")
         for edge in range(1, len(treatments)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ FIGURE = Figure(
 )
 SHOWN = (0.4, 10.0)
 """Worths at the ends of the axes."""
+STRENGTH = re.compile(r" [\d.]+(?=,)")
+"""Of a guidance, which the legend leaves out: it differs between data sets, and the mark does not."""
 
 
 def predicted(study: Study, files: Files) -> dict[str, float]:
@@ -105,7 +108,7 @@ def draw(numbers: Numbers) -> Any:
     for axis, panel in zip(axes, panels, strict=True):
         for name in numbers.names(panel):
             one, look = numbers.series(panel, name), mark(name)
-            (seen[name],) = axis.plot(one.x, one.y, **look)
+            (seen[STRENGTH.sub("", name)],) = axis.plot(one.x, one.y, **look)
             axis.vlines(one.x, one.low, one.high, color=look["color"], lw=1)
         diagonal(axis, *SHOWN)
         axis.axhline(1, color="0.8", lw=0.8, gid=GUIDE)

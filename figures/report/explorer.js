@@ -92,7 +92,8 @@ let waiting = false;
 function update() {
   const chosen = settings();
   for (const [name, value] of Object.entries(chosen)) {
-    const text = `${value.toFixed(DIGITS[name])}${UNITS[name] || ""}`;
+    const digits = { minimumFractionDigits: DIGITS[name], maximumFractionDigits: DIGITS[name] };
+    const text = `${value.toLocaleString("en", digits)}${UNITS[name] || ""}`;
     document.getElementById(`value-${name}`).textContent = text;
     document.getElementById(`slider-${name}`).setAttribute("aria-valuetext", text);
   }

@@ -23,7 +23,7 @@ RIVALS = {
     "particle guidance beats unguided images, both with soft labels": SOFT,
     "particle guidance beats hotter noise, both with soft labels": HOT,
     "particle guidance beats twice as many unguided, all with soft labels": TWICE,
-    "particle guidance with soft labels beats plain images": DRAWN,
+    "particle guidance with soft labels beats unguided images with labels as drawn": DRAWN,
 }
 BY_DEFAULT = "the default guidance, particle auto, beats unguided images, labels as drawn"
 DEFAULTS = {"digits": "digits-default", "GTSRB": "gtsrb-default"}
@@ -99,9 +99,9 @@ def verdict_table(files: Files) -> str:
             rows[design] = claims.rows_of((f"{design}/comparisons.csv",), files)
     found: dict[str, dict[str, str]] = {}
     for claim, data, design, a, b, attack in CLAIMS:
-        row = next((one for one in rows.get(design, ()) if one[0] == f"{a}{MINUS}{b}" and one[3].startswith(attack)), None)
+        row = next((one for one in rows.get(design, ()) if one[0] == f"{a}{MINUS}{b}" and one[4].startswith(attack)), None)
         if row:
-            found.setdefault(claim, {})[data] = _cell(row[1], SAID.get(row[2], row[2]))
+            found.setdefault(claim, {})[data] = _cell(row[2], SAID.get(row[3], row[3]))
     if not found:
         return ""
     head = "".join(f'<th scope="col" class="text">{name}</th>' for name in ("", *DATA))

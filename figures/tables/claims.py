@@ -31,7 +31,7 @@ FIGURE = Figure(
     (EVIDENCE, REPORT, MNIST, APGD, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT),
     "small real images, 300 real and 2,000 synthetic unless said otherwise",
 )
-HEADER = ("comparison", "difference", "verdict", "attack", "low alone", "high alone", "p (Holm)", "seeds", "design")
+HEADER = ("comparison", "design", "difference", "verdict", "attack", "low alone", "high alone", "p (Holm)", "seeds")
 
 
 def rows(files: Files) -> list[list[Any]]:
@@ -49,8 +49,8 @@ def rows_of(tables: tuple[str, ...], files: Files) -> list[list[Any]]:
             attack = f"{ATTACKS.get(one['attack'], one['attack'])}, {radius_in_words(one['norm'], float(one['eps']))}"
             of_all = Spread(one["difference"], low=float(one["low_of_all"]), high=float(one["high_of_all"]))
             alone = [float(one["low"]), float(one["high"]), float(one["p_holm"])]
-            said = [compared(one["a"], one["b"]), of_all, verdict(of_all.low, of_all.high), attack]
-            found.append([*said, *alone, int(one["seeds"]), table.partition("/")[0]])
+            said = [compared(one["a"], one["b"]), table.partition("/")[0], of_all, verdict(of_all.low, of_all.high), attack]
+            found.append([*said, *alone, int(one["seeds"])])
     return found
 
 
@@ -69,9 +69,9 @@ def finding(files: Files) -> str:
 def sentences(table: list[list[Any]]) -> str:
     """One line per design."""
     found = []
-    for design in dict.fromkeys(row[-1] for row in table):
-        of = [row for row in table if row[-1] == design]
-        detected = [(row[0].split(MINUS), row[2], row[3]) for row in of if row[2] in ("higher", "lower")]
+    for design in dict.fromkeys(row[1] for row in table):
+        of = [row for row in table if row[1] == design]
+        detected = [(row[0].split(MINUS), row[3], row[4]) for row in of if row[3] in ("higher", "lower")]
         told = "; ".join(f"{a} {verdict} than {b} ({attack})" for (a, b), verdict, attack in detected) or "nothing"
         found.append(
             f"{design}, {len(of)} comparison{'s' * (len(of) != 1)} fixed beforehand. Detected, by the intervals of all: {told}."

@@ -46,7 +46,7 @@ class Page:
 
     def values(self):
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        return {name: float(self.text(f"value-{name}").rstrip("°")) for name, _, _ in SLIDERS}
+        return {name: float(self.text(f"value-{name}").rstrip("°").replace(",", "")) for name, _, _ in SLIDERS}
 
     def text(self, name):
         return self.page.inner_text(f"#{name}")
