@@ -92,16 +92,10 @@ def mosaic(images: Array, labels: Array, rows: int) -> Array:
 def draw_curves(out: Path, methods: list[str], seed: int) -> Any:
     """Loss of the diffusion models; loss and validation accuracy of the classifiers of the first seed."""
     figure, (left, middle, right) = new_figure(3)
-    trained = [read_columns(path) for path in sorted((out / "curves").glob("diffusion-seed*.csv"))]
-    for i, curve in enumerate(filter(None, trained)):
-        left.plot(
-            curve["step"],
-            curve["loss"],
-            lw=1,
-            alpha=0.6,
-            color=shape(0)["color"],
-            label=None if i else f"each seed ({len(trained)})",
-        )
+    trained = [curve for path in sorted((out / "curves").glob("diffusion-seed*.csv")) if (curve := read_columns(path))]
+    for i, curve in enumerate(trained):
+        said = None if i else f"each seed ({len(trained)})"
+        left.plot(curve["step"], curve["loss"], lw=1, alpha=0.6, color=shape(0)["color"], label=said)
     names = [in_words(method) for method in methods]
     for method, name, place in zip(methods, names, distinct_places(names), strict=True):
         curve = read_columns(out / "curves" / f"{method}-seed{seed}.csv")
