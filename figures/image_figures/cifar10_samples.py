@@ -24,4 +24,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return digit_samples.draw(numbers, width=8.8, height=1.35, classes=("airplane", "automobile", "frog", "horse"))
+    return digit_samples.draw(numbers, classes=("airplane", "automobile", "frog", "horse"))

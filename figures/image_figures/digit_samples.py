@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from command_line.drawing import new_figure
+from command_line.drawing import new_grid
 from command_line.output import UserError
 from command_line.words import in_words
 from figures.figure import Figure, Numbers, Row
@@ -23,6 +23,8 @@ def titles(*methods: str) -> dict[str, str]:
 METHODS = titles("real", "unguided", "noise-0.1", "particle-auto", "infonce-0.3", "anchored-0.3")
 
 DIGITS = tuple("0123456789")
+WIDTH, TITLE, LETTER = 7.2, 0.3, 0.055
+"""In inches: width of the figure, height of a title, width of a letter of the rows' names."""
 
 
 def mosaics(folder: str, methods: Iterable[str]) -> tuple[str, ...]:
@@ -61,21 +63,20 @@ def numbers_of(grids: dict[str, str], files: Files) -> Numbers:
     return Numbers.of(rows)
 
 
-def draw(numbers: Numbers, width: float = 7.0, height: float = 2.3, classes: Sequence[str] = DIGITS) -> Any:
+def draw(numbers: Numbers, classes: Sequence[str] = DIGITS) -> Any:
     """classes: names of the rows."""
     panels = numbers.panels()
-    figure, axes = new_figure(len(panels), width, height)
-    for axis, panel in zip(axes, panels, strict=True):
-        of = numbers.columns["panel"] == panel
-        coloured = numbers.names(panel)[0].startswith("colour")
-        pixels = numbers.columns["y"][of].astype(np.int64).reshape(-1, int(numbers.columns["x"][of].max()) + 1)
-        if coloured:
-            pixels = np.stack([pixels >> 16, pixels >> 8 & 255, pixels & 255], axis=-1)
+    sheets = [_pixels(numbers, panel) for panel in panels]
+    columns = 3 if len(panels) % 3 == 0 else 2  # large enough to recognise them
+    rows, wide = sheets[0].shape[:2]
+    side = (WIDTH - LETTER * max(map(len, classes))) / columns
+    figure, axes = new_grid(len(panels), columns, WIDTH, side * rows / wide + TITLE)
+    for i, (axis, panel, pixels) in enumerate(zip(axes, panels, sheets, strict=True)):
         axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_title(panel)
-        if axis is axes[0]:
+        if i % columns == 0:
             row = len(pixels) / len(classes)
-            axis.set_yticks([row * (i + 0.5) - 0.5 for i in range(len(classes))], classes, fontsize=7)
+            axis.set_yticks([row * (k + 0.5) - 0.5 for k in range(len(classes))], classes, fontsize=7)
             axis.tick_params(length=0)
             axis.set_xticks([])
             axis.grid(visible=False)
@@ -83,3 +84,12 @@ def draw(numbers: Numbers, width: float = 7.0, height: float = 2.3, classes: Seq
         else:
             axis.set_axis_off()
     return figure
+
+
+def _pixels(numbers: Numbers, panel: str) -> Any:
+    """(rows, columns) grey values, or (rows, columns, 3) colours."""
+    of = numbers.columns["panel"] == panel
+    pixels = numbers.columns["y"][of].astype(np.int64).reshape(-1, int(numbers.columns["x"][of].max()) + 1)
+    if not numbers.names(panel)[0].startswith("colour"):
+        return pixels
+    return np.stack([pixels >> 16, pixels >> 8 & 255, pixels & 255], axis=-1)

@@ -36,4 +36,4 @@ def numbers(files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    return digit_samples.draw(numbers, width=10.4, height=2.4, classes=SIGNS)
+    return digit_samples.draw(numbers, classes=SIGNS)
