@@ -182,6 +182,23 @@ def test_what_each_choice_did_is_the_paired_difference_with_students_interval():
         assert [float(text.replace("−", "-")) for text in texts[:3]] == pytest.approx(found, abs=0.05 + 1e-9), (design, *sides)
 
 
+def test_the_numbers_of_seeds_are_those_of_students_test_at_the_spread_of_the_designs():
+    page = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^[|] `([\w-]+)`, (\d+) comparisons [|] ([\d.]+) [|] (\d+) [|] (\d+) [|]$", page, re.M)
+    assert len(rows) == 3
+    for design, *said in rows:
+        data = Files(REFERENCE).columns(f"{design}/comparisons.csv", "low high seeds")
+        seeds = data["seeds"]
+        spread = 100 * np.median((data["high"] - data["low"]) / 2 * np.sqrt(seeds) / stats.t.ppf(0.975, seeds - 1))
+
+        def power(n, level, spread=spread):
+            edge, shift = stats.t.ppf(1 - level / 2, n - 1), np.sqrt(n) / spread
+            return stats.nct.sf(edge, n - 1, shift) + stats.nct.cdf(-edge, n - 1, shift)
+
+        needed = [next(n for n in range(3, 100) if power(n, level) >= 0.8) for level in (0.05, 0.05 / len(seeds))]
+        assert said == [str(len(seeds)), f"{spread:.2f}", *map(str, needed)]
+
+
 def test_the_wrong_labels_of_guided_images_are_those_of_the_sweeps():
     page = (ROOT / "docs" / "guidance.md").read_text(encoding="utf-8")
     (row,) = re.findall(r"^[|] wrong soft labels.*$", page, re.M)
