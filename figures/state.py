@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,8 +31,13 @@ def made_from(entry: Entry, files: Files) -> dict[str, Any]:
         "inputs": inputs,
         "code": code_digest(f"figures.{entry.section}.{entry.name}", writer),
         "settings": asdict(entry.figure),
-        "versions": {package: version(package) for package in DECIDING},
+        "versions": {package: _version(package) for package in DECIDING},
     }
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return version(package)
 
 
 def code_digest(*modules: str) -> str:

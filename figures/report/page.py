@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 import json
@@ -190,16 +191,19 @@ def _made(entry: Entry, files: Files) -> str:
     return f"{about}Made by {', '.join(runs)}. Numbers: <code>drawn/{entry.name}.csv</code>."
 
 
-def _picture(path: Path, text: str) -> str:
-    """An image tag with its size, so that the layout does not shift while pictures load.
+@functools.lru_cache(maxsize=64)  # a program that composes several pages encodes a picture once
+def _source(content: bytes) -> tuple[str, tuple[int, int]]:
+    """The picture in the page, the same to the pixel, in a form that takes half the bytes; and its width and height."""
+    encoded = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        image.convert("RGB").save(encoded, "WEBP", lossless=True, method=4)
+        return f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}", image.size
 
-    The picture is the same to the pixel, in a form that takes half the bytes.
-    """
-    content = io.BytesIO()
-    with Image.open(path) as image:
-        width, height = (round(SHOWN * side) for side in image.size)
-        image.convert("RGB").save(content, "WEBP", lossless=True, method=4)
-    source = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+def _picture(path: Path, text: str) -> str:
+    """An image tag with its size, so that the layout does not shift while pictures load."""
+    source, sides = _source(path.read_bytes())
+    width, height = (round(SHOWN * side) for side in sides)
     least = f"--least: {LEAST * width:.0f}px"
     shown = f'<img alt="{text}" loading="lazy" width="{width}" height="{height}" style="{least}" src="{source}">'
     return f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">{shown}</div>'

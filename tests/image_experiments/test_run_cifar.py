@@ -288,7 +288,9 @@ def test_pseudo_labels_and_selection_where_the_model_is_unconditional(tmp_path):
         assert len(content["label"]) == 40
 
 
-@pytest.mark.parametrize(("name", "strength"), [("paper-gtsrb", 5000 / 128), ("paper-mnist", 100_000 / 128)])
+@pytest.mark.parametrize(
+    ("name", "strength"), [("paper-gtsrb", 5000 / 128), pytest.param("paper-mnist", 100_000 / 128, marks=pytest.mark.slow)]
+)
 def test_the_published_settings_run_reduced(tmp_path, name, strength):
     """Schedule, window and summed lambda of the public code, on digits with small networks."""
     settings = preset(name)
@@ -468,26 +470,26 @@ def test_a_failing_run_leaves_earlier_results_untouched(finished):
     assert contents() == before
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
-    """Simulated by the largest file that a process may write: the system then refuses to write as on a full disk. First the data do not
-    fit, then the weights."""
+@pytest.mark.parametrize(
+    ("limit", "stage"), [pytest.param(30_000, "data", marks=pytest.mark.slow), (120_000, "classifier/real/seed0")]
+)
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(limit, stage, tmp_path):
+    """Simulated by the largest file that a process may write: the system then refuses to write as on a full disk. The data or the weights
+    do not fit."""
     run_real = ["image_experiments/run_cifar.py", *SMALL, "--methods", "real", "--classifier.network", "small-cnn-32"]
     command = [sys.executable, *run_real, "--out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for limit, stage in ((30_000, "data"), (120_000, "classifier/real/seed0")):
 
-        def little_room(limit=limit):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    def little_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-        failed = subprocess.run(
-            command, cwd=ROOT, env=environment, preexec_fn=little_room, capture_output=True, text=True, check=False
-        )
-        assert failed.returncode == 1
-        (error,) = [line for line in failed.stderr.splitlines() if "error:" in line]
-        assert error.startswith(f"error: {stage}: ")
-        assert "free some space" in error
-        assert "Traceback" not in failed.stderr
-        assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]  # nothing half-written is left
+    failed = subprocess.run(command, cwd=ROOT, env=environment, preexec_fn=little_room, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    (error,) = [line for line in failed.stderr.splitlines() if "error:" in line]
+    assert error.startswith(f"error: {stage}: ")
+    assert "free some space" in error
+    assert "Traceback" not in failed.stderr
+    assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]  # nothing half-written is left
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "metrics.csv").is_file()
