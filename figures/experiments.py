@@ -55,6 +55,7 @@ SWEEPS = {
     "digits-pipeline": "2.7 hours",
     "digits-confirm": "90 min",
     "mnist-confirm": "2.5 hours",
+    "mnist-pipeline": "3 hours",
     "digits-default": "45 min",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""

@@ -44,6 +44,7 @@ SECTIONS = {
         "exchange_rate",
         "predicted_worth",
         "pipeline",
+        "pipeline_mnist",
         "accuracy_against_synthetic",
         "ablation_loss",
         "ablation_window",

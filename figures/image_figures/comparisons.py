@@ -12,7 +12,22 @@ from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 
-EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTSRB, MORE, GTSRB_CONFIRM, GTSRB_DEFAULT, CIFAR10 = (
+(
+    EVIDENCE,
+    REPORT,
+    MNIST,
+    FACTORS,
+    PIPELINE,
+    MNIST_PIPELINE,
+    CONFIRM,
+    MNIST_CONFIRM,
+    DEFAULT,
+    GTSRB,
+    MORE,
+    GTSRB_CONFIRM,
+    GTSRB_DEFAULT,
+    CIFAR10,
+) = (
     f"{design}/comparisons.csv"
     for design in (
         "digits-evidence",
@@ -20,6 +35,7 @@ EVIDENCE, REPORT, MNIST, FACTORS, PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, GTS
         "mnist-report",
         "digits-factors",
         "digits-pipeline",
+        "mnist-pipeline",
         "digits-confirm",
         "mnist-confirm",
         "digits-default",

@@ -14,12 +14,15 @@ from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.inputs import Files
 
 TABLE = "digits-pipeline/sweep.csv"
-FIGURE = Figure(
-    "What labels, selection and guidance are worth together",
+READ = (
     "Rows: which labels the generated images get (as drawn: the class asked of the model; guide: the classifier whose features guide), and "
     "which images are kept. Left: robust accuracy under APGD-CE, mean over seeds. Right: "
     "the same minus unguided images treated alike, with a 95 % interval per comparison, paired by seed. The paper relabels and "
-    "keeps the most confident.",
+    "keeps the most confident."
+)
+FIGURE = Figure(
+    "What labels, selection and guidance are worth together",
+    READ,
     (TABLE,),
     "scikit-learn's digits, 300 real and 2,000 synthetic images chosen from 3,000, l_inf 0.15, 1,197 test images, 16 seeds",
 )
@@ -86,9 +89,9 @@ def numbers_of(table: str, files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    figure, (left, right) = new_figure(2, 11.0, 6.4)
     names = [name.partition(OF) for name in numbers.names(LEFT) if name != REAL]
     treatments, kinds = (list(dict.fromkeys(name[i] for name in names)) for i in (0, 2))
+    figure, (left, right) = new_figure(2, 11.0, 1.2 + 0.4 * len(treatments))
     for place, images in enumerate(kinds):
         i = place_of(images)
         look = shape(i)
@@ -121,8 +124,12 @@ def draw(numbers: Numbers) -> Any:
 
 
 def finding(files: Files) -> str:
+    return finding_of(TABLE, files)
+
+
+def finding_of(table: str, files: Files) -> str:
     """What keeping the most confident costs, what guidance wins back, and what does best."""
-    sets, _ = read_sets(TABLE, files)
+    sets, _ = read_sets(table, files)
     plain, kept, guided = sets["drawn"]["unguided"], sets["confident"]["unguided"], sets["confident"]["InfoNCE 0.3"]
     without, paper = sets["unconditional-confident"]["unguided"], sets["unconditional-confident"]["InfoNCE 0.3"]
     cost, gain, left, own = (

@@ -28,6 +28,9 @@ RIVALS = {
 BY_DEFAULT = "the default guidance, particle auto, beats unguided images, labels as drawn"
 DEFAULTS = {"digits": "digits-default", "GTSRB": "gtsrb-default"}
 PUSHED, TOGETHER = "pushing classes apart (class-anchored) helps", "drawing classes together (away from the anchors) helps"
+PIPELINES = {"digits": "digits-pipeline", "MNIST": "mnist-pipeline"}
+UNLABELLED, CONFIDENT = "unguided (model without labels, most confident)", "unguided (most confident)"
+UNLABELLED_INFONCE = "InfoNCE 0.3 (model without labels, most confident)"
 CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("twice as many images help", "digits", "digits-evidence", "twice as many unguided", "unguided", "PGD-20"),
     ("twice as many images help", "GTSRB", "gtsrb-confirm", TWICE, SOFT, "APGD-CE"),
@@ -68,22 +71,11 @@ CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
         "unguided",
         "APGD-CE",
     ),
-    (
-        "InfoNCE helps in the paper's pipeline",
-        "digits",
-        "digits-pipeline",
-        "InfoNCE 0.3 (model without labels, most confident)",
-        "unguided (model without labels, most confident)",
-        "APGD-CE",
+    *(
+        ("InfoNCE helps in the paper's pipeline", data, design, UNLABELLED_INFONCE, UNLABELLED, "APGD-CE")
+        for data, design in PIPELINES.items()
     ),
-    (
-        "keeping the most confident images helps",
-        "digits",
-        "digits-pipeline",
-        "unguided (most confident)",
-        DRAWN,
-        "APGD-CE",
-    ),
+    *(("keeping the most confident images helps", data, design, CONFIDENT, DRAWN, "APGD-CE") for data, design in PIPELINES.items()),
     ("unguided images help beside real ones", "GTSRB", "gtsrb-default", DRAWN, "real images alone", "APGD-CE"),
 )
 """(claim, data, design, a, b, attack) of comparisons that were fixed before their runs."""
