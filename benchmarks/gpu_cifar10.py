@@ -188,7 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
     parser.add_argument("--tiny", action="store_true", help="small images and networks on a CPU, to try it out")
     chosen = parser.parse_args(arguments)
-    chosen.out, chosen.bundle = chosen.out.resolve(), None if chosen.bundle is None else chosen.bundle.resolve()
+    chosen.out = chosen.out.resolve()  # the calls have another working directory
+    chosen.bundle, chosen.data_dir = (path and path.resolve() for path in (chosen.bundle, chosen.data_dir))
     begin = time.monotonic()
     sys.path[:0] = paths_with(chosen.bundle)
     from command_line.output import UserError

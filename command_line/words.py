@@ -114,6 +114,11 @@ def _longest(places: Mapping[str, int], name: str, otherwise: int) -> int:
     return max(((len(known), place) for known, place in places.items() if name.startswith(known)), default=(0, otherwise))[1]
 
 
+def attack_in_words(attack: str, norm: str, eps: float) -> str:
+    """ "APGD-CE, l_inf 8/255" for "apgd-ce", "linf" and 8 / 255."""
+    return f"{ATTACKS.get(attack, attack)}, {radius_in_words(norm, eps)}"
+
+
 def radius_in_words(norm: str, eps: float) -> str:
     """ "l_inf 8/255" or "l_2 0.5"."""
     return f"{norm.replace('linf', 'l_inf').replace('l2', 'l_2')} {as_fraction(eps)}"

@@ -18,6 +18,7 @@ from figures.registry import Entry
 PACKAGES = ("figures", "command_line")
 DECIDING = ("matplotlib", "seaborn", "numpy", "scipy", "pillow")
 MISSING = "missing"
+_version = functools.cache(version)
 
 
 def made_from(entry: Entry, files: Files) -> dict[str, Any]:
@@ -33,11 +34,6 @@ def made_from(entry: Entry, files: Files) -> dict[str, Any]:
         "settings": asdict(entry.figure),
         "versions": {package: _version(package) for package in DECIDING},
     }
-
-
-@functools.cache
-def _version(package: str) -> str:
-    return version(package)
 
 
 def code_digest(*modules: str) -> str:

@@ -131,6 +131,16 @@ def test_too_little_time_is_one_line_and_nothing_is_noted(tmp_path, capsys, monk
     assert "tests: not started, no time is left" in capsys.readouterr().out
 
 
+def test_a_relative_folder_of_data_is_that_of_the_caller(tmp_path, monkeypatch):
+    """The calls run in the folder of the repository."""
+    given = []
+    monkeypatch.setattr(gpu_cifar10, "run_all", lambda _chosen, data, _begin: given.append(data) or 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar").mkdir()
+    assert gpu_cifar10.main(["--data-dir", "cifar", "--out", "made"]) == 0
+    assert given == [tmp_path / "cifar"]
+
+
 @pytest.mark.slow  # half a minute; the calls that it makes are checked above
 def test_the_whole_path_on_small_images(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

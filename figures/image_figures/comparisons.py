@@ -12,40 +12,20 @@ from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
 from figures.inputs import Files
 
-(
-    EVIDENCE,
-    REPORT,
-    MNIST,
-    FACTORS,
-    PIPELINE,
-    MNIST_PIPELINE,
-    CONFIRM,
-    MNIST_CONFIRM,
-    DEFAULT,
-    GTSRB,
-    MORE,
-    GTSRB_CONFIRM,
-    GTSRB_DEFAULT,
-    CIFAR10,
-) = (
-    f"{design}/comparisons.csv"
-    for design in (
-        "digits-evidence",
-        "digits-report",
-        "mnist-report",
-        "digits-factors",
-        "digits-pipeline",
-        "mnist-pipeline",
-        "digits-confirm",
-        "mnist-confirm",
-        "digits-default",
-        "gtsrb-report",
-        "gtsrb-more",
-        "gtsrb-confirm",
-        "gtsrb-default",
-        "cifar10-report",
-    )
-)
+EVIDENCE = "digits-evidence/comparisons.csv"
+REPORT = "digits-report/comparisons.csv"
+MNIST = "mnist-report/comparisons.csv"
+FACTORS = "digits-factors/comparisons.csv"
+PIPELINE = "digits-pipeline/comparisons.csv"
+MNIST_PIPELINE = "mnist-pipeline/comparisons.csv"
+CONFIRM = "digits-confirm/comparisons.csv"
+MNIST_CONFIRM = "mnist-confirm/comparisons.csv"
+DEFAULT = "digits-default/comparisons.csv"
+GTSRB = "gtsrb-report/comparisons.csv"
+MORE = "gtsrb-more/comparisons.csv"
+GTSRB_CONFIRM = "gtsrb-confirm/comparisons.csv"
+GTSRB_DEFAULT = "gtsrb-default/comparisons.csv"
+CIFAR10 = "cifar10-report/comparisons.csv"
 READ = (
     "Right of zero the first set of images is better: difference in robust accuracy after equal training, paired by seed. Thick: 95 % "
     "interval of this comparison alone (Student); thin: of all comparisons of the design together (Bonferroni). By the thin one, "

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import COLOURS, MARKERS, new_figure
-from command_line.words import ATTACKS, in_words, radius_in_words
+from command_line.words import attack_in_words, in_words
 from figures.figure import Figure, Numbers
 from figures.inputs import Files, where
 
@@ -28,7 +28,7 @@ def numbers(files: Files) -> Numbers:
         for i, method in enumerate(dict.fromkeys(data["method"].tolist())):
             values = data["robust_accuracy"][where(data, attack=attack, norm=norm, eps=eps, method=method)]
             images = int(data["images"][where(data, attack=attack, norm=norm, eps=eps)][0])
-            panel = f"{ATTACKS.get(attack, attack)}, {radius_in_words(norm, eps)}, {images:,} images"
+            panel = f"{attack_in_words(attack, norm, eps)}, {images:,} images"
             name = in_words(method)
             rows += [(panel, name, float(v), float(i)) for v in values]
             rows.append((panel, f"{name}, mean", float(np.mean(values)), float(i)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line.words import ATTACKS, radius_in_words
+from command_line.words import attack_in_words
 from figures.figure import Figure
 from figures.image_figures.comparisons import (
     CONFIRM,
@@ -47,7 +47,7 @@ def rows_of(tables: tuple[str, ...], files: Files) -> list[list[Any]]:
         data = files.columns(table, numbers, text="a b attack norm")
         for i in range(len(data["a"])):
             one = {name: values[i] for name, values in data.items()}
-            attack = f"{ATTACKS.get(one['attack'], one['attack'])}, {radius_in_words(one['norm'], float(one['eps']))}"
+            attack = attack_in_words(one["attack"], one["norm"], float(one["eps"]))
             of_all = Spread(one["difference"], low=float(one["low_of_all"]), high=float(one["high_of_all"]))
             alone = [float(one["low"]), float(one["high"]), float(one["p_holm"])]
             said = [compared(one["a"], one["b"]), table.partition("/")[0], of_all, verdict(of_all.low, of_all.high), attack]

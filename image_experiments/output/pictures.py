@@ -13,7 +13,7 @@ from PIL import Image
 
 from command_line.drawing import DASHES, DPI, draw, new_figure, read_columns, shape, styled
 from command_line.output import prepare_folder, write_whole
-from command_line.words import ATTACKS, distinct_places, in_words, radius_in_words
+from command_line.words import attack_in_words, distinct_places, in_words
 from image_experiments.data.dataset import Array
 from image_experiments.data.npz_files import ImageFile
 from image_experiments.data.stored_dataset import load_dataset
@@ -137,8 +137,6 @@ def draw_robust_accuracy(out: Path) -> Any:
         axis.set_yticks(range(len(methods)), names)
         axis.invert_yaxis()
         axis.set_xlabel("robust accuracy")
-        axis.set_title(
-            f"{ATTACKS.get(attack, attack)}, {radius_in_words(norm, eps)}, {table['images'][rows][0]:,.0f} images", fontsize=10
-        )
+        axis.set_title(f"{attack_in_words(attack, norm, eps)}, {table['images'][rows][0]:,.0f} images", fontsize=10)
     figure.suptitle("dots: seeds, with two standard errors of the test images; bars: means", fontsize=8)
     return figure
