@@ -105,33 +105,6 @@ function update() {
   });
 }
 
-// Tables: a click or Enter on a heading sorts by it, again the other way round.
-function sortTable(heading) {
-  const table = heading.closest("table"), body = table.tBodies[0];
-  const column = Array.from(heading.parentNode.children).indexOf(heading);
-  const down = heading.getAttribute("aria-sort") === "ascending";
-  table.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
-  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const key = (row) => row.children[column].dataset.key;
-  const compare = (a, b) => {
-    const [x, y] = [key(a), key(b)], [p, q] = [Number(x), Number(y)];
-    if (x === "" || y === "") return x === y ? 0 : x === "" ? 1 : -1; // empty cells last, either way
-    const order = Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y, "en", { numeric: true }) : p - q;
-    return down ? -order : order;
-  };
-  Array.from(body.rows).sort(compare).forEach((row) => body.append(row));
-}
-
-// A link to something that is folded unfolds it.
-function unfold() {
-  const there = document.getElementById(parts()[0]);
-  const folded = there && there.closest("details");
-  if (folded) { folded.open = true; there.scrollIntoView(); }
-}
-document.addEventListener("click", ({ target }) => {
-  const link = target.closest('a[href^="#"]'); // the address may be the same as before, which tells nobody
-  if (link && link.hash === location.hash) unfold();
-});
 window.addEventListener("hashchange", () => {
   restore();
   update();
@@ -155,15 +128,6 @@ document.querySelectorAll("#averaging input").forEach((input) => input.addEventL
   keep("averaging");
 }));
 resetBy("reset", "averaging", update);
-// What is wider than its place says so, and which way there is more.
-const measured = new ResizeObserver((all) => all.forEach(({ target }) => {
-  target.classList.toggle("scrolls", target.scrollWidth > target.clientWidth + 1);
-}));
-document.querySelectorAll(".wide").forEach((one) => {
-  measured.observe(one);
-  one.addEventListener("scroll", () => one.classList.toggle("ended", one.scrollLeft + one.clientWidth >= one.scrollWidth - 2), { passive: true });
-});
-document.querySelectorAll("th button").forEach((button) => button.addEventListener("click", () => sortTable(button.parentNode)));
 restore();
 update();
 unfold();

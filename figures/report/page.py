@@ -28,7 +28,7 @@ from figures.table import sort_key, text_of
 from figures.tables import ablations, claims, claims_photographs
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("page.html", "page.css", "law.js", "address.js", "explorer.js", "separation.html", "separation.js")
+PARTS = ("page.html", "page.css", "law.js", "address.js", "reading.js", "explorer.js", "separation.html", "separation.js")
 STORY = {
     "theory_figures": (
         "Theory: what makes synthetic data good",
@@ -88,6 +88,8 @@ SHOWN_FIRST = (
     "comparisons_photographs",
 )
 """Figures that are open when the page opens; the others, and all tables, are folded."""
+LONG = 15
+"""Rows of a table that need no search."""
 HYPHEN = re.compile(r"(?<![\w-])-(?=\d)")
 """The sign of a number."""
 PIXELS = ("digit_samples", "gtsrb_samples", "cifar10_samples")
@@ -128,6 +130,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         css=_read("page.css"),
         law=_read("law.js"),
         address=_read("address.js"),
+        reading=_read("reading.js"),
         explorer=_read("explorer.js"),
         separation=separation_block(ways),
         separation_numbers=as_script(ways),
@@ -216,17 +219,25 @@ def _table(entry: Entry, files: Files) -> str:
         f'<th scope="col"{kind}><button type="button">{html.escape(name)}</button></th>'
         for name, kind in zip(entry.module.HEADER, kinds, strict=True)
     )
-    body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(map(_cell, entry.module.HEADER, row))}</tr>" for row in rows)
     label = html.escape(entry.figure.title)
     inside = f'<table id="table-{entry.name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="wide rows" tabindex="0" role="region" aria-label="{label}">{inside}</div>'
+    search = _search(entry.name, len(rows)) if len(rows) > LONG else ""
+    return f'{search}<div class="wide rows" tabindex="0" role="region" aria-label="{label}">{inside}</div>'
 
 
-def _cell(cell: Any) -> str:
+def _search(name: str, rows: int) -> str:
+    """A box that leaves the rows of a table which have every word typed."""
+    box = f'<input type="search" aria-controls="table-{name}" placeholder="for example: digits particle">'
+    return f'<label class="search">Search the rows {box}<output>{rows} rows</output></label>'
+
+
+def _cell(heading: str, cell: Any) -> str:
     key, text = sort_key(cell), text_of(cell)
-    kind = ' class="text"' if isinstance(cell, str) else ""
-    text = text if kind else text.replace("-", "−")
-    return f'<td{kind} data-key="{html.escape(str(key)) if text else ""}">{html.escape(text)}</td>'
+    text = text if isinstance(cell, str) else text.replace("-", "−")
+    kind = ' class="text"' if isinstance(cell, str) else ' class="long"' if len(text) > 9 else ""
+    of = f'data-of="{html.escape(heading)}"'  # a phone shows it before the value
+    return f'<td{kind} {of} data-key="{html.escape(str(key)) if text else ""}">{html.escape(text)}</td>'
 
 
 def _slider(name: str, label: str, start: int) -> str:

@@ -333,6 +333,74 @@ def test_tables_are_sorted_by_their_headings(opened):
     assert opened.page.get_attribute("#table-images th:nth-child(3)", "aria-sort") == "descending"
 
 
+def test_a_search_leaves_the_rows_that_have_every_word(opened):
+    opened.page.evaluate("location.hash = 'claims'")
+    rows = opened.page.locator("#table-claims tbody tr")
+    texts = [text.lower() for text in rows.all_inner_texts()]
+    box = "input[aria-controls=table-claims]"
+    for words in ("Particle digits-confirm", "mnist", "nothing has this"):
+        opened.page.fill(box, words)
+        left = [text for text in texts if all(word in text for word in words.lower().split())]
+        assert [text.lower() for text in rows.locator("visible=true").all_inner_texts()] == left
+        assert opened.page.inner_text(f"label:has({box}) output") == f"{len(left)} of {len(texts)}"
+        assert len(left) < len(texts)
+    opened.page.fill(box, "")
+    assert rows.locator("visible=true").count() == len(texts)
+
+
+def test_the_contents_mark_the_section_that_is_read(opened):
+    links = opened.page.eval_on_selector_all("nav a", "all => all.map((one) => one.hash.slice(1))")
+    for name in links[:-1]:
+        opened.page.evaluate(f"document.getElementById('{name}').scrollIntoView({{behavior: 'instant'}})")
+        opened.page.wait_for_function(f"document.querySelector('nav a[aria-current]').hash === '#{name}'")
+    opened.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    opened.page.wait_for_function(f"document.querySelector('nav a[aria-current]').hash === '#{links[-1]}'")
+    assert opened.page.locator("nav a[aria-current]").count() == 1
+
+
+def touch(opened, x, y, to_x, to_y):
+    """A finger that goes down, moves on in ten steps, and leaves."""
+    session = opened.context.new_cdp_session(opened.page)
+    places = [(x + (to_x - x) * i / 10, y + (to_y - y) * i / 10) for i in range(11)]
+    for kind, points in [("touchStart", places[:1]), *(("touchMove", [place]) for place in places[1:]), ("touchEnd", [])]:
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": a, "y": b} for a, b in points]})
+        opened.page.wait_for_timeout(20)
+    opened.page.wait_for_timeout(300)
+
+
+@pytest.mark.parametrize(("name", "others"), [("sigma", "averaging"), ("ratio", "separation")])
+def test_a_finger_that_scrolls_over_a_slider_leaves_it(browser, drawn, name, others):
+    """A finger along the slider moves it; one that scrolls the page does not, wherever on the slider it starts."""
+    opened = Page(browser, drawn / "report.html", **PHONE)
+    slider = opened.page.locator(f"#slider-{name}")
+    slider.evaluate("one => { one.scrollIntoView({ block: 'end', behavior: 'instant' }); scrollBy(0, 60); }")
+    box, before = slider.bounding_box(), slider.input_value()
+    middle, far = box["y"] + box["height"] / 2, box["x"] + 0.9 * box["width"]
+    at = opened.page.evaluate("scrollY")
+    touch(opened, far, middle, far, middle - 150)
+    assert opened.page.evaluate("scrollY") > at + 50
+    assert slider.input_value() == before
+    assert others not in opened.page.url
+    opened.page.evaluate(f"scrollTo(0, {at})")
+    opened.page.wait_for_timeout(200)
+    touch(opened, far, middle, far - 100, middle)
+    assert slider.input_value() != before
+    assert opened.page.url.split("#")[1].startswith(f"{others},{name}=")
+    opened.context.close()
+
+
+def test_on_a_phone_each_row_of_a_table_is_a_card(browser, drawn):
+    """Nothing scrolls inside the page, and every value has its heading before it."""
+    opened = Page(browser, drawn / "report.html", **PHONE)
+    opened.page.eval_on_selector_all("details", "all => all.forEach((one) => { one.open = true; })")
+    inner = "all => all.filter((one) => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1).length"
+    assert opened.page.eval_on_selector_all(".rows", inner) == 0
+    said = "all => all.map((one) => getComputedStyle(one, '::before').content.replaceAll('\"', ''))"
+    headings = [one.rstrip() for one in opened.page.locator("#table-images th").all_inner_texts()]
+    assert opened.page.eval_on_selector_all("#table-images tbody tr:first-child td", said)[1:] == headings[1:]
+    opened.context.close()
+
+
 def test_a_link_to_what_is_folded_shows_its_title(browser, drawn):
     """On a phone: below the contents, which stay at the top, the whole title can be read."""
     opened = Page(browser, drawn / "report.html", **PHONE)
