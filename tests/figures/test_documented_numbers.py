@@ -10,6 +10,7 @@ from scipy import stats
 from figures.experiments import REFERENCE
 from figures.image_figures import pipeline, pipeline_mnist, predicted_worth
 from figures.inputs import Files
+from figures.tables import attack_parts
 from tests.figures.conftest import ROOT
 from theory import ProportionalLaw
 
@@ -63,7 +64,9 @@ def test_a_changed_number_is_noticed(drawn):
 
 
 WORTH = re.compile(r"worth (\d\.\d)(?: \[(\d\.\d), (\d\.\d)\])?")
-SAYING = [ROOT / name for name in ("README.md", "docs/guidance.md", "docs/results/digits.md", "figures/report/page.html")]
+SAYING = [
+    ROOT / name for name in ("README.md", "docs/guidance.md", "docs/paper.md", "docs/results/digits.md", "figures/report/page.html")
+]
 
 
 def test_what_one_image_is_said_to_be_worth_is_an_exchange_rate(drawn):
@@ -114,9 +117,12 @@ PAPER = (
     ("mnist-pipeline", "InfoNCE 0.3 (most confident)", "unguided (most confident)"),
     ("mnist-pipeline", "hard negatives 0.3 (most confident)", "unguided (most confident)"),
     ("mnist-pipeline", "InfoNCE 0.3 (soft labels)", "unguided (soft labels)"),
+    ("digits-evidence", "InfoNCE 0.3", "unguided"),
+    ("digits-evidence", "class-anchored 0.1", "unguided"),
     ("digits-pipeline", "InfoNCE 0.3 (soft labels)", "unguided (soft labels)"),
     ("digits-confirm", "particle 0.1 (soft labels)", "unguided (soft labels)"),
     ("mnist-report", "InfoNCE auto", "unguided"),
+    ("mnist-report", "class-anchored 0.1", "unguided"),
     ("mnist-confirm", "particle 0.05 (soft labels)", "unguided (soft labels)"),
     ("gtsrb-confirm", "InfoNCE 0.3 (soft labels)", "unguided (soft labels)"),
     ("gtsrb-confirm", "particle 0.1 (soft labels)", "unguided (soft labels)"),
@@ -155,6 +161,27 @@ def test_the_gains_of_the_readme_and_of_the_page_of_the_paper_are_those_of_the_c
     for (design, a, b), (*texts, _) in zip((*EVIDENCE, *PAPER), (*said, *POINTS.findall(table)), strict=True):
         values = [float(text.replace("−", "-")) for text in texts]
         assert values == pytest.approx(known[design, f"{a} − {b}"], abs=0.05 + 1e-9), (design, a, b)
+
+
+def test_how_far_apart_the_attacks_are_is_what_the_sets_show():
+    """PGD-20 minus APGD-CE: mean over all sets and seeds of a design that have both on the same images; the rest as in its table."""
+    table = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8").partition("## How far apart")[2].partition("\n## ")[0]
+    first, second, third = (re.findall(r"\d+\.\d", line) for line in table.splitlines() if line.startswith("| by "))
+    found = []
+    for design in ("digits-confirm", "mnist-confirm", "gtsrb-confirm"):
+        sets: dict[tuple[str, ...], dict[str, tuple[str, float]]] = {}
+        with (REFERENCE / design / "sweep.csv").open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                one = sets.setdefault((row["run"], row["method"], row["seed"]), {})
+                one[row["attack"]] = row["images"], float(row["robust_accuracy"])
+        both = [(one["pgd-20"], one["apgd-ce"]) for one in sets.values() if {"pgd-20", "apgd-ce"} <= one.keys()]
+        assert all(weak[0] == strong[0] for weak, strong in both)
+        found.append(f"{100 * np.mean([weak[1] - strong[1] for weak, strong in both]):.1f}")
+    assert first == found
+    taken = [(row[-1], row[5].mean) for row in attack_parts.rows(Files(REFERENCE))]
+    assert set(second) == {f"{100 * value:.1f}" for design, value in taken if design == "digits-apgd"}
+    whole = [100 * value for design, value in taken if design == "digits-evidence"]
+    assert third == [f"{min(whole):.1f}", f"{max(whole):.1f}"]
 
 
 CHOICES = (
