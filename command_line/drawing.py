@@ -9,6 +9,7 @@ import csv
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,19 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # 
 PANEL_WIDTH = 3.5
 """In inches: one column of a two-column paper, so that fonts appear at the size they are drawn."""
 DPI = 200
+PHONE_WIDTH = 4.0
+"""In inches: as wide as a phone can show with letters of 7 points still legible."""
+_for_phone = ContextVar("for_phone", default=False)
+
+
+@contextmanager
+def for_phone() -> Iterator[None]:
+    """Context in which panels stand one below the other where they would not fit side by side on a phone."""
+    token = _for_phone.set(True)
+    try:
+        yield
+    finally:
+        _for_phone.reset(token)
 
 
 @functools.cache
@@ -94,17 +108,25 @@ def read_columns(path: Path) -> Columns:
 
 def new_figure(panels: int, width: float = 0.0, height: float = 2.8, one_scale: bool = False) -> tuple[Any, Any]:
     """(figure, its axes side by side). width, height: in inches (0: one column per panel). one_scale: they share the x axis."""
-    size = (width or PANEL_WIDTH * panels, height)
-    figure, axes = plt.subplots(1, panels, figsize=size, layout="constrained", squeeze=False, sharex=one_scale)
-    return figure, axes[0]
+    return _grid(panels, panels, width or PANEL_WIDTH * panels, [height], one_scale)
 
 
 def new_grid(panels: int, columns: int, width: float, height: float | Sequence[float]) -> tuple[Any, Any]:
     """(figure, its axes in rows of so many columns). width: of the figure; height: of a row, or of each."""
+    heights = [height] if isinstance(height, float | int) else list(height)
+    return _grid(panels, columns, width, heights, one_scale=False)
+
+
+def _grid(panels: int, columns: int, width: float, heights: Sequence[float], one_scale: bool) -> tuple[Any, Any]:
+    """heights: of each row, or one for all."""
+    if _for_phone.get() and width > PHONE_WIDTH:
+        columns, width = max(1, int(PHONE_WIDTH * columns / width)), PHONE_WIDTH
     rows = -(-panels // columns)
-    heights = [height] * rows if isinstance(height, float | int) else list(height)
-    size, ratios = (width, sum(heights)), {"height_ratios": heights}
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, gridspec_kw=ratios)
+    each = list(heights) * rows if len(heights) == 1 else list(heights)
+    size, ratios = (width, sum(each)), {"height_ratios": each}
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, layout="constrained", squeeze=False, sharex=one_scale, gridspec_kw=ratios
+    )
     for unused in axes.ravel()[panels:]:
         unused.set_visible(False)
     return figure, axes.ravel()[:panels]

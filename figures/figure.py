@@ -20,6 +20,7 @@ from matplotlib import ticker
 from command_line.drawing import COLOURS, DASHES, DPI, shape, style, styled
 from command_line.output import UserError, write_csv, write_whole
 from figures.inputs import Columns, Files, remedy
+from figures.phone import write_for_phone
 
 HEADER = ("panel", "series", "x", "y", "low", "high")
 Row = tuple[Any, ...]
@@ -146,7 +147,10 @@ def write_figure(name: str, drawing: Any, folder: Path, pdf: bool = True) -> lis
 
 
 def make_figure(module: Any, name: str, files: Files, folder: Path) -> list[Path]:
-    """Write the numbers from result files to NAME.csv, and draw NAME.png and NAME.pdf from that. Raises UserError."""
+    """Write the numbers from result files to NAME.csv, and draw NAME.png and NAME.pdf from that, and phone/NAME.png if it is wide.
+
+    Raises UserError.
+    """
     numbers: Numbers = module.numbers(files)
     if not np.isfinite(numbers.columns["y"]).any():
         raise UserError(
@@ -154,4 +158,6 @@ def make_figure(module: Any, name: str, files: Files, folder: Path) -> list[Path
         )
     written = [write_csv(folder / f"{name}.csv", HEADER, numbers.rows())]
     with styled():
-        return written + write_figure(name, module.draw(numbers), folder)
+        drawing = module.draw(numbers)
+        written += write_figure(name, drawing, folder)
+        return written + write_for_phone(name, drawing, partial(module.draw, numbers), folder)

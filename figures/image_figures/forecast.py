@@ -66,7 +66,7 @@ def finding(files: Files) -> str:
     scores = ", ".join(
         f"{panel}: {explained(drawn, panel):.2f} (without {CARRIES} {explained(drawn, panel, without=CARRIES):.2f})"
         for panel in PANELS
-    ).replace("-", "−")
+    )
     return (
         "Why: learners trained with cross-entropy learn from what lies near the boundary (T10 to T13), so there is a best class SNR, here "
         f"{top:.1f} by the parabola through {len(x)} sets of the ablations. Fitted to them alone it predicts the gains of other sweeps, "

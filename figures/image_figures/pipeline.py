@@ -116,7 +116,7 @@ def draw(numbers: Numbers) -> Any:
         for edge in range(1, len(treatments)):
             axis.axhline(edge - 0.5, color="0.85", lw=0.8, gid=GUIDE)
         axis.autoscale_view(scaley=False)
-    left.set(xlabel="robust accuracy (line: real images alone)", title="Labels and selection")
+    left.set(xlabel="robust accuracy (line: real alone)", title="Labels and selection")
     right.set(xlabel="minus unguided, treated alike", title="Guidance, and its rivals (95 % each)")
     handles, texts = left.get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=4, frameon=False, fontsize=7)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import new_grid
+from command_line.drawing import new_figure
 from command_line.output import UserError
 from figures.figure import GUIDE, Figure, Numbers, Row, diagonal, ticks
 from figures.image_figures.exchange_rate import SETTINGS, STUDIES, Study, attacked, mark, rates
@@ -103,7 +103,7 @@ def finding(files: Files) -> str:
 
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
-    figure, (*axes, beside) = new_grid(len(panels) + 1, 2, 8.0, 3.8)
+    figure, axes = new_figure(len(panels), 10.5, 4.3)
     seen: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=True):
         for name in numbers.names(panel):
@@ -121,6 +121,5 @@ def draw(numbers: Numbers) -> Any:
         axis.set(xlabel="worth predicted by T16", ylabel="measured worth in unguided images", title=f"{panel}: {said}")
         for which in "xy":
             ticks(axis, which, (0.5, 1, 2, 4, 8))
-    beside.set_axis_off()
-    beside.legend(list(seen.values()), list(seen), fontsize=9, loc="center")
+    figure.legend(list(seen.values()), list(seen), loc="outside lower center", ncols=4, frameon=False, fontsize=7)
     return figure

@@ -81,6 +81,9 @@ function show(chosen) {
   }
   for (const [kind, values] of Object.entries(curves)) svg.append(element("path", { d: path(values), class: `curve ${kind}` }));
   svg.append(element("circle", { cx: place.x(chosen.n), cy: place.y(here), r: 5, class: "here" }));
+  const [anchor, aside] = chosen.n < 100 ? ["start", 10] : ["end", -10];
+  const number = { x: place.x(chosen.n) + aside, y: place.y(here) + (here > 0.5 ? 22 : -12), class: "label number", "text-anchor": anchor };
+  svg.append(element("text", number, here.toFixed(3)));
   const kappa = chosen.c * chosen.norm * Math.sqrt(chosen.n) / chosen.sigma;
   const written = { accuracy: here, ceiling, optimum, real: meanRobustAccuracy(real), kappa };
   for (const [name, value] of Object.entries(written)) document.getElementById(`out-${name}`).textContent = value.toFixed(name === "kappa" ? 2 : 4);

@@ -21,6 +21,7 @@ from figures.experiments import EXPERIMENTS, experiment_of
 from figures.image_figures import forecast, pipeline, pipeline_mnist, predicted_worth, radius
 from figures.inputs import Files, seeds_of
 from figures.registry import SECTIONS, Entry, entries
+from figures.report.glossary import glossary
 from figures.report.separation import as_script, separation_block, separation_numbers
 from figures.report.verdicts import verdict_table
 from figures.state import code_digest, forget, made_from, remember, what_changed
@@ -90,8 +91,12 @@ SHOWN_FIRST = (
 """Figures that are open when the page opens; the others, and all tables, are folded."""
 LONG = 15
 """Rows of a table that need no search."""
+FIGURE_NAMED = re.compile(r"figure ([a-z0-9]+(?:_[a-z0-9]+)+)")
 HYPHEN = re.compile(r"(?<![\w-])-(?=\d)")
 """The sign of a number."""
+SHADES = 18
+"""Of each colour in a drawing: nobody sees a difference, and it takes two thirds of the bytes."""
+PHONE = "(max-width: 600px)"
 PIXELS = ("digit_samples", "gtsrb_samples", "cifar10_samples")
 """Pictures of images, which keep their colours by night."""
 
@@ -103,6 +108,7 @@ def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) ->
     """
     drawn = out / "drawn"
     now: dict[str, Any] = {"code": code_digest("figures.report.page"), "parts": [_read(name) for name in PARTS], "errors": errors}
+    now["words"] = glossary()
     now["drawn"] = {e.name: (drawn / ".state" / f"{e.name}.json").read_text() for e in entries() if _is_current(e, drawn, files)}
     now["provenance"], wrong = _provenance(files, {name for e in entries() for name in e.figure.inputs})
     if not force and not what_changed("report", now, out):
@@ -125,7 +131,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         sections += [_findings(files)] if section == "image_figures" else []
         sections += blocks
     ways = separation_numbers(files)
-    contents.append('<li><a href="#how">How made</a></li>')
+    contents += ['<li><a href="#words">Words</a></li>', '<li><a href="#how">How made</a></li>']
     return Template(_read("page.html")).substitute(
         css=_read("page.css"),
         law=_read("law.js"),
@@ -140,6 +146,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         verdicts=verdict_table(files),
         sliders="\n".join(_slider(*slider) for slider in SLIDERS),
         sections="\n".join(sections),
+        words=glossary(),
         provenance=provenance,
     )
 
@@ -162,11 +169,11 @@ def _summary_picture(drawn: Path, files: Files) -> str:
     picture = _picture(drawn / f"{entry.name}.png", html.escape(entry.figure.title))
     said = "Theory: by how much logistic regression misses the best direction (lower is better) against how far apart the classes are, for "
     said += "few and many samples per dimension n/d. Right: the best separation."
-    return f'<a href="#{entry.name}" class="drawing whole">{picture}</a><p class="made">{said}</p>'
+    return f'<div class="drawing whole">{picture}</div><p class="made">{said} <a href="#{entry.name}">More</a></p>'
 
 
 def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> str:
-    figure, about = entry.figure, html.escape(entry.figure.caption)
+    figure, about = entry.figure, FIGURE_NAMED.sub(_linked, html.escape(entry.figure.caption))
     link = f'<a class="here" href="#{entry.name}" aria-label="Link to {html.escape(figure.title)}">#</a>'
     title = f'<h3 id="{entry.name}">{html.escape(figure.title)}{link}</h3>'
     if not _is_current(entry, drawn, files):
@@ -178,12 +185,18 @@ def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> s
         except UserError as error:
             return f'<section class="failed">{title}<p>This table could not be read: {html.escape(str(error))}</p></section>'
     else:
-        shown = _picture(drawn / f"{entry.name}.png", f"{html.escape(figure.title)}. {about}")
+        shown = _picture(drawn / f"{entry.name}.png", html.escape(f"{figure.title}. {figure.caption}"))
     kind = "" if entry.is_table or entry.name in PIXELS else ' class="drawing"'
     inside = f'{shown}<figcaption>{about}</figcaption><p class="made">{_made(entry, files)}</p>'
     if entry.name in SHOWN_FIRST:
         return f"<figure{kind}>{title}{inside}</figure>"
     return f'<details class="more"><summary>{title}</summary><figure{kind}>{inside}</figure></details>'
+
+
+def _linked(found: re.Match[str]) -> str:
+    """A figure that a caption names, as a link with its title."""
+    (entry,) = entries((found[1],))
+    return f'<a href="#{entry.name}">{html.escape(entry.figure.title)}</a>'
 
 
 def _made(entry: Entry, files: Files) -> str:
@@ -194,21 +207,29 @@ def _made(entry: Entry, files: Files) -> str:
     return f"{about}Made by {', '.join(runs)}. Numbers: <code>drawn/{entry.name}.csv</code>."
 
 
-@functools.lru_cache(maxsize=64)  # a program that composes several pages encodes a picture once
-def _source(content: bytes) -> tuple[str, tuple[int, int]]:
-    """The picture in the page, the same to the pixel, in a form that takes half the bytes; and its width and height."""
+@functools.lru_cache(maxsize=128)  # a program that composes several pages encodes a picture once
+def _source(content: bytes, shades: int) -> tuple[str, tuple[int, int]]:
+    """The picture in the page, in a form that takes few bytes; and its width and height. shades: of each colour, 256 for all."""
     encoded = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:
-        image.convert("RGB").save(encoded, "WEBP", lossless=True, method=4)
+        step = 255 / (shades - 1)
+        coarse = image.convert("RGB").point([round(round(value / step) * step) for value in range(256)] * 3)
+        coarse.save(encoded, "WEBP", lossless=True, method=4)
         return f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}", image.size
 
 
 def _picture(path: Path, text: str) -> str:
     """An image tag with its size, so that the layout does not shift while pictures load."""
-    source, sides = _source(path.read_bytes())
+    shades = 256 if path.stem in PIXELS else SHADES
+    source, sides = _source(path.read_bytes(), shades)
     width, height = (round(SHOWN * side) for side in sides)
-    least = f"--least: {LEAST * width:.0f}px"
-    shown = f'<img alt="{text}" loading="lazy" width="{width}" height="{height}" style="{least}" src="{source}">'
+    narrow, other = path.parent / "phone" / path.name, ""
+    if narrow.is_file():
+        smaller, (across, down) = _source(narrow.read_bytes(), shades)
+        other = f'<source media="{PHONE}" width="{across}" height="{down}" srcset="{smaller}">'
+    least = "0" if other else f"{LEAST * width:.0f}px"
+    image = f'<img alt="{text}" loading="lazy" width="{width}" height="{height}" style="--least: {least}" src="{source}">'
+    shown = f"<picture>{other}{image}</picture>" if other else image
     return f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">{shown}</div>'
 
 
@@ -222,14 +243,15 @@ def _table(entry: Entry, files: Files) -> str:
     body = "".join(f"<tr>{''.join(map(_cell, entry.module.HEADER, row))}</tr>" for row in rows)
     label = html.escape(entry.figure.title)
     inside = f'<table id="table-{entry.name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    search = _search(entry.name, len(rows)) if len(rows) > LONG else ""
+    search = _search(entry.name, rows) if len(rows) > LONG else ""
     return f'{search}<div class="wide rows" tabindex="0" role="region" aria-label="{label}">{inside}</div>'
 
 
-def _search(name: str, rows: int) -> str:
+def _search(name: str, rows: list[list[Any]]) -> str:
     """A box that leaves the rows of a table which have every word typed."""
-    box = f'<input type="search" aria-controls="table-{name}" placeholder="for example: digits particle">'
-    return f'<label class="search">Search the rows {box}<output>{rows} rows</output></label>'
+    example = html.escape(text_of(rows[0][0]))
+    box = f'<input type="search" aria-controls="table-{name}" placeholder="for example: {example}">'
+    return f'<label class="search">Search the rows {box}<output>{len(rows)} rows</output></label>'
 
 
 def _cell(heading: str, cell: Any) -> str:
@@ -285,7 +307,8 @@ def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
         when = f", {of['date']}" if "date" in of else ""
         facts = {"settings": summary.get("settings", {}), "versions": summary.get("versions", {}), "seconds": of.get("seconds")}
         lines = html.escape(json.dumps({key: value for key, value in facts.items() if value}, indent=1, ensure_ascii=False))
-        head = f"{name}: <code>{html.escape(_command(files, name))}</code>{when}"
+        words = " ".join(f"<span>{html.escape(word)}</span>" for word in _command(files, name).split())  # a line ends between words
+        head = f"{name}: <code>{words}</code>{when}"
         parts.append(f'<details id="made-{name}"><summary>{head}</summary><pre><code>{lines}</code></pre></details>')
     return "\n".join(parts), wrong
 

@@ -22,13 +22,15 @@ document.querySelectorAll("th button").forEach((button) => button.addEventListen
 /** Show the rows of a long table that have every word of what was typed. */
 function searchTable(input) {
   const rows = Array.from(document.getElementById(input.getAttribute("aria-controls")).tBodies[0].rows);
-  const words = input.value.toLowerCase().split(/\s+/);
+  const plain = (text) => text.toLowerCase().replaceAll("−", "-"); // the sign of a number, which no keyboard has
+  const words = plain(input.value).split(/\s+/);
   rows.forEach((row) => {
-    const text = Array.from(row.cells, (cell) => cell.textContent.toLowerCase()).join(" ");
+    const text = plain(Array.from(row.cells, (cell) => cell.textContent).join(" "));
     row.hidden = !words.every((word) => text.includes(word));
   });
   const left = rows.filter((row) => !row.hidden).length;
-  input.closest("label").querySelector("output").textContent = left < rows.length ? `${left} of ${rows.length}` : `${rows.length} rows`;
+  const said = left ? `${left} of ${rows.length} rows` : `none of ${rows.length} rows has all of it`;
+  input.closest("label").querySelector("output").textContent = left < rows.length ? said : `${rows.length} rows`;
 }
 document.querySelectorAll("input[type=search]").forEach((input) => input.addEventListener("input", () => searchTable(input)));
 

@@ -32,8 +32,8 @@ PIPELINES = {"digits": "digits-pipeline", "MNIST": "mnist-pipeline"}
 UNLABELLED, CONFIDENT = "unguided (model without labels, most confident)", "unguided (most confident)"
 UNLABELLED_INFONCE = "InfoNCE 0.3 (model without labels, most confident)"
 CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
-    ("twice as many images help", "digits", "digits-evidence", "twice as many unguided", "unguided", "PGD-20"),
-    ("twice as many images help", "GTSRB", "gtsrb-confirm", TWICE, SOFT, "APGD-CE"),
+    ("twice as many images help, labels as drawn", "digits", "digits-evidence", "twice as many unguided", "unguided", "PGD-20"),
+    ("twice as many images help, soft labels", "GTSRB", "gtsrb-confirm", TWICE, SOFT, "APGD-CE"),
     *((claim, data, design, guided, rival, "APGD-CE") for claim, rival in RIVALS.items() for data, design, guided in SEARCHED),
     (
         "particle guidance at the strength of the rule auto beats unguided images, both with soft labels",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
-from command_line.drawing import COLOURS, MARKERS, PANEL_WIDTH
+from command_line.drawing import COLOURS, MARKERS, PANEL_WIDTH, new_grid
 from command_line.words import LEARNER_PLACES, learner_in_words, learner_place
 from figures.figure import Figure, Numbers, band, diagonal, line, marks, points, ticks
 from figures.inputs import Files, where
@@ -66,11 +65,8 @@ def norm_name(p: float) -> str:
 
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
-    down = -(-len(panels) // 2)
-    figure, grid = plt.subplots(down, 2, figsize=(2 * PANEL_WIDTH, 2.9 * down), layout="constrained", squeeze=False)
-    for spare in list(grid.flat)[len(panels) :]:
-        spare.set_visible(False)
-    for axis, panel in zip(grid.flat, panels, strict=False):
+    figure, axes = new_grid(len(panels), 2, 2 * PANEL_WIDTH, 2.9)
+    for axis, panel in zip(axes, panels, strict=True):
         if panel == ALL:
             for i, series in numbers.all(ALL):
                 place = learner_place(series.name, i)
@@ -88,11 +84,11 @@ def draw(numbers: Numbers) -> Any:
         axis.set(ylabel="robust accuracy", xlabel="attack radius ε (feature standard deviations)")
         axis.set_title(panel)
     if LEARNING in panels:
-        last = list(grid.flat)[len(panels) - 1]
+        last = axes[-1]
         last.set(xlabel="training samples n", xscale="log", ylabel="balanced robust accuracy")
         ticks(last, "x", np.unique(numbers.columns["x"][numbers.columns["panel"] == LEARNING]).tolist())
         last.legend(fontsize=7, loc="lower right")
-    handles, labels = grid.flat[0].get_legend_handles_labels()
+    handles, labels = axes[0].get_legend_handles_labels()
     handles += [Line2D([], [], color="0.3"), Line2D([], [], color="0.3", ls="", marker="o", ms=3.5)]
     figure.legend(handles, [*labels, "lines: predicted", "marks: measured"], loc="outside upper center", ncols=4)
     return figure

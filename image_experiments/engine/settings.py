@@ -54,7 +54,8 @@ class Settings:
     """Test images (0: all)."""
     methods: tuple[str, ...] = ("real", "unguided", DEFAULT_GUIDANCE)
     """What to compare: real, unguided, noise[:STD], noise-real[:STD], GUIDANCE[:SCALE], GUIDANCE-reversed[:SCALE], or generated images as
-    npz:FILE, npz:FOLDER of parts, npz:'PATTERN'. SCALE may be auto: the largest that keeps labels nearly as right as without guidance, see generation.label_error."""
+    npz:FILE, npz:FOLDER of parts, npz:'PATTERN'. SCALE may be auto: the largest that keeps labels nearly as right as without guidance, see
+    generation.label_error."""
     synthetic: int = 500
     """Synthetic images per method."""
     rounds: int = 1

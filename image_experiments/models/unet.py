@@ -94,7 +94,8 @@ def make_unet(settings: UNetSettings, classes: int, shape: tuple[int, int, int],
     halvings = 2 ** (len(settings.channels) - 1)
     if height % halvings or width % halvings:
         raise ValueError(
-            f"images of {width}x{height} cannot be halved {len(settings.channels) - 1} times: give fewer channels, or resize the images (--image-size 32)"
+            f"images of {width}x{height} cannot be halved {len(settings.channels) - 1} times: give fewer channels, or resize the images "
+            "(--image-size 32)"
         )
     attention = settings.attention or (False,) * len(settings.channels)
     with seeded(seed):

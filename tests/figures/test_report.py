@@ -15,6 +15,7 @@ from figures.registry import entries
 from figures.report.page import SLIDERS
 from figures.report.verdicts import CLAIMS
 from figures.table import Spread, csv_columns, latex, markdown, text_of
+from tests.figures.conftest import ROOT
 from theory import AveragingLaw, BinaryMixture, ProportionalLaw, misalignment_ceiling, optimal_class_snr
 
 LEFT = 66  # of the plots, in the units of their drawing
@@ -338,12 +339,14 @@ def test_a_search_leaves_the_rows_that_have_every_word(opened):
     rows = opened.page.locator("#table-claims tbody tr")
     texts = [text.lower() for text in rows.all_inner_texts()]
     box = "input[aria-controls=table-claims]"
-    for words in ("Particle digits-confirm", "mnist", "nothing has this"):
+    for words in ("Particle digits-confirm", "mnist", "-0.0"):  # a keyboard's minus
         opened.page.fill(box, words)
-        left = [text for text in texts if all(word in text for word in words.lower().split())]
+        left = [text for text in texts if all(word in text.replace("−", "-") for word in words.lower().split())]
         assert [text.lower() for text in rows.locator("visible=true").all_inner_texts()] == left
-        assert opened.page.inner_text(f"label:has({box}) output") == f"{len(left)} of {len(texts)}"
-        assert len(left) < len(texts)
+        assert opened.page.inner_text(f"label:has({box}) output") == f"{len(left)} of {len(texts)} rows"
+        assert 0 < len(left) < len(texts)
+    opened.page.fill(box, "nothing has this")
+    assert opened.page.inner_text(f"label:has({box}) output") == f"none of {len(texts)} rows has all of it"
     opened.page.fill(box, "")
     assert rows.locator("visible=true").count() == len(texts)
 
@@ -474,6 +477,35 @@ def test_what_scrolls_sideways_says_so(browser, drawn, width):
     opened.context.close()
 
 
+def test_a_phone_shows_every_drawing_whole(browser, drawn):
+    """Not reduced and not scrolled: drawn again, one panel below the other. Photographs scroll, so that their pixels can be seen."""
+    opened = Page(browser, drawn / "report.html", **PHONE)
+    opened.page.eval_on_selector_all("details", "all => all.forEach((one) => { one.open = true; })")
+    opened.page.eval_on_selector_all("img", "all => Promise.all(all.map((one) => { one.loading = 'eager'; return one.decode(); }))")
+    script = """all => all.map((one) => [one.closest(".wide").scrollWidth > one.closest(".wide").clientWidth + 1,
+                                         one.naturalWidth, one.clientWidth])"""
+    shown = opened.page.eval_on_selector_all(".drawing img", script)
+    assert len(shown) > 40
+    assert [one for one in shown if one[0]] == []
+    assert min(width for *_, width in shown) > 290
+    assert max(natural for _, natural, _ in shown) <= 800  # 4 inches
+    opened.context.close()
+
+
+def test_the_words_of_the_glossary_stand_in_the_report(opened):
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    words = re.findall(r"^- \*\*(.+?)\*\*:", page, re.MULTILINE)
+    assert opened.page.eval_on_selector_all("dl.words dt", "all => all.map((one) => one.textContent)") == words
+    meanings = opened.page.eval_on_selector_all("dl.words dd", "all => all.map((one) => one.textContent)")
+    assert all(meanings) and not any(mark in meaning for meaning in meanings for mark in ("](", "`", "**"))
+
+
+def test_a_figure_that_a_caption_names_is_a_link_with_its_title(opened):
+    link = opened.page.locator("figcaption a[href='#exchange_rate']")
+    assert link.inner_text() == opened.page.inner_text("#exchange_rate").rstrip("#").strip()
+    assert opened.page.locator("figcaption", has_text=re.compile(r"figure [a-z0-9]+_[a-z0-9]+")).count() == 0
+
+
 def test_a_phone_shows_the_verdicts_whole(browser, drawn):
     opened = Page(browser, drawn / "report.html", **PHONE)
     assert opened.page.eval_on_selector("#summary .wide:has(table)", "one => one.scrollWidth <= one.clientWidth + 1")
@@ -512,7 +544,7 @@ def test_every_figure_has_caption_command_and_text_for_those_who_do_not_see_it(d
         assert f"<code>drawn/{entry.name}.csv</code>" in page
         for name in {experiment_of(path).name for path in entry.figure.inputs}:  # a link to the command
             assert f'<a href="#made-{name}">' in page
-            assert f'<details id="made-{name}"><summary>{name}: <code>python ' in page
+            assert f'<details id="made-{name}"><summary>{name}: <code><span>python</span> ' in page
         if not entry.is_table:
             assert f'<img alt="{html.escape(entry.figure.title)}' in page
     assert "seeds 0 to 2" in page

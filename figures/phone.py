@@ -1,0 +1,81 @@
+"""A wide figure once more for a phone: panels one below the other, each with its names, and above them what the marks mean."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from command_line.drawing import PHONE_WIDTH, for_phone
+from command_line.output import write_whole
+
+DPI = 150
+MOST_COLUMNS = 3
+
+
+def write_for_phone(name: str, drawn: Any, draw: Callable[[], Any], folder: Path) -> list[Path]:
+    """Write phone/NAME.png, unless the figure as drawn fits a phone or holds photographs. draw: draws it again."""
+    if drawn.get_figwidth() <= PHONE_WIDTH or any(axis.images for axis in drawn.axes):
+        return []
+    with for_phone():
+        figure = draw()
+    figure.draw_without_rendering()
+    name_rows(figure)
+    legends_above(figure)
+    path = folder / "phone" / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    written = write_whole(path, partial(figure.savefig, dpi=DPI, metadata={"Software": None}))
+    plt.close(figure)
+    return [written]
+
+
+def name_rows(figure: Any) -> None:
+    """What stands left of the first panel alone, left of every row; labels too long for a phone on two lines."""
+    first, *others = [axis for axis in figure.axes if axis.get_visible()]
+    names = ticks_of(first)
+    for axis in others:
+        place = axis.get_subplotspec()
+        if place is None or not place.is_first_col():
+            continue
+        if any(names) and not any(ticks_of(axis)) and len(axis.get_yticks()) == len(names):
+            axis.set_yticks(first.get_yticks(), names)
+        elif not axis.get_ylabel() and all(map(is_number, ticks_of(axis))):
+            axis.set_ylabel(first.get_ylabel())
+    for axis in (first, *others):
+        label, box = axis.get_xlabel(), axis.xaxis.label.get_window_extent()
+        if "$" not in label and (box.x0 < 0 or box.x1 > figure.bbox.width):
+            axis.set_xlabel(textwrap.fill(label, len(label) // 2 + 4))
+
+
+def ticks_of(axis: Any) -> list[str]:
+    return [tick.get_text() for tick in axis.get_yticklabels()]
+
+
+def is_number(text: str) -> bool:
+    return not any(letter.isalpha() for letter in text.replace("mathdefault", ""))
+
+
+def legends_above(figure: Any) -> None:
+    """Put legends that stand outside of the panels above them, in as many columns as fit; the figure grows by their height."""
+    handles = {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    for legend in outside(figure):
+        texts = [text.get_text() for text in legend.get_texts()]
+        shown = [handles.get(text, handle) for text, handle in zip(texts, legend.legend_handles, strict=True)]
+        legend.remove()
+        for columns in range(MOST_COLUMNS, 0, -1):
+            above = figure.legend(shown, texts, loc="outside upper center", ncols=columns, frameon=False, fontsize=7)
+            box = above.get_window_extent()
+            if columns == 1 or box.width <= figure.bbox.width:
+                break
+            above.remove()
+        figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
+
+
+def outside(figure: Any) -> list[Any]:
+    """The figure's own legends, and those of panels that lie beside them."""
+    of_panels = [(axis, axis.get_legend()) for axis in figure.axes if axis.get_legend() is not None]
+    return list(figure.legends) + [one for axis, one in of_panels if not axis.get_window_extent().overlaps(one.get_window_extent())]
