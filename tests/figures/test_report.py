@@ -497,7 +497,8 @@ def test_the_words_of_the_glossary_stand_in_the_report(opened):
     words = re.findall(r"^- \*\*(.+?)\*\*:", page, re.MULTILINE)
     assert opened.page.eval_on_selector_all("dl.words dt", "all => all.map((one) => one.textContent)") == words
     meanings = opened.page.eval_on_selector_all("dl.words dd", "all => all.map((one) => one.textContent)")
-    assert all(meanings) and not any(mark in meaning for meaning in meanings for mark in ("](", "`", "**"))
+    assert all(meanings)
+    assert not any(mark in meaning for meaning in meanings for mark in ("](", "`", "**"))
 
 
 def test_a_figure_that_a_caption_names_is_a_link_with_its_title(opened):
