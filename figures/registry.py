@@ -45,6 +45,7 @@ SECTIONS = {
         "predicted_worth",
         "pipeline",
         "pipeline_mnist",
+        "where_guidance_gains",
         "accuracy_against_synthetic",
         "ablation_loss",
         "ablation_window",

@@ -18,7 +18,7 @@ from PIL import Image
 
 from command_line.output import UserError, write_whole
 from figures.experiments import EXPERIMENTS, experiment_of
-from figures.image_figures import forecast, pipeline, pipeline_mnist, predicted_worth, radius
+from figures.image_figures import forecast, pipeline, pipeline_mnist, predicted_worth, radius, where_guidance_gains
 from figures.inputs import Files, seeds_of
 from figures.registry import SECTIONS, Entry, entries
 from figures.report.glossary import glossary
@@ -83,6 +83,7 @@ SHOWN_FIRST = (
     "diversity_robustness",
     "comparisons",
     "pipeline",
+    "where_guidance_gains",
     "exchange_rate",
     "predicted_worth",
     "gtsrb_samples",
@@ -154,7 +155,17 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
 def _findings(files: Files) -> str:
     """What the results of images say in full, folded."""
     lines = []
-    for told in (pipeline, pipeline_mnist, predicted_worth, ablations, claims, forecast, radius, claims_photographs):
+    for told in (
+        pipeline,
+        pipeline_mnist,
+        where_guidance_gains,
+        predicted_worth,
+        ablations,
+        claims,
+        forecast,
+        radius,
+        claims_photographs,
+    ):
         with suppress(UserError):  # reported in place of the table or figure
             said = [html.escape(HYPHEN.sub("−", line)) for line in told.finding(files).splitlines()]
             lines.append(f"<ul>{''.join(f'<li>{line}</li>' for line in said)}</ul>" if len(said) > 1 else f"<p>{''.join(said)}</p>")

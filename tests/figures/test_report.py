@@ -120,12 +120,12 @@ def test_the_law_of_the_page_is_that_of_theory_in_few_dimensions_and_at_every_en
 
 
 def test_the_second_explorer_shows_the_law_and_its_best_class_snr(opened):
-    """Every fourth stop of the slider under every training: the curve against T16 to a pixel, the best class SNR against a search."""
+    """Every ninth stop of the slider under every training: the curve against T16 to a pixel, the best class SNR against a search."""
     stops = int(opened.page.get_attribute("#slider-ratio", "max")) + 1
     grid = np.geomspace(0.3, 10, 31)
     for training, (eps, ridge) in enumerate([(0.0, 0.0), (0.0, 1e-3), (0.5, 0.0)]):
         opened.page.select_option("#training", str(training))
-        for stop in (*range(0, stops, 4), stops - 1):
+        for stop in (*range(0, stops, 9), stops - 1):
             opened.slide(ratio=stop)
             ratio = float(opened.text("value-ratio").replace(",", ""))
             paths = opened.page.eval_on_selector_all(
