@@ -25,8 +25,8 @@ FIGURE = Figure(
     "Where guidance gains: where unguided images are far apart",
     "Gain in robust accuracy under APGD-CE over unguided images with the same labels and selection, mean and 95 % interval over paired "
     "seeds (Student), against the class SNR of those unguided images. Each mark is one treatment. Not planned: seen after the runs. Left: "
-    "InfoNCE, and the line through the marks of digits-pipeline and mnist-pipeline (least squares); marks of one design share seeds. Right: "
-    "other guidance and noise. Colours name the method, marks the data.",
+    "InfoNCE, and the line through the marks of digits-pipeline and mnist-pipeline (least squares); marks of one design share seeds. "
+    "Right: other guidance and noise. Colours name the method, marks the data.",
     (*FITTED, *OTHERS),
     "300 real images (GTSRB: 1,000) and 2,000 synthetic ones, APGD-CE at the radius of training; 10 to 16 seeds",
 )
@@ -101,7 +101,7 @@ def finding(files: Files) -> str:
     off = gain - slope * (np.array([one[2] for one in points]) - zero)
     score = 1 - (off**2).sum() / ((gain - gain.mean()) ** 2).sum()
     return (
-        f"InfoNCE gains where unguided images are far apart and loses where they are not: over {len(points)} treatments of digits and MNIST "
-        f"its gain is {100 * slope:.1f} points times (class SNR of unguided images − {zero:.1f}), with R² = {score:.2f}. On MNIST most "
-        "treatments start below, on digits above. This was seen after the runs; gtsrb-pipeline.toml holds what it predicts for GTSRB."
+        f"InfoNCE gains where unguided images are far apart and loses where they are not: over {len(points)} treatments of digits and "
+        f"MNIST its gain is {100 * slope:.1f} points times (class SNR of unguided images − {zero:.1f}), with R² = {score:.2f}. On MNIST "
+        "most treatments start below, on digits above. This was seen after the runs; gtsrb-pipeline.toml holds what it predicts for GTSRB."
     )

@@ -184,32 +184,76 @@ def test_how_far_apart_the_attacks_are_is_what_the_sets_show():
     assert third == [f"{min(whole):.1f}", f"{max(whole):.1f}"]
 
 
+FIXED = [
+    (f"{data}-confirm", f"soft/particle-{scale}", "soft/unguided")
+    for data, scale in (("digits", 0.1), ("mnist", 0.05), ("gtsrb", 0.1))
+]
+AUTO = [("digits-default", "soft/particle-auto", "soft/unguided"), ("gtsrb-default", "drawn/particle-auto", "drawn/unguided")]
 CHOICES = (
     [(f"{data}-confirm", "soft/unguided", "drawn/unguided") for data in ("digits", "mnist", "gtsrb")],
     [(f"{data}-confirm", "soft-hot/unguided", "soft/unguided") for data in ("digits", "mnist", "gtsrb")],
-    [
-        (f"{data}-confirm", f"soft/particle-{scale}", "soft/unguided")
-        for data, scale in (("digits", 0.1), ("mnist", 0.05), ("gtsrb", 0.1))
-    ],
-    [("digits-default", "soft/particle-auto", "soft/unguided"), ("gtsrb-default", "drawn/particle-auto", "drawn/unguided")],
+    FIXED,
+    AUTO,
+    [FIXED[0], AUTO[0], FIXED[1], FIXED[2], AUTO[1]],
 )
-"""What the rows of the table on the page of guidance compare."""
+"""What the rows of the table on the page of guidance compare; the last by clean accuracy."""
 
 
 def test_what_each_choice_did_is_the_paired_difference_with_students_interval():
     table = (ROOT / "docs" / "guidance.md").read_text(encoding="utf-8").partition("What each choice did")[2].partition("*Seeds")[0]
     said = [POINTS.findall(line) for line in table.splitlines() if POINTS.search(line)]
     assert [len(row) for row in said] == [len(row) for row in CHOICES]
-    for (design, *sides), texts in zip((one for row in CHOICES for one in row), (one for row in said for one in row), strict=True):
-        data = Files(REFERENCE).columns(f"{design}/sweep.csv", "seed robust_accuracy", text="run method attack")
+    columns = [column for row in CHOICES for column in ["clean_accuracy" if row is CHOICES[-1] else "robust_accuracy"] * len(row)]
+    every = zip((one for row in CHOICES for one in row), (one for row in said for one in row), columns, strict=True)
+    for (design, *sides), texts, column in every:
+        data = Files(REFERENCE).columns(f"{design}/sweep.csv", "seed robust_accuracy clean_accuracy", text="run method attack")
         of = [
-            dict(zip(data["seed"][here], data["robust_accuracy"][here], strict=True))
+            dict(zip(data["seed"][here], data[column][here], strict=True))
             for run, method in (side.split("/") for side in sides)
             for here in [(data["run"] == run) & (data["method"] == method) & (data["attack"] == "apgd-ce")]
         ]
         gain = 100 * np.array([of[0][seed] - of[1][seed] for seed in of[0]])
         found = [gain.mean(), *stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))]
         assert [float(text.replace("−", "-")) for text in texts[:3]] == pytest.approx(found, abs=0.05 + 1e-9), (design, *sides)
+
+
+def test_where_infonce_gains_is_what_a_line_through_the_pipelines_says():
+    """By normal equations from the two sweep.csv; and the class SNRs and gains that the page names."""
+    gains, snrs = {}, {}
+    for design in ("digits-pipeline", "mnist-pipeline", "gtsrb-confirm"):
+        sets: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+        with (REFERENCE / design / "sweep.csv").open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                if row["attack"] == "apgd-ce":
+                    values = float(row["class_snr_crossfit"]), float(row["robust_accuracy"])
+                    sets.setdefault((row["run"], row["method"]), {})[row["seed"]] = values
+        for (run, method), of in sets.items():
+            snrs[design, run, method] = np.mean([value[0] for value in of.values()])
+            if method == "infonce-0.3":
+                plain = sets[run, "unguided"]
+                gains[design, run] = 100 * np.mean([of[seed][1] - plain[seed][1] for seed in of])
+    fitted = [key for key in gains if "pipeline" in key[0]]
+    x, y = np.array([snrs[*key, "unguided"] for key in fitted]), np.array([gains[key] for key in fitted])
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    zero, score = x.mean() - y.mean() / slope, np.corrcoef(x, y)[0, 1] ** 2
+    page = (
+        (ROOT / "docs" / "results" / "digits.md").read_text(encoding="utf-8").partition("### Why the sign")[2].partition("\n## ")[0]
+    )
+    assert f"Over the {len(fitted)} treatments" in page
+    assert f"{slope:.1f} points times (class SNR − {zero:.1f}), with R² = {score:.2f}" in page
+    below, above = (x < zero)[[key[0][0] == "m" for key in fitted]], (x > zero)[[key[0][0] == "d" for key in fitted]]
+    assert below.mean() > 0.5
+    assert above.mean() > 0.5
+    for design, text in (
+        ("digits-pipeline", "from {:.1f} to {:.1f} on digits"),
+        ("mnist-pipeline", "from {:.1f} to {:.1f} on MNIST"),
+    ):
+        assert text.format(snrs[design, "pseudo", "unguided"], snrs[design, "confident", "unguided"]) in page
+    confident = [snrs["digits-pipeline", "confident", method] for method in ("unguided", "hard-negative-0.3")]
+    assert "from {:.1f} to {:.1f}, and lose".format(*confident) in page
+    third = snrs["gtsrb-confirm", "soft", "unguided"]
+    predicted = f"at a class SNR of {third:.1f} the line says {slope * (third - zero):.1f}".replace("-", "−")
+    assert f"{predicted}, and InfoNCE lost {-gains['gtsrb-confirm', 'soft']:.1f}" in page
 
 
 def test_the_numbers_of_seeds_are_those_of_students_test_at_the_spread_of_the_designs():
