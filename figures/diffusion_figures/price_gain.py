@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib import ticker
 
-from command_line.drawing import new_figure
+from command_line.drawing import COLOURS, new_figure
 from command_line.words import guidance_in_words, place_of
 from figures.diffusion_figures.settings import SETTING, SETTING_TEXT, edge_of, in_design, is_study
 from figures.figure import Figure, Numbers, joined, points
@@ -43,8 +43,9 @@ def draw(numbers: Numbers) -> Any:
     bound = numbers.series(kind, BOUND)
     axis.plot(bound.x, bound.y, color="black", lw=2, label=BOUND)
     for name in (name for name in numbers.names(kind) if name != BOUND):
-        edge = edge_of(name)
-        joined(axis, place_of(name), numbers.series(kind, name), name, ms=5, lw=1, ls="--" if edge else "-", **edge)
+        edge, place = edge_of(name), place_of(name)
+        dash = ("-", "--", "-.", ":")[bool(edge) + 2 * (place >= len(COLOURS))]  # a colour may stand for two methods
+        joined(axis, place, numbers.series(kind, name), name, ms=5, lw=1, ls=dash, **edge)
     seen = numbers.columns["series"] != BOUND
     low, high, far = (f(numbers.columns[c][seen]) for f, c in ((np.nanmin, "y"), (np.nanmax, "y"), (np.nanmax, "x")))
     axis.set(yscale="log", xlim=(-0.03, 1.25 if kind == "study" else 1.1 * max(far, 0.5)))

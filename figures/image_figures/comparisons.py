@@ -43,7 +43,8 @@ PANELS = {"strengths from earlier seeds": (EVIDENCE, "pgd-20"), "chosen by valid
 LINE = 54
 """Longest name on one line, in letters."""
 ALL, MINUS = " (of all)", " − "
-PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+BAND = "0.95"
+PAPER = {"edgecolor": "none", "pad": 0.5}
 """Keeps lines of the grid from crossing a name."""
 NAMES = {
     "more/unguided": "twice as many unguided",
@@ -126,7 +127,17 @@ def draw(numbers: Numbers) -> Any:
             axis.plot(own.y, own.x, marker, color=colour, ms=5)
             written = name if len(name) <= LINE else name.replace(MINUS, f"\n{MINUS.lstrip()}")
             top = own.x[0] - 0.07 / pitch[panel]
-            axis.text(0.01, top, written, fontsize=8.5, va="bottom", transform=axis.get_yaxis_transform(), bbox=PAPER)
+            if int(own.x[0]) % 2:  # a name and its interval share a band
+                axis.axhspan(own.x[0] - 0.82, own.x[0] + 0.18, color=BAND, lw=0, zorder=0, gid=GUIDE)
+            axis.text(
+                0.01,
+                top,
+                written,
+                fontsize=8.5,
+                va="bottom",
+                transform=axis.get_yaxis_transform(),
+                bbox={**PAPER, "facecolor": BAND if int(own.x[0]) % 2 else "white"},
+            )
         axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE, zorder=1)
         axis.set_yticks([])
         axis.set_ylim(len(names) - 0.5, -0.8)

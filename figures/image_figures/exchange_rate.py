@@ -126,8 +126,9 @@ def numbers(files: Files) -> Numbers:
 
 
 def mark(name: str) -> dict[str, Any]:
-    """How a set is drawn: colour and marker of its method; small with labels as drawn."""
-    return {**shape(place_of(name)), "ms": 4 if name.endswith("as drawn") else 7}
+    """How a set is drawn: colour and marker of its method; small with labels as drawn; a black edge if chosen by k-means besides."""
+    chosen = {"mec": "black"} if "k-means choice" in name and not name.startswith("k-means") else {}
+    return {**shape(place_of(name)), "ms": 4 if name.endswith("as drawn") else 7, **chosen}
 
 
 def draw(numbers: Numbers) -> Any:

@@ -33,9 +33,9 @@ PARTS = ("page.html", "page.css", "law.js", "address.js", "reading.js", "explore
 STORY = {
     "theory_figures": (
         "Theory: what makes synthetic data good",
-        "For Gaussian classes the robust accuracy of a learner is exact at any number of samples. Class separation and the number"
-        " of samples enter through one number, κ; a rotated class mean sets a ceiling; and with many samples per dimension learners "
-        "trained with cross-entropy have a best separation, beyond which more of it costs samples.",
+        "For Gaussian classes the robust accuracy of a learner is exact at any number of samples. For averaging, class separation and "
+        "the number of samples enter through one number, κ; a rotated class mean sets a ceiling; and with many samples per dimension "
+        "learners trained with cross-entropy have a best separation, beyond which more of it costs samples.",
     ),
     "diffusion_figures": (
         "Guided diffusion where everything is known",
@@ -51,8 +51,7 @@ STORY = {
     ),
     "tables": (
         "Tables",
-        "Click a heading to sort; what is wider than the page scrolls sideways. Each table also lies beside the figures as csv, "
-        "Markdown and LaTeX.",
+        "Click a heading to sort; long tables can be searched. Each table also lies beside the figures as csv, Markdown and LaTeX.",
     ),
 }
 NAVIGATION = {"diffusion_figures": "Guided diffusion"}
@@ -98,6 +97,7 @@ HYPHEN = re.compile(r"(?<![\w-])-(?=\d)")
 SHADES = 18
 """Of each colour in a drawing: nobody sees a difference, and it takes two thirds of the bytes."""
 PHONE = "(max-width: 600px)"
+STACKED = "On a phone the panels stand one below the other, row by row: what the caption calls left comes first."
 PIXELS = ("digit_samples", "gtsrb_samples", "cifar10_samples")
 """Pictures of images, which keep their colours by night."""
 
@@ -198,7 +198,9 @@ def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> s
     else:
         shown = _picture(drawn / f"{entry.name}.png", html.escape(f"{figure.title}. {figure.caption}"))
     kind = "" if entry.is_table or entry.name in PIXELS else ' class="drawing"'
-    inside = f'{shown}<figcaption>{about}</figcaption><p class="made">{_made(entry, files)}</p>'
+    words = [shown, f"<figcaption>{about}</figcaption>"]
+    parts = words[::-1] if entry.is_table else words  # a long table hides what stands below it
+    inside = f'{"".join(parts)}<p class="made">{_made(entry, files)}</p>'
     if entry.name in SHOWN_FIRST:
         return f"<figure{kind}>{title}{inside}</figure>"
     return f'<details class="more"><summary>{title}</summary><figure{kind}>{inside}</figure></details>'
@@ -241,7 +243,8 @@ def _picture(path: Path, text: str) -> str:
     least = "0" if other else f"{LEAST * width:.0f}px"
     image = f'<img alt="{text}" loading="lazy" width="{width}" height="{height}" style="--least: {least}" src="{source}">'
     shown = f"<picture>{other}{image}</picture>" if other else image
-    return f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">{shown}</div>'
+    stacked = f'<p class="made stacked">{STACKED}</p>' if other else ""
+    return f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">{shown}</div>{stacked}'
 
 
 def _table(entry: Entry, files: Files) -> str:

@@ -93,7 +93,7 @@ def verdict_table(files: Files) -> str:
     for claim, data, design, a, b, attack in CLAIMS:
         row = next((one for one in rows.get(design, ()) if one[0] == f"{a}{MINUS}{b}" and one[4].startswith(attack)), None)
         if row:
-            found.setdefault(claim, {})[data] = _cell(row[2], SAID.get(row[3], row[3]))
+            found.setdefault(claim, {})[data] = _cell(data, row[2], SAID.get(row[3], row[3]))
     if not found:
         return ""
     head = "".join(f'<th scope="col" class="text">{name}</th>' for name in ("", *DATA))
@@ -111,6 +111,7 @@ def verdict_table(files: Files) -> str:
     return f'<div class="wide" tabindex="0" role="region" aria-label="Verdicts">{table}</div><p class="made">{note}</p>'
 
 
-def _cell(gain: Spread, said: str) -> str:
+def _cell(data: str, gain: Spread, said: str) -> str:
+    """data: what a phone shows before the value."""
     mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (gain.mean, gain.low, gain.high))
-    return f'<td class="text"><strong>{said}</strong> <span>{mean}</span> <span>[{low}, {high}]</span></td>'
+    return f'<td class="text" data-of="{data}"><strong>{said}</strong> <span>{mean}</span> <span>[{low}, {high}]</span></td>'

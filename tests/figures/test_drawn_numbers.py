@@ -67,7 +67,8 @@ def vertices(axis):
                 points += [tuple(v) for v in path.vertices]
     for patch in axis.patches:
         assert isinstance(patch, Rectangle)
-        points.append((patch.get_x() + patch.get_width() / 2, patch.get_height()))
+        if patch.get_gid() != GUIDE:
+            points.append((patch.get_x() + patch.get_width() / 2, patch.get_height()))
     found = np.array(points, dtype=float).reshape(-1, 2)
     return found[np.isfinite(found).all(axis=1)], np.array(levels)
 
