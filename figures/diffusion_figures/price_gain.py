@@ -17,8 +17,8 @@ TABLE, FRONTIER = "guided_diffusion/prediction.csv", "guided_diffusion/frontier.
 FIGURE = Figure(
     "Which guidance buys distinguishability at the lowest price?",
     "Each mark is a guidance at one scale, a mean over seeds; marks of one guidance are joined in order of scale. An edge around "
-    "the marks: its loss sees the noisy state. Right: further from the real classes (Wasserstein-2). Up: more distinguishable. No classes lie above the thick "
-    "line (T7). Lines that leave the frame lead to scales beyond it.",
+    "the marks: its loss sees the noisy state. Right: further from the real classes (Wasserstein-2). Up: more distinguishable. No classes "
+    "lie above the thick line (T7). Lines that leave the frame lead to scales beyond it.",
     (TABLE, FRONTIER),
     "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, DDIM with 50 steps, exact score",
 )
