@@ -219,18 +219,20 @@ def test_what_each_choice_did_is_the_paired_difference_with_students_interval():
 
 def test_where_infonce_gains_is_what_a_line_through_the_pipelines_says():
     """By normal equations from the two sweep.csv; and the class SNRs and gains that the page names."""
-    gains, snrs = {}, {}
+    gains, snrs, told = {}, {}, {}
+    rivals = ("within_class_diversity", "label_error")
     for design in ("digits-pipeline", "mnist-pipeline", "gtsrb-confirm"):
-        sets: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+        sets: dict[tuple[str, str], dict[str, list[float]]] = {}
         with (REFERENCE / design / "sweep.csv").open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 if row["attack"] == "apgd-ce":
-                    values = float(row["class_snr_crossfit"]), float(row["robust_accuracy"])
+                    values = [float(row[name]) for name in ("class_snr_crossfit", "robust_accuracy", *rivals)]
                     sets.setdefault((row["run"], row["method"]), {})[row["seed"]] = values
         for (run, method), of in sets.items():
             snrs[design, run, method] = np.mean([value[0] for value in of.values()])
             if method == "infonce-0.3":
                 plain = sets[run, "unguided"]
+                told[design, run] = np.mean([value[2:] for value in plain.values()], axis=0)
                 gains[design, run] = 100 * np.mean([of[seed][1] - plain[seed][1] for seed in of])
     fitted = [key for key in gains if "pipeline" in key[0]]
     x, y = np.array([snrs[*key, "unguided"] for key in fitted]), np.array([gains[key] for key in fitted])
@@ -240,6 +242,8 @@ def test_where_infonce_gains_is_what_a_line_through_the_pipelines_says():
         (ROOT / "docs" / "results" / "digits.md").read_text(encoding="utf-8").partition("### Why the sign")[2].partition("\n## ")[0]
     )
     assert f"Over the {len(fitted)} treatments" in page
+    others = [np.corrcoef([told[key][i] for key in fitted], y)[0, 1] ** 2 for i in (0, 1)]
+    assert "(R² = {:.2f} and {:.2f})".format(*others) in page
     assert f"{slope:.1f} points times (class SNR − {zero:.1f}), with R² = {score:.2f}" in page
     below, above = (x < zero)[[key[0][0] == "m" for key in fitted]], (x > zero)[[key[0][0] == "d" for key in fitted]]
     assert below.mean() > 0.5
