@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from figures.experiments import REFERENCE
-from figures.image_figures import pipeline, pipeline_mnist, predicted_worth
+from figures.image_figures import pipeline, pipeline_mnist, predicted_worth, where_guidance_gains
 from figures.inputs import Files
 from figures.tables import attack_parts
 from tests.figures.conftest import ROOT
@@ -239,7 +239,10 @@ def test_where_infonce_gains_is_what_a_line_through_the_pipelines_says():
     slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
     zero, score = x.mean() - y.mean() / slope, np.corrcoef(x, y)[0, 1] ** 2
     page = (
-        (ROOT / "docs" / "results" / "digits.md").read_text(encoding="utf-8").partition("### Why the sign")[2].partition("\n## ")[0]
+        (ROOT / "docs" / "results" / "digits.md")
+        .read_text(encoding="utf-8")
+        .partition("### Where InfoNCE")[2]
+        .partition("\n## ")[0]
     )
     assert f"Over the {len(fitted)} treatments" in page
     others = [np.corrcoef([told[key][i] for key in fitted], y)[0, 1] ** 2 for i in (0, 1)]
@@ -255,9 +258,20 @@ def test_where_infonce_gains_is_what_a_line_through_the_pipelines_says():
         assert text.format(snrs[design, "pseudo", "unguided"], snrs[design, "confident", "unguided"]) in page
     confident = [snrs["digits-pipeline", "confident", method] for method in ("unguided", "hard-negative-0.3")]
     assert "from {:.1f} to {:.1f}, and lose".format(*confident) in page
+    zeros = []
+    for letter in "dm":
+        alone = np.array([key[0][0] == letter for key in fitted])
+        own, constant = np.polyfit(x[alone], y[alone], 1)
+        zeros.append(-constant / own)
+    assert "Digits alone cross zero at {:.1f}, MNIST alone at {:.1f}".format(*zeros) in page.replace("\n  ", " ")
     third = snrs["gtsrb-confirm", "soft", "unguided"]
     predicted = f"at a class SNR of {third:.1f} the line says {slope * (third - zero):.1f}".replace("-", "−")
     assert f"{predicted}, and InfoNCE lost {-gains['gtsrb-confirm', 'soft']:.1f}" in page
+    assert {"−2.0 points, measured −1.8 [−3.3, −0.2]", "+0.4 points, measured −3.7 [−5.9, −1.4]"} <= set(
+        re.findall(r"it says (.*?\])", where_guidance_gains.finding(Files(REFERENCE)).replace("-", "−"))
+    )
+    for said in ("it says +0.4, and InfoNCE lost 3.7 [1.4, 5.9]", "InfoNCE lost 1.8 [0.2, 3.3]", "loses 8.9 there at 4.3"):
+        assert said in page
 
 
 def test_the_numbers_of_seeds_are_those_of_students_test_at_the_spread_of_the_designs():
