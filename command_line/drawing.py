@@ -122,7 +122,7 @@ def _grid(panels: int, columns: int, width: float, heights: Sequence[float], one
     if _for_phone.get() and width > PHONE_WIDTH:
         columns, width = max(1, int(PHONE_WIDTH * columns / width)), PHONE_WIDTH
     rows = -(-panels // columns)
-    each = list(heights) * rows if len(heights) == 1 else list(heights)
+    each = [heights[i * len(heights) // rows] for i in range(rows)]
     size, ratios = (width, sum(each)), {"height_ratios": each}
     figure, axes = plt.subplots(
         rows, columns, figsize=size, layout="constrained", squeeze=False, sharex=one_scale, gridspec_kw=ratios

@@ -19,14 +19,15 @@ MOST_COLUMNS = 3
 
 def write_for_phone(name: str, drawn: Any, draw: Callable[[], Any], folder: Path) -> list[Path]:
     """Write phone/NAME.png, unless the figure as drawn fits a phone or holds photographs. draw: draws it again."""
+    path = folder / "phone" / f"{name}.png"
     if drawn.get_figwidth() <= PHONE_WIDTH or any(axis.images for axis in drawn.axes):
+        path.unlink(missing_ok=True)  # of an earlier, wider drawing
         return []
     with for_phone():
         figure = draw()
     figure.draw_without_rendering()
     name_rows(figure)
     legends_above(figure)
-    path = folder / "phone" / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
     written = write_whole(path, partial(figure.savefig, dpi=DPI, metadata={"Software": None}))
     plt.close(figure)

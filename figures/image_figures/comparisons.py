@@ -126,8 +126,8 @@ def draw(numbers: Numbers) -> Any:
                 axis.hlines(one.x[known], one.low[known], one.high[known], color=colour, lw=thickness)
             axis.plot(own.y, own.x, marker, color=colour, ms=5)
             written = name if len(name) <= LINE else name.replace(MINUS, f"\n{MINUS.lstrip()}")
-            top = own.x[0] - 0.07 / pitch[panel]
-            if int(own.x[0]) % 2:  # a name and its interval share a band
+            top, banded = own.x[0] - 0.07 / pitch[panel], own.x[0] % 2 == 1
+            if banded:  # a name and its interval share a band
                 axis.axhspan(own.x[0] - 0.82, own.x[0] + 0.18, color=BAND, lw=0, zorder=0, gid=GUIDE)
             axis.text(
                 0.01,
@@ -136,7 +136,7 @@ def draw(numbers: Numbers) -> Any:
                 fontsize=8.5,
                 va="bottom",
                 transform=axis.get_yaxis_transform(),
-                bbox={**PAPER, "facecolor": BAND if int(own.x[0]) % 2 else "white"},
+                bbox={**PAPER, "facecolor": BAND if banded else "white"},
             )
         axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE, zorder=1)
         axis.set_yticks([])

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.transforms import ScaledTranslation
 
 from command_line.drawing import new_figure, shape
+from command_line.output import UserError
 from command_line.statistics import mean_interval
 from command_line.words import in_words, place_of
 from figures.figure import GUIDE, Figure, Numbers, Row
-from figures.inputs import Files
+from figures.inputs import Files, remedy
 
 TABLE = "digits-pipeline/sweep.csv"
 READ = (
@@ -79,13 +80,18 @@ def numbers_of(table: str, files: Files) -> Numbers:
     sets, real = read_sets(table, files)
     rows: list[Row] = [(LEFT, REAL, -1.0, float(np.mean(list(real.values()))))]
     for place, treatment in enumerate(name for name in TREATMENTS if name in sets):
-        plain = sets[treatment]["unguided"]
+        plain = sets[treatment].get("unguided", {})
         for images, values in sets[treatment].items():
             name = f"{TREATMENTS[treatment]}{OF}{images}"
             rows.append((LEFT, name, float(place), float(np.mean(list(values.values())))))
-            if images != "unguided":
-                rows.append((RIGHT, name, float(place), *mean_interval([values[seed] - plain[seed] for seed in plain])))
+            if images != "unguided" and plain:
+                rows.append((RIGHT, name, float(place), *paired(values, plain)))
     return Numbers.of(rows)
+
+
+def paired(one: dict[int, float], other: dict[int, float]) -> tuple[float, float, float]:
+    """Mean difference over the seeds that both have, and its 95 % interval."""
+    return mean_interval([one[seed] - other[seed] for seed in one if seed in other])
 
 
 def draw(numbers: Numbers) -> Any:
@@ -130,10 +136,12 @@ def finding(files: Files) -> str:
 def finding_of(table: str, data: str, files: Files) -> str:
     """What keeping the most confident costs, what guidance wins back, and what does best."""
     sets, _ = read_sets(table, files)
-    plain, kept, guided = sets["drawn"]["unguided"], sets["confident"]["unguided"], sets["confident"]["InfoNCE 0.3"]
-    without, paper = sets["unconditional-confident"]["unguided"], sets["unconditional-confident"]["InfoNCE 0.3"]
-    pairs = (kept, plain), (guided, kept), (guided, plain), (paper, without)
-    intervals = [mean_interval([a[seed] - b[seed] for seed in a]) for a, b in pairs]
+    try:
+        plain, kept, guided = sets["drawn"]["unguided"], sets["confident"]["unguided"], sets["confident"]["InfoNCE 0.3"]
+        without, paper = sets["unconditional-confident"]["unguided"], sets["unconditional-confident"]["InfoNCE 0.3"]
+    except KeyError as missing:
+        raise UserError(f"{files.path(table)}: lacks the set {missing}, which the summary compares; {remedy(table)}") from None
+    intervals = [paired(*pair) for pair in ((kept, plain), (guided, kept), (guided, plain), (paper, without))]
     cost, gain, left, own = ("{:+.4f} [{:+.4f}, {:+.4f}]".format(*of) for of in intervals)
     _, low, high = intervals[-1]
     claim = "holds" if low > 0 else "fails" if high < 0 else "is not detected"

@@ -103,7 +103,7 @@ def finding(files: Files) -> str:
 
 def draw(numbers: Numbers) -> Any:
     panels = numbers.panels()
-    figure, axes = new_figure(len(panels), 10.5, 4.3)
+    figure, axes = new_figure(len(panels), height=4.3)
     seen: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=True):
         for name in numbers.names(panel):

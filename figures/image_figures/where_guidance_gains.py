@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import COLOURS, MARKERS, new_figure
-from command_line.statistics import mean_interval
+from command_line.output import UserError
 from command_line.words import in_words, place_of
 from figures.figure import GUIDE, Figure, Numbers, Row
-from figures.image_figures.ablations import SNR, by_seed, described_again
-from figures.inputs import Files, where
+from figures.image_figures.ablations import SNR, by_seed, described_again, family_of, gain
+from figures.inputs import Files, remedy, where
 
 FITTED = ("digits-pipeline/sweep.csv", "mnist-pipeline/sweep.csv")
 OTHERS = (
@@ -27,8 +27,9 @@ FIGURE = Figure(
     "Where guidance gains",
     "Gain in robust accuracy under APGD-CE over unguided images with the same labels and selection, mean and 95 % interval over paired "
     "seeds (Student), against the class SNR of those unguided images. Each mark is one treatment. Not planned: seen after the runs. Left: "
-    "InfoNCE, and the line through the marks of digits-pipeline and mnist-pipeline (least squares); marks of one design share seeds. "
-    "Right: other guidance and noise. Colours name the method, marks the data.",
+    "InfoNCE, and the line through the marks of digits-pipeline and mnist-pipeline (least squares); marks of one design share seeds, and "
+    "one of MNIST is of the automatic strength. Right: other guidance and noise. Colours name the method, marks the data. Where a design "
+    "was described again, its class SNR is of three seeds.",
     (*FITTED, *OTHERS, *DESCRIBED_AGAIN, *map(described_again, DESCRIBED_AGAIN)),
     "300 real images (photographs: 1,000) and 2,000 synthetic ones, at the radius of training; 3 to 16 seeds",
 )
@@ -43,25 +44,36 @@ def gains(table: str, files: Files) -> list[Gain]:
     """(method, run, class SNR of its unguided images, gain, low, high) of every guided set that has unguided images treated alike."""
     data = files.columns(table, "seed robust_accuracy", text="run method attack norm eps")
     attacked = where(data, attack=ATTACK)
+    if not attacked.any():
+        raise UserError(f"{files.path(table)}: no row has the attack {ATTACK}; {remedy(table)}")
     trained = {name: data[name][attacked][0] for name in ("norm", "eps")}  # the first radius is that of training
     data = {name: values[where(data, attack=ATTACK, **trained)] for name, values in data.items()}
     described = files.columns(described_again(table) if table in DESCRIBED_AGAIN else table, f"seed {SNR}", text="run method")
     found: list[Gain] = []
     for run, method in dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True)):
-        plain = by_seed(data, run, PLAIN)
         snrs = list(by_seed(described, run, PLAIN, SNR).values())
-        if method in (PLAIN, "real") or not plain or not snrs:
-            continue
-        guided = by_seed(data, run, method)
-        found.append((method, run, float(np.mean(snrs)), *mean_interval([guided[seed] - plain[seed] for seed in guided])))
+        if method not in (PLAIN, "real") and snrs and by_seed(data, run, PLAIN):
+            found.append((method, run, float(np.mean(snrs)), *gain(data, run, method, first=run)))
     return found
 
 
 def fit(files: Files, tables: tuple[str, ...] = FITTED) -> tuple[float, float]:
     """(slope, class SNR without gain) of the line through InfoNCE's gains in these designs, by least squares."""
-    points = [one for table in tables for one in gains(table, files) if one[0] == INFONCE]
-    slope, constant = np.polyfit([one[2] for one in points], [one[3] for one in points], 1)
+    x, y = infonce(files, tables)
+    if len(x) < 3:
+        raise UserError(
+            f"{' and '.join(map(str, map(files.path, tables)))}: {len(x)} sets of {INFONCE}, too few for a line; {remedy(tables[0])}"
+        )
+    slope, constant = np.polyfit(x, y, 1)
     return float(slope), float(-constant / slope)
+
+
+def infonce(files: Files, tables: tuple[str, ...]) -> tuple[Any, Any]:
+    """(class SNR of unguided images, gain) of the sets of InfoNCE in these designs that have both."""
+    points = np.array([one[2:4] for table in tables for one in gains(table, files) if one[0] == INFONCE], dtype=float).reshape(
+        -1, 2
+    )
+    return tuple(points[np.isfinite(points).all(axis=1)].T)
 
 
 def numbers(files: Files) -> Numbers:
@@ -70,9 +82,9 @@ def numbers(files: Files) -> Numbers:
     rows: list[Row] = []
     for table in (*FITTED, *OTHERS, *DESCRIBED_AGAIN):
         data = DATA[table.partition("-")[0]]
-        for method, _, snr, *gain in gains(table, files):
-            kind = in_words(method).rpartition(" ")[0]
-            rows.append((LEFT if kind == in_words("infonce") else RIGHT, f"{kind}{OF}{data}", snr, *gain))
+        for method, run, snr, *spread in gains(table, files):
+            kind = in_words(family_of(run, method))
+            rows.append((LEFT if kind == in_words("infonce") else RIGHT, f"{kind}{OF}{data}", snr, *spread))
     places = [row[2] for row in rows if row[0] == LEFT]
     ends = min(places), max(places)
     rows += [(LEFT, LINE, snr, float(slope * (snr - zero))) for snr in ends]
@@ -102,10 +114,8 @@ def draw(numbers: Numbers) -> Any:
 def finding(files: Files) -> str:
     """The line, how well it fits, where each data set crosses it alone, and what it says of GTSRB, on which it was not fitted."""
     slope, zero = fit(files)
-    points = [one for table in FITTED for one in gains(table, files) if one[0] == INFONCE]
-    gain = np.array([one[3] for one in points])
-    off = gain - slope * (np.array([one[2] for one in points]) - zero)
-    score = 1 - (off**2).sum() / ((gain - gain.mean()) ** 2).sum()
+    x, y = infonce(files, FITTED)
+    score = np.corrcoef(x, y)[0, 1] ** 2
     alone = " and ".join(f"{fit(files, (table,))[1]:.1f} on {DATA[table.partition('-')[0]]} alone" for table in FITTED)
     others = [
         one
@@ -119,7 +129,7 @@ def finding(files: Files) -> str:
         for _, _, snr, mean, low, high in others
     )
     return (
-        f"The line through InfoNCE's gains over {len(points)} treatments of digits and MNIST: {100 * slope:.1f} points times (class SNR of "
+        f"The line through InfoNCE's gains over {len(x)} treatments of digits and MNIST: {100 * slope:.1f} points times (class SNR of "
         f"unguided images − {zero:.1f}), R² = {score:.2f}; it is zero at {alone}. Seen after the runs. On GTSRB, to which it was not "
         f"fitted: {tried}. gtsrb-pipeline.toml holds what it predicts there."
     )

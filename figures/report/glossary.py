@@ -7,17 +7,19 @@ import re
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "glossary.md"
+ENTRY = re.compile(r"^- \*\*(.+?)\*\*: (.+(?:\n  .+)*)", re.MULTILINE)
 LINK = re.compile(r"\[([^]]+)\]\([^)]+\)")
 CODE = re.compile(r"`([^`]+)`")
 
 
 def glossary() -> str:
-    """The HTML of the list, folded; empty if the documentation is not there."""
-    if not PAGE.is_file():
+    """The HTML of the section, the list folded; empty if the documentation is not there."""
+    words = ENTRY.findall(PAGE.read_text(encoding="utf-8")) if PAGE.is_file() else []
+    if not words:
         return ""
-    words = [one.split("**: ", 1) for one in PAGE.read_text(encoding="utf-8").split("\n- **")[1:]]
     listed = "".join(f"<dt>{html.escape(word)}</dt><dd>{_inline(meaning)}</dd>" for word, meaning in words)
-    return f'<details><summary>{len(words)} words, explained</summary><dl class="words">{listed}</dl></details>'
+    folded = f'<details><summary>{len(words)} words, explained</summary><dl class="words">{listed}</dl></details>'
+    return f'<h2 id="words">Words</h2>{folded}'
 
 
 def _inline(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import functools
 import html
 import io
@@ -20,7 +21,7 @@ from command_line.output import UserError, write_whole
 from figures.experiments import EXPERIMENTS, experiment_of
 from figures.image_figures import forecast, pipeline, pipeline_mnist, predicted_worth, radius, where_guidance_gains
 from figures.inputs import Files, seeds_of
-from figures.registry import SECTIONS, Entry, entries
+from figures.registry import SECTIONS, Entry, all_names, entries
 from figures.report.glossary import glossary
 from figures.report.separation import as_script, separation_block, separation_numbers
 from figures.report.verdicts import verdict_table
@@ -132,7 +133,8 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         sections += [_findings(files)] if section == "image_figures" else []
         sections += blocks
     ways = separation_numbers(files)
-    contents += ['<li><a href="#words">Words</a></li>', '<li><a href="#how">How made</a></li>']
+    words = glossary()
+    contents += ['<li><a href="#words">Words</a></li>'] * bool(words) + ['<li><a href="#how">How made</a></li>']
     return Template(_read("page.html")).substitute(
         css=_read("page.css"),
         law=_read("law.js"),
@@ -147,7 +149,7 @@ def compose(drawn: Path, files: Files, errors: dict[str, str], provenance: str) 
         verdicts=verdict_table(files),
         sliders="\n".join(_slider(*slider) for slider in SLIDERS),
         sections="\n".join(sections),
-        words=glossary(),
+        words=words,
         provenance=provenance,
     )
 
@@ -208,6 +210,8 @@ def _block(entry: Entry, drawn: Path, files: Files, errors: dict[str, str]) -> s
 
 def _linked(found: re.Match[str]) -> str:
     """A figure that a caption names, as a link with its title."""
+    if found[1] not in all_names():
+        return found[0]
     (entry,) = entries((found[1],))
     return f'<a href="#{entry.name}">{html.escape(entry.figure.title)}</a>'
 
@@ -218,6 +222,12 @@ def _made(entry: Entry, files: Files) -> str:
     runs = (f'<a href="#made-{name}">{name}</a>{_seeds(files, name)}' for name in experiments)
     about = f"{html.escape(entry.figure.settings)}. " if entry.figure.settings else ""
     return f"{about}Made by {', '.join(runs)}. Numbers: <code>drawn/{entry.name}.csv</code>."
+
+
+def panels_of(path: Path) -> int:
+    """How many panels the numbers of a figure belong to."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return len({row["panel"] for row in csv.DictReader(stream) if "panel" in row})
 
 
 @functools.lru_cache(maxsize=128)  # a program that composes several pages encodes a picture once
@@ -243,7 +253,7 @@ def _picture(path: Path, text: str) -> str:
     least = "0" if other else f"{LEAST * width:.0f}px"
     image = f'<img alt="{text}" loading="lazy" width="{width}" height="{height}" style="--least: {least}" src="{source}">'
     shown = f"<picture>{other}{image}</picture>" if other else image
-    stacked = f'<p class="made stacked">{STACKED}</p>' if other else ""
+    stacked = f'<p class="made stacked">{STACKED}</p>' if other and panels_of(path.with_suffix(".csv")) > 1 else ""
     return f'<div class="wide picture" tabindex="0" role="region" aria-label="{text}">{shown}</div>{stacked}'
 
 
@@ -264,7 +274,7 @@ def _table(entry: Entry, files: Files) -> str:
 def _search(name: str, rows: list[list[Any]]) -> str:
     """A box that leaves the rows of a table which have every word typed."""
     example = html.escape(text_of(rows[0][0]))
-    box = f'<input type="search" aria-controls="table-{name}" placeholder="for example: {example}">'
+    box = f'<input type="search" autocomplete="off" aria-controls="table-{name}" placeholder="for example: {example}">'
     return f'<label class="search">Search the rows {box}<output>{len(rows)} rows</output></label>'
 
 

@@ -60,7 +60,9 @@ function markSection() {
   const below = document.querySelector("nav").getBoundingClientRect().bottom + 40;
   const passed = links.filter((link) => document.getElementById(link.hash.slice(1)).getBoundingClientRect().top <= below);
   const ended = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 2;
-  const now = ended ? links.at(-1) : passed.at(-1) || links[0];
+  const seen = (link) => document.getElementById(link.hash.slice(1)).getBoundingClientRect().top < window.innerHeight;
+  const asked = links.find((link) => link.hash === `#${parts()[0]}` && seen(link)); // at the end the last sections are all in sight
+  const now = ended ? asked || links.at(-1) : passed.at(-1) || links[0];
   if (now.hasAttribute("aria-current")) return;
   links.forEach((link) => link.removeAttribute("aria-current"));
   now.setAttribute("aria-current", "location");
@@ -81,6 +83,6 @@ document.querySelectorAll("input[type=range]").forEach((slider) => {
   slider.addEventListener("pointerdown", () => { before = slider.value; });
   slider.addEventListener("pointercancel", () => {
     slider.value = before;
-    for (const kind of ["input", "change"]) slider.dispatchEvent(new Event(kind));
+    slider.dispatchEvent(new Event("input")); // not "change": nothing was chosen, and the address stays
   });
 });

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from figures.experiments import REFERENCE
-from figures.image_figures import pipeline, pipeline_mnist, predicted_worth, where_guidance_gains
+from figures.image_figures import pipeline, pipeline_mnist, predicted_worth
 from figures.inputs import Files
 from figures.tables import attack_parts
 from tests.figures.conftest import ROOT
@@ -217,61 +217,85 @@ def test_what_each_choice_did_is_the_paired_difference_with_students_interval():
         assert [float(text.replace("−", "-")) for text in texts[:3]] == pytest.approx(found, abs=0.05 + 1e-9), (design, *sides)
 
 
+def sets_of(design, *columns):
+    """{(run, method): {seed: values of these columns}} under APGD-CE at the first radius."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    with (REFERENCE / design / "sweep.csv").open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["attack"] == "apgd-ce"]
+    for row in rows:
+        if row["eps"] == rows[0]["eps"]:
+            found.setdefault((row["run"], row["method"]), {})[row["seed"]] = [float(row[name]) for name in columns]
+    return found
+
+
+def infonce_and_plain(design):
+    """{run: (gain of InfoNCE in points, means of class SNR, diversity and label error of its unguided images)}."""
+    sets = sets_of(design, "robust_accuracy", "class_snr_crossfit", "within_class_diversity", "label_error")
+    found = {}
+    for (run, method), of in sets.items():
+        if method == "infonce-0.3":
+            plain = sets[run, "unguided"]
+            gain = 100 * np.mean([of[seed][0] - plain[seed][0] for seed in of])
+            found[run] = gain, *np.mean([value[1:] for value in plain.values()], axis=0)
+    return found
+
+
+def section_of(name, start):
+    page = (ROOT / "docs" / "results" / name).read_text(encoding="utf-8").partition(start)[2].partition("\n## ")[0]
+    return " ".join(page.split())
+
+
 def test_where_infonce_gains_is_what_a_line_through_the_pipelines_says():
-    """By normal equations from the two sweep.csv; and the class SNRs and gains that the page names."""
-    gains, snrs, told = {}, {}, {}
-    rivals = ("within_class_diversity", "label_error")
-    for design in ("digits-pipeline", "mnist-pipeline", "gtsrb-confirm"):
-        sets: dict[tuple[str, str], dict[str, list[float]]] = {}
-        with (REFERENCE / design / "sweep.csv").open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                if row["attack"] == "apgd-ce":
-                    values = [float(row[name]) for name in ("class_snr_crossfit", "robust_accuracy", *rivals)]
-                    sets.setdefault((row["run"], row["method"]), {})[row["seed"]] = values
-        for (run, method), of in sets.items():
-            snrs[design, run, method] = np.mean([value[0] for value in of.values()])
-            if method == "infonce-0.3":
-                plain = sets[run, "unguided"]
-                told[design, run] = np.mean([value[2:] for value in plain.values()], axis=0)
-                gains[design, run] = 100 * np.mean([of[seed][1] - plain[seed][1] for seed in of])
-    fitted = [key for key in gains if "pipeline" in key[0]]
-    x, y = np.array([snrs[*key, "unguided"] for key in fitted]), np.array([gains[key] for key in fitted])
+    """By normal equations from the two sweep.csv."""
+    each = [np.array(list(infonce_and_plain(f"{data}-pipeline").values())) for data in ("digits", "mnist")]
+    y, x, diversity, wrong = np.concatenate(each).T
     slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
-    zero, score = x.mean() - y.mean() / slope, np.corrcoef(x, y)[0, 1] ** 2
-    page = (
-        (ROOT / "docs" / "results" / "digits.md")
-        .read_text(encoding="utf-8")
-        .partition("### Where InfoNCE")[2]
-        .partition("\n## ")[0]
-    )
-    assert f"Over the {len(fitted)} treatments" in page
-    others = [np.corrcoef([told[key][i] for key in fitted], y)[0, 1] ** 2 for i in (0, 1)]
-    assert "(R² = {:.2f} and {:.2f})".format(*others) in page
-    assert f"{slope:.1f} points times (class SNR − {zero:.1f}), with R² = {score:.2f}" in page
-    below, above = (x < zero)[[key[0][0] == "m" for key in fitted]], (x > zero)[[key[0][0] == "d" for key in fitted]]
-    assert below.mean() > 0.5
-    assert above.mean() > 0.5
-    for design, text in (
-        ("digits-pipeline", "from {:.1f} to {:.1f} on digits"),
-        ("mnist-pipeline", "from {:.1f} to {:.1f} on MNIST"),
+    zero, scores = x.mean() - y.mean() / slope, [np.corrcoef(one, y)[0, 1] ** 2 for one in (x, diversity, wrong)]
+    page = section_of("digits.md", "### Where InfoNCE gains")
+    assert f"Over the {len(x)} treatments of the two designs its gain is {slope:.1f} points times (class SNR − {zero:.1f})" in page
+    assert f"with R² = {scores[0]:.2f}." in page
+    assert f"(R² = {scores[1]:.2f} and {scores[2]:.2f})" in page
+    zeros = [-constant / own for own, constant in (np.polyfit(one[:, 1], one[:, 0], 1) for one in each)]
+    assert "Digits alone cross zero at {:.1f}, MNIST alone at {:.1f}.".format(*zeros) in page
+    assert np.mean(each[1][:, 1] < zero) > 0.5  # "most treatments of MNIST start below, most of digits above"
+    assert np.mean(each[0][:, 1] > zero) > 0.5
+    for design, start, text in (
+        (
+            "gtsrb-confirm",
+            infonce_and_plain("gtsrb-confirm")["soft"][1],
+            "at a class SNR of {:.1f} the line says {:+.1f}, and InfoNCE lost",
+        ),
+        ("gtsrb-report", gtsrb_report_snr(), "at {:.1f} it says {:+.1f}, and InfoNCE lost"),
     ):
-        assert text.format(snrs[design, "pseudo", "unguided"], snrs[design, "confident", "unguided"]) in page
-    confident = [snrs["digits-pipeline", "confident", method] for method in ("unguided", "hard-negative-0.3")]
-    assert "from {:.1f} to {:.1f}, and lose".format(*confident) in page
-    zeros = []
-    for letter in "dm":
-        alone = np.array([key[0][0] == letter for key in fitted])
-        own, constant = np.polyfit(x[alone], y[alone], 1)
-        zeros.append(-constant / own)
-    assert "Digits alone cross zero at {:.1f}, MNIST alone at {:.1f}".format(*zeros) in page.replace("\n  ", " ")
-    third = snrs["gtsrb-confirm", "soft", "unguided"]
-    predicted = f"at a class SNR of {third:.1f} the line says {slope * (third - zero):.1f}".replace("-", "−")
-    assert f"{predicted}, and InfoNCE lost {-gains['gtsrb-confirm', 'soft']:.1f}" in page
-    assert {"−2.0 points, measured −1.8 [−3.3, −0.2]", "+0.4 points, measured −3.7 [−5.9, −1.4]"} <= set(
-        re.findall(r"it says (.*?\])", where_guidance_gains.finding(Files(REFERENCE)).replace("-", "−"))
-    )
-    for said in ("it says +0.4, and InfoNCE lost 3.7 [1.4, 5.9]", "InfoNCE lost 1.8 [0.2, 3.3]", "loses 8.9 there at 4.3"):
-        assert said in page
+        sets = sets_of(design, "robust_accuracy")
+        guided, plain = next((of, sets[run, "unguided"]) for (run, method), of in sets.items() if method == "infonce-0.3")
+        loss = -100 * np.array([guided[seed][0] - plain[seed][0] for seed in guided])
+        ends = stats.t.interval(0.95, len(loss) - 1, loss.mean(), stats.sem(loss))
+        said = text.format(start, slope * (start - zero)).replace("-", "−")
+        assert f"{said} {loss.mean():.1f} [{ends[0]:.1f}, {ends[1]:.1f}]" in page
+
+
+def gtsrb_report_snr():
+    """Class SNR of the unguided images of gtsrb-report, described again."""
+    with (REFERENCE / "gtsrb-report-description" / "description.csv").open(newline="", encoding="utf-8") as stream:
+        return np.mean([float(row["class_snr_crossfit"]) for row in csv.DictReader(stream) if row["method"] == "unguided"])
+
+
+def test_what_selection_and_guidance_do_to_class_snr_is_said_rightly():
+    page = section_of("digits.md", "### Where InfoNCE gains")
+    snr = {}
+    for data, name in (("digits", "digits"), ("mnist", "MNIST")):
+        sets = sets_of(f"{data}-pipeline", "class_snr_crossfit")
+        snr |= {(name, *one): np.mean(list(of.values())) for one, of in sets.items() if one[1] != "real"}
+        kept = snr[name, "pseudo", "unguided"], snr[name, "confident", "unguided"]
+        assert "from {:.1f} to {:.1f} on {}".format(*kept, name) in page
+    confident = [snr["digits", "confident", method] for method in ("unguided", "hard-negative-0.3")]
+    assert "from {:.1f} to {:.1f} among the most confident".format(*confident) in page
+    lowered = [one for one in snr if one[2] in ("infonce-0.3", "anchored-reversed-0.1", "noise-0.1")]
+    assert all(snr[one] < snr[*one[:2], "unguided"] for one in lowered)
+    sets = sets_of("gtsrb-confirm", "robust_accuracy")
+    loss = np.mean([sets["drawn", "unguided"][seed][0] - value[0] for seed, value in sets["drawn", "particle-0.1"].items()])
+    assert f"Particle guidance loses {100 * loss:.1f} there" in page
 
 
 def test_the_numbers_of_seeds_are_those_of_students_test_at_the_spread_of_the_designs():

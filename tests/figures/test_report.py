@@ -371,10 +371,12 @@ def touch(opened, x, y, to_x, to_y):
     opened.page.wait_for_timeout(300)
 
 
-@pytest.mark.parametrize(("name", "others"), [("sigma", "averaging"), ("ratio", "separation")])
-def test_a_finger_that_scrolls_over_a_slider_leaves_it(browser, drawn, name, others):
-    """A finger along the slider moves it; one that scrolls the page does not, wherever on the slider it starts."""
+@pytest.mark.parametrize(("name", "section"), [("sigma", "averaging"), ("ratio", "separation")])
+def test_a_finger_that_scrolls_over_a_slider_leaves_it(browser, drawn, name, section):
+    """A finger along the slider moves it; one that scrolls the page leaves it and the address, wherever on the slider it starts."""
     opened = Page(browser, drawn / "report.html", **PHONE)
+    opened.page.evaluate("location.hash = 'claims'")
+    opened.page.wait_for_timeout(300)
     slider = opened.page.locator(f"#slider-{name}")
     slider.evaluate("one => { one.scrollIntoView({ block: 'end', behavior: 'instant' }); scrollBy(0, 60); }")
     box, before = slider.bounding_box(), slider.input_value()
@@ -383,12 +385,12 @@ def test_a_finger_that_scrolls_over_a_slider_leaves_it(browser, drawn, name, oth
     touch(opened, far, middle, far, middle - 150)
     assert opened.page.evaluate("scrollY") > at + 50
     assert slider.input_value() == before
-    assert others not in opened.page.url
+    assert opened.page.url.endswith("#claims")
     opened.page.evaluate(f"scrollTo(0, {at})")
     opened.page.wait_for_timeout(200)
     touch(opened, far, middle, far - 100, middle)
     assert slider.input_value() != before
-    assert opened.page.url.split("#")[1].startswith(f"{others},{name}=")
+    assert opened.page.url.split("#")[1].startswith(f"{section},{name}=")
     opened.context.close()
 
 
@@ -489,6 +491,9 @@ def test_a_phone_shows_every_drawing_whole(browser, drawn):
     assert [one for one in shown if one[0]] == []
     assert min(width for *_, width in shown) > 290
     assert max(natural for _, natural, _ in shown) <= 800  # 4 inches
+    notes = opened.page.locator(".stacked")
+    assert notes.count() == notes.locator("visible=true").count() > 20  # which panel "left" is
+    assert opened.page.locator("figure:has(#price_gain) .stacked").count() == 0  # one panel
     opened.context.close()
 
 
