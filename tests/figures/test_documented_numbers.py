@@ -365,7 +365,7 @@ def test_what_wrong_labels_do_to_separation_is_what_t16_gives():
             columns = ("class_snr_crossfit_judge", "label_error", "effective_dimension_judge")
             sets.setdefault(row["method"], []).append([float(row[column]) for column in columns])
     plain, apart = (np.mean(sets[name], axis=0) for name in ("unguided", "anchored-0.3"))
-    said = re.search(r"class-anchored 0.3 has ([\d.]+) and unguided ([\d.]+)\.", page).groups()
+    said = re.search(r"that tangent is ([\d.]+) for class-anchored 0.3 and ([\d.]+) for unguided", page).groups()
     for text, (snr, wrong, dim) in zip(said, (apart, plain), strict=True):
         law = tangent((plain[0], snr), (60 / dim, 400 / dim), label_noise=(0.0, wrong))
         assert float(text) == pytest.approx(law, abs=5e-4)
