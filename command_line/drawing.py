@@ -32,8 +32,12 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # 
 PANEL_WIDTH = 3.5
 """In inches: one column of a two-column paper, so that fonts appear at the size they are drawn."""
 DPI = 200
-PHONE_WIDTH = 4.0
-"""In inches: as wide as a phone can show with letters of 7 points still legible."""
+PHONE_WIDTH = 3.7
+"""In inches: letters of 7 points are 9 pixels high on a phone."""
+SQUEEZED = 1.1
+"""Panels side by side may be narrower than they were drawn by this factor."""
+FITS_PHONE = 4.0
+"""In inches: drawings up to this width are shown on phones as they are."""
 _for_phone = ContextVar("for_phone", default=False)
 
 
@@ -119,8 +123,8 @@ def new_grid(panels: int, columns: int, width: float, height: float | Sequence[f
 
 def _grid(panels: int, columns: int, width: float, heights: Sequence[float], one_scale: bool) -> tuple[Any, Any]:
     """heights: of each row, or one for all."""
-    if _for_phone.get() and width > PHONE_WIDTH:
-        columns, width = max(1, int(PHONE_WIDTH * columns / width)), PHONE_WIDTH
+    if _for_phone.get() and width > FITS_PHONE:
+        columns, width = max(1, int(SQUEEZED * PHONE_WIDTH * columns / width)), PHONE_WIDTH
     rows = -(-panels // columns)
     each = [heights[i * len(heights) // rows] for i in range(rows)]
     size, ratios = (width, sum(each)), {"height_ratios": each}

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import AutoLocator
 
-from command_line.drawing import PHONE_WIDTH, for_phone
+from command_line.drawing import FITS_PHONE, for_phone
 from command_line.output import write_whole
 
-DPI = 150
+DPI = 170
 MOST_COLUMNS = 3
+MOST_TICKS = 5
 
 
 def write_for_phone(name: str, drawn: Any, draw: Callable[[], Any], folder: Path) -> list[Path]:
     """Write phone/NAME.png, unless the figure as drawn fits a phone or holds photographs. draw: draws it again."""
     path = folder / "phone" / f"{name}.png"
-    if drawn.get_figwidth() <= PHONE_WIDTH or any(axis.images for axis in drawn.axes):
+    if drawn.get_figwidth() <= FITS_PHONE or any(axis.images for axis in drawn.axes):
         path.unlink(missing_ok=True)  # of an earlier, wider drawing
         return []
     with for_phone():
@@ -47,9 +49,12 @@ def name_rows(figure: Any) -> None:
         elif not axis.get_ylabel() and all(map(is_number, ticks_of(axis))):
             axis.set_ylabel(first.get_ylabel())
     for axis in (first, *others):
-        label, box = axis.get_xlabel(), axis.xaxis.label.get_window_extent()
-        if "$" not in label and (box.x0 < 0 or box.x1 > figure.bbox.width):
-            axis.set_xlabel(textwrap.fill(label, len(label) // 2 + 4))
+        for text in (axis.xaxis.label, axis.title):
+            label, box = text.get_text(), text.get_window_extent()
+            if "$" not in label and "\n" not in label and (box.x0 < 0 or box.x1 > figure.bbox.width):
+                text.set_text(textwrap.fill(label, len(label) // 2 + 4))
+        if isinstance(axis.xaxis.get_major_locator(), AutoLocator):
+            axis.locator_params(axis="x", nbins=MOST_TICKS)
 
 
 def ticks_of(axis: Any) -> list[str]:

@@ -16,7 +16,8 @@ COLUMNS = {"variance": "sample need V", "accuracy": "robust accuracy"}
 FIGURE = Figure(
     "Where guidance should stop separating",
     "Learners trained on guided samples of a class SNR (marks, ± 2 standard errors) beside T10 and T11 (lines); dotted: the "
-    "optimum. Left: V = n tan²(angle)/(d−1), the relative sample need. Right: robust accuracy.",
+    "optimum. The lines are for many samples: far beyond the optimum logistic regression needs more of them to reach its line. "
+    "Left: V = n tan²(angle)/(d−1), the relative sample need. Right: robust accuracy.",
     (TABLE,),
     "d = 10",
 )

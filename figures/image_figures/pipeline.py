@@ -148,7 +148,8 @@ def finding_of(table: str, data: str, files: Files) -> str:
     means = {(treatment, images): np.mean(list(of.values())) for treatment, some in sets.items() for images, of in some.items()}
     best, images = max(means, key=lambda key: means[key])
     return (
-        f"On {data} keeping the most confident images changes the result of unguided ones by {cost}. Guidance then adds {gain}, and {own} "
+        f"On {data}, each interval alone: keeping the most confident images changes the result of unguided ones by {cost}. "
+        f"Guidance then adds {gain}, and {own} "
         f"with the paper's model without labels: the claim {claim} inside the paper's pipeline. Against unselected unguided images, guided "
         f"ones change it by {left}. The best of all sets: {images} images, {TREATMENTS[best]} ({means[best, images]:.4f})."
     )

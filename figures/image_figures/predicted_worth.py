@@ -108,7 +108,7 @@ def draw(numbers: Numbers) -> Any:
     for axis, panel in zip(axes, panels, strict=True):
         for name in numbers.names(panel):
             one, look = numbers.series(panel, name), mark(name)
-            (seen[STRENGTH.sub("", name)],) = axis.plot(one.x, one.y, **look)
+            (seen[STRENGTH.sub("", name)],) = axis.plot(one.x, one.y, **look, clip_on=False)
             axis.vlines(one.x, one.low, one.high, color=look["color"], lw=1)
         diagonal(axis, *SHOWN)
         axis.axhline(1, color="0.8", lw=0.8, gid=GUIDE)

@@ -52,7 +52,7 @@ STORY = {
     ),
     "tables": (
         "Tables",
-        "Click a heading to sort; long tables can be searched. Each table also lies beside the figures as csv, Markdown and LaTeX.",
+        "Sort by any heading; long tables can be searched. Each table also lies beside the figures as csv, Markdown and LaTeX.",
     ),
 }
 NAVIGATION = {"diffusion_figures": "Guided diffusion"}
