@@ -17,6 +17,8 @@ from command_line.output import write_whole
 DPI = 170
 MOST_COLUMNS = 3
 MOST_TICKS = 5
+EDGE = 8
+"""Pixels between a text and the edge of the picture."""
 
 
 def write_for_phone(name: str, drawn: Any, draw: Callable[[], Any], folder: Path) -> list[Path]:
@@ -25,15 +27,22 @@ def write_for_phone(name: str, drawn: Any, draw: Callable[[], Any], folder: Path
     if drawn.get_figwidth() <= FITS_PHONE or any(axis.images for axis in drawn.axes):
         path.unlink(missing_ok=True)  # of an earlier, wider drawing
         return []
-    with for_phone():
-        figure = draw()
-    figure.draw_without_rendering()
-    name_rows(figure)
-    legends_above(figure)
+    figure = stacked(draw)
     path.parent.mkdir(exist_ok=True)
     written = write_whole(path, partial(figure.savefig, dpi=DPI, metadata={"Software": None}))
     plt.close(figure)
     return [written]
+
+
+def stacked(draw: Callable[[], Any]) -> Any:
+    """The figure with its panels one below the other."""
+    with for_phone():
+        figure = draw()
+    figure.set_dpi(DPI)  # at which its texts are measured
+    figure.draw_without_rendering()
+    name_rows(figure)
+    legends_above(figure)
+    return figure
 
 
 def name_rows(figure: Any) -> None:
@@ -51,7 +60,7 @@ def name_rows(figure: Any) -> None:
     for axis in (first, *others):
         for text in (axis.xaxis.label, axis.title):
             label, box = text.get_text(), text.get_window_extent()
-            if "$" not in label and "\n" not in label and (box.x0 < 0 or box.x1 > figure.bbox.width):
+            if "$" not in label and "\n" not in label and (box.x0 < EDGE or box.x1 > figure.bbox.width - EDGE):
                 text.set_text(textwrap.fill(label, len(label) // 2 + 4))
         if isinstance(axis.xaxis.get_major_locator(), AutoLocator):
             axis.locator_params(axis="x", nbins=MOST_TICKS)
