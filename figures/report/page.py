@@ -70,23 +70,12 @@ LEAST = 0.62  # of that on a phone, where wide pictures scroll sideways: letters
 SHOWN_FIRST = (
     "accuracy_against_n",
     "class_snr",
-    "phase_diagram",
-    "theory_vs_simulation",
-    "real_data",
     "guidance_gallery",
     "price_gain",
-    "guidance_value",
-    "prediction",
-    "learners",
-    "rotation",
     "digit_samples",
-    "diversity_robustness",
-    "comparisons",
     "pipeline",
     "where_guidance_gains",
     "exchange_rate",
-    "predicted_worth",
-    "gtsrb_samples",
     "comparisons_photographs",
 )
 """Figures that are open when the page opens; the others, and all tables, are folded."""

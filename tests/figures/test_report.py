@@ -508,7 +508,7 @@ def test_the_words_of_the_glossary_stand_in_the_report(opened):
 
 def test_a_figure_that_a_caption_names_is_a_link_with_its_title(opened):
     link = opened.page.locator("figcaption a[href='#exchange_rate']")
-    assert link.inner_text() == opened.page.inner_text("#exchange_rate").rstrip("#").strip()
+    assert link.text_content() == opened.page.text_content("#exchange_rate").rstrip("#").strip()
     assert opened.page.locator("figcaption", has_text=re.compile(r"figure [a-z0-9]+_[a-z0-9]+")).count() == 0
 
 
