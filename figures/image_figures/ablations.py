@@ -72,15 +72,8 @@ def look_of(low: float, high: float) -> tuple[str, str]:
 
 def draw_gains(numbers: Numbers, title: str) -> Any:
     """Draw gains as marks with intervals, one line per choice, from top to bottom."""
-    figure, (axis,) = new_figure(1, 4.8, 0.9 + 0.27 * len(numbers.names("gain")))
-    draw_gains_on(axis, numbers, "gain")
-    axis.set(xlabel="robust accuracy minus unguided", title=title)
-    return figure
-
-
-def draw_gains_on(axis: Any, numbers: Numbers, panel: str) -> None:
-    """The gains of one panel, each a line with its name."""
-    series = [one for _, one in numbers.all(panel)]
+    series = [one for _, one in numbers.all("gain")]
+    figure, (axis,) = new_figure(1, 4.8, 0.9 + 0.27 * len(series))
     for one in series:
         marker, colour = look_of(one.low[0], one.high[0])
         known = np.isfinite(one.low)
@@ -89,6 +82,8 @@ def draw_gains_on(axis: Any, numbers: Numbers, panel: str) -> None:
     axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
     axis.set_yticks(range(len(series)), [one.name for one in series])
     axis.set_ylim(len(series) - 0.5, -0.5)
+    axis.set(xlabel="robust accuracy minus unguided", title=title)
+    return figure
 
 
 CAPTION = (

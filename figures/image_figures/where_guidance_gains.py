@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import COLOURS, MARKERS, new_figure
+from command_line.drawing import MARKERS, new_figure
 from command_line.output import UserError
 from command_line.words import in_words, place_of
-from figures.figure import GUIDE, Figure, Numbers, Row
+from figures.figure import Figure, Numbers, Row, guide, marks
 from figures.image_figures.ablations import SNR, by_seed, described_again, family_of, gain
 from figures.inputs import Files, remedy, where
 
@@ -94,16 +94,14 @@ def numbers(files: Files) -> Numbers:
 def draw(numbers: Numbers) -> Any:
     figure, axes = new_figure(2, 7.0, 3.9)
     for axis, panel in zip(axes, (LEFT, RIGHT), strict=True):
-        axis.axhline(0, color="0.4", lw=0.9, gid=GUIDE)
+        guide(axis, 0)
         for _, series in numbers.all(panel):
             if series.name == LINE:
                 axis.plot(series.x, series.y, color="0.3", lw=1.2, label="line through digits-pipeline and mnist-pipeline")
                 continue
             kind, _, data = series.name.rpartition(OF)
-            i, marker = place_of(kind), MARKERS[list(DATA.values()).index(data)]
-            colour = COLOURS[i % len(COLOURS)]
-            look = {"color": colour, "mfc": colour if i < len(COLOURS) else "white", "ls": "", "marker": marker, "ms": 5, "lw": 1}
-            axis.errorbar(series.x, series.y, [series.y - series.low, series.high - series.y], label=series.name, **look)
+            marker = MARKERS[list(DATA.values()).index(data)]
+            marks(axis, place_of(kind), series, series.name, marker=marker, capsize=0, lw=1)
         axis.set(xlabel="class SNR of the unguided images", title=panel)
     axes[0].set_ylabel("gain in robust accuracy over unguided")
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
