@@ -26,7 +26,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from command_line.command import Help, run_command, settings_line
 from command_line.messages import TERMINAL
 from image_experiments.run_cifar import main as run_cifar
-from image_experiments.sweeps import SweepSettings, checked_calls, conduct_sweep, data_flags, read_design, resolved
+from image_experiments.sweep_parts import read_parts
+from image_experiments.sweeps import (
+    Design,
+    Run,
+    SweepSettings,
+    checked_calls,
+    conduct_sweep,
+    data_flags,
+    gather_sweep,
+    identity,
+    read_design,
+    resolved,
+)
 
 HELP = Help("Runs of run_cifar.py from a design file, gathered in one table.")
 
@@ -36,6 +48,8 @@ def run(settings: SweepSettings) -> int:
     design = read_design(settings.design)
     settings, runs = resolved(settings, design)
     print(settings_line(settings))
+    if settings.gather:
+        return gather(settings, design, runs)
     calls = checked_calls(settings, design, runs)
     if not settings.dry_run:
         return conduct_sweep(settings, design, calls, TERMINAL, run_cifar)
@@ -52,6 +66,17 @@ def run(settings: SweepSettings) -> int:
         check_reuse(settings.reuse)
         print(NOT_DEDUCTED)
     print(cost_of_sweep(settings, calls))
+    return 0
+
+
+def gather(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> int:
+    """Join the tables of folders with seeds of their own; returns the exit status."""
+    if not settings.dry_run:
+        gather_sweep(settings, design, runs, TERMINAL)
+        return 0
+    for part in read_parts(settings.gather, identity(settings, design, runs)):
+        print(f"would gather seeds {' '.join(map(str, part.seeds))} from {part.out}")
+    print(f"would write to {settings.out}")
     return 0
 
 

@@ -14,14 +14,15 @@ from typing import Any, Literal
 from command_line.command import versions
 from command_line.folder_claim import claim
 from command_line.messages import QUIET, Talk
-from command_line.output import UserError, did_you_mean, prepare_folder, text_table, write_csv, write_json
+from command_line.output import UserError, did_you_mean, listed, prepare_folder, text_table, write_csv, write_json
 from command_line.result import folder_of, read_table
 from command_line.spawning import without_main
 from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import flags_of, settings_from
 from image_experiments.experiment import Result, check_settings, checked_stages, conduct, place_of, prepared
-from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in
+from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in, records
+from image_experiments.sweep_parts import joined, origin, outcomes_of_parts, read_parts
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
 OWN_FLAGS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--force", "--dry-run")
@@ -42,6 +43,8 @@ class SweepSettings:
     """Try out the design: one seed, the first three methods of the first run, and two more runs."""
     reuse: tuple[Path, ...] = ()
     """Folders of other image runs (such as OUT/runs/NAME of another sweep) whose identical stages are reused."""
+    gather: tuple[Path, ...] = ()
+    """Folders of this sweep with other seeds, from other machines: join their tables and make nothing anew."""
     data_dir: Path | None = None
     """Files of the data set, passed on to run_cifar.py: a design names the data set, not its location."""
     until: Literal["description"] | None = None
@@ -191,6 +194,7 @@ class SweepResult:
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
             names, self._until = summary["runs"], summary["settings"]["until"]
+            self._gathered = [str(one["folder"]) for one in summary.get("gathered", ())]
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{self.out}: holds no finished sweep; run it to the end first") from None
         self.names = tuple(names)
@@ -204,6 +208,8 @@ class SweepResult:
             raise UserError(
                 f"{self.out}: was made with until={self._until!r}, which leaves no runs but their description; see .description"
             )
+        if self._gathered:
+            raise UserError(f"{self.out}: was gathered from tables; its runs lie where they were made, in {listed(self._gathered)}")
         return {name: Result(self.out / "runs" / name) for name in self.names}
 
     @property
@@ -234,8 +240,11 @@ def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes:
     forget_code()
     if settings.dry_run:
         raise UserError("dry_run=True: belongs to the command line, run_sweep.py; leave it out")
-    with without_main():
-        conduct_sweep(settings, parsed, checked_calls(settings, parsed, runs), talk, lambda arguments: run_one(arguments, talk))
+    if settings.gather:
+        gather_sweep(settings, parsed, runs, talk)
+    else:
+        with without_main():
+            conduct_sweep(settings, parsed, checked_calls(settings, parsed, runs), talk, lambda arguments: run_one(arguments, talk))
     assert settings.out is not None
     return SweepResult(settings.out)
 
@@ -266,8 +275,7 @@ def conduct_sweep(
     """Make all runs, one after the other, each reusing what earlier ones share with it; then the tables. make: arguments -> status."""
     begin, out, runs = time.perf_counter(), settings.out, [one for one, _ in calls]
     assert out is not None
-    growing = ("all seeds", "runs", "compare", *(f"methods of {one.name}" for one in runs))
-    claim(prepare_folder(out), identity(settings, design, runs), growing=growing, force=settings.force)
+    claim_sweep(settings, design, runs)
     made = list(settings.reuse)
     for i, (one, arguments) in enumerate(calls):
         talk.say(f"\n=== {one.name}: run {i + 1} of {len(runs)}")
@@ -280,6 +288,35 @@ def conduct_sweep(
     return 0
 
 
+def claim_sweep(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> None:
+    """Note in OUT which sweep it holds. Raises UserError if it holds another."""
+    assert settings.out is not None
+    growing = ("all seeds", "runs", "compare", *(f"methods of {one.name}" for one in runs))
+    claim(prepare_folder(settings.out), identity(settings, design, runs), growing=growing, force=settings.force)
+
+
+def gather_sweep(settings: SweepSettings, design: Design, runs: Sequence[Run], talk: Talk) -> None:
+    """The tables of a sweep whose seeds were made in the folders of settings.gather, as if all had been made in one."""
+    from command_line.drawing import read_columns
+
+    begin, out = time.perf_counter(), settings.out
+    assert out is not None
+    parts = read_parts(settings.gather, identity(settings, design, runs))
+    if any(part.out.resolve() == out.resolve() for part in parts):
+        raise UserError(f"--gather {out}: is --out itself, and would be overwritten; give another --out")
+    if any(part.summary["versions"] != parts[0].summary["versions"] for part in parts):
+        talk.warn(
+            "the folders were made by different versions of packages, which summary.json names; seeds may differ for that reason too"
+        )
+    claim_sweep(settings, design, runs)
+    header, rows = joined(parts)
+    table = records(read_columns(write_csv(out / "sweep.csv", header, rows)))
+    write_comparisons(out, design, [[row[name] for name in header] for row in table], header, outcomes_of_parts(parts), talk)
+    seconds = {"this call": round(time.perf_counter() - begin, 2), "total": round(sum(part.seconds for part in parts), 2)}
+    write_summary(replace(settings, gather=tuple(Path(part.out.name) for part in parts)), design.base, runs, seconds, origin(parts))
+    talk.say(f"wrote {out}/sweep.csv with {len(rows)} rows and summary.json, from {len(parts)} folders")
+
+
 def resolved(settings: SweepSettings, design: Design) -> tuple[SweepSettings, list[Run]]:
     """The settings completed from the design, and its runs (with --quick only some). Raises UserError."""
     seeds = design.seeds if settings.seeds is None else settings.seeds
@@ -288,6 +325,9 @@ def resolved(settings: SweepSettings, design: Design) -> tuple[SweepSettings, li
         if not least <= getattr(settings, name) <= 2**31:
             raise UserError(f"--{name} {getattr(settings, name)}: must lie in {least} .. 2^31")
     _check_data_dir(settings, design)
+    for name in ("quick", "until", "reuse"):
+        if settings.gather and getattr(settings, name):
+            raise UserError(f"--gather: only joins tables of whole sweeps, and makes nothing; leave out --{name}")
     settings, runs = replace(settings, out=settings.out or Path("results") / settings.design.stem), design.runs
     if settings.until:
         runs = [one for one in runs if set(one.methods) != {"real"}]  # with real images only, there is nothing to describe
@@ -330,15 +370,24 @@ def write_results(settings: SweepSettings, design: Design, runs: list[Run], begi
     header, rows = gather_descriptions(folders, {one.name: one.methods for one in runs}) if settings.until else gather(folders)
     write_csv(out / f"{table}.csv", header, rows)
     if not settings.until:
-        pairs = [pair for pair in design.compare if all(side[0] in dict(folders) for side in pair)]
-        compared = comparisons(rows, header, pairs, design.attacks, outcomes_in(dict(folders)))
-        if compared:
-            write_csv(out / "comparisons.csv", COMPARED, compared)
-            shown = [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared]
-            talk.say(text_table(COMPARED, shown))
+        write_comparisons(out, design, rows, header, outcomes_in(dict(folders)), talk)
     seconds = round(time.perf_counter() - begin, 2)
-    write_summary(settings, design.base, runs, out, seconds)
+    write_summary(settings, design.base, runs, {"this call": seconds})
     talk.say(f"wrote {out}/{table}.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
+
+
+def write_comparisons(
+    out: Path, design: Design, rows: list[list[Any]], header: list[str], outcomes: Callable[[dict[str, Any]], Any], talk: Talk
+) -> None:
+    """Write and print the comparisons of the design whose runs are in the table. outcomes: see comparisons."""
+    run = header.index("run")
+    made = {row[run] for row in rows}
+    pairs = [pair for pair in design.compare if all(side[0] in made for side in pair)]
+    compared = comparisons(rows, header, pairs, design.attacks, outcomes)
+    if compared:
+        write_csv(out / "comparisons.csv", COMPARED, compared)
+        shown = [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared]
+        talk.say(text_table(COMPARED, shown))
 
 
 def identity(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> dict[str, Any]:
@@ -366,10 +415,15 @@ def data_flags(settings: SweepSettings) -> tuple[str, ...]:
     return () if settings.data_dir is None else ("--data-dir", str(settings.data_dir))
 
 
-def write_summary(settings: SweepSettings, base: Sequence[str], runs: list[Run], out: Path, seconds: float) -> None:
-    """Write what was run, with which settings, and in how many seconds."""
+def write_summary(
+    settings: SweepSettings, base: Sequence[str], runs: Sequence[Run], seconds: dict[str, float], gathered: Sequence[Any] = ()
+) -> None:
+    """Write what was run, with which settings, in how many seconds, and of what it was gathered."""
+    out = settings.out
+    assert out is not None
     data = None if settings.data_dir is None else Path(settings.data_dir.name)
     design = Path(settings.design.name)  # names only, so that the file does not depend on the working folder
     settings = replace(settings, design=design, data_dir=data)
     summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
-    write_json(out / "summary.json", summary | {"runs": {one.name: asdict(one) for one in runs}, "seconds": {"this call": seconds}})
+    summary |= {"gathered": list(gathered)} if gathered else {}
+    write_json(out / "summary.json", summary | {"runs": {one.name: asdict(one) for one in runs}, "seconds": seconds})

@@ -1,6 +1,8 @@
 """Sweeps: one table from many runs, shared stages linked and not made again, one-line errors for a wrong design."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +306,116 @@ def test_a_wrong_design_is_one_line_and_status_1(tmp_path, capsys, text, message
     assert message in error
     assert "\n" not in error
     assert not (tmp_path / "out").exists()
+
+
+PARTS = ("sweep.csv", "settings.json", "summary.json")
+
+
+@pytest.fixture(scope="module")
+def parts(swept):
+    """The sweep in two folders, each with a seed, as two machines would send them: tables and outcomes, no images and no networks."""
+    found = []
+    for seed in (5, 4):
+        out = swept.parent / f"seed{seed}"
+        assert (
+            call(*design_of(swept), "--out", out, "--workers", 1, "--seed", seed, "--seeds", 1, "--reuse", *swept.glob("runs/*"))
+            == 0
+        )
+        found.append(swept.parent / "sent" / f"seed{seed}")
+        for path in (*(out / name for name in PARTS), *out.glob("runs/*/outcomes/*.npz")):
+            target = found[-1] / path.relative_to(out)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    return found
+
+
+def design_of(swept):
+    return "--design", swept.parent / "mine.toml"
+
+
+def test_gathered_tables_are_those_of_one_sweep(swept, parts, tmp_path, capsys):
+    assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", *parts) == 0
+    for name in ("sweep.csv", "comparisons.csv", "settings.json"):
+        assert (tmp_path / "all" / name).read_bytes() == (swept / name).read_bytes(), name
+    compared = rows(swept / "comparisons.csv")
+    assert all(np.isfinite(float(row["low_images"])) for row in compared)  # so the outcomes were read
+    summary = json.loads((tmp_path / "all" / "summary.json").read_text())
+    assert [one["seeds"] for one in summary["gathered"]] == [[4], [5]]
+    assert summary["seconds"]["total"] == pytest.approx(sum(one["seconds"] for one in summary["gathered"]))
+    assert "from 2 folders" in capsys.readouterr().out
+    result = sweeps.sweep(swept.parent / "mine.toml", out=tmp_path / "again", gather=parts)
+    assert len(result.comparisons) == len(compared)
+    with pytest.raises(UserError, match="gathered from tables; its runs lie where they were made, in seed4, seed5"):
+        print(result.runs)
+
+
+def test_a_gathering_says_what_it_would_take_and_which_outcomes_are_missing(swept, parts, tmp_path, capsys):
+    assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", *parts, "--dry-run") == 0
+    assert f"would gather seeds 4 from {parts[1]}" in capsys.readouterr().out
+    assert not (tmp_path / "all").exists()
+    bare = [shutil.copytree(part, tmp_path / part.name, ignore=shutil.ignore_patterns("runs")) for part in parts]
+    assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", *bare) == 0
+    for with_images, without in zip(rows(swept / "comparisons.csv"), rows(tmp_path / "all" / "comparisons.csv"), strict=True):
+        assert {name for name in with_images if with_images[name] != without[name]} == {
+            name for name in without if "images" in name
+        }
+        assert without["low_images"] == "nan"
+
+
+def alter(name, change):
+    def altered(parts):
+        path = parts[0] / name
+        path.write_text(change(path.read_text()))
+        return parts
+
+    return altered
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "flags", "message"),
+    [
+        (lambda parts: parts[:1], (), "sweep has seeds 4 to 5; seeds 4 are in no folder"),
+        (lambda parts: [parts[0], *parts], (), "seed 5 is in .* each seed belongs in one folder"),
+        (lambda parts: parts, ("--seeds", 1), "the folders hold seeds 5 besides"),
+        (lambda parts: [parts[0] / "runs"], (), "holds no finished sweep, there is no sweep.csv"),
+        (alter("sweep.csv", lambda text: text.replace("robust", "robust,")), (), "damaged"),
+        (
+            alter("sweep.csv", lambda text: text[: text.rindex("chosen,")]),
+            (),
+            "sweep.csv lacks chosen unguided autoattack linf 0.15, which another folder has",
+        ),
+        (alter("sweep.csv", lambda text: text[: text.index("chosen,")]), (), "lacks a run, seed or attack"),
+        (
+            alter("settings.json", lambda text: text.replace("confidence", "entropy")),
+            (),
+            "another sweep, which differs in arguments of chosen",
+        ),
+        (alter("settings.json", lambda _text: "[]"), (), "damaged"),
+        (alter("summary.json", lambda _text: "{}"), (), "damaged"),
+        (alter("settings.json", lambda text: text.replace('"data_dir": null', '"data_dir": "/a/x.zip"')), (), None),
+        (lambda parts: parts, ("--quick",), "leave out --quick"),
+        (lambda parts: parts, ("--until", "description"), "leave out --until"),
+    ],
+)
+def test_what_cannot_be_gathered_is_one_line_and_writes_nothing(swept, parts, tmp_path, capsys, spoilt, flags, message):
+    copies = [shutil.copytree(part, tmp_path / part.name) for part in parts]
+    status = call(*design_of(swept), "--out", tmp_path / "all", "--gather", *spoilt(copies), *flags)
+    if message is None:
+        assert status == 0
+        return
+    err = capsys.readouterr().err
+    assert status == 1
+    assert re.search(message, err), err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "all").exists()
+
+
+def test_gathering_into_a_part_overwrites_nothing(swept, parts, tmp_path, capsys):
+    copies = [shutil.copytree(part, tmp_path / part.name) for part in parts]
+    before = {path: path.read_bytes() for path in copies[0].rglob("*") if path.is_file()}
+    assert call(*design_of(swept), "--out", copies[0], "--gather", *copies) == 1
+    assert "is --out itself" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in copies[0].rglob("*") if path.is_file()}
 
 
 def test_descriptions_first_and_then_the_whole_and_nothing_less(tmp_path, capsys):
