@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,8 +262,8 @@ def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
     assert call("--design", design, "--data-dir", tmp_path / "set", "--out", tmp_path / "out") == 3
     (arguments,) = given
     assert arguments[arguments.index("--data-dir") + 1] == str(tmp_path / "set")
-    settings = SweepSettings(design, data_dir=tmp_path / "set", out=Path("out"))
-    sweeps.write_summary(settings, (), [], tmp_path, 1.0)  # names no folder of this machine
+    settings = SweepSettings(design, data_dir=tmp_path / "set", out=tmp_path)
+    sweeps.write_summary(settings, (), [], {"this call": 1.0})  # names no folder of this machine
     summary = json.loads((tmp_path / "summary.json").read_text())["settings"]
     assert (summary["design"], summary["data_dir"]) == ("mine.toml", "set")
     twice = write_design(tmp_path, "[run.a]\nmethods = ['real']\narguments = ['--data-dir=/else']\n")
