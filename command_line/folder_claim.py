@@ -38,17 +38,21 @@ def check_claim(
     force: use the folder whatever it holds.
     """
     ours = {name: _comparable(value) for name, value in settings.items() if name not in free}
-    held = {} if force else _held(out)
-    different = [
-        "{} {} there, {} here".format(name.replace("_", "-"), *_shown_apart(held[name], value))
-        for name, value in ours.items()
-        if name in held and not _goes_with(held[name], value, name in growing)
-    ]
+    different = differences({} if force else _held(out), ours, growing)
     if different:
         raise UserError(
             f"--out {out}: holds another experiment ({listed(different, NAMED, '; ')}); what it made would be overwritten: give "
             f"another --out, for example {_next_to(out)}, or --force to overwrite"
         )
+
+
+def differences(held: Mapping[str, Any], ours: Mapping[str, Any], growing: Collection[str] = ()) -> list[str]:
+    """The settings that both have and that differ, each as "NAME VALUE there, VALUE here". growing: as in check_claim."""
+    return [
+        "{} {} there, {} here".format(name.replace("_", "-"), *_shown_apart(held[name], value))
+        for name, value in ours.items()
+        if name in held and not _goes_with(held[name], value, name in growing)
+    ]
 
 
 def _held(out: Path) -> dict[str, Any]:

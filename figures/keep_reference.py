@@ -103,13 +103,13 @@ def note_of(name: str, folder: Path, paths: list[Path]) -> dict[str, Any]:
     for part in ("settings", "versions"):
         if not isinstance(content.get(part), dict) or (part == "settings" and "seed" not in content[part]):
             raise UserError(f"{summary}: line 1: does not tell {part} with seed; run {EXPERIMENTS[name].command()} again")
-    seconds: dict[str, float] = content.get("seconds", {})
+    seconds = [one.get("seconds", {}) for one in content.get("gathered", [content])]
     return {
         "command": EXPERIMENTS[name].command(bool(content["settings"].get("quick"))),
         "date": datetime.fromtimestamp(summary.stat().st_mtime, UTC).date().isoformat(),
         "seed": content["settings"]["seed"],
         "seeds": seeds_of(content) or 1,
-        "seconds": seconds.get("total", seconds.get("this call")),
+        "seconds": sum(one.get("total", one.get("this call", 0.0)) for one in seconds),
         "versions": content["versions"],
         "rows": {str(path.relative_to(folder)): rows_of(path) for path in paths if path.suffix == ".csv"},
         "sha256": {str(path.relative_to(folder)): file_digest(path) for path in paths},

@@ -11,7 +11,7 @@ same command resumes after an interruption.
 
 Writes OUT/sweep.csv (one row per run, method, seed and attack: settings, accuracies, description of the synthetic images),
 OUT/comparisons.csv (differences paired by seed, with simultaneous intervals), OUT/summary.json, and the output of each run_cifar.py in
-OUT/runs/NAME.
+OUT/runs/NAME. With --gather only the tables and the summary.
 Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 interrupted.
 """
 
@@ -26,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 from command_line.command import Help, run_command, settings_line
 from command_line.messages import TERMINAL
 from image_experiments.run_cifar import main as run_cifar
-from image_experiments.sweep_parts import read_parts
 from image_experiments.sweeps import (
     Design,
     Run,
@@ -34,8 +33,8 @@ from image_experiments.sweeps import (
     checked_calls,
     conduct_sweep,
     data_flags,
+    finished,
     gather_sweep,
-    identity,
     read_design,
     resolved,
 )
@@ -49,7 +48,7 @@ def run(settings: SweepSettings) -> int:
     settings, runs = resolved(settings, design)
     print(settings_line(settings))
     if settings.gather:
-        return gather(settings, design, runs)
+        return gather_or_tell(settings, design, runs)
     calls = checked_calls(settings, design, runs)
     if not settings.dry_run:
         return conduct_sweep(settings, design, calls, TERMINAL, run_cifar)
@@ -69,13 +68,13 @@ def run(settings: SweepSettings) -> int:
     return 0
 
 
-def gather(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> int:
+def gather_or_tell(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> int:
     """Join the tables of folders with seeds of their own; returns the exit status."""
     if not settings.dry_run:
         gather_sweep(settings, design, runs, TERMINAL)
         return 0
-    for part in read_parts(settings.gather, identity(settings, design, runs)):
-        print(f"would gather seeds {' '.join(map(str, part.seeds))} from {part.out}")
+    for one in finished(settings, design, runs):
+        print(f"would gather seeds {' '.join(map(str, one.seeds))} from {one.out}")
     print(f"would write to {settings.out}")
     return 0
 

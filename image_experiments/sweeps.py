@@ -21,8 +21,8 @@ from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import flags_of, settings_from
 from image_experiments.experiment import Result, check_settings, checked_stages, conduct, place_of, prepared
-from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in, records
-from image_experiments.sweep_parts import joined, origin, outcomes_of_parts, read_parts
+from image_experiments.gathering import Finished, joined, outcomes_in_all, read_finished
+from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
 OWN_FLAGS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--force", "--dry-run")
@@ -194,7 +194,7 @@ class SweepResult:
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
             names, self._until = summary["runs"], summary["settings"]["until"]
-            self._gathered = [str(one["folder"]) for one in summary.get("gathered", ())]
+            self._gathered = [f"{one['folder']} (seeds {' '.join(map(str, one['seeds']))})" for one in summary.get("gathered", ())]
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{self.out}: holds no finished sweep; run it to the end first") from None
         self.names = tuple(names)
@@ -295,26 +295,41 @@ def claim_sweep(settings: SweepSettings, design: Design, runs: Sequence[Run]) ->
     claim(prepare_folder(settings.out), identity(settings, design, runs), growing=growing, force=settings.force)
 
 
+def finished(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> list[Finished]:
+    """The sweeps in the folders of settings.gather. Raises UserError if they are not this one, or would be overwritten."""
+    out, whole = settings.out, {one.name: asdict(one) for one in runs}
+    assert out is not None
+    assert settings.seed is not None
+    assert settings.seeds is not None
+    found = read_finished(settings.gather, design.base, whole, range(settings.seed, settings.seed + settings.seeds))
+    if any(one.out.resolve() == out.resolve() for one in found) or ((out / "runs").is_dir() and not settings.force):
+        raise UserError(f"--out {out}: holds a sweep that was made there, and its tables would be overwritten; give another --out")
+    return found
+
+
 def gather_sweep(settings: SweepSettings, design: Design, runs: Sequence[Run], talk: Talk) -> None:
     """The tables of a sweep whose seeds were made in the folders of settings.gather, as if all had been made in one."""
-    from command_line.drawing import read_columns
-
     begin, out = time.perf_counter(), settings.out
     assert out is not None
-    parts = read_parts(settings.gather, identity(settings, design, runs))
-    if any(part.out.resolve() == out.resolve() for part in parts):
-        raise UserError(f"--gather {out}: is --out itself, and would be overwritten; give another --out")
-    if any(part.summary["versions"] != parts[0].summary["versions"] for part in parts):
+    sweeps = finished(settings, design, runs)
+    if any(one.summary["versions"] != sweeps[0].summary["versions"] for one in sweeps):
         talk.warn(
             "the folders were made by different versions of packages, which summary.json names; seeds may differ for that reason too"
         )
+    outcomes, missing = outcomes_in_all(sweeps)
+    if missing:
+        talk.warn(
+            f"the intervals for new images are nan: outcomes are missing, for example in {missing[0]}; copy runs/*/outcomes too"
+        )
+    header, rows = joined(sweeps)
+    compared = compared_in(design, header, rows, outcomes)
     claim_sweep(settings, design, runs)
-    header, rows = joined(parts)
-    table = records(read_columns(write_csv(out / "sweep.csv", header, rows)))
-    write_comparisons(out, design, [[row[name] for name in header] for row in table], header, outcomes_of_parts(parts), talk)
-    seconds = {"this call": round(time.perf_counter() - begin, 2), "total": round(sum(part.seconds for part in parts), 2)}
-    write_summary(replace(settings, gather=tuple(Path(part.out.name) for part in parts)), design.base, runs, seconds, origin(parts))
-    talk.say(f"wrote {out}/sweep.csv with {len(rows)} rows and summary.json, from {len(parts)} folders")
+    write_csv(out / "sweep.csv", header, rows)
+    write_comparisons(out, compared, talk)
+    settings = replace(settings, gather=tuple(Path(one.told["folder"]) for one in sweeps))
+    seconds = {"this call": round(time.perf_counter() - begin, 2)}
+    write_summary(settings, design.base, runs, seconds, [one.told for one in sweeps])
+    talk.say(f"wrote {out}/sweep.csv with {len(rows)} rows and summary.json, from {len(sweeps)} folders")
 
 
 def resolved(settings: SweepSettings, design: Design) -> tuple[SweepSettings, list[Run]]:
@@ -370,20 +385,24 @@ def write_results(settings: SweepSettings, design: Design, runs: list[Run], begi
     header, rows = gather_descriptions(folders, {one.name: one.methods for one in runs}) if settings.until else gather(folders)
     write_csv(out / f"{table}.csv", header, rows)
     if not settings.until:
-        write_comparisons(out, design, rows, header, outcomes_in(dict(folders)), talk)
+        write_comparisons(out, compared_in(design, header, rows, outcomes_in(dict(folders))), talk)
     seconds = round(time.perf_counter() - begin, 2)
     write_summary(settings, design.base, runs, {"this call": seconds})
     talk.say(f"wrote {out}/{table}.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
 
 
-def write_comparisons(
-    out: Path, design: Design, rows: list[list[Any]], header: list[str], outcomes: Callable[[dict[str, Any]], Any], talk: Talk
-) -> None:
-    """Write and print the comparisons of the design whose runs are in the table. outcomes: see comparisons."""
+def compared_in(
+    design: Design, header: list[str], rows: list[list[Any]], outcomes: Callable[[dict[str, Any]], Any]
+) -> list[list[Any]]:
+    """The comparisons of the design whose runs are in the table. outcomes: see comparisons."""
     run = header.index("run")
     made = {row[run] for row in rows}
     pairs = [pair for pair in design.compare if all(side[0] in made for side in pair)]
-    compared = comparisons(rows, header, pairs, design.attacks, outcomes)
+    return comparisons(rows, header, pairs, design.attacks, outcomes)
+
+
+def write_comparisons(out: Path, compared: list[list[Any]], talk: Talk) -> None:
+    """Write and print the comparisons, if there are any."""
     if compared:
         write_csv(out / "comparisons.csv", COMPARED, compared)
         shown = [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared]

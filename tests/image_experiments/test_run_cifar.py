@@ -33,7 +33,7 @@ SMALL = [
     "--diffusion.channels", "8", "16", "--diffusion.steps", "40", "--diffusion.batch-size", "16",
     "--generation.steps", "4", "--generation.batch-size", "20",
     "--evaluation.autoattack-images", "4", "--evaluation.pgd-steps", "5", "--description.steps", "20",
-    "--evaluation.autoattack-parts", "apgd-ce",  # all four are in test_attacks.py, test_run_sweep.py and test_export.py
+    "--evaluation.autoattack-parts", "apgd-ce",  # all four are in test_attacks.py and test_export.py
 ]  # fmt: skip
 
 

@@ -30,8 +30,8 @@ arguments = ["--selection.surplus", "2", "--selection.criterion", "confidence"]
 def write_design(folder, text, base=()):
     path = folder / "mine.toml"
     shared = [argument for i, argument in enumerate(SMALL) if "--workers" not in SMALL[max(i - 1, 0) : i + 1]]
-    whole = ("--evaluation.autoattack-parts", "all")
-    path.write_text(f"base = {json.dumps([*shared, *whole, *base])}\n{text}")
+    two = ("--evaluation.autoattack-parts", "apgd")
+    path.write_text(f"base = {json.dumps([*shared, *two, *base])}\n{text}")
     return path
 
 
@@ -155,7 +155,7 @@ def test_the_table_joins_settings_accuracies_and_description_of_every_run(swept)
 def test_comparisons_are_paired_by_seed_and_hold_together(swept):
     table, found = rows(swept / "sweep.csv"), rows(swept / "comparisons.csv")
     assert [(row["a"], row["b"], row["attack"]) for row in found] == [
-        (a, "first/unguided", attack) for a in ("first/noise-0.2", "chosen/unguided") for attack in ("pgd-5", "autoattack")
+        (a, "first/unguided", attack) for a in ("first/noise-0.2", "chosen/unguided") for attack in ("pgd-5", "apgd")
     ]
     value = {(f"{r['run']}/{r['method']}", r["attack"], r["seed"]): float(r["robust_accuracy"]) for r in table}
     for row in found:
@@ -200,17 +200,20 @@ def test_scale_and_window_that_were_found_are_in_the_table(tmp_path):
 
 
 def test_what_each_part_of_autoattack_left_is_in_the_table(swept):
-    table = rows(swept / "sweep.csv")
-    for row in table:
-        after = [row[f"after_{part}"] for part in ("apgd_ce", "apgd_t", "fab_t")]
-        if row["attack"] != "autoattack":
-            assert after == ["nan"] * 3
+    for row in rows(swept / "sweep.csv"):
+        if row["attack"] != "apgd":
+            assert row["after_apgd_ce"] == "nan"
             continue
         summary = json.loads((swept / "runs" / row["run"] / "summary.json").read_text())
         found = summary["results"][f"evaluate/{row['method']}/seed{row['seed']}"]["rows"][1]["after"]
-        assert list(found) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
-        assert [float(left) for left in after] == [found["apgd-ce"], found["apgd-t"], found["fab-t"]]
-        assert float(row["clean_accuracy"]) >= float(after[0]) >= float(after[1]) >= float(row["robust_accuracy"])
+        assert list(found) == ["clean", "apgd-ce", "apgd-t"]
+        assert float(row["after_apgd_ce"]) == found["apgd-ce"]
+        assert float(row["clean_accuracy"]) >= found["apgd-ce"] >= float(row["robust_accuracy"])
+    left = {"clean": 0.9, "apgd-ce": 0.7, "apgd-t": 0.65, "fab-t": 0.64, "square": 0.63}  # of all four parts
+    evaluated = {"evaluate/unguided/seed3": {"rows": [{"attack": "autoattack", "norm": "linf", "eps": 0.1, "after": left}]}}
+    row = {"method": "unguided", "seed": 3, "attack": "autoattack", "norm": "linf", "eps": 0.1}
+    found = sweep_tables.after_parts({"results": evaluated}, row)
+    assert found == {"after_apgd_ce": 0.7, "after_apgd_t": 0.65, "after_fab_t": 0.64}
 
 
 def test_what_runs_share_is_made_once_and_selection_changes_what_is_learned_from(swept):
@@ -307,11 +310,8 @@ def test_a_wrong_design_is_one_line_and_status_1(tmp_path, capsys, text, message
     assert not (tmp_path / "out").exists()
 
 
-PARTS = ("sweep.csv", "settings.json", "summary.json")
-
-
 @pytest.fixture(scope="module")
-def parts(swept):
+def sent(swept):
     """The sweep in two folders, each with a seed, as two machines would send them: tables and outcomes, no images and no networks."""
     found = []
     for seed in (5, 4):
@@ -321,7 +321,7 @@ def parts(swept):
             == 0
         )
         found.append(swept.parent / "sent" / f"seed{seed}")
-        for path in (*(out / name for name in PARTS), *out.glob("runs/*/outcomes/*.npz")):
+        for path in (out / "sweep.csv", out / "summary.json", *out.glob("runs/*/outcomes/*.npz")):
             target = found[-1] / path.relative_to(out)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
@@ -332,28 +332,49 @@ def design_of(swept):
     return "--design", swept.parent / "mine.toml"
 
 
-def test_gathered_tables_are_those_of_one_sweep(swept, parts, tmp_path, capsys):
-    assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", *parts) == 0
+def test_gathered_tables_are_those_of_one_sweep(swept, sent, tmp_path, capsys):
+    assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", *sent) == 0
     for name in ("sweep.csv", "comparisons.csv", "settings.json"):
         assert (tmp_path / "all" / name).read_bytes() == (swept / name).read_bytes(), name
     compared = rows(swept / "comparisons.csv")
     assert all(np.isfinite(float(row["low_images"])) for row in compared)  # so the outcomes were read
     summary = json.loads((tmp_path / "all" / "summary.json").read_text())
-    assert [one["seeds"] for one in summary["gathered"]] == [[4], [5]]
-    assert summary["seconds"]["total"] == pytest.approx(sum(one["seconds"] for one in summary["gathered"]))
-    assert "from 2 folders" in capsys.readouterr().out
-    result = sweeps.sweep(swept.parent / "mine.toml", out=tmp_path / "again", gather=parts)
+    assert [(one["folder"], one["seeds"]) for one in summary["gathered"]] == [("seed4", [4]), ("seed5", [5])]
+    taken = [json.loads((folder / "summary.json").read_text())["seconds"] for folder in sent]
+    assert [one["seconds"] for one in summary["gathered"]] == taken[::-1]
+    printed = capsys.readouterr()
+    assert "from 2 folders" in printed.out
+    assert not printed.err
+    result = sweeps.sweep(swept.parent / "mine.toml", out=tmp_path / "again", gather=sent)
     assert len(result.comparisons) == len(compared)
-    with pytest.raises(UserError, match="gathered from tables; its runs lie where they were made, in seed4, seed5"):
+    with pytest.raises(UserError, match=r"gathered from tables; its runs lie where they were made, in seed4 \(seeds 4\), seed5"):
         print(result.runs)
+    again = sweeps.sweep(swept.parent / "mine.toml", out=tmp_path / "third", gather=[tmp_path / "all"])  # gathered once more
+    assert again.table.equals(result.table)
 
 
-def test_a_gathering_says_what_it_would_take_and_which_outcomes_are_missing(swept, parts, tmp_path, capsys):
-    assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", *parts, "--dry-run") == 0
-    assert f"would gather seeds 4 from {parts[1]}" in capsys.readouterr().out
+def test_numbers_may_name_runs(swept, sent, tmp_path):
+    """A run named 250 is text in the table, though a reader of numbers would make it 250.0."""
+    copies = [shutil.copytree(folder, tmp_path / folder.name) for folder in sent]
+    for folder in copies:
+        for path in (folder / "sweep.csv", folder / "summary.json"):
+            path.write_text(path.read_text().replace("chosen", "250").replace("first", "500"))
+        for name, number in (("chosen", "250"), ("first", "500")):
+            (folder / "runs" / name).rename(folder / "runs" / number)
+    design = tmp_path / "mine.toml"
+    design.write_text((swept.parent / "mine.toml").read_text().replace("chosen", "250").replace("first", "500"))
+    assert call("--design", design, "--out", tmp_path / "all", "--gather", *copies) == 0
+    found, made = rows(tmp_path / "all" / "comparisons.csv"), rows(swept / "comparisons.csv")
+    assert [row["difference"] for row in found] == [row["difference"] for row in made]
+
+
+def test_a_gathering_says_what_it_would_take_and_which_outcomes_are_missing(swept, sent, tmp_path, capsys):
+    assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", *sent, "--dry-run") == 0
+    assert f"would gather seeds 4 from {sent[1]}" in capsys.readouterr().out
     assert not (tmp_path / "all").exists()
-    bare = [shutil.copytree(part, tmp_path / part.name, ignore=shutil.ignore_patterns("runs")) for part in parts]
+    bare = [shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("runs")) for folder in sent]
     assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", *bare) == 0
+    assert "the intervals for new images are nan: outcomes are missing" in capsys.readouterr().err
     for with_images, without in zip(rows(swept / "comparisons.csv"), rows(tmp_path / "all" / "comparisons.csv"), strict=True):
         assert {name for name in with_images if with_images[name] != without[name]} == {
             name for name in without if "images" in name
@@ -361,60 +382,92 @@ def test_a_gathering_says_what_it_would_take_and_which_outcomes_are_missing(swep
         assert without["low_images"] == "nan"
 
 
-def alter(name, change):
-    def altered(parts):
-        path = parts[0] / name
-        path.write_text(change(path.read_text()))
-        return parts
+def test_a_design_may_compare_otherwise_than_where_the_seeds_were_made(swept, sent, tmp_path):
+    fewer = tmp_path / "mine.toml"
+    fewer.write_text(re.sub(r"compare = .*", 'compare = [["chosen/unguided", "first/unguided"]]', design_of(swept)[1].read_text()))
+    assert call("--design", fewer, "--out", tmp_path / "all", "--gather", *sent) == 0
+    assert [row["a"] for row in rows(tmp_path / "all" / "comparisons.csv")] == ["chosen/unguided"] * 2
 
-    return altered
+
+def altered(name, change):
+    def spoil(folders):
+        path = next(folders[0].glob(name))
+        path.write_bytes(change(path.read_text() if path.suffix != ".npz" else "").encode())
+        return folders
+
+    return spoil
+
+
+def swapped_table(folders):
+    shutil.copy(folders[1] / "sweep.csv", folders[0] / "sweep.csv")
+    return folders
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "flags", "message"),
+    ("spoil", "flags", "message"),
     [
-        (lambda parts: parts[:1], (), "sweep has seeds 4 to 5; seeds 4 are in no folder"),
-        (lambda parts: [parts[0], *parts], (), "seed 5 is in .* each seed belongs in one folder"),
-        (lambda parts: parts, ("--seeds", 1), "the folders hold seeds 5 besides"),
-        (lambda parts: [parts[0] / "runs"], (), "holds no finished sweep, there is no sweep.csv"),
-        (alter("sweep.csv", lambda text: text.replace("robust", "robust,")), (), "damaged"),
+        (lambda folders: folders[:1], (), "sweep has seeds 4 to 5; seeds 4 are in no folder"),
+        (lambda folders: [folders[0], *folders], (), "seed 5 is in .* each seed belongs in one folder"),
+        (lambda folders: folders, ("--seeds", 1), "the folders hold seeds 5 besides"),
+        (lambda folders: [folders[0] / "runs"], (), "holds no finished sweep, there is no sweep.csv"),
+        (altered("sweep.csv", lambda text: text.replace("robust", "robust,")), (), "damaged"),
+        (altered("sweep.csv", lambda text: text.replace("seed", "sead")), (), "damaged"),
+        (altered("sweep.csv", lambda text: text.replace("split", "spilt")), (), "damaged"),
+        (altered("sweep.csv", lambda text: text.replace("0.15", "", 1)), (), "damaged"),
         (
-            alter("sweep.csv", lambda text: text[: text.rindex("chosen,")]),
+            altered("sweep.csv", lambda text: text[: text.rindex("chosen,")]),
             (),
-            "sweep.csv lacks chosen unguided autoattack linf 0.15, which another folder has",
+            "lacks chosen unguided apgd linf 0.15, which .*seed4",
         ),
-        (alter("sweep.csv", lambda text: text[: text.index("chosen,")]), (), "lacks a run, seed or attack"),
+        (altered("sweep.csv", lambda text: text + text[text.rindex("chosen,") :]), (), "has not one row per run"),
+        (altered("sweep.csv", lambda text: text[: text.index("chosen,")]), (), "does not have the runs, methods and seeds"),
         (
-            alter("settings.json", lambda text: text.replace("confidence", "entropy")),
+            altered("sweep.csv", lambda text: re.sub("(?m)^first,.*noise.*\n", "", text)),
             (),
-            "another sweep, which differs in arguments of chosen",
+            "does not have the runs, methods and seeds",
         ),
-        (alter("settings.json", lambda _text: "[]"), (), "damaged"),
-        (alter("summary.json", lambda _text: "{}"), (), "damaged"),
-        (alter("settings.json", lambda text: text.replace('"data_dir": null', '"data_dir": "/a/x.zip"')), (), None),
-        (lambda parts: parts, ("--quick",), "leave out --quick"),
-        (lambda parts: parts, ("--until", "description"), "leave out --until"),
+        (swapped_table, (), "does not have the runs, methods and seeds"),
+        (
+            altered("summary.json", lambda text: text.replace("confidence", "entropy")),
+            (),
+            r"another sweep \(arguments of chosen entropy there",
+        ),
+        (altered("summary.json", lambda text: text.replace("noise:0.2", "noise:0.20")), (), r"another sweep \(methods of first"),
+        (
+            altered("summary.json", lambda text: text.replace('"data_dir": null', '"data_dir": "x.zip"')),
+            (),
+            "data are x.zip in .*seed5 and the",
+        ),
+        (
+            altered("summary.json", lambda text: text.replace('"until": null', '"until": "description"')),
+            (),
+            "does not have the runs",
+        ),
+        (altered("summary.json", lambda _text: "[]"), (), "damaged"),
+        (altered("summary.json", lambda _text: "{}"), (), "damaged"),
+        (altered("runs/*/outcomes/unguided-*.npz", lambda _text: "not a zip"), (), "the file of unguided, seed 5 is damaged"),
+        (lambda folders: folders, ("--quick",), "leave out --quick"),
+        (lambda folders: folders, ("--until", "description"), "leave out --until"),
     ],
 )
-def test_what_cannot_be_gathered_is_one_line_and_writes_nothing(swept, parts, tmp_path, capsys, spoilt, flags, message):
-    copies = [shutil.copytree(part, tmp_path / part.name) for part in parts]
-    status = call(*design_of(swept), "--out", tmp_path / "all", "--gather", *spoilt(copies), *flags)
-    if message is None:
-        assert status == 0
-        return
+def test_what_cannot_be_gathered_is_one_line_and_writes_nothing(swept, sent, tmp_path, capsys, spoil, flags, message):
+    copies = [shutil.copytree(folder, tmp_path / folder.name) for folder in sent]
+    assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", *spoil(copies), *flags) == 1
     err = capsys.readouterr().err
-    assert status == 1
     assert re.search(message, err), err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "all").exists()
 
 
-def test_gathering_into_a_part_overwrites_nothing(swept, parts, tmp_path, capsys):
-    copies = [shutil.copytree(part, tmp_path / part.name) for part in parts]
-    before = {path: path.read_bytes() for path in copies[0].rglob("*") if path.is_file()}
-    assert call(*design_of(swept), "--out", copies[0], "--gather", *copies) == 1
-    assert "is --out itself" in capsys.readouterr().err
-    assert before == {path: path.read_bytes() for path in copies[0].rglob("*") if path.is_file()}
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_gathering_overwrites_no_sweep_that_was_made(swept, sent, tmp_path, capsys, dry):
+    made = shutil.copytree(swept, tmp_path / "made", ignore=shutil.ignore_patterns("synthetic", "checkpoints"))
+    copies = [shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("runs")) for folder in sent]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for out in (made, copies[0]):
+        assert call(*design_of(swept), "--out", out, "--gather", *copies, *dry) == 1
+        assert "holds a sweep that was made there" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_descriptions_first_and_then_the_whole_and_nothing_less(tmp_path, capsys):

@@ -1,0 +1,170 @@
+"""One sweep from the tables of several, each with seeds of its own: what machines that share no disk have made.
+
+Of a folder are read sweep.csv and summary.json, which are written when a sweep ends, and runs/*/outcomes/*.npz, which say which images
+withstood. Together these are a few megabytes. Without the outcomes the intervals for new images are nan.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from command_line.folder_claim import differences
+from command_line.output import UserError, listed
+from image_experiments.data.npz_files import DAMAGE
+from image_experiments.output.tables import outcomes_of
+
+TABLE, SUMMARY = "sweep.csv", "summary.json"
+NUMBERS = ("seed", "eps", "robust_accuracy", "images")
+"""Columns that comparisons need as numbers; all others stay text, so that the joined table has the very same cells."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished sweep. rows: of its sweep.csv, by column."""
+
+    out: Path
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @property
+    def seeds(self) -> range:
+        settings = self.summary["settings"]
+        return range(settings["seed"], settings["seed"] + settings["seeds"])
+
+    @property
+    def attacks(self) -> set[tuple[str, ...]]:
+        """What each seed must have: (run, method, attack, norm, eps)."""
+        return {tuple(str(row[name]) for name in ("run", "method", "attack", "norm", "eps")) for row in self.rows}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Name, seeds, versions and seconds, for summary.json."""
+        about = {"folder": self.out.resolve().name, "seeds": list(self.seeds)}
+        return about | {name: self.summary[name] for name in ("versions", "seconds")}
+
+
+def read_finished(
+    folders: Sequence[Path], base: Sequence[str], runs: Mapping[str, Mapping[str, Any]], seeds: range
+) -> list[Finished]:
+    """The sweeps of which the whole is gathered, by their first seed.
+
+    base, runs: of the whole, {name: {"methods", "arguments"}}. seeds: of the whole. Raises UserError for a folder without a finished
+    sweep, for one of another design or data set, and unless each of the seeds is in one folder.
+    """
+    sweeps = [_read(folder) for folder in folders]
+    for one in sweeps:
+        held, ours = (_by_name(base, runs) for base, runs in ((one.summary["base"], one.summary["runs"]), (base, runs)))
+        different = differences(dict.fromkeys(ours) | held, dict.fromkeys(held) | ours)
+        if different:
+            raise UserError(f"--gather {one.out}: holds another sweep ({listed(different, 3, '; ')}); give the design that made it")
+    data = {str(one.summary["settings"]["data_dir"] or "the default"): one.out for one in sweeps}
+    if len(data) > 1:
+        raise UserError(
+            f"--gather: the data are {' and '.join(f'{name} in {out}' for name, out in data.items())}; gather those of one data set"
+        )
+    _check_rows(sweeps)
+    _check_seeds(sweeps, seeds)
+    return sorted(sweeps, key=lambda one: one.seeds[0])
+
+
+def joined(sweeps: Sequence[Finished]) -> tuple[list[str], list[list[Any]]]:
+    """(header, rows) of sweep.csv, as one sweep of all seeds writes it: by run, then method, then seed."""
+    rows = [row for one in sweeps for row in one.rows]
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    order = {side: i for i, side in enumerate(dict.fromkeys((row["run"], row["method"]) for row in rows))}
+    rows.sort(key=lambda row: (order[row["run"], row["method"]], row["seed"]))  # stable: attacks stay in their order
+    return header, [[row.get(name, "nan") for name in header] for row in rows]
+
+
+def outcomes_in_all(sweeps: Sequence[Finished]) -> tuple[Callable[[dict[str, Any]], Any], list[Path]]:
+    """outcomes(row of the table) -> which images withstood, None if each seed has its own images or the file is missing; missing files.
+
+    Raises UserError for a damaged file.
+    """
+    of = {seed: one.out / "runs" for one in sweeps for seed in one.seeds}
+
+    def outcomes(row: dict[str, Any]) -> Any:
+        folder = of[row["seed"]] / row["run"]
+        try:
+            return outcomes_of(folder, row) if row["split"] == "test" else None
+        except (*DAMAGE, ValueError):
+            raise UserError(
+                f"{folder}/outcomes: the file of {row['method']}, seed {row['seed']} is damaged; copy it again"
+            ) from None
+
+    tested = [(row, one) for one in sweeps for row in one.rows if row["split"] == "test"]
+    missing = dict.fromkeys(one.out / "runs" / row["run"] / "outcomes" for row, one in tested if outcomes(row) is None)
+    return outcomes, list(missing)
+
+
+def _read(folder: Path) -> Finished:
+    where = f"--gather {folder}"
+    missing = [name for name in (TABLE, SUMMARY) if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{where}: holds no finished sweep, there is no {listed(missing)}; name an --out of run_sweep.py that is done"
+        )
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        with (folder / TABLE).open(newline="", encoding="utf-8") as stream:
+            header, *cells = csv.reader(stream)
+        rows = [dict(zip(header, row, strict=True)) for row in cells]
+        found = Finished(folder, summary, [row | {name: _number(row[name]) for name in NUMBERS if name in row} for row in rows])
+        whole = not summary["settings"]["until"] and _has_all(found)
+        _by_name(summary["base"], summary["runs"])  # here and in the next line: all that is read later
+        _ = found.told, found.attacks, summary["settings"]["data_dir"], [row["split"] for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
+        raise UserError(f"{where}: {TABLE} or {SUMMARY} is damaged; copy them again, or run that sweep again") from None
+    if not whole:
+        raise UserError(f"{where}: {TABLE} does not have the runs, methods and seeds of {SUMMARY}; run that sweep to its end first")
+    return found
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.isdecimal() else float(text)
+
+
+def _has_all(sweep: Finished) -> bool:
+    """Whether every method of every run has every seed, and no other."""
+    from image_experiments.synthesis.methods import parse_method
+
+    runs = sweep.summary["runs"].items()
+    needed = {(run, parse_method(method).label, seed) for run, one in runs for method in one["methods"] for seed in sweep.seeds}
+    return {(row["run"], row["method"], row["seed"]) for row in sweep.rows} == needed
+
+
+def _by_name(base: Sequence[str], runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    parts = {f"{part} of {name}": list(one[part]) for name, one in runs.items() for part in ("methods", "arguments")}
+    return {"base": list(base), "runs": list(runs)} | parts
+
+
+def _check_rows(sweeps: Sequence[Finished]) -> None:
+    """Raise UserError if a table lacks an attack that another has, or has a row twice or not at all."""
+    most = max(sweeps, key=lambda one: len(one.attacks))
+    for one in sweeps:
+        lacking = sorted(most.attacks - one.attacks)
+        if lacking:
+            raise UserError(f"--gather {one.out}: {TABLE} lacks {' '.join(lacking[0])}, which {most.out} has; copy it again")
+        if len(one.rows) != len(one.attacks) * len(one.seeds):
+            raise UserError(f"--gather {one.out}: {TABLE} has not one row per run, method, seed and attack; copy it again")
+
+
+def _check_seeds(sweeps: Sequence[Finished], seeds: range) -> None:
+    """Raise UserError unless each of the seeds is in one folder, and no others are."""
+    where: dict[int, Path] = {}
+    for one in sweeps:
+        for seed in one.seeds:
+            if seed in where:
+                raise UserError(f"--gather: seed {seed} is in {where[seed]} and in {one.out}; each seed belongs in one folder")
+            where[seed] = one.out
+    missing, more = ([str(seed) for seed in sorted(one)] for one in (set(seeds) - set(where), set(where) - set(seeds)))
+    if missing or more:
+        what = f"seeds {listed(missing)} are in no folder" if missing else f"the folders hold seeds {listed(more)} besides"
+        raise UserError(
+            f"--gather: the sweep has seeds {seeds[0]} to {seeds[-1]}; {what}; name all its folders, or fit --seed and --seeds"
+        )
