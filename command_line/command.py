@@ -88,11 +88,12 @@ def _line_for(error: Exception) -> str | None:
         name = error.name or ""
         ours = (Path(__file__).parents[1] / name.partition(".")[0]).is_dir()
         return None if ours else f"the package {name} is missing; in a clone: make images, or pip install -e '.[images]'"
-    if isinstance(error, OSError):  # file errors have their own message; without a file name, standard output is closed or full
-        if error.filename is None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        remedy = "redirect or free it" if error.filename is None else remedy_for(error)
-        return f"cannot use {error.filename or 'standard output'} ({error.strerror}); {remedy}"
+    if isinstance(error, CannotPrintError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python would complain again on exit
+        return f"cannot use standard output ({error.strerror}); redirect or free it"
+    if isinstance(error, OSError):
+        cause = error.strerror or str(error) or type(error).__name__
+        return f"cannot use {error.filename} ({cause}); {remedy_for(error)}" if error.filename else f"{cause}; {remedy_for(error)}"
     return str(error)
 
 
@@ -140,8 +141,15 @@ def _flag_before(words: Sequence[str], place: int) -> str:
     return next((word for word in reversed(words[:place]) if word.startswith("--")), "")
 
 
+class CannotPrintError(OSError):
+    """The error of a stream that is closed or full."""
+
+
 class Unbroken:
-    """A stream whose reader may go away, as in `... | head`: later output is dropped, and the work continues."""
+    """A stream whose reader may go away, as in `... | head`: later output is dropped, and the work continues.
+
+    Raises CannotPrintError for a stream that is closed or full, so that its error is told from that of a file.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._gone = stream, False
@@ -155,6 +163,8 @@ class Unbroken:
             self._gone = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # otherwise Python would complain again on exit
             return otherwise
+        except OSError as error:
+            raise CannotPrintError(error.errno, error.strerror) from error
 
     def write(self, text: str) -> int:
         return int(self._try(lambda: self._stream.write(text), len(text)))

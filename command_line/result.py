@@ -41,6 +41,9 @@ class Result:
         return f"{type(self).__name__}({str(self.out)!r})"
 
 
+TEXT = ("run", "method", "baseline", "a", "b", "attack", "norm", "dataset", "split")
+
+
 def read_table(path: Path) -> Any:
     """A csv file as a DataFrame, with exact numbers. Raises UserError if it does not exist."""
     import pandas as pd
@@ -48,4 +51,5 @@ def read_table(path: Path) -> Any:
     if not path.is_file():
         names = ", ".join(sorted(other.stem for other in path.parent.glob("*.csv")))
         raise UserError(f"{path}: was not made by this run; its tables are {names}")
-    return pd.read_csv(path, engine="python")  # this engine parses numbers exactly
+    # this engine parses numbers exactly; names stay text, also those that look like numbers
+    return pd.read_csv(path, engine="python", converters=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=["", "nan"])

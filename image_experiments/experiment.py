@@ -34,7 +34,7 @@ from image_experiments.engine.checks import (
     facts_without_reading,
 )
 from image_experiments.engine.fingerprint import check_code, forget_code, source_digest
-from image_experiments.engine.plan import needed_for, plan, up_to
+from image_experiments.engine.plan import digest_of_parts, needed_for, plan, up_to
 from image_experiments.engine.processes import run_together
 from image_experiments.engine.progress import work_of
 from image_experiments.engine.reuse import check_reuse, take_over
@@ -151,12 +151,14 @@ class Result(ResultOfRun):
         return ImageFile(path, len(self.classes), (height, width, channels))
 
     def _strength(self, method: str, seed: int) -> float:
-        """Scale of a method's guidance or noise, the one that was found if it was automatic; nan if it has none."""
-        found = self.summary["results"].get(f"strength/{method}/seed{seed}", {}).get("scale")
+        """Scale of a method's guidance or noise, the one that was found (in the last round) if it was automatic; nan if it has none."""
+        last = tables.of_each_round(self.settings.get("rounds", 1), f"strength/{method}/seed{seed}")[-1]
+        found = self.summary["results"].get(last, {}).get("scale")
         if found is not None:
             return float(found)
         named = {one.label: one for one in map(parse_method, self.settings["methods"])}
-        return named[method].scale if method in named and named[method].scale else math.nan
+        fixed = method in named and not named[method].automatic
+        return named[method].scale if fixed and named[method].scale else math.nan
 
     def classifier(self, method: str, seed: int = 0) -> Normalised:
         """The classifier trained with a method's images, frozen: maps [0, 1] images (n, C, H, W) to logits. Raises UserError."""
@@ -200,6 +202,8 @@ def prepared(settings: Settings) -> Settings:
 def checked_stages(settings: Settings) -> list[Stage]:
     """The stages of a run, checked as far as possible without the data. Raises UserError."""
     stages = chosen_stages(settings, plan(settings))
+    if settings.tensorboard:
+        tensorboard.check_installed()
     check_names(stages)
     check_reuse(settings.reuse)
     check_code(stages)
@@ -349,7 +353,7 @@ def identity(settings: Settings) -> dict[str, Any]:
     """The settings that identify the experiment in a folder."""
     found = flat(settings) | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
     methods = settings.parsed_methods()
-    found["methods"] = [m.text if m.file is None else f"npz:{m.file.name} {source_digest(m.file)[:12]}" for m in methods]
+    found["methods"] = [m.text if m.file is None else f"npz:{m.file.name} {digest_of_parts(m.file)[:12]}" for m in methods]
     outside = {"data-dir": settings.data_dir, "encoder-from": settings.encoder_from, "diffusion": settings.diffusion.load}
     return found | {f"content of --{flag}": source_digest(path)[:12] for flag, path in outside.items() if path is not None}
 
@@ -445,7 +449,7 @@ def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, t
 
     results = tables.results(out, "data")
     data = {name: value for name, value in results.items() if name != "about"} | results["about"]
-    rows = tables.metric_rows(settings, out, settings.dataset)
+    rows = tables.metric_rows(settings, out)
     described = tables.description_rows(settings, out)
     fixed = settings.evaluation.split == "test"  # all seeds share the test images, but each has its own validation images
     gains = tables.differences(rows, outcomes=lambda row: tables.outcomes_of(out, row) if fixed else None)

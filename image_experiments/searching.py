@@ -15,8 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from command_line.command import versions
 from command_line.folder_claim import claim
 from command_line.messages import QUIET, Talk
@@ -225,18 +223,18 @@ def _shown(row: Sequence[Any]) -> list[str]:
 def rank(table: Path, left: Sequence[Candidate], settings: SearchSettings) -> list[tuple[Any, ...]]:
     """(run, method, seeds, mean robust accuracy, its standard deviation, mean clean accuracy) of each candidate, the best first.
 
-    Equal candidates keep the order of the design. Raises UserError for an accuracy that is missing.
+    Equal candidates keep the order of the design. Raises UserError for an attack that is missing.
     """
     data = read_table(table)
     found = []
     for run, method in left:
         label = parse_method(method).label
         of = data[(data["run"] == run) & (data["method"] == label) & (data["attack"] == settings.attack)]
+        if of.empty:
+            raise UserError(f"{table}: {run}/{label} was not attacked by {settings.attack}; name one of its attacks with --attack")
         first = of.iloc[0]  # the first threat is that of training
         of = of[(of["eps"] == first["eps"]) & (of["norm"] == first["norm"])]
         robust = of["robust_accuracy"].to_numpy()
-        if np.isnan(robust).any():
-            raise UserError(f"{table}: {run}/{label} has no robust accuracy under {settings.attack}; take it out of the design")
         spread = float(robust.std(ddof=1)) if len(robust) > 1 else math.nan
         found.append((run, label, len(robust), float(robust.mean()), spread, float(of["clean_accuracy"].mean())))
     return sorted(found, key=lambda row: -row[3])

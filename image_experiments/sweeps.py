@@ -299,9 +299,7 @@ def finished(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> li
     """The sweeps in the folders of settings.gather. Raises UserError if they are not this one, or would be overwritten."""
     out, whole = settings.out, {one.name: asdict(one) for one in runs}
     assert out is not None
-    assert settings.seed is not None
-    assert settings.seeds is not None
-    found = read_finished(settings.gather, design.base, whole, range(settings.seed, settings.seed + settings.seeds))
+    found = read_finished(settings.gather, design.base, whole, seeds_of(settings))
     if any(one.out.resolve() == out.resolve() for one in found) or ((out / "runs").is_dir() and not settings.force):
         raise UserError(f"--out {out}: holds a sweep that was made there, and its tables would be overwritten; give another --out")
     return found
@@ -382,7 +380,8 @@ def write_results(settings: SweepSettings, design: Design, runs: list[Run], begi
     assert out is not None
     folders = [(one.name, out / "runs" / one.name) for one in runs]
     table = "description" if settings.until else "sweep"
-    header, rows = gather_descriptions(folders, {one.name: one.methods for one in runs}) if settings.until else gather(folders)
+    methods = {one.name: one.methods for one in runs}
+    header, rows = gather_descriptions(folders, methods, seeds_of(settings)) if settings.until else gather(folders)
     write_csv(out / f"{table}.csv", header, rows)
     if not settings.until:
         write_comparisons(out, compared_in(design, header, rows, outcomes_in(dict(folders))), talk)
@@ -402,22 +401,29 @@ def compared_in(
 
 
 def write_comparisons(out: Path, compared: list[list[Any]], talk: Talk) -> None:
-    """Write and print the comparisons, if there are any."""
-    if compared:
-        write_csv(out / "comparisons.csv", COMPARED, compared)
-        shown = [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared]
-        talk.say(text_table(COMPARED, shown))
+    """Write and print the comparisons; without any, no table of an earlier design is left."""
+    if not compared:
+        (out / "comparisons.csv").unlink(missing_ok=True)
+        return
+    write_csv(out / "comparisons.csv", COMPARED, compared)
+    shown = [[f"{cell:+.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in compared]
+    talk.say(text_table(COMPARED, shown))
 
 
 def identity(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> dict[str, Any]:
     """What identifies the sweep in a folder: the base, the data, and the arguments and methods of each run."""
-    assert settings.seed is not None
-    assert settings.seeds is not None
     found: dict[str, Any] = {"base": list(design.base), "data_dir": settings.data_dir, "runs": [one.name for one in runs]}
     found |= {"compare": [f"{'/'.join(a)} - {'/'.join(b)}" for a, b in design.compare], "attacks": list(design.attacks)}
     for one in runs:
         found |= {f"arguments of {one.name}": list(one.arguments), f"methods of {one.name}": list(one.methods)}
-    return found | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
+    return found | {"all seeds": list(seeds_of(settings))}
+
+
+def seeds_of(settings: SweepSettings) -> range:
+    """The seeds of resolved settings."""
+    assert settings.seed is not None
+    assert settings.seeds is not None
+    return range(settings.seed, settings.seed + settings.seeds)
 
 
 def _check_data_dir(settings: SweepSettings, design: Design) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from command_line.output import UserError, write_csv
 from image_experiments.data.images import Images
-from image_experiments.evaluation.robustness import Parts, make_attack, parts_for
+from image_experiments.evaluation.robustness import PASSES, Parts, make_attack, parts_for, targets_of
 from image_experiments.models.classifiers import Normalised, make_classifier
 from image_experiments.models.diffusion_files import read_diffusion
 from image_experiments.models.precision import Compile, Precision, prepared, prepared_unet
@@ -33,8 +33,6 @@ SHORT = 2
 GROWTH = 4
 ITERATIONS = {"square": (5000, 50)}
 """Iterations of a part of AutoAttack: total, and how many are timed. For the other parts: 100 and SHORT."""
-PASSES = {"apgd-ce": 100.0, "apgd-t": 100.0, "fab": 900.0, "fab-t": 160.0, "square": 1700.0}
-"""Measured cost of each part in PGD passes, per target; used for networks too slow to run a few iterations of it."""
 WITH_WEIGHTS = 1.5
 """Cost, in PGD passes, of a forward and backward pass with gradients of the weights."""
 
@@ -209,9 +207,8 @@ class Probe:
         """{part: seconds per image that withstands it}; extrapolated from a few iterations, with a radius too small to fool anything."""
         classifier, found = self.classifier(network).eval().requires_grad_(False), dict[str, float]()
         for part in parts_for(self.classes, chosen):
-            targets = min(9, self.classes - 1) if part.endswith("-t") else 1
             whole, short = ITERATIONS.get(part, (100, SHORT))
-            found[part] = self.attack_passes(network, batch) * PASSES[part] * targets
+            found[part] = self.attack_passes(network, batch) * PASSES[part] * targets_of(part, self.classes)
             if found[part] * 16 * short / whole > self.budget:
                 continue
             spent = 0.0

@@ -45,27 +45,26 @@ def facts_of(data: dict[str, Any]) -> Facts:
     return Facts((channels, height, width), tuple(data["classes"]), data["pool"], data["test"])
 
 
-KNOWN: dict[str, tuple[tuple[int, int, int], int, int, int]] = {
-    "digits": ((1, 8, 8), 10, 600, 1197),
-    "cifar10": ((3, 32, 32), 10, 50_000, 10_000),
-    "gtsrb": ((3, 32, 32), 43, 39_209, 12_630),
-    "svhn": ((3, 32, 32), 10, 73_257, 26_032),
-    "stl10": ((3, 96, 96), 10, 5_000, 8_000),
-    "mnist": ((1, 32, 32), 10, 60_000, 10_000),
-    "mnist-t10k": ((1, 32, 32), 10, 5_000, 5_000),
+KNOWN: dict[str, tuple[tuple[int, int, int], int, int]] = {
+    "digits": ((1, 8, 8), 600, 1197),
+    "cifar10": ((3, 32, 32), 50_000, 10_000),
+    "gtsrb": ((3, 32, 32), 26_640, 12_630),
+    "svhn": ((3, 32, 32), 73_257, 26_032),
+    "stl10": ((3, 96, 96), 5_000, 8_000),
+    "mnist": ((1, 32, 32), 60_000, 10_000),
+    "mnist-t10k": ((1, 32, 32), 5_000, 5_000),
 }
-"""Shape, classes, training images and test images of data sets for which these are known without reading."""
+"""Shape, training images and test images of data sets for which these are known without reading."""
 
 
 def facts_without_reading(settings: Settings) -> Facts | None:
-    """The facts about a data set whose sizes are known in advance; None for others."""
-    if settings.dataset in KNOWN and not is_a_copy(settings.data_dir):
-        shape, classes, pool, test = KNOWN[settings.dataset]
-        if settings.image_size:
-            shape = (shape[0], settings.image_size, settings.image_size)
-        names = tuple(name for name in CLASSES[settings.dataset] if not settings.classes or name in settings.classes)
-        return Facts(shape, names, pool * len(names) // classes, test * len(names) // classes)
-    return None
+    """The facts about a whole data set whose sizes are known in advance; None for others, and for some classes, which differ in number."""
+    if settings.classes or settings.dataset not in KNOWN or is_a_copy(settings.data_dir):
+        return None
+    shape, pool, test = KNOWN[settings.dataset]
+    if settings.image_size:
+        shape = (shape[0], settings.image_size, settings.image_size)
+    return Facts(shape, tuple(CLASSES[settings.dataset]), pool, test)
 
 
 def known_facts(settings: Settings) -> tuple[Dataset | None, Facts]:
@@ -148,8 +147,9 @@ def _check_threats(settings: Settings, facts: Facts) -> None:
     across = math.sqrt(channels * height * width)  # the largest distance between two images
     for threat in threats:
         if threat.norm == "l2" and threat.eps >= across:
+            flag = "--eps" if threat == settings.threat() else "--evaluation.threats"
             raise UserError(
-                f"--eps {threat.eps:g} in l2: images of {width}x{height} lie at most {across:.3g} apart; did you mean {threat.eps:g}/255?"
+                f"{flag} {threat.eps:g} in l2: images of {width}x{height} lie at most {across:.3g} apart; did you mean {threat.eps:g}/255?"
             )
         square = settings.evaluation.autoattack_parts == "all" and settings.evaluation.autoattack_images != 0
         if threat.norm == "l2" and square and min(height, width) < 5:
@@ -166,7 +166,7 @@ def _check_files(settings: Settings, facts: Facts) -> list[str]:
         if method.file is not None:
             given = check_given(method.file, len(facts.classes), (height, width, channels), settings.synthetic)
             lacking = [name for name, count in zip(facts.classes, given.class_counts(len(facts.classes)), strict=True) if not count]
-            doubts += [doubt for part in given.files for doubt in _soft_doubts(part, part.path)]
+            doubts += [doubt for part in given.files for doubt in _soft_doubts(part)]
             if lacking:
                 doubts.append(
                     f"{method.file} has no images of {listed(lacking)}: are its labels numbered as the data's classes are?"
@@ -179,7 +179,7 @@ def _check_files(settings: Settings, facts: Facts) -> list[str]:
     return doubts
 
 
-def _soft_doubts(given: ImageFile, path: Path) -> list[str]:
+def _soft_doubts(given: ImageFile) -> list[str]:
     """What is doubtful about the soft labels of a file, if it has any."""
     if given.soft is None:
         return []
@@ -189,7 +189,7 @@ def _soft_doubts(given: ImageFile, path: Path) -> list[str]:
     )
     given.forget()
     return [
-        f"{path}: {other} of {len(given)} labels are not the most probable class of their soft label; classifiers learn the soft "
+        f"{given.path}: {other} of {len(given)} labels are not the most probable class of their soft label; classifiers learn the soft "
         "labels, the description uses the hard ones"
     ] * (other > 0)
 

@@ -88,13 +88,14 @@ def source_digest(path: Path) -> str:
         return _source_digest(path)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}: {error.filename}); change its permissions, or leave it out"
+            f"{path}: cannot be read ({error.strerror}: {error.filename}); check the path and its permissions, or leave it out"
         ) from None
 
 
 def _source_digest(path: Path) -> str:
     if path.is_file():
         return file_digest(path)
+    path.stat()  # raises for what is not there, which is no empty folder
     files = [p for p in sorted(path.rglob("*")) if p.is_file()]
     return _folder_digest(path, tuple((str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 

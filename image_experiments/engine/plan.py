@@ -83,7 +83,7 @@ def _outside(flag: str, path: Path | None, argument: str = "") -> dict[str, Any]
     return found | {"outside": {flag: source_digest(path)}}
 
 
-def _digest_of_parts(path: Path) -> str:
+def digest_of_parts(path: Path) -> str:
     """Checksum of all files of generated images that `path` names."""
     try:
         parts = parts_of(path)
@@ -230,7 +230,7 @@ class SeedPlan:
         if method.kind == "npz":
             arguments: dict[str, Any] = {"count": count, "seed": self.seed}
             assert method.file is not None
-            outside = {"paths": {"file": method.file}, "outside": {"--methods npz": _digest_of_parts(method.file)}}
+            outside = {"paths": {"file": method.file}, "outside": {"--methods npz": digest_of_parts(method.file)}}
             return self.add(f"read/{where}", jobs.read_generated, arguments, file, self.real, **outside, on_device=False)
         if method.kind == "noise":
             plain, _ = self.rounds(Method("unguided", "unguided"))

@@ -54,12 +54,15 @@ class Bar:
         self.under_way: dict[str, str] = {}
         self.done: dict[str, float] = {}
         """Fraction of each stage that is done."""
+        self.ended: set[str] = set()
 
     def report(self, name: str, done: int, total: int) -> None:
-        self.under_way[name] = f"{name} {done}/{total}"
+        if name not in self.ended:  # a report may come after the result
+            self.under_way[name] = f"{name} {done}/{total}"
         self._show(name, done / max(total, 1))
 
     def finished(self, name: str, line: str) -> None:
+        self.ended.add(name)
         self.under_way.pop(name, None)
         if self.lines:
             self.bar.write(line)
@@ -111,7 +114,7 @@ def on_all(count: int, threads: int, function: Callable[..., Any], *arguments: A
     if count == 1:
         set_up(threads)
         return [function(*arguments)]
-    with _processes(count, threads) as (submit, _):
+    with _processes(count, threads) as (submit, _), _killed_told():
         return [future.result() for future in [submit(function, *arguments) for _ in range(count)]]
 
 
@@ -143,6 +146,18 @@ def _one_after_the_other(stages: list[Stage], place: Place, bar: Bar, on_finishe
             except FIXABLE as error:
                 raise UserError(reason(stage, error)) from error
         finish(stage, place, bar, skipped, on_finished)
+
+
+@contextmanager
+def _killed_told() -> Iterator[None]:
+    """One line for a process that the system killed."""
+    try:
+        yield
+    except BrokenExecutor:
+        raise UserError(
+            "a process was killed, perhaps because memory ran out; use fewer --workers and run the same command again: it resumes from the "
+            "last checkpoint"
+        ) from None
 
 
 @contextmanager
@@ -192,7 +207,8 @@ def _side_by_side(
             outdated.add(stage.name)
             if len(running) < limit:
                 waiting.remove(stage)
-                running[submit(_work, stage, place, reports is not None, code_for_worker(stage))] = stage
+                with _killed_told():
+                    running[submit(_work, stage, place, reports is not None, code_for_worker(stage))] = stage
         _await(running, done, reports, place, bar, on_finished)
 
 
@@ -208,14 +224,10 @@ def _await(
         for future in ended:
             stage = running.pop(future)
             try:
-                future.result()
+                with _killed_told():
+                    future.result()
             except FIXABLE as error:
                 raise UserError(reason(stage, error)) from error
-            except BrokenExecutor:
-                raise UserError(
-                    f"{stage.name}: a process was killed, perhaps because memory ran out; use fewer --workers and run the same command "
-                    "again: it resumes from the last checkpoint"
-                ) from None
             except Exception as error:
                 if (lost := lost_worker(error)) is not None:
                     raise UserError(f"{stage.name}: {lost}") from None
@@ -229,7 +241,7 @@ def _await(
 def reason(stage: Stage, error: BaseException) -> str:
     """One line: the stage, the cause and the remedy."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and not isinstance(error, UserError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno is not None:
         text = f"cannot use {error.filename or 'a file'} ({error.strerror}); {remedy_for(error)}, then run the same command again"
     if isinstance(error, torch.OutOfMemoryError):
         text = "the GPU's memory is full; use smaller batches (--classifier.batch-size, --generation.batch-size, --evaluation.batch-size)"

@@ -31,7 +31,7 @@ def describe_synthetic(
     made = synthetic.some(settings.images)
     parts = {
         "train": real.train.some(settings.images),
-        # no more than the synthetic ones, because a Frechet distance depends on how many images are compared
+        # no more than the synthetic ones, because a Frechet distance depends on how many images are compared (see describe_images)
         "test": real.test.some(len(made) if split == "test" else 0),
         "synthetic": made,
     }
@@ -48,7 +48,9 @@ def describe_synthetic(
     judged = {name: pseudo_labels(judge, parts[name].x).numpy() for name in ("test", "synthetic") if len(parts[name])}
     found = describe_images(features, labels, nearest, judged, settings.neighbours)
     for kind, of in embedded.items():
-        found[f"class_snr_crossfit_{kind}"] = class_snr(of["synthetic"], labels["synthetic"])[0]
+        known = kind == settings.features
+        snr = found["class_snr_crossfit"] if known else class_snr(of["synthetic"], labels["synthetic"], with_error=False)[0]
+        found[f"class_snr_crossfit_{kind}"] = snr
         found[f"effective_dimension_{kind}"] = effective_dimension(of["synthetic"], labels["synthetic"])
     return found | _distances(encoder, parts)
 

@@ -67,7 +67,7 @@ def _covered(points: Array, manifold: Array, neighbours: int) -> float:
     return float((cdist(points, manifold) <= radius).any(axis=1).mean())
 
 
-def class_snr(features: Array, y: Array, seed: int = 0) -> tuple[float, float]:
+def class_snr(features: Array, y: Array, seed: int = 0, with_error: bool = True) -> tuple[float, float]:
     """Class SNR by cross-fitting, and its standard error: the mean over pairs of classes i, j and over halves A, B, both ways round, of
 
         (m_i^B - m_j^B) . w / (2 s^B),   w = (m_i^A - m_j^A) / ||m_i^A - m_j^A||,
@@ -81,7 +81,8 @@ def class_snr(features: Array, y: Array, seed: int = 0) -> tuple[float, float]:
     1981). The standard error is that of a jackknife over GROUPS groups of images, drawn within classes. Exact copies stay on one side and
     in one group. It is the class SNR of the generator: one that repeats a few images with small changes gets the SNR of these few,
     whether or not the classes they come from differ.
-    (nan, nan) if fewer than two classes have LEAST_OF_CLASS images; the error is nan if a class has fewer than 2 LEAST_OF_CLASS.
+    (nan, nan) if fewer than two classes have LEAST_OF_CLASS images; the error is nan if a class has fewer than 2 LEAST_OF_CLASS, and
+    without with_error, which takes most of the time.
     """
     rng = np.random.default_rng([seed, 6])
     names, counts = np.unique(y, return_counts=True)
@@ -92,7 +93,7 @@ def class_snr(features: Array, y: Array, seed: int = 0) -> tuple[float, float]:
     same = np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
     first = [_rank_in_class(labels, same, rng) % 2 == 0 for _ in range(SPLITS)]
     value = _cross_fitted(points, labels, first)
-    if min(len(np.unique(same[labels == k])) for k in np.unique(labels)) < 2 * LEAST_OF_CLASS:
+    if not with_error or min(len(np.unique(same[labels == k])) for k in np.unique(labels)) < 2 * LEAST_OF_CLASS:
         return value, float("nan")
     group = _rank_in_class(labels, same, rng) % GROUPS
     without = [
@@ -227,10 +228,11 @@ def nearest_distances(points: Array, among: Array, device: torch.device | str = 
 def describe_images(
     features: dict[str, Array], labels: dict[str, Array], nearest: tuple[float, float], judged: dict[str, Array], neighbours: int
 ) -> dict[str, float]:
-    """All measures. features: unit-norm, of "train", "test" and "synthetic" images; labels likewise. nearest: the result of nearest_real
-    with all training images. judged: the judge's labels for "test" and "synthetic".
+    """All measures. features: unit-norm, or pixels, of "train", "test" and "synthetic" images; labels likewise. nearest: the result of
+    nearest_real with all training images. judged: the judge's labels for "test" and "synthetic".
 
-    frechet_floor and label_error_floor are the values for real test images (nan without any), which perfect synthetic images would reach.
+    frechet_floor and label_error_floor are the values for real test images (nan without any), which perfect synthetic images would reach
+    with as many images. The Frechet distance falls with the number of images, so its floor is too high if there are fewer test images.
     """
     real, synthetic = features["train"], features["synthetic"]
     precision, recall = precision_recall(real, synthetic, neighbours)

@@ -50,20 +50,20 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
 
 
 def gather_descriptions(
-    folders: Sequence[tuple[str, Path]], methods_of: Mapping[str, Sequence[str]]
+    folders: Sequence[tuple[str, Path]], methods_of: Mapping[str, Sequence[str]], seeds: Sequence[int]
 ) -> tuple[list[str], list[list[Any]]]:
-    """(header, rows) of description.csv: one row per run, method and seed, from the files of the stages."""
+    """(header, rows) of description.csv: one row per run, method and seed that was described, from the files of the stages."""
     from image_experiments.engine.stages import read_stamp
     from image_experiments.synthesis.methods import parse_method
 
     rows: list[dict[str, Any]] = []
     for name, folder in folders:
         for method in map(parse_method, methods_of[name]):
-            stamps = sorted((folder / "stages" / "describe" / method.label).glob("seed*.json"), key=lambda path: int(path.stem[4:]))
-            for path in stamps:
-                found = (read_stamp(folder, f"describe/{method.label}/{path.stem}") or {})["results"]
-                about = {"run": name, "method": method.label, "seed": int(path.stem[4:])}
-                rows.append(about | {measure: float(value) for measure, value in found.items()})
+            for seed in seeds:
+                stamp = read_stamp(folder, f"describe/{method.label}/seed{seed}")
+                if stamp is not None:  # there is none of real images
+                    about = {"run": name, "method": method.label, "seed": seed}
+                    rows.append(about | {measure: float(value) for measure, value in stamp["results"].items()})
     header = list(dict.fromkeys(name for row in rows for name in row))
     return header, [[row.get(name, math.nan) for name in header] for row in rows]
 
@@ -84,7 +84,7 @@ COMPARED = (
 
 
 def outcomes_in(folders: dict[str, Path]) -> Callable[[dict[str, Any]], Any]:
-    """outcomes(row of the table) -> which images withstood, as report.outcomes_of; None if each seed has its own images."""
+    """outcomes(row of the table) -> which images withstood, as tables.outcomes_of; None if each seed has its own images."""
     from image_experiments.output.tables import outcomes_of
 
     return lambda row: outcomes_of(folders[row["run"]], row) if row["split"] == "test" else None

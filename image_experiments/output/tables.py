@@ -21,13 +21,13 @@ Row = dict[str, Any]
 Outcomes = Callable[[Row], "Array | None"]
 
 
-def metric_rows(settings: Settings, out: Path, dataset: str) -> list[Row]:
+def metric_rows(settings: Settings, out: Path) -> list[Row]:
     """One row per method, seed and attack."""
     found: list[Row] = []
     for method in settings.parsed_methods():
         for seed in range(settings.seed, settings.seed + settings.seeds):
             trained = results(out, f"classifier/{method.label}/seed{seed}")
-            about = {"dataset": dataset, "method": method.label, "seed": seed}
+            about = {"dataset": settings.dataset, "method": method.label, "seed": seed}
             about |= {name: trained[name] for name in ("n_real", "n_synthetic")}
             found += [about | row for row in results(out, f"evaluate/{method.label}/seed{seed}")["rows"]]
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def log_metrics(out: Path, rows: list[dict[str, Any]]) -> None:
                 if row["method"] == method:
                     writer.add_scalar(f"{row['attack']} {row['norm']} {row['eps']:.4g}", row["robust_accuracy"], row["seed"])
                     writer.add_scalar("clean", row["clean_accuracy"], row["seed"])
+
+
+def check_installed() -> None:
+    """Raise UserError if the package is missing."""
+    if find_spec("tensorboard") is None:
+        raise UserError("--tensorboard: the package tensorboard is missing; pip install tensorboard")
 
 
 def _writer(folder: Path) -> Any:

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -92,21 +95,49 @@ def test_a_stream_without_a_reader_swallows_what_is_written():
         assert not stream.isatty()
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files; raise the limit of open files (ulimit -n)"),
+        (ConnectionError("the server hung up"), "the server hung up; check it"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"),
+            "cannot use a/b (No such file or directory); it was moved",
+        ),
+    ],
+)
+def test_an_error_without_a_file_is_not_blamed_on_standard_output(error, line, capsys):
+    def run(settings):
+        raise error
+
+    assert run_command(Nothing, run, Help("Nothing."), []) == 1
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+
+
+def test_standard_output_that_is_full_is_named():
+    full = "from command_line.command import Help, run_command\nfrom tests.command_line.test_output import Nothing\n"
+    full += "import sys; sys.exit(run_command(Nothing, lambda settings: print('x' * 100_000) or 0, Help('Nothing.')))"
+    found = subprocess.run(["sh", "-c", f'{sys.executable} -c "$0" > /dev/full', full], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (
+        1,
+        "error: cannot use standard output (No space left on device); redirect or free it\n",
+    )
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Nothing."""
+
+    n: int = 1
+    """A number."""
+
+
 def test_traceback_is_taken_off_the_command_line_wherever_it_stands(capsys):
-    from dataclasses import dataclass
-
-    @dataclass(frozen=True)
-    class Settings:
-        """Nothing."""
-
-        n: int = 1
-        """A number."""
-
     def run(settings):
         raise UserError(f"--n {settings.n}: is wrong")
 
     for arguments, shown in ((["--n", "2"], False), (["--traceback", "--n", "2"], True), (["--n", "2", "--traceback"], True)):
-        assert run_command(Settings, run, Help("Test."), arguments) == 1
+        assert run_command(Nothing, run, Help("Test."), arguments) == 1
         error = capsys.readouterr().err
         assert error.endswith("error: --n 2: is wrong\n")
         assert ("Traceback" in error) == shown

@@ -8,17 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch._inductor.exc import InvalidCxxCompiler
 
 from command_line.output import UserError
 from image_experiments import run_cifar
 from image_experiments.engine import progress
 from image_experiments.engine.calibration import Choice, Probe, choose, seconds
-from image_experiments.engine.checks import Facts, known_facts
+from image_experiments.engine.checks import Facts, facts_without_reading, known_facts
 from image_experiments.engine.cost import (
     CLEAN,
     PICTURE_SECONDS,
-    ROBUST,
     Work,
     disk_bytes,
     estimate,
@@ -34,6 +34,7 @@ from image_experiments.engine.cost import (
 )
 from image_experiments.engine.plan import plan
 from image_experiments.engine.presets import PRESETS, cifar10_gpu, cpu, paper, preset_named, smoke
+from image_experiments.engine.progress import ROBUST
 from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Stage
 from image_experiments.evaluation.robustness import EvaluationSettings
@@ -59,6 +60,8 @@ def test_a_schedule_drawn_by_hand():
     assert makespan([a, b, c, d, e], seconds, 2, 10.0) == 16.0
     assert makespan([a, b, c, d, e], seconds, 1, 0.0) == 11.0
     assert makespan([], {}, 2, 1.0) == 0.0
+    advised = replace(c, advice={"speed": a})  # waits for the choice, though it takes no file of it
+    assert makespan([a, b, advised], {"a": 70.0, "b": 1.0, "c": 1.0}, 2, 0.0) == 71.0
 
 
 def test_sizes_are_those_of_the_files_that_will_be_read(tmp_path):
@@ -68,9 +71,18 @@ def test_sizes_are_those_of_the_files_that_will_be_read(tmp_path):
     read, data = known_facts(copied)
     assert len(read.labels) == 24
     assert (data.shape, len(data.classes), data.pool, data.test) == ((3, 8, 8), 2, 24, 12)
-    read, official = known_facts(replace(copied, data_dir=tmp_path / "archives", image_size=16, classes=("00001", "00042")))
+    read, official = known_facts(replace(copied, data_dir=tmp_path / "archives", image_size=16))
     assert read is None
-    assert (official.shape, len(official.classes), official.test) == ((3, 16, 16), 2, 12_630 * 2 // 43)
+    assert (official.shape, len(official.classes), official.pool, official.test) == ((3, 16, 16), 43, 26_640, 12_630)
+    assert facts_without_reading(replace(copied, data_dir=None, classes=("00001", "00042"))) is None  # they differ in number
+
+
+def test_some_classes_are_counted_and_not_guessed():
+    """Digits 1 and 8 are 117 of the 600 that may be trained on, not two tenths of them."""
+    _, data = known_facts(replace(smoke(), classes=("1", "8")))
+    _, labels = load_digits(return_X_y=True)
+    assert data.pool + data.test == int(np.isin(labels, (1, 8)).sum())
+    assert data.pool == 117
 
 
 def rates_of(settings):

@@ -61,6 +61,7 @@ def test_class_snr_and_alignment_of_gaussian_classes():
     snr, error = class_snr(synthetic, y)
     assert snr == pytest.approx(1.5 / np.sqrt(u @ cov @ u), abs=4 * error)
     assert error < 0.01
+    assert class_snr(synthetic, y, with_error=False) == (snr, pytest.approx(np.nan, nan_ok=True))
     assert class_alignment(real, y, synthetic, y) == pytest.approx(np.cos(angle), abs=0.01)
     assert class_alignment(real, y, real, y) == pytest.approx(1)
 

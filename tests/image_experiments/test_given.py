@@ -3,6 +3,7 @@
 import csv
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from command_line.output import UserError
 from image_experiments import run_cifar
 from image_experiments.data.given import GivenImages, absolute, check_given, parts_of, stem_of
+from image_experiments.engine.presets import smoke
+from image_experiments.experiment import identity
 from image_experiments.synthesis.methods import parse_method
 
 RNG = np.random.default_rng(0)
@@ -92,6 +95,20 @@ def test_ways_to_name_the_parts(tmp_path, monkeypatch):
         assert stem_of(path) == stem_of(_path(absolute(path)))  # on a cluster paths are absolute, names are those of before
         assert parts_of(_path(absolute(path))) == [part.absolute() for part in parts_of(path)]
     assert parse_method(f"npz:{folder}/part*.npz").label == "npz-set"
+
+
+def test_other_images_under_the_same_pattern_are_another_experiment(tmp_path):
+    """A pattern and a list have the content of what they name; a pattern that names nothing is refused."""
+    for folder, value in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        for part in (1, 2):
+            np.savez(tmp_path / folder / f"part{part}.npz", image=np.full((4, 8, 8, 1), value, np.uint8), label=np.arange(4))
+    for named in ("{}/part*.npz", "{}/part1.npz,{}/part2.npz"):
+        a, b = (identity(replace(smoke(), methods=(f"npz:{named.format(*[tmp_path / one] * 2)}",))) for one in "ab")
+        assert a["methods"][0].split()[0] == b["methods"][0].split()[0]
+        assert a["methods"] != b["methods"]
+    with pytest.raises(UserError, match="no file"):
+        identity(replace(smoke(), methods=(f"npz:{tmp_path}/c*.npz",)))
 
 
 def test_names_with_commas_and_brackets_are_names(tmp_path, monkeypatch):

@@ -860,3 +860,10 @@ def test_a_folder_with_nothing_but_the_summary_of_another_experiment_is_refused(
     assert run_cifar.main(["--methods", "real", "--eps", "0.1", "--out", str(tmp_path), "--workers", "1"]) == 1
     assert "holds another experiment (eps 0.3 there, 0.1 here)" in capsys.readouterr().err
     assert not (tmp_path / "stages").exists()
+
+
+def test_a_missing_package_is_said_before_anything_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("image_experiments.output.tensorboard.find_spec", lambda name: None)
+    assert run_cifar.main(["--preset", "smoke", "--tensorboard", "--out", str(tmp_path / "out")]) == 1
+    assert "--tensorboard: the package tensorboard is missing; pip install tensorboard" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -17,11 +17,25 @@ from image_experiments.engine.cost import disk_bytes, passing_bytes
 from image_experiments.engine.plan import plan
 from image_experiments.engine.progress import work_of
 from image_experiments.engine.settings import resolve
+from image_experiments.experiment import Result
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, learning_rate, train_classifier
 from image_experiments.training.attacks import Threat
 from tests.image_experiments.test_run_cifar import SMALL
+
+
+def test_the_strength_of_a_result_is_that_of_the_last_round(tmp_path):
+    """Of one found per round; nan, not the default of an automatic method, if none was found."""
+    settings = {"rounds": 2, "seed": 0, "seeds": 1, "dataset": "digits", "methods": ["particle:auto", "infonce:0.3", "unguided"]}
+    found = {f"strength/particle-auto/seed0-round{n}": {"scale": 0.05 * n} for n in (1, 2)}
+    summary = {"settings": settings, "warnings": [], "data": {"classes": ["0"], "shape": [8, 8, 1]}, "results": found}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    result = Result(tmp_path)
+    assert result._strength("particle-auto", 0) == 0.1
+    assert np.isnan(result._strength("particle-auto", 1))
+    assert result._strength("infonce-0.3", 0) == 0.3
+    assert np.isnan(result._strength("unguided", 0))
 
 
 def images(n, seed):

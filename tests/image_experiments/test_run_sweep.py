@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from command_line.messages import QUIET
 from command_line.output import UserError
 from command_line.statistics import holm
 from image_experiments import run_sweep, sweeps
@@ -487,6 +488,16 @@ def test_descriptions_first_and_then_the_whole_and_nothing_less(tmp_path, capsys
     write_design(tmp_path, runs.partition("[run.b]")[0])
     assert call(*flags) == 1
     assert "holds another experiment (runs b there, " in capsys.readouterr().err
+    stamps = tmp_path / "out" / "runs" / "a" / "stages" / "describe" / "unguided"
+    shutil.copy(stamps / "seed0.json", stamps / "seed7.json")  # of an earlier sweep with --force
+    header, found = sweep_tables.gather_descriptions([("a", tmp_path / "out" / "runs" / "a")], {"a": ["unguided"]}, range(1))
+    assert [one[header.index("seed")] for one in found] == [0]
+
+
+def test_comparisons_of_an_earlier_design_do_not_stay(tmp_path):
+    (tmp_path / "comparisons.csv").write_text("a,b\n")
+    sweeps.write_comparisons(tmp_path, [], QUIET)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_design_and_a_run_that_fails_are_said(tmp_path, capsys):

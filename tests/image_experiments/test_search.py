@@ -119,6 +119,11 @@ def test_ranking_reads_one_attack_and_one_threat(tmp_path):
     assert [row[:3] for row in found] == [("b", "infonce-0.3", 2), ("a", "unguided", 2)]
     assert found[1][3:] == pytest.approx((0.6, np.std([0.5, 0.7], ddof=1), 0.85))
     assert rank(path, left, SearchSettings(path, attack="apgd-ce"))[0][0] == "a"
+    with pytest.raises(UserError, match="a/unguided was not attacked by apgd; name one of its attacks"):
+        rank(path, left, SearchSettings(path, attack="apgd"))
+    path.write_text(path.read_text().replace("\na,", "\n250,").replace("\nb,", "\nNone,"))  # names that look like something else
+    found = rank(path, [("250", "unguided"), ("None", "infonce:0.3")], SearchSettings(path, attack="pgd-20"))
+    assert [row[0] for row in found] == ["None", "250"]
 
 
 def test_the_attack_is_known_before_anything_is_trained(tmp_path, capsys, monkeypatch):

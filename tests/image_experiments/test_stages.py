@@ -68,6 +68,10 @@ def test_the_bar_tells_the_time_left_only_after_a_hundredth_of_the_work():
     assert "first/a 1/100" in str(bar.bar)
     bar.report("first/a", 5, 100)
     assert "<" in str(bar.bar)
+    bar.finished("first/a", "done")
+    bar.report("first/a", 99, 100)  # from a queue that is slower than the result
+    bar.report("second/a", 1, 100)
+    assert "first/a" not in str(bar.bar)
     bar.bar.close()
 
 
@@ -192,6 +196,11 @@ def test_a_worker_that_dies_is_one_line(tmp_path):
     """As when the system kills it for want of memory."""
     with pytest.raises(UserError, match=r"bad: a process was killed.*fewer --workers"):
         run_all([Stage("bad", die, {}, {})], Place(tmp_path, "cpu", "cpu", 1), 2)
+
+
+def test_a_measurement_whose_process_dies_is_one_line():
+    with pytest.raises(UserError, match="a process was killed, perhaps because memory ran out"):
+        scheduler.on_all(2, 1, die, None)
 
 
 def die(run):
