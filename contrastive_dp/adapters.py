@@ -227,6 +227,15 @@ KNOWN_SOLVERS = {
 """Schedulers that were tested here against exact classes; their subclasses are accepted too."""
 
 
+STOCHASTIC = {"DDPMScheduler", "DDPMParallelScheduler", "SASolverScheduler"}
+
+
+def _draws_noise(scheduler: Any) -> bool:
+    """Whether a scheduler, or one that it inherits from, draws noise in its steps."""
+    names = {base.__name__ for base in type(scheduler).__mro__}
+    return bool(STOCHASTIC & names) or str(scheduler.config.get("algorithm_type")).startswith("sde")
+
+
 def _check_kind(scheduler: Any) -> None:
     """Raise ValueError for schedulers that run in the other direction, need another network, or were never tested."""
     if not KNOWN_SOLVERS & {base.__name__ for base in type(scheduler).__mro__}:
@@ -309,8 +318,8 @@ def diffusers_sample(
     bound = None if clip is None else positive(clip, "clip")
     schedule = _levels_of(scheduler)
     solver, timesteps = _prepared(scheduler, count(steps, "steps"))
-    if type(scheduler).__name__ == "DDPMScheduler" and generator is None:
-        raise ValueError("DDPMScheduler draws noise: pass generator=torch.Generator().manual_seed(0)")
+    if generator is None and _draws_noise(solver):
+        raise ValueError(f"{type(scheduler).__name__} draws noise: pass generator=torch.Generator().manual_seed(0)")
     known = {"generator": generator} if "generator" in inspect.signature(solver.step).parameters else {}
     guide = guidance.start(schedule, labels) if guidance is not None else None
     watch, x = guide.watch if guide is not None else Watch(), x_T

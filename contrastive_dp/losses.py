@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, normal_tensor, one_of, positive
 from contrastive_dp._repr import Shown
+from contrastive_dp.transfer import sent
 
 
 class ContrastiveLoss(Protocol):
@@ -165,11 +166,11 @@ class ClassAnchored(Shown):
     def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         _check_batch(z, "ClassAnchored", 1)
         classes = _check_labels(labels, z, "ClassAnchored")
-        anchors = self.anchors.to(device=z.device, dtype=z.dtype)
+        anchors = sent(self.anchors, z.device).to(z.dtype)
         if anchors.shape[1] != z.shape[1]:
             raise ValueError(f"anchors have {anchors.shape[1]} features, z has {z.shape[1]}: embed both with the same module")
         logits = z @ anchors.T / self.temperature  # (n, m)
-        return _pull_and_push(logits, logits, classes[:, None] == self.anchor_labels.to(z.device)[None, :])
+        return _pull_and_push(logits, logits, classes[:, None] == sent(self.anchor_labels, z.device)[None, :])
 
 
 def _pull_and_push(logits: Tensor, contrast: Tensor, same: Tensor) -> Tensor:

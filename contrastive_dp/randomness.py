@@ -54,14 +54,21 @@ def standard_normal(like: Tensor, generator: torch.Generator | SampleNoise) -> T
     """Standard normals shaped like `like` from either kind of source."""
     if isinstance(generator, SampleNoise):
         return generator.normal(like)
-    return torch.randn(like.shape, dtype=like.dtype, device=generator.device, generator=generator).to(like.device)
+    return sent(torch.randn(like.shape, dtype=like.dtype, device=generator.device, generator=generator), like.device)
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within, the CPU's generator starts at `seed`; afterwards it is as before. torch.manual_seed would also seed the caller's GPUs."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Within, the generators of the CPU and of `device`, if it is a GPU, start at `seed`; afterwards they are as before.
+
+    torch.manual_seed would also seed all other GPUs of the caller.
+    """
+    card = None if device is None or device.type != "cuda" else device
+    with torch.random.fork_rng(devices=[] if card is None else [card]):
         torch.default_generator.manual_seed(seed)
+        if card is not None:
+            with torch.cuda.device(card):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -200,7 +199,7 @@ def fingerprint(*tensors: Tensor | None) -> str:
     parts = []
     for tensor in tensors:
         if tensor is not None:
-            content = np.ascontiguousarray(tensor.detach().cpu().numpy())
+            content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()  # bfloat16 too, which numpy lacks
             parts.append(f"{tuple(tensor.shape)} {tensor.dtype} {zlib.crc32(content.data):08x}")
     return "; ".join(parts)
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,7 +81,8 @@ class NoiseSchedule:
         Raises ValueError for more steps than the schedule has, or a sequence that does not fall within T-1 .. 0.
         """
         total = len(self)
-        if isinstance(steps, int):
+        if isinstance(steps, int | np.integer):
+            steps = int(steps)
             if not 1 <= steps <= total:
                 raise ValueError(f"steps={steps} must lie in 1..{total}, the length of the schedule")
             # exact in integers: floor((T-1) (1 - i / (steps-1)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, one_of, positive, signed_images
 from contrastive_dp.processes import ALONE, Processes
-from contrastive_dp.randomness import mixed_seed
+from contrastive_dp.randomness import mixed_seed, seeded
 from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, fingerprint
 from contrastive_dp.schedules import NoiseSchedule
 from contrastive_dp.transfer import room_on, sent
@@ -88,6 +89,9 @@ def train_noise_prediction(
     """
     device = next(network.parameters()).device
     x, y = _check_data(data, labels, settings)
+    needed = next(network.parameters()).dtype
+    if data.is_floating_point() and data.dtype != needed:
+        raise ValueError(f"data is {data.dtype}, the network {needed}: give data.to({needed})")
     x, y = _held(x, device), None if y is None else y.to(device)
     share = processes.share(settings.batch_size)
     checkpoints = Checkpoints(None if checkpoint is None else Path(checkpoint), settings.checkpoint_every)
@@ -95,7 +99,8 @@ def train_noise_prediction(
         network,
         torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
         settings.ema,
-        {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_every", "augment")},
+        {name: value for name, value in asdict(settings).items() if name != "checkpoint_every"}
+        | {"augment": _name_of(settings.augment)},
         "" if checkpoint is None else fingerprint(data, labels, schedule.alpha_bar),
     )
     if checkpoints.path is not None and checkpoints.path.exists():
@@ -105,8 +110,7 @@ def train_noise_prediction(
     shared = processes.sharing_gradients(network)
 
     def advance() -> Tensor:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            generator = _streams(settings.seed, run.step, device, processes.rank)
+        with _streams(settings.seed, run.step, device, processes.rank) as generator:
             x_t, t, noise, given = _batch(x, y, settings, schedule, generator)
             x_t, t, noise, given = x_t[share], t[share], noise[share], None if given is None else given[share]
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
@@ -135,10 +139,16 @@ def _update(run: ResumableTraining, loss: Tensor, settings: TrainingSettings, pr
     return found
 
 
-def _streams(seed: int, step: int, device: torch.device, rank: int) -> torch.Generator:
-    """The generator of a step, the same for all processes; also seeds torch's own stream, which dropout layers use."""
-    torch.manual_seed(mixed_seed(mixed_seed(seed, rank) if rank else seed, 2 * step))
-    return torch.Generator(device).manual_seed(mixed_seed(seed, 2 * step + 1))
+def _name_of(augment: Augment | None) -> str:
+    """What a checkpoint knows of an augmentation: its name, "" for none."""
+    return "" if augment is None else getattr(augment, "__qualname__", type(augment).__name__)
+
+
+@contextmanager
+def _streams(seed: int, step: int, device: torch.device, rank: int) -> Iterator[torch.Generator]:
+    """The generator of a step, the same for all processes; within, torch's own stream, which dropout layers use, is seeded too."""
+    with seeded(mixed_seed(mixed_seed(seed, rank) if rank else seed, 2 * step), device):
+        yield torch.Generator(device).manual_seed(mixed_seed(seed, 2 * step + 1))
 
 
 def _batch(

@@ -24,7 +24,6 @@ from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import Array
 from image_experiments.data.given import absolute as absolute_parts
 from image_experiments.data.npz_files import ImageFile
-from image_experiments.data.read_dataset import check_data_dir
 from image_experiments.engine.checks import (
     check_beforehand,
     check_names,
@@ -195,7 +194,6 @@ def run(settings: Settings, talk: Talk = QUIET) -> Result:
 
 def prepared(settings: Settings) -> Settings:
     """The resolved settings, with every path in its final form. Raises UserError."""
-    check_data_dir(settings.dataset, settings.data_dir)
     return found_on_hub(on_absolute_paths(resolve(settings)))
 
 

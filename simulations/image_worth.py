@@ -117,22 +117,25 @@ def plain_of(name: str, table: Mapping[tuple[str, str], Mapping[str, float]]) ->
 
 def worths(table: Mapping[tuple[str, str], Mapping[str, float]], plain: Mapping[str, float], classes: int) -> list[tuple[Any, ...]]:
     """A row of HEADER for every set; worth nan where half of the labels are wrong, of which T16's two classes say nothing."""
-    reference = law_of(plain, plain["class_snr"], classes)
     rows = []
     for (run_of, method), of in table.items():
         worth = math.nan
         if of["label_error"] < MOST_WRONG:
-            per_dimension = sample_worth(law_of(of, plain["class_snr"], classes), reference)
+            try:
+                per_dimension = sample_worth(*(law_of(one, plain["class_snr"], classes) for one in (of, plain)))
+            except ValueError as error:
+                raise UserError(f"--sweep: {run_of}/{method}, described by {dict(of)}, is beyond the theory ({error})") from None
             worth = per_dimension * plain["effective_dimension"] / of["effective_dimension"]
         rows.append((run_of, method, *of.values(), worth))
     return rows
 
 
 def law_of(description: Mapping[str, float], snr_real: float, classes: int) -> ProportionalLaw:
-    """T16's logistic learner of two of the classes: real images first, then those of the set."""
+    """T16's logistic learner of two of the classes: real images first, if there are any, then those of the set."""
     n_real, n, snr, wrong, dim = (description[name] for name in DESCRIPTION)
-    ratios = (2 * n_real / classes / dim, 2 * n / classes / dim)
-    return ProportionalLaw((snr_real, snr), ratios, label_noise=(0.0, wrong))
+    parts = [(snr_real, 2 * n_real / classes / dim, 0.0)] * (n_real > 0) + [(snr, 2 * n / classes / dim, wrong)]
+    snrs, ratios, noise = zip(*parts, strict=True)
+    return ProportionalLaw(snrs, ratios, label_noise=noise)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

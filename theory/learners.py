@@ -179,17 +179,21 @@ def _warn_if_few(
 ) -> None:
     """Warn if T16 gives another accuracy: n / d, counted over the d - 1 directions across mu, is then too small for the limit."""
     ratio = max(n / (mixture.dim - 1), FEWEST)
-    if class_snr > MOST_PROPORTIONAL_SNR or ratio > MOST:
-        if not math.isfinite(direction_variance(class_snr, learner, training_eps)):
-            warnings.warn(f"class_snr={class_snr:g}: such samples are separable for any n; use ProportionalLaw", stacklevel=3)
+    far = class_snr > MOST_PROPORTIONAL_SNR
+    if (far or ratio > MOST) and not math.isfinite(direction_variance(class_snr, learner, training_eps)):
+        warnings.warn(f"class_snr={class_snr:g}: such samples are separable for any n; use ProportionalLaw", stacklevel=3)
         return
+    if ratio > MOST:
+        return
+    law_snr = min(class_snr, MOST_PROPORTIONAL_SNR)  # further away hardly anything changes
     exact = ndtr(-eps / math.sqrt(mixture.cov)) if learner == "lda" and ratio <= 1 else (
-        ProportionalLaw(class_snr, ratio, learner, eps=training_eps).robust_accuracy(mixture, eps)
+        ProportionalLaw(law_snr, ratio, learner, eps=training_eps).robust_accuracy(mixture, eps)
     )  # fmt: skip
     if abs(exact - accuracy) > 0.01:
         least = large_sample_threshold(class_snr, learner, training_eps) * (mixture.dim - 1)
         warnings.warn(
-            f"n={n} is too small for this law: it gives {accuracy:.3f}, ProportionalLaw {exact:.3f}; use that, or n >= {least:.3g}",
+            f"n={n} is too small for this law: it gives {accuracy:.3f}, ProportionalLaw{f' at class SNR {law_snr:g}' * far} {exact:.3f}; "
+            f"use that, or n >= {least:.3g}",
             stacklevel=3,
         )
 

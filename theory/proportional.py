@@ -191,7 +191,7 @@ class ProportionalLaw(Remade):
         solved = covariance.solve(mixture.mean)
         snr = math.sqrt(float(mixture.mean @ solved))
         first = float(solved @ solved) / snr**2  # of Sigma^-1 along the whitened mean
-        inverse = float(np.trace(covariance.solve(np.eye(mixture.dim))))
+        inverse = float(np.trace(covariance.solve(np.eye(mixture.dim))) if covariance.is_full else (1 / covariance.variances).sum())
         others = (inverse - first) / max(mixture.dim - 1, 1)
         norm = math.sqrt(cosine**2 * first + (1 - cosine**2) * others)
         return float(ndtr(snr * cosine - radius * norm))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from theory.proportional import ProportionalLaw
+from theory.proportional import FEWEST, MOST, ProportionalLaw
 
 MOST_WORTH = 1024
 """Beyond this worth is inf, and below its inverse 0."""
@@ -23,8 +23,8 @@ def sample_worth(offered: ProportionalLaw, plain: ProportionalLaw) -> float:
     offered, plain: laws in the same dimension, whose last part is the samples in question; the parts before it, the others, such as real
     samples, should be the same in both. The number of plain samples in `plain` does not matter. Angles need not fall with the number: a
     few wrongly labelled samples beside separable ones are worse than none. Of several solutions this is the one nearest to 1, by ratio.
-    Averaging without others: w is the squared ratio of the class SNRs (T4). Without a solution from 1 / 1024 to 1024: inf if plain samples
-    are worse throughout, 0 if they are better.
+    Averaging without others: w is the squared ratio of the class SNRs (T4). Without a solution from 1 / 1024 to 1024, or as far
+    as ProportionalLaw goes: inf if plain samples are worse throughout, 0 if they are better.
 
     Raises ValueError for laws with different numbers of parts, and where a law does.
     """
@@ -45,9 +45,11 @@ def sample_worth(offered: ProportionalLaw, plain: ProportionalLaw) -> float:
     if abs(here) < 1e-12:
         return 1.0
     ends = {1: (0.0, here), -1: (0.0, here)}
-    step = math.log(2) / PER_DOUBLING
+    step, rest = math.log(2) / PER_DOUBLING, math.fsum(others[:-1])
     for i in range(1, PER_DOUBLING * round(math.log2(MOST_WORTH)) + 1):
         for way in (1, -1) if here > 0 else (-1, 1):
+            if not FEWEST < rest + math.exp(way * i * step) * counts[-1] < MOST:
+                continue  # outside of what the law covers
             at, before = ends[way]
             ends[way] = (way * i * step, excess(way * i * step))
             if ends[way][1] * before <= 0:

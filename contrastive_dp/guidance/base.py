@@ -147,11 +147,11 @@ class GuidedRun:
     def _push(self, gradient: Tensor, eps: Tensor, a: float) -> Tensor:
         if not self.guidance.relative:
             return gradient * math.sqrt(1 - a)
-        axes = tuple(range(1, eps.ndim))
-        norm, size = (torch.linalg.vector_norm(of, dim=axes, keepdim=True) for of in (gradient, eps))
+        axes, wide = tuple(range(1, eps.ndim)), torch.promote_types(eps.dtype, torch.float32)  # products overflow in half precision
+        norm, size = (torch.linalg.vector_norm(of, dim=axes, keepdim=True, dtype=wide) for of in (gradient, eps))
         # |gradient| |eps| is by how much a push as long as eps would change the loss; below the least change the push shrinks with it
         change = norm * size
-        return gradient * (size * size / change.clamp(min=self.guidance.least_change(size, a)))
+        return (gradient * (size * size / change.clamp(min=self.guidance.least_change(size, a)))).to(eps.dtype)
 
 
 def embedding_of(embed: Embed, x: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ def cads(
 
     where mean and std are those of each embedding over its k entries: late in sampling the label counts in full, early it is blurred.
 
+    Row i of a call gets the i-th noise. So a sample is the same in any batch only if cads sees the batch as it is: put in_pieces inside,
+    and do not wrap cads in classifier_free, which doubles the rows.
+
     noise_prediction: function of (x, t, labels) that calls `embedding`, for example its unet.class_embedding. timesteps: length of the
     schedule. window: (low, high), 0 <= low < high <= 1. mix: in [0, 1]. scale 0 with mix 0 only fades the embedding.
     Raises ValueError for bad settings, labels missing, and a noise prediction that does not call `embedding` (a compiled one does not).

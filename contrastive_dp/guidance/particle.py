@@ -52,6 +52,7 @@ class ParticleGuidance(Guidance):
 
     def energy(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """L of points z (n, k) with labels (n,), if there are any."""
+        z = z.to(torch.promote_types(z.dtype, torch.float32))  # torch has no distances in half precision
         # not by products, which lose the digits of small distances between large numbers
         square = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()  # (n, n)
         paired = ~torch.eye(len(z), dtype=torch.bool, device=z.device)

@@ -58,6 +58,18 @@ def decode_all(entries: Sequence[Entry], image_size: int, met: Met | None = None
     return np.stack(decoded)
 
 
+def _bits(image: Any, content: bytes) -> int:
+    """Bits per channel. Pillow opens 16-bit colour as 8-bit colour, without a word."""
+    if image.format == "PNG":
+        return content[24]  # of the header, whose place is fixed
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,)))
+    if image.format == "PPM":  # the last argument of its decoder is the largest value
+        most = image.tile[0][3][-1] if image.tile and isinstance(image.tile[0][3], tuple) else 255
+        return int(most).bit_length() if isinstance(most, int) else 8
+    return 32 if image.mode.startswith(("I", "F")) else 8
+
+
 def decode(entry: Entry, image_size: int, met: Met | None = None) -> Array:
     """One image, uint8 (H, W, C); C is 1 for grey, otherwise 3. Rotated according to its EXIF data; transparent parts become white.
 
@@ -70,8 +82,8 @@ def decode(entry: Entry, image_size: int, met: Met | None = None) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(entry.content)) as opened:
-                if opened.mode.startswith(("I", "F")):
-                    raise ValueError(f"{opened.mode} has more than 8 bits a channel, save it with 8")
+                if (bits := _bits(opened, entry.content)) > 8:
+                    raise ValueError(f"it has {bits} bits a channel, save it with 8")
                 frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # a photograph followed by a preview
                 if frames > 1:
                     raise ValueError(f"it has {frames} frames, save one of them")

@@ -42,14 +42,22 @@ def read_dataset(
     return with_copies_together(data)
 
 
-def check_data_dir(name: DatasetName, data_dir: Path | None) -> None:
-    """Raise UserError if the data set is one's own and no folder is named."""
+def check_options(name: DatasetName, data_dir: Path | None, image_size: int, group_pattern: str | None) -> None:
+    """Raise UserError for an option of files that the data set lacks, or that means nothing for it."""
     if name == "images" and data_dir is None:
         raise UserError("--dataset images needs --data-dir: a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one")
+    if name == "digits" and image_size:
+        raise UserError(f"--image-size {image_size}: digits has one size; leave it out")
+    if name == "digits" and data_dir is not None:
+        raise UserError(f"--data-dir {data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
+    if name not in ("images", *COPIES) and group_pattern is not None:
+        raise UserError(f"--group-pattern {group_pattern}: {name} has no file names; leave it out")
+    if name in COPIES and group_pattern is not None and not is_a_copy(data_dir):
+        raise UserError(f"--group-pattern {group_pattern}: the official archives need none; leave it out")
 
 
 def _read(name: DatasetName, data_dir: Path | None, image_size: int, group_pattern: str | None) -> Dataset:
-    check_data_dir(name, data_dir)
+    check_options(name, data_dir, image_size, group_pattern)
     if data_dir is not None and not data_dir.exists():
         raise UserError(f"--data-dir {data_dir}: no such file or folder; check the path")
     if data_dir is not None and (name == "images" or (name in COPIES and is_a_copy(data_dir))):

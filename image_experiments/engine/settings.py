@@ -11,8 +11,8 @@ from command_line.output import UserError
 from command_line.values import Radius, check_radius
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import check_classes
-from image_experiments.data.official import CLASSES, COPIES, is_a_copy
-from image_experiments.data.read_dataset import DatasetName
+from image_experiments.data.official import CLASSES, is_a_copy
+from image_experiments.data.read_dataset import DatasetName, check_options
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.synthesis.generation import GenerationSettings
@@ -390,16 +390,9 @@ def check_shares(settings: Settings, processes: int) -> None:
 
 def _check_data_options(settings: Settings) -> None:
     """Raise UserError for file options that do not apply to the data set."""
-    if settings.dataset not in ("images", *COPIES) and settings.group_pattern is not None:
-        raise UserError(f"--group-pattern {settings.group_pattern}: {settings.dataset} has no file names; leave it out")
     if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):
         check_classes(settings.classes, CLASSES[settings.dataset], settings.dataset)
-    if settings.dataset == "digits" and settings.image_size:
-        raise UserError(f"--image-size {settings.image_size}: digits has one size; leave it out")
-    if settings.dataset == "digits" and settings.data_dir is not None:
-        raise UserError(f"--data-dir {settings.data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
-    if settings.dataset in COPIES and settings.group_pattern is not None and not is_a_copy(settings.data_dir):
-        raise UserError(f"--group-pattern {settings.group_pattern}: the official archives need none; leave it out")
+    check_options(settings.dataset, settings.data_dir, settings.image_size, settings.group_pattern)
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:

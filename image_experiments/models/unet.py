@@ -76,7 +76,7 @@ class UNetSettings:
         return {"noise": "epsilon", "v": "v_prediction"}[self.prediction]
 
     def noise_schedule(self) -> NoiseSchedule:
-        """The noise schedule; a linear one reaches the same last level for every length."""
+        """The noise schedule; a linear one is stretched, so that a few hundred steps reach nearly the last level of a thousand."""
         if self.schedule == "cosine":
             return NoiseSchedule.cosine(self.timesteps)
         stretch = 1000 / self.timesteps

@@ -48,7 +48,7 @@ class ClassifierSettings:
     generated_fraction: float = 0.7
     """Fraction of synthetic images in each batch, if there are any."""
     optimiser: Literal["sgd", "adam"] = "sgd"
-    """SGD with Nesterov momentum 0.9, or Adam."""
+    """SGD with Nesterov momentum 0.9, or Adam with decoupled weight decay (AdamW)."""
     learning_rate: float = 0.1
     """Peak learning rate."""
     schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
@@ -87,9 +87,15 @@ class ClassifierSettings:
         ):
             if getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= {low}")
-        for name, below in (("generated_fraction", 1.0), ("average", 1.0), ("label_smoothing", 1.0), ("cutmix", 1.0)):
-            if not 0 <= getattr(self, name) <= below or (name in {"average", "label_smoothing"} and getattr(self, name) == 1):
-                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1]")
+        for name, range_of in (
+            ("generated_fraction", "[0, 1]"),
+            ("average", "[0, 1)"),
+            ("label_smoothing", "[0, 1)"),
+            ("cutmix", "[0, 1]"),
+        ):
+            value = getattr(self, name)
+            if not 0 <= value <= 1 or (value == 1 and range_of == "[0, 1)"):
+                raise ValueError(f"{name}={value} must lie in {range_of}")
         for name in ("learning_rate",):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be a finite number > 0")
@@ -170,7 +176,8 @@ def train_classifier(
 
     def advance() -> Tensor:
         loss = _step(run, shared, batches, threat, settings, seed, processes)
-        run.extra["recent"].append(loss)
+        if processes.first:  # the others do not look
+            run.extra["recent"].append(loss)
         if processes.first and (run.step % settings.validate_every == 0 or run.step == last):
             _look(run, images.validation, threat, settings, seed)
         return loss

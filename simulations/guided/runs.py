@@ -25,6 +25,7 @@ from contrastive_dp import (
     diffusers_sample,
     train_noise_prediction,
 )
+from contrastive_dp.randomness import seeded
 from simulations.guided.models import (
     ANCHORS,
     Array,
@@ -42,7 +43,6 @@ from theory import LinearClassifier, robust_accuracy
 
 SIZES = (5, 10, 20, 60, 200, 600, 2000, 5000)
 LEARNERS = ("averaging", "lda", "logistic", "adversarial")
-SOLVERS = ("ddim", "ddpm", "dpm-solver++", "unipc")
 LOGISTIC_STRENGTH = 100.0  # C: a few samples are separable, and maximum likelihood then has no solution
 ADVERSARIAL_PENALTY = 1e-3
 TEST_POINTS = 4000  # points to attack if the robust accuracy has no cheap closed form (more than two classes)
@@ -179,8 +179,7 @@ def trained_network(problem_name: str, n: int, seed: int, steps: int) -> torch.n
     """A class-conditional noise-prediction network trained on n real samples, a tenth of them with "no label"."""
     problem = problem_named(problem_name)
     x, y = problem.mixture.sample(n, stream(seed, f"training data of {problem_name}, {n}"))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = NoisePredictionMLP(problem.mixture.dim, problem.mixture.classes, width=64, depth=2)
     settings = TrainingSettings(
         steps=steps,
@@ -204,10 +203,8 @@ def fast_solver(name: str, schedule: NoiseSchedule) -> Any:
     """A second-order solver from diffusers, on our schedule."""
     from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-    alpha = torch.cat([torch.ones(1, dtype=torch.float64), schedule.alpha_bar])
-    betas = (1 - alpha[1:] / alpha[:-1]).numpy()
     kind: Any = {"dpm-solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}[name]
-    return kind(trained_betas=betas, solver_order=2)
+    return kind(trained_betas=schedule.betas.numpy(), solver_order=2)
 
 
 def moments(problem: Problem, x: Array, y: Any) -> Classes:

@@ -17,7 +17,8 @@ from theory.confidence import FULL_SHARE
 from theory.linear import LinearClassifier
 
 RESAMPLES = 50
-SUBSETS = 60
+SUBSETS = 60, 300
+"""Random subsets of a size: at least, and at most, where a confidence above .95 needs more. Above .99 the lowest accuracy counts."""
 MOST_ROWS = 2000
 """Of either half for the measured number of rows: chosen at random, because 50 resamplings of more would take minutes."""
 
@@ -112,14 +113,14 @@ def measured_needs(
         held, held_y = held[chosen], held_y[chosen]
     if len(signed) > MOST_ROWS:
         signed = signed[rng.choice(len(signed), MOST_ROWS, replace=False)]
-    sizes = subset_sizes(len(signed))
+    sizes, count = subset_sizes(len(signed)), math.ceil(min(max(SUBSETS[0], round(3 / (1 - confidence))), SUBSETS[1]))
     low = np.empty((RESAMPLES, len(attacks), len(sizes)))  # the quantiles
     for i in range(RESAMPLES):
         rows = np.arange(len(signed)) if i == 0 else rng.integers(len(signed), size=len(signed))
         tested = np.arange(len(held)) if i == 0 else rng.integers(len(held), size=len(held))
         share = np.where(held_y[tested] > 0, 0.5 / max((held_y[tested] > 0).sum(), 1), 0.5 / max((held_y[tested] < 0).sum(), 1))
         for k, size in enumerate(sizes):
-            subsets = [rows[rng.choice(len(rows), size, replace=False, shuffle=False)] for _ in range(SUBSETS)]
+            subsets = [rows[rng.choice(len(rows), size, replace=False, shuffle=False)] for _ in range(count)]
             w = np.stack([signed[subset].mean(axis=0) for subset in subsets])  # (S, d)
             margins = held[tested] @ w.T  # (held-out rows, S)
             for j, (p, eps) in enumerate(attacks):

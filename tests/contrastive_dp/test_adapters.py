@@ -26,6 +26,7 @@ from tests.contrastive_dp.conftest import small_unet
 from theory import GaussianMixture, ddim_law
 
 diffusers = pytest.importorskip("diffusers")
+UNet2DOutput = pytest.importorskip("diffusers.models.unets.unet_2d").UNet2DOutput
 
 
 def noise(seed, *shape, dtype=torch.float32):
@@ -74,7 +75,7 @@ def test_every_prediction_type_means_the_same_noise(schedule):
             self.answer = answer
 
         def forward(self, x, t, class_labels=None):
-            return diffusers.models.unets.unet_2d.UNet2DOutput(sample=self.answer)
+            return UNet2DOutput(sample=self.answer)
 
     answers = {"epsilon": eps, "v_prediction": a.sqrt() * eps - (1 - a).sqrt() * x_0, "sample": x_0}
     for kind, answer in answers.items():
@@ -205,8 +206,15 @@ def test_the_generator_reaches_the_scheduler_and_the_callers_is_left_alone(pair)
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
     assert scheduler.num_inference_steps is None
-    with pytest.raises(ValueError, match="DDPMScheduler draws noise"):
-        diffusers_sample(pair[0], scheduler, x_T, 10, labels)
+    for stochastic in (
+        scheduler,
+        diffusers.DDPMParallelScheduler(clip_sample=False),
+        diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"),
+        diffusers.SASolverScheduler(),
+        type("Mine", (diffusers.DDPMScheduler,), {})(clip_sample=False),
+    ):
+        with pytest.raises(ValueError, match=f"{type(stochastic).__name__} draws noise"):
+            diffusers_sample(pair[0], stochastic, x_T, 10, labels)
     with pytest.raises(ValueError, match="rescales its states"):
         schedule_of(diffusers.EulerDiscreteScheduler())
 
@@ -217,7 +225,7 @@ def test_half_precision_conversions_stay_finite(schedule, dtype):
         config: ClassVar[dict[str, object]] = {}
 
         def forward(self, x, t, class_labels=None):
-            return diffusers.models.unets.unet_2d.UNet2DOutput(sample=torch.zeros_like(x))
+            return UNet2DOutput(sample=torch.zeros_like(x))
 
     x, t = noise(0, 3, 3, 4, 4).to(dtype), torch.tensor([0, 2, 4])
     assert torch.isfinite(DiffusersNoisePrediction(Zero(), schedule, "sample")(x, t)).all()

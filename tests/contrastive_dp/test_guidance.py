@@ -367,3 +367,18 @@ def test_more_bad_batches_are_named(schedule, batch):
         ContrastiveGuidance(lambda v: v.flatten(1), SupervisedContrastive(), 1.0).start(schedule, LABELS)(x * math.nan, 300, eps)
     with pytest.raises(FloatingPointError, match="the guidance gradient at timestep 300 is NaN"):
         Towards(torch.full((4,), math.nan, dtype=torch.float64), 1.0).start(schedule)(x, 300, eps)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_relative_push_in_half_precision_is_that_of_float32(schedule, kind):
+    """|gradient| |eps| and |eps|^2 are above what float16 can hold (65,504), the push is not."""
+    eps = torch.randn(2, 90_000, generator=torch.Generator().manual_seed(0))
+    vector = 40 * torch.randn(90_000, generator=torch.Generator().manual_seed(1))
+    x = torch.zeros_like(eps)
+    exact, found = (
+        Towards(vector.to(of), 0.3, relative=True).start(schedule)(x.to(of), 700, eps.to(of)).float()
+        for of in (torch.float32, kind)
+    )
+    size = (exact - eps).norm(dim=1) / eps.norm(dim=1)
+    assert torch.allclose(size, torch.tensor(0.3), atol=1e-4)
+    assert torch.allclose((found - eps).norm(dim=1) / eps.norm(dim=1), size, atol=2e-3)

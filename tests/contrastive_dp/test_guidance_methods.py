@@ -34,6 +34,18 @@ def draw(seed, *shape):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_particle_guidance_in_half_precision_is_that_of_float32(kind):
+    x, eps = (draw(seed, N, 2, 3).to(kind) for seed in (1, 2))
+    schedule = NoiseSchedule.linear()
+    pushed = [
+        ParticleGuidance(scale=0.3, relative=True).start(schedule, LABELS)(x.to(of), T, eps.to(of)).float()
+        for of in (kind, torch.float32)
+    ]
+    assert torch.allclose(pushed[0], pushed[1], atol=0.02)
+    assert (pushed[1] - eps.float()).norm(dim=(1, 2)).min() > 0.1
+
+
 def network(seed, classes=K):
     """A smooth classifier of (n, 2, 3) samples, in double precision."""
     torch.manual_seed(seed)

@@ -48,3 +48,9 @@ def test_levels_and_add_noise(schedule):
 def test_bad_schedules_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_numbers_of_steps_may_be_numpys():
+    schedule = NoiseSchedule.linear()
+    assert schedule.timesteps(np.int64(7)) == schedule.timesteps(7)
+    assert schedule.timesteps(np.array([999, 500, 3])) == [999, 500, 3]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from contrastive_dp import NoisePredictionMLP, NoiseSchedule, TrainingSettings, train_noise_prediction
+from contrastive_dp.resumable import fingerprint
 from tests.contrastive_dp.conftest import GaussianNoise, small_unet
 
 QUICK = TrainingSettings(steps=12, batch_size=16, learning_rate=1e-3, ema=0.9, label_dropout=0.2, seed=4, null_label=2)
@@ -232,11 +233,34 @@ def test_nan_names_the_step(schedule, data):
         train_noise_prediction(Broken(2, 2, 8, 1), data[0], schedule, replace(QUICK, label_dropout=0.0))
 
 
+def test_data_of_another_type_than_the_network_are_named(schedule, data):
+    with pytest.raises(ValueError, match=r"data is torch.float64, the network torch.float32: give data.to\(torch.float32\)"):
+        train_noise_prediction(NoisePredictionMLP(2, 2), data[0].double(), schedule, QUICK, data[1])
+
+
+def test_a_fingerprint_of_any_type_tells_contents_and_types_apart():
+    x = torch.arange(6.0).reshape(2, 3)
+    found = {fingerprint(of) for of in (x, x + 1, x.T, x.bfloat16(), x.half(), x.double(), x.bool())}
+    assert len(found) == 7
+    assert fingerprint(x.T.contiguous().T) == fingerprint(x)
+
+
+def test_training_seeds_no_stream_of_the_caller(schedule, data, monkeypatch):
+    """torch.manual_seed would seed every GPU that the caller uses."""
+    torch.manual_seed(3)
+    network, before = NoisePredictionMLP(2, 2), torch.get_rng_state()
+    monkeypatch.setattr(torch, "manual_seed", lambda _seed: pytest.fail("seeds all devices"))
+    train_noise_prediction(network, data[0], schedule, QUICK, data[1])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_checkpoints_that_do_not_fit_are_named(tmp_path, schedule, data):
     file = tmp_path / "run.pt"
     train(data, schedule, checkpoint=file)
     with pytest.raises(ValueError, match=r"other settings \(seed 4 -> 5\)"):
         train(data, schedule, replace(QUICK, seed=5), checkpoint=file)
+    with pytest.raises(ValueError, match=r"other settings \(augment"):
+        train(data, schedule, replace(QUICK, augment=lambda x, _generator: 2 * x), checkpoint=file)
     with pytest.raises(ValueError, match="other data, labels or noise schedule"):
         train((data[0] + 1, data[1]), schedule, checkpoint=file)
     with pytest.raises(ValueError, match="other data, labels or noise schedule"):

@@ -469,7 +469,7 @@ def test_deep_images_and_what_macos_adds_are_not_misread(tmp_path):
     (tmp_path / "zip").write_bytes(zip_of({**members, "__MACOSX/train/left/._000.png": b"resource fork"}))
     assert len(read_class_folders(tmp_path / "zip", 0, None).images) == 24
     (tmp_path / "set/train/left/000.png").write_bytes(png(np.full((8, 8), 40_000, dtype=np.uint16)))
-    with pytest.raises(UserError, match="more than 8 bits a channel"):
+    with pytest.raises(UserError, match="it has 16 bits a channel, save it with 8"):
         read_class_folders(tmp_path / "set", 0, None)
 
 
@@ -585,3 +585,16 @@ def test_every_beginning_of_a_balanced_order_is_balanced():
         counts = np.bincount(labels[order[:n]], minlength=3)
         assert counts.max() - counts.min() <= 1
     assert np.bincount(labels[order[:70]]).tolist() == [30, 30, 10]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((None, 16, None), "digits has one size"),
+        ((Path("."), 0, None), "digits come with"),
+        ((None, 0, "(a)"), "digits has no file names"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_by_the_reader_too(options, words):
+    with pytest.raises(UserError, match=words):
+        read_dataset("digits", *options)

@@ -5,9 +5,11 @@ import json
 import os
 import re
 import shutil
+import struct
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -419,7 +421,26 @@ def white_on_transparent(path):
 
 def sixteen_bits(path):
     Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 999).save(folder(path) / "train" / "cat" / "0.png")
-    return path, r"train/cat/0.png cannot be decoded \(I;16 has more than 8 bits"
+    return path, r"train/cat/0.png cannot be decoded \(it has 16 bits a channel, save it with 8"
+
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def sixteen_bits_in_colour(path):
+    """Pillow opens such a file as 8-bit colour, and 12 bits in it as zeros. It cannot write one."""
+    rows = np.arange(8 * 8 * 3, dtype=">u2").reshape(8, 24) * 21  # up to 4,011, as of a camera of 12 bits
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    whole = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    (folder(path) / "train" / "cat" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + whole)
+    return path, "train/cat/0.png cannot be decoded .it has 16 bits a channel, save it with 8"
+
+
+def twelve_bits_in_a_ppm(path):
+    values = np.arange(8 * 8 * 3, dtype=">u2").tobytes()
+    (folder(path) / "train" / "cat" / "0.ppm").write_bytes(b"P6 8 8 4095\n" + values)
+    return path, "train/cat/0.ppm cannot be decoded .it has 12 bits a channel, save it with 8"
 
 
 def zeros_and_ones(path):
@@ -460,7 +481,8 @@ def stranger_in_test(path):
 REFUSED = [
     links_in_a_circle, images_under_other_names, images_without_a_suffix_in_a_zip, parts_in_two_places, cut_zip,
     deeper, loose_image, broken_link, link_into_itself, empty_class, class_of_texts, class_of_texts_in_a_zip,
-    kind_that_is_not_read, several_frames, two_roots, white_on_transparent, sixteen_bits, zeros_and_ones,
+    kind_that_is_not_read, several_frames, two_roots, white_on_transparent, sixteen_bits,
+    sixteen_bits_in_colour, twelve_bits_in_a_ppm, zeros_and_ones,
     unscaled_digits, nothing_drawn, web_page, no_parts, stranger_in_test,
 ]  # fmt: skip
 

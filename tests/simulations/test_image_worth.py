@@ -60,6 +60,17 @@ def test_planted_sets_are_worth_what_they_are(tmp_path, capsys):
     assert (summary["settings"]["seed"], summary["settings"]["seeds"]) == (7, 2)
 
 
+def test_sets_without_real_images_are_compared_alone(tmp_path):
+    """No real image stands beside them; by hand, as above, with the synthetic part alone."""
+    sweep = sweep_of(tmp_path / "sweep", {key: change | {"n_real": 0} for key, change in SETS.items() if key[1] != "real"})
+    assert main(["--sweep", str(sweep)]) == 0
+    with (tmp_path / "sweep-worth" / "worth.csv").open(newline="") as stream:
+        found = {(row["run"], row["method"]): float(row["worth"]) for row in csv.DictReader(stream)}
+    plain, close = ProportionalLaw(3.0, 50.0, label_noise=0.03), ProportionalLaw(1.5, 100.0, label_noise=0.03)
+    assert found["soft", "unguided"] == pytest.approx(1)
+    assert found["drawn", "close"] == pytest.approx(2 * sample_worth(close, plain))
+
+
 def test_bad_input_is_one_line(tmp_path, capsys):
     sweep = sweep_of(tmp_path / "sweep")
     assert "has no sweep.csv; name the folder" in refused(capsys, "--sweep", tmp_path)
@@ -69,6 +80,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     for change, words in (
         ({"label_error": 0.6}, "a share of 0.60 of its labels"),
         ({"class_snr": "nan"}, "the description of soft/unguided is"),
+        ({"class_snr": 40.0}, "is beyond the theory"),
     ):
         bad = sweep_of(tmp_path / "bad", {("soft", "unguided"): change})
         assert words in refused(capsys, "--sweep", bad)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -261,6 +262,11 @@ def test_the_large_sample_laws_say_where_they_hold():
         UserWarning, match=r"n=200 is too small for this law: it gives 0\.513, ProportionalLaw 0\.884; use that, or n >= 1\.02e\+06"
     ):
         t.large_sample_accuracy(mixture, 3.0, "logistic", 200, eps=0.5)
+    for snr, learner in ((29.0, "logistic"), (31.0, "logistic"), (35.0, "logistic"), (31.0, "lda"), (38.0, "lda")):
+        with pytest.warns(UserWarning, match="is too small for this law"):  # beyond 30 the law at 30 stands for it
+            t.large_sample_accuracy(mixture, snr, learner, 150)
+    with pytest.warns(UserWarning, match="separable for any n"):
+        t.large_sample_accuracy(mixture, 38.0, "logistic", 150)
     for snr, eps in ((0.5, 0.0), (1.23, 0.0), (2.0, 0.0), (1.4608, 0.5)):
         least = large_sample_threshold(snr, "logistic", eps)
         for factor, beyond in ((1.0, False), (0.9, True), (2.0, False)):
@@ -406,3 +412,17 @@ def test_elongation_is_refused_where_there_is_no_law():
     with pytest.raises(ValueError, match=r"eps=1.6 >= 1\.5\d*, the length of the mean signed sample"):
         ProportionalLaw(1.5, 10, eps=1.6, ridge=0.1, elongation=3)
     assert ProportionalLaw(1.5, 10, eps=1.6, ridge=0.1, elongation=0.3).alignment > 0
+
+
+def test_a_diagonal_covariance_needs_no_matrix():
+    """At d = 20,000 a d x d matrix would take 3.2 GB. The value is that of a full covariance, where that is small enough to build."""
+    rng = np.random.default_rng(5)
+    variances, mean = rng.uniform(0.5, 2.0, 30), rng.normal(size=30)
+    law = ProportionalLaw(1.5, 4.0)
+    diagonal, full = (law.robust_accuracy(t.BinaryMixture(mean, cov), 0.3) for cov in (variances, np.diag(variances)))
+    assert diagonal == pytest.approx(full, rel=1e-12)
+    wide = t.BinaryMixture(np.full(20_000, 0.02), rng.uniform(0.5, 2.0, 20_000))
+    tracemalloc.start()
+    assert 0.5 < law.robust_accuracy(wide, 0.1) < 1
+    assert tracemalloc.get_traced_memory()[1] < 1e7
+    tracemalloc.stop()

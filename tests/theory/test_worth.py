@@ -77,5 +77,8 @@ def test_what_cannot_be_made_up_for_and_bad_laws():
     assert sample_worth(clean, wrong) > 10
     assert sample_worth(ProportionalLaw(20.0, 5.0, "averaging"), ProportionalLaw(0.1, 5.0, "averaging")) == math.inf
     assert sample_worth(ProportionalLaw(0.1, 5.0, "averaging"), ProportionalLaw(20.0, 5.0, "averaging")) == 0
+    few = ProportionalLaw(0.5, 0.5, "averaging")  # a thousandth of half a sample per dimension is outside of the law
+    assert sample_worth(few, ProportionalLaw(20.0, 0.5, "averaging")) == 0
+    assert sample_worth(few, ProportionalLaw(5.0, 0.5, "averaging")) == pytest.approx(0.01)
     with pytest.raises(ValueError, match="offered has 2 parts and plain 1: give the same others"):
         sample_worth(ProportionalLaw((1.0, 2.0), (3.0, 4.0)), ProportionalLaw(1.0, 3.0))
