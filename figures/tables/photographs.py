@@ -16,9 +16,8 @@ FIGURE = Figure(
     "Photographs: robust accuracy by method, and what the synthetic images are like",
     "Mean (standard deviation over seeds). PGD-20 and APGD-CE on 1,000 test images, AutoAttack on the first 200. Label error: share of "
     "synthetic images that a classifier of real images, not used in guidance, puts in another class; Frechet: distance to the real "
-    "training images in its features. Floor: both for real test images; on GTSRB half as many, so that their Frechet distance is somewhat too "
-    "large. Class SNR (of the first three seeds) and diversity in the same "
-    "features.",
+    "training images in its features. Floor: both for real test images; on GTSRB half as many, so that their Frechet distance is somewhat "
+    "too large. Class SNR (of the first three seeds) and diversity in the same features.",
     tuple(one for table in TABLES.values() for one in (table, described_again(table))),
     f"{BOTH}, l_inf attack eps 8/255",
 )
