@@ -25,7 +25,7 @@ from pathlib import Path
 
 from gpu_call import environment_with, paths_with, status_within
 
-IMAGES, CLASSIFIERS, BATCH = 50_000, 4, 512
+IMAGES, CLASSIFIERS = 50_000, 4
 GUIDED = "particle:auto"
 """The guidance of OUT/main, with labels as drawn; fixed before the call. It is the best on small images, with the strength that it finds
 by itself: on photographs the strength of digits, and soft labels, cost robust accuracy (docs/results/photographs.md)."""

@@ -21,7 +21,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from command_line.output import write_whole
+from command_line.output import UserError, write_whole
 
 Columns = dict[str, np.ndarray[Any, Any]]
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -97,9 +97,12 @@ def draw(folder: Path, pictures: dict[str, Callable[[Path], Any]]) -> list[Path]
 
 
 def read_columns(path: Path) -> Columns:
-    """Columns of a csv file, as numbers if every cell is a number."""
+    """Columns of a csv file, as numbers if every cell is a number. Raises UserError for a row that is cut off."""
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
+    bad = next((line for line, row in enumerate(rows, 2) if None in row or None in row.values()), None)
+    if bad:
+        raise UserError(f"{path}: line {bad}: has not one cell per column; the file is damaged, make it anew")
     columns: Columns = {}
     for name in rows[0] if rows else ():
         cells = [row[name] for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -27,6 +28,25 @@ def claim(
 def note_claim(out: Path, settings: Mapping[str, Any], free: Collection[str] = FREE) -> None:
     """Record that the folder holds the experiment with these settings."""
     write_json(out / FILE, {name: _comparable(value) for name, value in settings.items() if name not in free})
+
+
+def claim_anew(out: Path, settings: Mapping[str, Any], force: bool = False) -> None:
+    """Claim the folder for a run that writes summary.json at its end, and remove that of an earlier one, which would say that it is done.
+
+    force: also remove what the earlier run wrote, as its summary names it under "files", so that no table of other settings stays.
+    """
+    claim(out, settings, force=force)
+    path = out / "summary.json"
+    if force and path.is_file():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            for name in json.loads(path.read_text(encoding="utf-8"))["files"]:
+                (out / Path(name).name).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def files_since(out: Path, begin: float) -> list[str]:
+    """Names of the tables and pictures in the folder that were written at this time (time.time()) or later."""
+    return sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".png") and path.stat().st_mtime >= begin)
 
 
 def check_claim(

@@ -16,7 +16,7 @@ class Experiment:
     """script and arguments: the command at full size. quick: at small size. takes: its cost on 2 cores. kept: patterns of the files that
     figures read, committed as reference results; left_out: matching names to exclude. own_seed: whether a file sets its first seed. data:
     the data set of which the user must supply a copy; empty if none is needed. reads: the experiment whose sweep it reads; such a command
-    draws nothing at random and has no seed."""
+    draws nothing at random and has no seed. apart: whether the command would write into the folder of another experiment by default."""
 
     name: str
     script: str
@@ -28,12 +28,14 @@ class Experiment:
     own_seed: bool = False
     data: str = ""
     reads: str = ""
+    apart: bool = False
 
     def command(self, quick: bool = False) -> str:
         """The command as a reader would type it."""
         data = ("--data-dir", f"COPY_OF_{self.data}") if self.data else ()
         sweep = ("--sweep", f"results/{self.reads}") if self.reads else ()
-        return " ".join(("python", self.script, *(self.quick if quick else self.arguments), *sweep, *data))
+        out = ("--out", f"results/{self.name}") if self.apart else ()
+        return " ".join(("python", self.script, *(self.quick if quick else self.arguments), *sweep, *data, *out))
 
     def call(self, folder: Path, quick: bool, seed: int) -> list[str]:
         """The command for a subprocess, with results in `folder`."""
@@ -54,9 +56,9 @@ SWEEPS = {
     "mnist-report": "100 min",
     "digits-pipeline": "2.7 hours",
     "digits-confirm": "90 min",
-    "mnist-confirm": "2.5 hours",
+    "mnist-confirm": "2 hours",
     "mnist-pipeline": "3 hours",
-    "digits-default": "45 min",
+    "digits-default": "55 min",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""
 WORTHS = ("digits-confirm", "mnist-confirm", "gtsrb-confirm")
@@ -96,6 +98,7 @@ def _described(design: str, seeds: int, takes: str, data: str) -> Experiment:
         kept,
         own_seed=True,
         data=data,
+        apart=True,
     )
 
 
@@ -126,7 +129,7 @@ def _sweep(design: str, takes: str, data: str = "", kept: tuple[str, ...] = ()) 
 EXPERIMENTS = {
     experiment.name: experiment
     for experiment in (
-        Experiment("gaussian_mixture", "simulations/gaussian_mixture.py", (), ("--quick",), "35 s"),
+        Experiment("gaussian_mixture", "simulations/gaussian_mixture.py", (), ("--quick",), "1 min"),
         Experiment(
             "guided_diffusion",
             "simulations/guided_diffusion.py",
@@ -141,8 +144,11 @@ EXPERIMENTS = {
             ("--parts", "value"),
             ("--parts", "value", "--quick"),
             "15 min; with --quick 30 s",
+            apart=True,
         ),
-        Experiment("guided_gallery", "simulations/guided_diffusion.py", ("--parts", "gallery"), ("--parts", "gallery"), "1 min"),
+        Experiment(
+            "guided_gallery", "simulations/guided_diffusion.py", ("--parts", "gallery"), ("--parts", "gallery"), "1 min", apart=True
+        ),
         Experiment(
             "digits-cpu",
             "image_experiments/run_cifar.py",
@@ -152,7 +158,7 @@ EXPERIMENTS = {
             ("*.csv", "mosaics/*.png"),
         ),
         _search("digits-search", "50 min"),
-        _search("mnist-search", "45 min", "--design", "image_experiments/designs/mnist-search.toml"),
+        _search("mnist-search", "1 hour", "--design", "image_experiments/designs/mnist-search.toml"),
         Experiment("digits-ablations", "image_experiments/run_sweep.py", (), ("--quick",), "40 min", ("sweep.csv",)),
         *(_sweep(name, takes) for name, takes in SWEEPS.items()),
         *(_sweep(name, takes, data, kept) for name, (data, takes, kept) in PHOTOGRAPHS.items()),

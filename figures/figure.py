@@ -17,9 +17,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
-from command_line.drawing import COLOURS, DASHES, DPI, shape, style, styled
+from command_line.drawing import COLOURS, DASHES, DPI, Columns, shape, style, styled
 from command_line.output import UserError, write_csv, write_whole
-from figures.inputs import Columns, Files, remedy
+from figures.inputs import Files, remedy
 from figures.phone import write_for_phone
 
 HEADER = ("panel", "series", "x", "y", "low", "high")

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from command_line.drawing import Columns
 from command_line.output import UserError
 from figures.experiments import EXPERIMENTS, experiment_of
 
-Columns = dict[str, np.ndarray[Any, Any]]
 COUNTED = ("seed", "seeds", "n", "n_synthetic", "steps")
 """Columns that must be complete; in other columns nan means that there is no number."""
 
@@ -100,7 +100,8 @@ def seeds_of(summary: dict[str, Any]) -> int | None:
     settings = summary.get("settings", {})
     parts: list[str] = settings.get("parts") or []
     own = summary.get(parts[0], {}) if len(parts) == 1 else {}
-    count: int | None = own.get("seeds", settings.get("seeds"))
+    most = max(settings.get("rungs") or [0]) or None  # of a search: the best candidates are tried with so many
+    count: int | None = own.get("seeds", settings.get("seeds", most))
     return count
 
 

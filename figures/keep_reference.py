@@ -25,12 +25,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone
 import tyro
 
 from command_line.command import Help, run_command, settings_line
-from command_line.output import UserError, did_you_mean, file_digest, temporary_name, write_json
+from command_line.folder_claim import differences
+from command_line.output import UserError, did_you_mean, file_digest, listed, temporary_name, write_json
 from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
 from figures.inputs import Files, seeds_of
 from figures.registry import entries
 
 MOST_BYTES = 10_000_000
+MAY_DIFFER = ("seed", "seeds", "out", "workers", "cluster", "threads", "verbose", "force", "dry_run", "reuse", "gather", "data_dir")
+"""Settings that figures and captions say nothing of, or that are noted."""
 HELP = Help("Keep results as reference results.")
 
 
@@ -59,6 +62,8 @@ def run(settings: Settings) -> int:
     if not names:
         raise UserError(f"--results {settings.results}: holds no results; run an experiment first, for example make demo")
     kept = {name: files_of(EXPERIMENTS[name], settings.results / name) for name in names}
+    for name in names:
+        check_settings(name, settings.results / name, out / name)
     others = [path for name in EXPERIMENTS if name not in kept for path in (out / name).rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in [*others, *(path for paths in kept.values() for path in paths)])
     if size > MOST_BYTES:
@@ -96,6 +101,17 @@ def files_of(experiment: Experiment, folder: Path) -> list[Path]:
     return [path for path in found if path.is_file() and not any(fnmatch(path.name, pattern) for pattern in experiment.left_out)]
 
 
+def check_settings(name: str, made: Path, held: Path) -> None:
+    """Raise UserError if a run had other settings than the one that is kept: figures and their captions would say what is not so."""
+    if not (held / "summary.json").is_file():
+        return
+    now, then = (Files(folder, single=name).summary(name)["settings"] for folder in (made, held))
+    different = differences({key: value for key, value in then.items() if key not in MAY_DIFFER}, now)
+    if different:
+        what = listed(different, 3, "; ")
+        raise UserError(f"{made}: was made with other settings than {held} ({what}); run {EXPERIMENTS[name].command()}")
+
+
 def note_of(name: str, folder: Path, paths: list[Path]) -> dict[str, Any]:
     """Command, seeds, versions, date, lengths of tables and checksums."""
     summary = folder / "summary.json"
@@ -105,7 +121,7 @@ def note_of(name: str, folder: Path, paths: list[Path]) -> dict[str, Any]:
             raise UserError(f"{summary}: line 1: does not tell {part} with seed; run {EXPERIMENTS[name].command()} again")
     seconds = [one.get("seconds", {}) for one in content.get("gathered", [content])]
     return {
-        "command": EXPERIMENTS[name].command(bool(content["settings"].get("quick"))),
+        "command": EXPERIMENTS[name].command(bool(content["settings"].get("quick"))) + seed_flag(name, content["settings"]["seed"]),
         "date": datetime.fromtimestamp(summary.stat().st_mtime, UTC).date().isoformat(),
         "seed": content["settings"]["seed"],
         "seeds": seeds_of(content) or 1,
@@ -114,6 +130,12 @@ def note_of(name: str, folder: Path, paths: list[Path]) -> dict[str, Any]:
         "rows": {str(path.relative_to(folder)): rows_of(path) for path in paths if path.suffix == ".csv"},
         "sha256": {str(path.relative_to(folder)): file_digest(path) for path in paths},
     }
+
+
+def seed_flag(name: str, seed: int) -> str:
+    """The flag for a seed that the command does not have by itself."""
+    experiment = EXPERIMENTS[name]
+    return "" if experiment.own_seed or experiment.reads or not seed else f" --seed {seed}"
 
 
 def rows_of(path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -23,17 +23,18 @@ _version = functools.cache(version)
 
 def made_from(entry: Entry, files: Files) -> dict[str, Any]:
     """Checksums of everything that determines a figure: result files, its own source and that of all modules it imports, versions."""
-    inputs = {}
-    for name in entry.figure.inputs:
-        path = files.folder / name
-        inputs[name] = file_digest(path) if path.is_file() else MISSING
     writer = "figures.table" if entry.is_table else "figures.figure"
     return {
-        "inputs": inputs,
+        "inputs": digests_of(entry.figure.inputs, files),
         "code": code_digest(f"figures.{entry.section}.{entry.name}", writer),
         "settings": asdict(entry.figure),
         "versions": {package: _version(package) for package in DECIDING},
     }
+
+
+def digests_of(names: Iterable[str], files: Files) -> dict[str, str]:
+    """Checksums of result files, MISSING for those that are not there."""
+    return {name: file_digest(path) if (path := files.folder / name).is_file() else MISSING for name in names}
 
 
 def code_digest(*modules: str) -> str:

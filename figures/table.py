@@ -27,9 +27,6 @@ class Spread:
     low: float = math.nan
     high: float = math.nan
 
-    def columns(self) -> list[float]:
-        return [self.mean, self.sd] if not math.isnan(self.sd) else [self.mean, self.low, self.high]
-
     def text(self) -> str:
         if math.isnan(self.mean):
             return ""

@@ -27,7 +27,7 @@ import math
 
 from command_line.cluster import check_ways, fan_out
 from command_line.command import Help, run_command, settings_line, versions
-from command_line.folder_claim import claim
+from command_line.folder_claim import claim_anew, files_since
 from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
 from command_line.result import Result
@@ -109,7 +109,7 @@ class Settings:
     target_snr: float | None = None
     """Choose the scale at which theory predicts this class SNR."""
     seeds: int = 0
-    """Independent repetitions (0: 20, with --quick 4)."""
+    """Independent repetitions (0: 20, with --quick 4). The part value takes at most 8 of them, with --quick 2; the gallery has one."""
     samples: int = 0
     """Samples per run (0: 5120, with --quick 1024)."""
     quick: bool = False
@@ -206,7 +206,9 @@ def check_combination(settings: Settings) -> None:
 
 
 def check_used_by_parts(settings: Settings) -> None:
-    """Raise UserError for an option that none of the parts uses."""
+    """Raise UserError for an option that none of the parts uses, or uses in full."""
+    if settings.parts == ("value",) and settings.seeds > MOST_SEEDS_OF_VALUE:
+        raise UserError(f"--seeds {settings.seeds}: --parts value takes at most {MOST_SEEDS_OF_VALUE}")
     for name in ("samples", "seeds", "quick"):
         given = getattr(settings, name)
         if given and all(name in UNUSED.get(part, ()) for part in settings.parts):
@@ -220,9 +222,10 @@ def resolve(settings: Settings) -> Settings:
     check_numbers(settings)
     check_combination(settings)
     folder = "guided_diffusion" if settings.guidance is None else f"guided_diffusion-{settings.guidance}"
+    usual = MOST_SEEDS_OF_VALUE if settings.parts == ("value",) and settings.guidance is None else 20
     return replace(
         settings,
-        seeds=settings.seeds or (4 if settings.quick else 20),
+        seeds=settings.seeds or (4 if settings.quick else usual),
         samples=settings.samples or (1024 if settings.quick else 5120),
         out=settings.out or Path("results") / (folder + "-quick" * settings.quick),
     )
@@ -246,7 +249,8 @@ def command(settings: Settings) -> int:
     print(settings_line(settings))
     cells = cells_of(settings, TERMINAL)
     if settings.dry_run:
-        print("would run " + "; ".join(f"{c.problem} {c.score} {c.label} {c.scale:g} {c.solver} {c.steps}" for c in cells))
+        runs = [f"{c.problem} {c.score} {c.label} {c.scale:g} {c.solver} {c.steps}" for c in cells]
+        print("would run " + "; ".join([*runs, *told_of(parts_of(settings))]))
         print(f"would write to {settings.out}")
         return 0
     conduct(settings, cells, TERMINAL)
@@ -269,10 +273,13 @@ def cells_of(settings: Settings, talk: Talk) -> list[Any]:
         if parts
         else single(settings, NoiseSchedule.linear(), talk)
     )
-    told = [f"{len(cells)} settings x {settings.seeds} seeds"] if cells else []
-    told += [words for part, words in TOLD.items() if part in parts]
-    talk.say(", ".join(told))
+    talk.say(", ".join([f"{len(cells)} settings x {settings.seeds} seeds"] * bool(cells) + told_of(parts)))
     return cells
+
+
+def told_of(parts: Sequence[Part]) -> list[str]:
+    """What the parts make that have files of their own."""
+    return [words for part, words in TOLD.items() if part in parts]
 
 
 def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
@@ -281,7 +288,8 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
 
     start, schedule, parts, out = time.perf_counter(), NoiseSchedule.linear(), parts_of(settings), settings.out
     assert out is not None
-    claim(prepare_folder(out), asdict(settings), force=settings.force)
+    clock = time.time()
+    claim_anew(prepare_folder(out), asdict(settings), force=settings.force)
     details: list[str] = []
     talk = with_details(talk, details, settings.verbose)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "seconds": {}}
@@ -301,11 +309,11 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
     from figures.of_run import draw_run
     from simulations.guided.points import write_points
 
-    summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
-    write_json(out / "summary.json", summary)
     if settings.guidance is not None or "guidance" in parts:
         write_points(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
     drawn = [path for experiment in DRAWN for path in draw_run(experiment, out)]
+    summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
+    write_json(out / "summary.json", summary | {"files": files_since(out, clock)})
     talk.say(told_of_files(out, drawn, summary["seconds"]["total"], ("samples", "guided_accuracy")))
 
 
@@ -453,7 +461,12 @@ def run_gallery(settings: Settings, out: Path, talk: Talk) -> dict[str, Any]:
         f"{len(rows) - 1} guidances at a W2 distance of {W2:g}; largest deviation: class SNR {worst['class_snr']:.3f} where "
         f"{worst['class_snr_predicted']:.3f} was predicted, {worst['label']}"
     )
-    return {"w2": W2, "settings": len(rows), "worst class SNR over predicted": worst["class_snr"] / worst["class_snr_predicted"]}
+    return {
+        "seeds": 1,
+        "w2": W2,
+        "settings": len(rows),
+        "worst class SNR over predicted": worst["class_snr"] / worst["class_snr_predicted"],
+    }
 
 
 TOLD = {

@@ -64,7 +64,8 @@ class Settings:
 
 def run(settings: Settings) -> int:
     """Read, compute, write; returns the exit status. Raises UserError."""
-    settings = replace(settings, out=settings.out or settings.sweep.with_name(f"{settings.sweep.name}-worth"))
+    sweep = settings.sweep.resolve() if settings.sweep.name in ("", "..") else settings.sweep  # which have no name to add to
+    settings = replace(settings, out=settings.out or sweep.with_name(f"{sweep.name}-worth"))
     print(settings_line(settings))
     if settings.classes < 2:
         raise UserError(f"--classes {settings.classes}: must be at least 2")

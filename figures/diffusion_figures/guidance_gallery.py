@@ -15,7 +15,7 @@ FIGURE = Figure(
     "What each guidance does to samples, at the same price",
     "Generated samples (small marks), their class means (large: X, +) and the real classes (rings at 1 and 2 standard deviations). Each "
     "strength is the one at which theory predicts a Wasserstein-2 distance of 0.5 from the real classes. In order of the class SNR that it "
-    "predicts; measured values above the panels, predicted ones in brackets.",
+    "predicts; measured values above the panels, predicted ones in brackets. A few outermost points lie outside the frame.",
     (TABLE, SAMPLES, CLASSES),
     "two classes in the plane, class SNR 1, exact score, DDIM, 50 steps; contrastive losses see the denoised estimate at t < 700",
 )

@@ -52,7 +52,7 @@ def draw(numbers: Numbers) -> Any:
             known = np.isfinite(series.low)
             axis.vlines(series.x[known], series.low[known], series.high[known], color="0.4", lw=0.8)
         inside = numbers.columns["panel"] == panel
-        values = np.concatenate([numbers.columns["x"][inside], numbers.columns["y"][inside]])
+        values = np.concatenate([numbers.columns[name][inside] for name in ("x", "y", "low", "high")])
         low, high = float(np.nanmin(values)) * 0.8, float(np.nanmax(values)) * 1.25
         diagonal(axis, low, high)
         if panel == QUANTITIES["multiplier"]:

@@ -13,8 +13,9 @@ from figures.inputs import Files, where
 TABLE, CLASSES = "guided_diffusion/samples.csv", "guided_diffusion/classes.csv"
 FIGURE = Figure(
     "Samples in the plane, without and with guidance",
-    "Generated samples (small marks), their class means (large: X, +) and the real classes (ellipses at 1 and 2 standard deviations)."
-    " Guidance moves the classes apart; a loss without anchors that sees the noisy state also rotates them.",
+    "Generated samples (small marks), their class means (large: X, +) and the real classes (rings at 1 and 2 standard deviations along "
+    "both axes; correlations are not shown). A few outermost points lie outside the frame. Guidance moves the classes apart; a loss "
+    "without anchors that sees the noisy state also rotates them.",
     (TABLE, CLASSES),
     "DDIM, 50 steps, exact score, samples of the first seed",
 )

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from command_line.drawing import Columns
 from command_line.words import guidance_in_words
-from figures.inputs import Columns
 
 SETTING = "scale low high"
 SETTING_TEXT = "problem score guidance at solver label designs"

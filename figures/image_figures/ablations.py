@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import COLOURS, MARKERS, new_figure
+from command_line.drawing import COLOURS, MARKERS, Columns, new_figure
 from command_line.statistics import mean_interval
 from figures.figure import GUIDE, Numbers, Row
-from figures.inputs import Columns, Files, where
+from figures.inputs import Files, where
 
 TABLE = "digits-ablations/sweep.csv"
 SETTINGS = "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attack eps 0.15, PGD-20 on 1,197 test images"

@@ -33,7 +33,7 @@ FIGURE = Figure(
     tuple(table for study in STUDIES.values() for table in (study.table, worth_of(study.table))),
     f"{SETTINGS}; APGD-CE",
 )
-SHOWN = (0.4, 10.0)
+SHOWN = (0.25, 10.0)
 """Worths at the ends of the axes."""
 STRENGTH = re.compile(r" [\d.]+(?=,)")
 """Of a guidance, which the legend leaves out: it differs between data sets, and the mark does not."""
@@ -56,8 +56,14 @@ def numbers(files: Files) -> Numbers:
         for name, rate in rates(study, attacked(files, study.table)).items():
             if math.isnan(by_theory[name]):  # half of the labels are wrong
                 continue
-            rows.append((name_of_data, name, *(float(np.clip(worth, *SHOWN)) for worth in (by_theory[name], *rate))))
+            measured = (shown(worth, study.limits()) for worth in rate)
+            rows.append((name_of_data, name, shown(by_theory[name], SHOWN), *measured))
     return Numbers.of(rows)
+
+
+def shown(worth: float, limits: tuple[float, float]) -> float:
+    """The worth; at an end of the axes if it lies beyond the limits, within which it is known."""
+    return SHOWN[0] if worth < limits[0] else SHOWN[1] if worth > limits[1] else float(np.clip(worth, *SHOWN))
 
 
 def _of(numbers: Numbers, panel: str) -> Any:

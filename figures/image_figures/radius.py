@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import new_figure
+from command_line.drawing import Columns, new_figure
 from command_line.output import UserError
 from command_line.statistics import holm, mean_interval, paired_p
 from figures.figure import Figure, Numbers, Row, guide, line, marks, ticks
 from figures.image_figures.ablations import SNR, described_again
-from figures.inputs import Columns, Files, remedy
+from figures.inputs import Files, remedy
 
 TABLE = "digits-eps/sweep.csv"
 DESCRIPTION = described_again(TABLE)

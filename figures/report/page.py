@@ -25,7 +25,7 @@ from figures.registry import SECTIONS, Entry, all_names, entries
 from figures.report.glossary import glossary
 from figures.report.separation import as_script, separation_block, separation_numbers
 from figures.report.verdicts import verdict_table
-from figures.state import code_digest, forget, made_from, remember, what_changed
+from figures.state import code_digest, digests_of, forget, made_from, remember, what_changed
 from figures.table import sort_key, text_of
 from figures.tables import ablations, claims, claims_photographs
 
@@ -100,6 +100,7 @@ def make_report(out: Path, files: Files, force: bool, errors: dict[str, str]) ->
     drawn = out / "drawn"
     now: dict[str, Any] = {"code": code_digest("figures.report.page"), "parts": [_read(name) for name in PARTS], "errors": errors}
     now["words"] = glossary()
+    now["results"] = digests_of(dict.fromkeys(name for e in entries() for name in e.figure.inputs), files)  # verdicts read them too
     now["drawn"] = {e.name: (drawn / ".state" / f"{e.name}.json").read_text() for e in entries() if _is_current(e, drawn, files)}
     now["provenance"], wrong = _provenance(files, {name for e in entries() for name in e.figure.inputs})
     if not force and not what_changed("report", now, out):

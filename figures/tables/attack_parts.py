@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from command_line.drawing import Columns
 from command_line.statistics import mean_interval
 from figures.figure import Figure
 from figures.image_figures.ablations import by_seed
 from figures.image_figures.comparisons import compared
-from figures.inputs import Columns, Files, where
+from figures.inputs import Files, where
 from figures.table import Spread
 
 APGD, WHOLE = "digits-apgd/sweep.csv", "digits-evidence/sweep.csv"

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from command_line.drawing import Columns
 from command_line.statistics import mean_interval
 from command_line.words import in_words
 from figures.figure import Figure
-from figures.inputs import Columns, Files, where
+from figures.inputs import Files, where
 from figures.table import Spread
 
 TABLE, DESCRIPTION = "digits-cpu/metrics.csv", "digits-cpu/description.csv"

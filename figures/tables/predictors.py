@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from command_line.drawing import Columns
 from figures.figure import Figure
 from figures.image_figures.ablations import FIRST, SETTINGS, SNR, TABLE, by_seed, family_of, gain, read_sweep
-from figures.inputs import Columns, Files
+from figures.inputs import Files
 
 FIGURE = Figure(
     "Which property of synthetic images predicts the gain?",

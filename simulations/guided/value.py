@@ -141,7 +141,8 @@ def measure_value(setting: Setting, seed: int, samples_per_dim: tuple[int, ...] 
 
 
 def fit(learner: str, x: Array, y: Array) -> LinearClassifier:
-    """A learner without intercept, fitted to x (n, d), y (n,) in {-1, +1}; ridge and radius as in `law`."""
+    """A learner without intercept, fitted to x (n, d), y (n,) in {-1, +1}; ridge and radius as in `law`. That of adversarial training,
+    which has one, is left out."""
     if learner == "averaging":
         return fit_averaging(x, y)
     std = math.sqrt(float(np.mean([x[y == sign].var(axis=0).mean() for sign in (-1.0, 1.0)])))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from simulations.mixtures.monte_carlo import Check, Effort, Estimate, share
+from simulations.mixtures.monte_carlo import Check, Effort, Estimate, setting_of, share
 from theory import BinaryMixture, Interval, MixtureEstimate, bayes_robust_accuracy, margin_interval
 
 Rng = np.random.Generator
@@ -57,5 +57,4 @@ def interval_checks() -> Iterator[Check]:
         (check_margins, "accuracy of held-out margins", {"rows": 12, "snr": 1.0}),
     )
     for run, name, arguments in settings:
-        setting = " ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in arguments.items())
-        yield Check(f"Interval of 95 % holds the {name}", setting, run, arguments)
+        yield Check(f"Interval of 95 % holds the {name}", setting_of(**arguments), run, arguments)

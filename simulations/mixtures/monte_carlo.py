@@ -57,6 +57,11 @@ class Row:
         return self.quantity, self.setting, self.theory, self.simulation, self.standard_error, float(self.z)
 
 
+def setting_of(**arguments: Any) -> str:
+    """The arguments of a check in one line, for the column `setting`."""
+    return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in arguments.items())
+
+
 @dataclass(frozen=True)
 class Check:
     """One simulation giving one or more rows: run(rng, effort, **arguments) -> {suffix of the quantity: Estimate}."""

@@ -11,9 +11,8 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
-from simulations.mixtures.learners import Array, fit_adversarial, fit_hard_margin
+from simulations.mixtures.learners import Array, fit_adversarial, fit_hard_margin, fit_logistic
 from simulations.mixtures.monte_carlo import Check, Effort, Estimate
 from theory import ProportionalLaw
 
@@ -58,11 +57,10 @@ def _cosine(rng: np.random.Generator, dim: int, n: int, class_snr: float, eps: f
 
 
 def _fit(x: Array, y: Array, eps: float, ridge: float, hard: bool) -> Array:
-    """Without intercept. hard: the hard margin, where the law is that; a sample that is not separable all the same has a finite optimum."""
+    """Without intercept; that of adversarial training, which has one, is left out. hard: the hard margin, where the law is that; a sample
+    that is not separable all the same has a finite optimum."""
     if hard and (margin := fit_hard_margin(x, y)) is not None:
         return np.asarray(margin.weights)
     if eps:
         return np.asarray(fit_adversarial(x, y, eps, penalty=ridge).weights)
-    strength = 1 / (ridge * len(y)) if ridge else math.inf
-    model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8, max_iter=200, fit_intercept=False)
-    return np.asarray(model.fit(x, y).coef_[0])
+    return np.asarray(fit_logistic(x, y, 1 / (ridge * len(y)) if ridge else math.inf, intercept=False).weights)

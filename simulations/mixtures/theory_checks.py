@@ -15,7 +15,7 @@ import numpy as np
 
 from simulations.mixtures.interval_checks import interval_checks
 from simulations.mixtures.learners import LEARNERS, Array, fit_adversarial, fit_averaging, fit_softmax
-from simulations.mixtures.monte_carlo import Check, Effort, Estimate, average, share
+from simulations.mixtures.monte_carlo import Check, Effort, Estimate, average, setting_of, share
 from simulations.mixtures.proportional_checks import t16_checks
 from theory import (
     AveragingLaw,
@@ -118,10 +118,6 @@ def fit(learner: str, x: Array, y: Array, eps: float = 0.0, p: float = 2) -> Lin
     return fit_adversarial(x, y, eps, p) if learner == "adversarial" else LEARNERS[learner](x, y)
 
 
-def in_words(**values: Any) -> str:
-    return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
-
-
 # ---------------------------------------------------------------------------------------------------- T1, T2, T3
 
 
@@ -140,7 +136,7 @@ def t1_checks() -> Iterator[Check]:
         for j, kind in enumerate(KINDS):
             for p in NORMS:
                 arguments = {"learner": learner, "kind": kind, "p": p, "dim": (2, 5, 20)[(i + j) % 3], "prior": (0.5, 0.3)[i % 2]}
-                yield Check("T1 robust accuracy of a fitted classifier", in_words(**arguments), check_fitted, arguments)
+                yield Check("T1 robust accuracy of a fitted classifier", setting_of(**arguments), check_fitted, arguments)
 
 
 def check_optimum(rng: Rng, effort: Effort, kind: str, p: float, dim: int, prior: float, fraction: float) -> dict[str, Estimate]:
@@ -156,7 +152,7 @@ def t2_checks() -> Iterator[Check]:
         for p in NORMS:
             for dim, prior, fraction in ((3, 0.5, 0.2), (10, 0.3, 0.5), (50, 0.5, 0.7)):
                 arguments = {"kind": kind, "p": p, "dim": dim, "prior": prior, "fraction": fraction}
-                yield Check("T2 robust accuracy of the optimum", in_words(**arguments), check_optimum, arguments)
+                yield Check("T2 robust accuracy of the optimum", setting_of(**arguments), check_optimum, arguments)
 
 
 def check_learned(rng: Rng, effort: Effort, learner: str, kind: str, p: float, label_noise: float) -> dict[str, Estimate]:
@@ -205,19 +201,19 @@ def t3_checks() -> Iterator[Check]:
     ):
         for kind, p in (("scalar", math.inf), ("diagonal", 2.0), ("full", 2.0)):
             arguments = {"learner": learner, "kind": kind, "p": p, "label_noise": label_noise}
-            yield Check("T3 learned classifier, many samples", in_words(**arguments), check_learned, arguments)
+            yield Check("T3 learned classifier, many samples", setting_of(**arguments), check_learned, arguments)
     for kind in KINDS:
         for p in (2.0, math.inf):
             arguments = {"learner": "adversarial", "kind": kind, "p": p, "label_noise": 0.0}
-            yield Check("T3 learned classifier, many samples", in_words(**arguments), check_learned, arguments)
+            yield Check("T3 learned classifier, many samples", setting_of(**arguments), check_learned, arguments)
     arguments = {"learner": "svm", "kind": "scalar", "p": 2.0, "label_noise": 0.0}
-    yield Check("T3 learned classifier, many samples", in_words(**arguments), check_learned, arguments)
+    yield Check("T3 learned classifier, many samples", setting_of(**arguments), check_learned, arguments)
     for kind in KINDS:
         for learner, p in (("averaging", 2.0), ("averaging", math.inf), ("lda", 2.0), ("logistic", 2.0)):
             arguments = {"learner": learner, "kind": kind, "p": p}
-            yield Check("T3 optimal synthetic mean", in_words(**arguments), check_optimal_mean, arguments)
+            yield Check("T3 optimal synthetic mean", setting_of(**arguments), check_optimal_mean, arguments)
     for cosine in (1.0, 0.9, 0.7, 0.4, 0.0):
-        yield Check("T3 ceiling of a rotated mean", in_words(cosine=cosine), check_ceiling, {"cosine": cosine})
+        yield Check("T3 ceiling of a rotated mean", setting_of(cosine=cosine), check_ceiling, {"cosine": cosine})
 
 
 # ---------------------------------------------------------------------------------------------------- T4, T5, T6
@@ -287,7 +283,7 @@ def t4_checks() -> Iterator[Check]:
     ]
     for values in settings:
         arguments = dict(zip(names, values, strict=True))
-        yield Check("T4 averaging, exact law", in_words(**arguments), check_averaging_law, arguments)
+        yield Check("T4 averaging, exact law", setting_of(**arguments), check_averaging_law, arguments)
     for dim, c, cosine, accuracy, confidence in (
         (20, 1.0, 1.0, 0.9, 0.95),
         (5, 0.5, 1.0, 0.85, 0.9),
@@ -295,7 +291,7 @@ def t4_checks() -> Iterator[Check]:
         (2, 1.0, 1.0, 0.9, 0.5),
     ):
         arguments = {"dim": dim, "c": c, "cosine": cosine, "accuracy": accuracy, "confidence": confidence}
-        yield Check("T4 required samples", in_words(**arguments), check_required, arguments)
+        yield Check("T4 required samples", setting_of(**arguments), check_required, arguments)
 
 
 def check_second_order(rng: Rng, effort: Effort, kind: str, p: float, dim: int, n: int) -> dict[str, Estimate]:
@@ -336,10 +332,10 @@ def t5_t6_checks() -> Iterator[Check]:
         ("full", 2.0, 60, 10),
     ):
         arguments = {"kind": kind, "p": p, "dim": dim, "n": n}
-        yield Check("T5 averaging, second order", in_words(**arguments), check_second_order, arguments)
+        yield Check("T5 averaging, second order", setting_of(**arguments), check_second_order, arguments)
     for dim, n0, eps, separation in ((400, 4.0, 0.25, 1.0), (900, 9.0, 0.4, 1.0), (400, 4.0, 0.4, 2.0)):
         arguments = {"dim": dim, "n0": n0, "eps": eps, "separation": separation}
-        yield Check("T6 robust sample gap", in_words(**arguments), check_sample_gap, arguments)
+        yield Check("T6 robust sample gap", setting_of(**arguments), check_sample_gap, arguments)
 
 
 # ---------------------------------------------------------------------------------------------------- T7, T8, T9
@@ -369,7 +365,7 @@ def check_frontier(rng: Rng, effort: Effort, dim: int, radius: float) -> dict[st
 
 def t7_checks() -> Iterator[Check]:
     for dim, radius in ((10, 0.5), (2, 0.4), (50, 2.0)):
-        yield Check("T7 frontier", in_words(dim=dim, radius=radius), check_frontier, {"dim": dim, "radius": radius})
+        yield Check("T7 frontier", setting_of(dim=dim, radius=radius), check_frontier, {"dim": dim, "radius": radius})
 
 
 def visited_alpha_bars(steps: int) -> Array:
@@ -408,7 +404,7 @@ def t8_checks() -> Iterator[Check]:
         (50, 1.0, 0.05),
         (200, 2.0, 0.02),
     ):
-        yield Check("T8 DDIM", in_words(steps=steps, std=std, push=push), check_ddim, {"steps": steps, "std": std, "push": push})
+        yield Check("T8 DDIM", setting_of(steps=steps, std=std, push=push), check_ddim, {"steps": steps, "std": std, "push": push})
 
 
 def check_multiclass(rng: Rng, effort: Effort, classes: int, dim: int, p: float) -> dict[str, Estimate]:
@@ -434,7 +430,7 @@ def t9_checks() -> Iterator[Check]:
     for classes, dim in ((2, 3), (3, 2), (4, 2), (4, 6), (5, 8), (10, 20)):
         for p in NORMS if classes < 10 else (2.0,):
             arguments = {"classes": classes, "dim": dim, "p": p}
-            yield Check("T9 robust accuracy of K classes", in_words(**arguments), check_multiclass, arguments)
+            yield Check("T9 robust accuracy of K classes", setting_of(**arguments), check_multiclass, arguments)
 
 
 # ---------------------------------------------------------------------------------------------------- T10, T11
@@ -467,10 +463,10 @@ def t10_t11_checks() -> Iterator[Check]:
     for learner in ("averaging", "lda", "logistic"):
         for class_snr in (0.5, 0.8, 1.2281411, 2.0, 2.8):
             arguments = {"learner": learner, "class_snr": class_snr, "training_eps": 0.0}
-            yield Check("T10 direction", in_words(**arguments), check_direction, arguments)
+            yield Check("T10 direction", setting_of(**arguments), check_direction, arguments)
     for training_eps, class_snr in ((0.25, 0.8), (0.25, 1.3382), (0.25, 2.5), (0.5, 1.4608), (0.5, 2.5), (1.0, 1.7466), (1.0, 3.0)):
         arguments = {"learner": "logistic", "class_snr": class_snr, "training_eps": training_eps}
-        yield Check("T11 direction, adversarial training", in_words(**arguments), check_direction, arguments)
+        yield Check("T11 direction, adversarial training", setting_of(**arguments), check_direction, arguments)
 
 
 def check_pooled(
@@ -506,7 +502,8 @@ def check_softmax(rng: Rng, effort: Effort, classes: int, half_distance: float) 
 
 
 def check_linf_training(rng: Rng, effort: Effort, eps: float) -> dict[str, Estimate]:
-    """T14: the squared tangent of the angle to soft(mu, eps) after l_inf adversarial training, and the weights that stay zero."""
+    """T14: the squared tangent of the angle to soft(mu, eps) after l_inf adversarial training, of the weights that the law
+    does not keep at zero."""
     mixture, n = BinaryMixture(np.array([0.9, -0.75, 0.8, 0.7, -0.02, 0.01])), 10_000
     law = linf_training(mixture, eps)
     tangents = np.empty(effort.fits)
@@ -534,12 +531,12 @@ def t12_t14_checks() -> Iterator[Check]:
         (0.8, 2.2, 0.7, 0.5),
     ):
         arguments = {"real_snr": real, "synthetic_snr": synthetic, "share": share_, "training_eps": e}
-        yield Check("T12 direction, real and synthetic together", in_words(**arguments), check_pooled, arguments)
+        yield Check("T12 direction, real and synthetic together", setting_of(**arguments), check_pooled, arguments)
     for classes, half in ((2, 1.0), (3, 0.8), (3, 1.3), (3, 2.2), (5, 1.4)):
         arguments = {"classes": classes, "half_distance": half}
-        yield Check("T13 softmax regression", in_words(**arguments), check_softmax, arguments)
+        yield Check("T13 softmax regression", setting_of(**arguments), check_softmax, arguments)
     for e in (0.1, 0.3, 0.5):
-        yield Check("T14 direction, l_inf training", in_words(eps=e), check_linf_training, {"eps": e})
+        yield Check("T14 direction, l_inf training", setting_of(eps=e), check_linf_training, {"eps": e})
 
 
 # ---------------------------------------------------------------------------------------------------- T15
@@ -576,4 +573,4 @@ def t15_checks() -> Iterator[Check]:
     for learner, training_eps in (("averaging", 0.0), ("logistic", 0.0), ("logistic", 0.3)):
         for strength in (-0.5, 0.0, 0.4):
             arguments = {"strength": strength, "learner": learner, "training_eps": training_eps}
-            yield Check("T15 sharpened sub-populations", in_words(**arguments), check_sharpened, arguments)
+            yield Check("T15 sharpened sub-populations", setting_of(**arguments), check_sharpened, arguments)

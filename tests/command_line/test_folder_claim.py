@@ -1,10 +1,12 @@
 """A folder holds one experiment."""
 
 import json
+import os
+import time
 
 import pytest
 
-from command_line.folder_claim import check_claim, claim
+from command_line.folder_claim import check_claim, claim, claim_anew, files_since
 from command_line.output import UserError
 
 
@@ -77,3 +79,22 @@ def test_a_file_named_as_text_is_the_same_file_the_second_time(tmp_path, monkeyp
     for other in ("b.csv", "nowhere.csv", ""):
         with pytest.raises(UserError, match=r"data a\.csv there"):
             check_claim(tmp_path, {"data": other})
+
+
+def test_a_run_that_begins_anew_has_no_summary_and_with_force_no_old_tables(tmp_path):
+    """Or an interrupted run would look like a finished one, and tables of two experiments would lie side by side."""
+    (tmp_path / "mine.csv").write_text("of the user")
+    os.utime(tmp_path / "mine.csv", (1, 1))
+    start = time.time() - 1
+    claim_anew(tmp_path, {"eps": 0.1})
+    (tmp_path / "curve.csv").write_text("a")
+    (tmp_path / "curve.png").write_text("b")
+    (tmp_path / "summary.json").write_text(json.dumps({"settings": {"eps": 0.1}, "files": files_since(tmp_path, start)}))
+    with pytest.raises(UserError, match=r"eps 0\.1 there, 0\.2 here"):
+        claim_anew(tmp_path, {"eps": 0.2})
+    assert (tmp_path / "summary.json").is_file()
+    claim_anew(tmp_path, {"eps": 0.2}, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv", "settings.json"]
+    (tmp_path / "summary.json").write_text("{")
+    claim_anew(tmp_path, {"eps": 0.3}, force=True)
+    assert not (tmp_path / "summary.json").exists()

@@ -48,6 +48,24 @@ def test_the_committed_results_are_those_that_were_noted_and_small():
     assert sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()) < keep_reference.MOST_BYTES
 
 
+def test_results_of_other_settings_are_not_kept_and_a_seed_is_noted(copy, tmp_path, capsys):
+    """Captions name the data of the committed results."""
+    kept, path = shutil.copytree(REFERENCE, tmp_path / "kept"), copy / "gaussian_mixture" / "summary.json"
+    before = (kept / "provenance.json").read_bytes()
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {"settings": summary["settings"] | {"seed": 7, "workers": 3}}))
+    assert call("gaussian_mixture", "--results", copy, "--out", kept) == 0
+    note = json.loads((kept / "provenance.json").read_text())["gaussian_mixture"]
+    assert (note["seed"], note["command"]) == (7, "python simulations/gaussian_mixture.py --seed 7")
+    (kept / "provenance.json").write_bytes(before)
+    path.write_text(json.dumps(summary | {"settings": summary["settings"] | {"data": "digits:3,8"}}))
+    assert call("gaussian_mixture", "--results", copy, "--out", kept) == 1
+    error = capsys.readouterr().err
+    assert "was made with other settings than" in error
+    assert "digits:3,8 here" in error
+    assert (kept / "provenance.json").read_bytes() == before
+
+
 def test_what_is_wrong_is_one_line_and_nothing_is_touched(copy, tmp_path, capsys, monkeypatch):
     kept = tmp_path / "kept"
     for arguments, message in [

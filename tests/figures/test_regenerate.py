@@ -256,6 +256,23 @@ def test_the_report_shows_no_picture_that_is_not_of_these_results(drawn, results
     assert (out / "report.html").read_text().count("not made from these results") == 4
 
 
+def test_a_report_without_any_figure_follows_its_results(results, tmp_path):
+    """Verdicts are read from the tables, also where no figure is drawn."""
+    page, table = tmp_path / "out" / "report.html", results / "digits-confirm" / "comparisons.csv"
+    call = ("--out", tmp_path / "out", "--only", "report", "--results", results)
+    assert run_main(*call) == 0
+    before = page.read_text()
+    header, first, *rest = table.read_text().splitlines()
+    cells, place = first.split(","), header.split(",").index("difference")
+    cells[place] = str(float(cells[place]) - 0.1)
+    table.write_text("\n".join([header, ",".join(cells), *rest]) + "\n")
+    assert run_main(*call) == 0
+    assert page.read_text() != before
+    before = page.stat().st_mtime_ns
+    assert run_main(*call) == 0
+    assert page.stat().st_mtime_ns == before
+
+
 def test_a_fault_in_a_figures_code_stops_no_other(tmp_path, monkeypatch, capsys):
     from figures.theory_figures import ceiling
 

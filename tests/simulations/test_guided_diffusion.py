@@ -283,6 +283,7 @@ def test_one_guidance_from_the_command_line(tmp_path, capsys):
         (("--problem", "ring"), "error: --problem ring: belongs to a single run; add --guidance"),
         (("--guidance", "anchored", "--parts", "every"), "error: --parts every: belongs to the study"),
         (("--parts", "value", "learners", "--samples", "512"), "error: --samples 512: --parts value learners does not use it"),
+        (("--parts", "value", "--seeds", "20"), "error: --seeds 20: --parts value takes at most 8"),
         (("--parts", "gallery", "--seeds", "2"), "error: --seeds 2: --parts gallery does not use it"),
         (("--parts", "gallery", "--quick"), "error: --quick: --parts gallery does not use it"),
         (("--guidance", "classifier-free", "--high", "400"), "error: --high 400: classifier-free guidance does not use it"),
@@ -380,3 +381,8 @@ def test_designs_hold_no_setting_twice():
 def test_the_quick_study_runs_and_draws_everything(tmp_path):
     assert run_main("--quick", "--seeds", 2, "--out", tmp_path) == 0
     assert len(list(tmp_path.glob("*.png"))) == 11
+
+
+def test_a_dry_run_names_the_parts_with_files_of_their_own(tmp_path, capsys):
+    assert main(["--parts", "value", "gallery", "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    assert "would run what each guidance is worth; what each guidance does to samples\n" in capsys.readouterr().out

@@ -71,6 +71,12 @@ def test_sets_without_real_images_are_compared_alone(tmp_path):
     assert found["drawn", "close"] == pytest.approx(2 * sample_worth(close, plain))
 
 
+def test_the_folder_may_be_the_one_at_hand(tmp_path, monkeypatch):
+    monkeypatch.chdir(sweep_of(tmp_path / "sweep"))
+    assert main(["--sweep", "."]) == 0
+    assert (tmp_path / "sweep-worth" / "worth.csv").is_file()
+
+
 def test_bad_input_is_one_line(tmp_path, capsys):
     sweep = sweep_of(tmp_path / "sweep")
     assert "has no sweep.csv; name the folder" in refused(capsys, "--sweep", tmp_path)
@@ -84,5 +90,8 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     ):
         bad = sweep_of(tmp_path / "bad", {("soft", "unguided"): change})
         assert words in refused(capsys, "--sweep", bad)
+    text = (sweep / "sweep.csv").read_text()
+    (tmp_path / "bad" / "sweep.csv").write_text(text[: text.rindex(",")])  # cut off
+    assert "has not one cell per column; the file is damaged" in refused(capsys, "--sweep", tmp_path / "bad")
     (tmp_path / "bad" / "sweep.csv").write_text("run,method,seed\nsoft,unguided,1\n")
     assert "has no column n_real, n_synthetic, class_snr_crossfit_judge" in refused(capsys, "--sweep", tmp_path / "bad")
