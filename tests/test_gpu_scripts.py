@@ -1,7 +1,9 @@
 """The scripts for a lent GPU: one folder of what is missing there, and one call that ends by itself."""
 
+import json
 import re
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +52,8 @@ def test_a_part_that_takes_too_long_is_stopped_and_its_lines_are_kept(tmp_path):
     slow = gpu_check.Part("slow", ("-c", "print('first', flush=True); import time; time.sleep(60)"), 1.0)
     status, lines = gpu_check.call(slow, tmp_path, gpu_check.environment_with(None), 3.0)
     assert status == "stopped after 3 s"
-    assert lines == ["first"]
-    assert (tmp_path / "slow.txt").read_text() == "first\n"
+    assert (lines[0], lines[-1]) == ("first", "KeyboardInterrupt")  # asked to end, and told where it was
+    assert (tmp_path / "slow.txt").read_text().startswith("first\n")
     bad = gpu_check.Part("bad", ("-c", "raise SystemExit(3)"), 1.0)
     assert gpu_check.call(bad, tmp_path, gpu_check.environment_with(None), 30.0) == ("failed with status 3", [])
 
@@ -78,32 +80,68 @@ def test_packages_of_the_bundle_are_found(tmp_path):
     assert gpu_check.call(part, tmp_path, gpu_check.environment_with(tmp_path), 60.0) == ("passed", ["7"])
 
 
-def test_steps_fill_the_time_that_there_is():
-    """By hand: of 540 s a third for the U-Net, 50,000 x 20 x 5.7 sampler steps, 90 s of AutoAttack, the rest for 4 + 0.5 classifiers."""
+def test_the_plan_fills_the_time_that_there_is():
+    """By hand: of 1,100 s, 150 are fixed and 6 starts take 30; of the rest 0.3 for the U-Net, 0.15 for attacks, 0.22 at most for images."""
     rates = gpu_cifar10.Rates(0.02, 1e-5, 0.05, 5.0, 0.1)
-    steps = gpu_cifar10.steps_within(rates, 540.0)
-    left = 0.95 * 540 - 0.33 * 540 - 20 * 50_000 * 1e-5 * 5.7 - 90 - 30
-    classifier, encoder = int(0.85 * left / 4.5 / 0.05), int(0.42 * left / 4.5 / 0.05)
-    assert steps == {"unet": 8910, "classifier": classifier, "encoder": encoder, "autoattack": 225}
-    assert steps["unet"] * 0.02 + classifier * 0.05 * 4 + encoder * 0.05 + 90 < 540
-    assert gpu_cifar10.steps_within(replace(rates, autoattack=1e-3), 540.0)["autoattack"] == 500
-    slow = gpu_cifar10.steps_within(gpu_cifar10.Rates(1e3, 1e3, 1e3, 1e3, 1e3), 10.0)
-    assert slow == {"unet": 1, "classifier": 1, "encoder": 1, "autoattack": 100}
+    steps, whole = gpu_cifar10.steps_within(rates, 1100.0), 0.95 * 950 - 30
+    images, attacked = min(int(0.22 * whole / (20 * 1e-5 * 5.7) / 1000) * 1000, 50_000), int(0.15 * whole / 4 / 0.1)
+    left = 0.7 * whole - images * 20 * 1e-5 * 5.7 - 4 * attacked * 0.1
+    assert steps["unet"] == int(0.3 * whole / 0.02)
+    assert (steps["images"], steps["autoattack"]) == (images, attacked)
+    assert (steps["classifier"], steps["encoder"]) == (int(0.85 * left / 4.5 / 0.05), int(0.42 * left / 4.5 / 0.05))
+    assert gpu_cifar10.steps_within(replace(rates, autoattack=1e-3), 1100.0)["autoattack"] == 500
+
+
+@pytest.mark.parametrize("sampling", [1e-6, 1e-5, 6e-5, 5e-4])
+@pytest.mark.parametrize("seconds", [540.0, 1100.0])
+@pytest.mark.parametrize("classifier", [0.03, 0.12])
+def test_what_is_planned_fits(sampling, seconds, classifier):
+    """Whatever the card: all that rates tell of, and what they do not."""
+    rates = gpu_cifar10.Rates(0.05, sampling, classifier, 5.0, 0.05)
+    steps = gpu_cifar10.steps_within(rates, seconds)
+    takes = steps["unet"] * rates.unet + (4 * steps["classifier"] + steps["encoder"]) * classifier
+    takes += 20 * steps["images"] * sampling * 5.7 + 4 * steps["autoattack"] * rates.autoattack + 6 * rates.start
+    assert takes + gpu_cifar10.FIXED <= seconds
+    assert takes + gpu_cifar10.FIXED > 0.85 * seconds or steps["images"] == 50_000
+    assert min(steps.values()) >= 0
 
 
 def test_the_calls_are_ones_that_run_cifar_takes(tmp_path):
     from image_experiments.engine.presets import settings_from
     from image_experiments.engine.settings import resolve
 
-    steps = {"unet": 100, "classifier": 20, "encoder": 10, "autoattack": 300}
-    calls = gpu_cifar10.calls_of(gpu_cifar10.base_of(steps, tmp_path, 500, tiny=False), tmp_path)
-    main, paper = (resolve(settings_from(call)) for call in calls.values())
+    steps = {"unet": 100, "images": 30_000, "classifier": 20, "encoder": 10, "autoattack": 300}
+    calls = gpu_cifar10.calls_of(gpu_cifar10.base_of(steps, tmp_path, 500, tiny=False), tmp_path, 300)
+    main, paper, whole = (resolve(settings_from(call)) for call in calls.values())
     assert (main.methods, paper.methods) == (("real", "unguided", "particle:auto"), ("infonce:0.3",))
     assert (main.diffusion.steps, main.classifier.steps, main.encoder.steps) == (100, 20, 10)
-    assert main.diffusion == paper.diffusion
-    assert main.classifier == paper.classifier
+    assert (main.diffusion.warmup, main.classifier.warmup, main.encoder.warmup) == (10, 2, 1)
+    assert main.diffusion == paper.diffusion == whole.diffusion
+    assert main.classifier == paper.classifier == whole.classifier
     assert (paper.selection.labels, paper.selection.criterion, paper.selection.surplus) == ("pseudo", "confidence", 1.25)
-    assert (main.synthetic, main.eps, main.test, main.evaluation.autoattack_images) == (50_000, 8 / 255, 2000, 300)
+    assert (main.synthetic, main.eps, main.test, main.evaluation.autoattack_images) == (30_000, 8 / 255, 2000, 300)
+    assert [one.evaluation.autoattack_parts for one in (main, paper, whole)] == ["apgd", "apgd", "all"]
+    assert whole.evaluation.autoattack_images == 200
+
+
+def test_a_card_that_cannot_be_measured_gets_a_plan_all_the_same(tmp_path, monkeypatch, capsys):
+    def broken(_device):
+        raise RuntimeError("CUDA error: no kernel image")
+
+    monkeypatch.setattr(gpu_cifar10, "measured", broken)
+    monkeypatch.setattr(gpu_cifar10, "status_within", lambda *_a, **_k: 1)
+    data = tmp_path / "cifar"
+    data.mkdir()
+    kept = tmp_path / "kept"
+    assert gpu_cifar10.main(["--data-dir", str(data), "--out", str(tmp_path / "out"), "--keep", str(kept), "--limit", "540"]) == 1
+    printed = capsys.readouterr()
+    assert "measuring failed (RuntimeError: CUDA error: no kernel image); planned with assumed rates" in printed.err
+    assert "nothing is finished" in printed.out
+    design = json.loads((kept / "design.json").read_text())
+    assert design["rates"]["measured"] is False
+    assert min(design["steps"].values()) > 10
+    assert {path.name for path in kept.iterdir()} >= {"design.json", "table.txt", "main.txt", "paper.txt", "runs.tar.gz"}
+    assert len(list(kept.iterdir())) <= 8
 
 
 def test_no_process_of_a_part_stays_on_the_card(tmp_path):
@@ -111,7 +149,7 @@ def test_no_process_of_a_part_stays_on_the_card(tmp_path):
         "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
         "print(p.pid, flush=True); time.sleep(60)"
     )
-    _, (pid,) = gpu_check.call(gpu_check.Part("parent", ("-c", code), 1.0), tmp_path, gpu_check.environment_with(None), 3.0)
+    _, (pid, *_) = gpu_check.call(gpu_check.Part("parent", ("-c", code), 1.0), tmp_path, gpu_check.environment_with(None), 3.0)
     for _ in range(50):
         status = Path(f"/proc/{pid}/status")
         if not status.exists() or "State:\tZ" in status.read_text():
@@ -125,7 +163,7 @@ def test_too_little_time_is_one_line_and_nothing_is_noted(tmp_path, capsys, monk
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "cifar10-jpeg.tar.xz").write_bytes(b"")
     assert gpu_cifar10.main(["--bundle", str(tmp_path), "--out", str(tmp_path / "out"), "--limit", "30"]) == 1
-    assert "--limit 30: leaves time for steps" in capsys.readouterr().err
+    assert "--budget 30: leaves time for" in capsys.readouterr().err
     assert not (tmp_path / "out" / "design.json").exists()
     assert gpu_check.main(["--out", str(tmp_path / "check"), "--limit", "1"]) == 1
     assert "tests: not started, no time is left" in capsys.readouterr().out
@@ -144,13 +182,16 @@ def test_a_relative_folder_of_data_is_that_of_the_caller(tmp_path, monkeypatch):
 @pytest.mark.slow  # half a minute; the calls that it makes are checked above
 def test_the_whole_path_on_small_images(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert gpu_cifar10.main(["--tiny", "--out", "made", "--limit", "300"]) == 0
+    assert gpu_cifar10.main(["--tiny", "--out", "made", "--keep", "kept", "--limit", "300"]) == 0
     printed = capsys.readouterr().out
+    with tarfile.open("kept/runs.tar.gz") as archive:
+        assert {"main/metrics.csv", "paper/samples.png", "autoattack/outcomes/real-seed500.npz"} <= set(archive.getnames())
     assert (tmp_path / "made" / "table.txt").read_text() == printed
     (tmp_path / "made" / "main" / "details.csv").unlink()  # as where a call is cut off before the tables
     assert gpu_cifar10.table_of(tmp_path / "made") == printed.splitlines()[1:]
     for name in ("main real", "main unguided", "main particle-auto", "paper infonce-0.3"):
-        assert re.search(rf"^{name}: autoattack linf 0\.1500, 4 images: clean \S+, robust \S+ \+- \S+$", printed, re.M)
+        assert re.search(rf"^{name}: apgd linf 0\.1500, 4 images: clean \S+, robust \S+ \+- \S+$", printed, re.M)
+    assert re.search(r"^autoattack real: autoattack linf 0\.1500, 4 images: ", printed, re.M)
     design = (tmp_path / "made" / "design.json").read_text()
     assert gpu_cifar10.main(["--tiny", "--out", "made", "--limit", "100"]) == 0  # goes on with the same steps, and all is done
     assert (tmp_path / "made" / "design.json").read_text() == design

@@ -161,7 +161,8 @@ class Probe:
         return Choice(settings.precision, settings.compile, start, a_step / n, n)
 
     def _sampler_times(self, made: Sampler, timed: int = 0) -> tuple[float, float, float, int]:
-        """(seconds before the first step if it is compiled, seconds beside the steps, seconds of a step, images) of a sampler."""
+        """(seconds before the first step if it is compiled, seconds beside the steps, seconds of a step, images) of a sampler. A first call
+        is not counted as a step: it compiles, or prepares kernels and memory."""
         compiled = made.settings.compile == "yes"
         took = (0.0, 0.0, 0.0)
 
@@ -169,9 +170,9 @@ class Probe:
             nonlocal took
             labels = torch.arange(n) % self.classes
             few, more = (replace(made, settings=replace(made.settings, steps=steps)) for steps in (SHORT, 3 * SHORT))
-            first = seconds(lambda: few.sample(labels, 0), self.device) if compiled else 0.0  # compiles, which no step does again
+            first = seconds(lambda: few.sample(labels, 0), self.device)
             took = (
-                first,
+                first if compiled else 0.0,
                 seconds(lambda: few.sample(labels, 0), self.device),
                 seconds(lambda: more.sample(labels, 0), self.device),
             )
