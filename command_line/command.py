@@ -99,6 +99,11 @@ def _line_for(error: Exception) -> str | None:
 
 def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], default: Callable[[], SettingsT] | None) -> SettingsT:
     """The settings of a command line; prints help and exits if requested, or exits with status 2 for invalid flags."""
+    unset = [not one or (one.startswith("--") and one.endswith("=")) for one in arguments]
+    if any(unset):
+        place = unset.index(True)
+        flag = arguments[place].rstrip("=") or _flag_before(arguments, place) or "an argument"
+        raise UserError(f"{flag}: is empty; give a value (a variable of the shell that is not set?)")
     nested = tyro.conf.AvoidSubcommands if default is not None else tyro.conf.OmitArgPrefixes
     if {"-h", "--help", "--help-all"} & set(arguments):
         everything = "--help-all" in arguments or not about.common

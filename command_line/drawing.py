@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -96,10 +96,16 @@ def draw(folder: Path, pictures: dict[str, Callable[[Path], Any]]) -> list[Path]
     return written
 
 
-def read_columns(path: Path) -> Columns:
-    """Columns of a csv file, as numbers if every cell is a number. Raises UserError for a row that is cut off."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+def read_columns(path: Path, text: Collection[str] = ()) -> Columns:
+    """Columns of a csv file, as numbers if every cell is a number. text: columns that stay text, also where they look like numbers.
+
+    Raises UserError for a file that is no such table, and for a row that is cut off.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: is no table in utf-8 ({error}); make it anew") from None
     bad = next((line for line, row in enumerate(rows, 2) if None in row or None in row.values()), None)
     if bad:
         raise UserError(f"{path}: line {bad}: has not one cell per column; the file is damaged, make it anew")
@@ -107,7 +113,7 @@ def read_columns(path: Path) -> Columns:
     for name in rows[0] if rows else ():
         cells = [row[name] for row in rows]
         try:
-            columns[name] = np.array([float(cell) for cell in cells])
+            columns[name] = np.array(cells if name in text else [float(cell) for cell in cells])
         except ValueError:
             columns[name] = np.array(cells)
     return columns

@@ -1,4 +1,7 @@
-"""A folder holds one experiment: OUT/settings.json says which, and any other is refused before it overwrites anything."""
+"""A folder holds one experiment: OUT/settings.json says which, and any other is refused before it overwrites anything.
+
+The entry "experiment" names the kind, so that the settings of two commands, which may have no name in common, are told apart.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,8 @@ def check_claim(
     force: use the folder whatever it holds.
     """
     ours = {name: _comparable(value) for name, value in settings.items() if name not in free}
-    different = differences({} if force else _held(out), ours, growing)
+    held = {} if force else _held(out)
+    different = differences(held, ours, growing) or ["settings of another program"] * bool(held and not set(held) & set(ours))
     if different:
         raise UserError(
             f"--out {out}: holds another experiment ({listed(different, NAMED, '; ')}); what it made would be overwritten: give "

@@ -173,6 +173,7 @@ def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     return content if whole and content.get("settings") == json.loads(json.dumps(plain(key))) else None
 
 
+MOST_THREADS = 1024
 FREE = ("out", "force", "checkpoint", "data_dir", "device", "threads")
 """Settings that do not affect the results, or are compared by content."""
 
@@ -197,6 +198,8 @@ def _checked(settings: Settings) -> tuple[EvaluationSettings, float, Path, torch
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {settings.device}: torch finds no such device; use cpu") from None
+    if settings.threads > MOST_THREADS:
+        raise UserError(f"--threads {settings.threads}: at most {MOST_THREADS}")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     stem = settings.checkpoint.name.removesuffix(".tar").rpartition(".")[0] or settings.checkpoint.name

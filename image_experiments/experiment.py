@@ -349,7 +349,7 @@ def found_on_hub(settings: Settings) -> Settings:
 
 def identity(settings: Settings) -> dict[str, Any]:
     """The settings that identify the experiment in a folder."""
-    found = flat(settings) | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
+    found = {"experiment": "run", **flat(settings)} | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
     methods = settings.parsed_methods()
     found["methods"] = [m.text if m.file is None else f"npz:{m.file.name} {digest_of_parts(m.file)[:12]}" for m in methods]
     outside = {"data-dir": settings.data_dir, "encoder-from": settings.encoder_from, "diffusion": settings.diffusion.load}

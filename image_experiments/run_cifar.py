@@ -171,8 +171,10 @@ def _ranged(seeds: Sequence[int]) -> str:
 
 def beginning(settings: Settings) -> str:
     """What runs, and the settings that differ from the preset; summary.json has all settings."""
-    usual = replace(PRESETS[settings.preset](), dataset=settings.dataset, norm=settings.norm, out=settings.out)
-    known = flat(resolve(usual))
+    usual = replace(
+        PRESETS[settings.preset](), dataset=settings.dataset, data_dir=settings.data_dir, norm=settings.norm, out=settings.out
+    )
+    known = flat(resolve(usual)) | {"data_dir": None}
     named = ("methods", "seed", "seeds", "preset", "dataset", "norm", "eps", "out", "dry_run")
     other = {name: value for name, value in flat(settings).items() if value != known[name] and name not in named}
     seeds = settings.seeds

@@ -25,13 +25,13 @@ from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.settings import OF_ONE_METHOD
-from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.sweeps import (
     DESIGNS,
     Design,
     Run,
     SweepSettings,
     arguments_of,
+    attacks_of,
     checked_calls,
     conduct_sweep,
     read_design,
@@ -122,14 +122,6 @@ def checked(settings: SearchSettings) -> tuple[SearchSettings, Design]:
     if settings.most and planned > settings.most:
         raise UserError(f"--most {settings.most}: this search trains {planned} classifiers; use fewer candidates, rungs or seeds")
     return replace(settings, seed=sweep.seed), design
-
-
-def attacks_of(evaluation: EvaluationSettings) -> list[str]:
-    """Names of the attacks of a run, as in its tables."""
-    found = [f"pgd-{evaluation.pgd_steps}"]
-    if evaluation.autoattack_images != 0:
-        found.append("autoattack" if evaluation.autoattack_parts == "all" else evaluation.autoattack_parts)
-    return found
 
 
 def ranking_attack(chosen: str, attacks: dict[str, list[str]]) -> str:
@@ -270,7 +262,13 @@ def without_others_options(arguments: Sequence[str], kinds: Collection[str]) -> 
 
 def identity(settings: SearchSettings, design: Design) -> dict[str, Any]:
     """What identifies the search in a folder."""
-    about: dict[str, Any] = {"base": list(design.base), "rungs": list(settings.rungs), "keep": settings.keep, "seed": settings.seed}
+    about: dict[str, Any] = {
+        "experiment": "search",
+        "base": list(design.base),
+        "rungs": list(settings.rungs),
+        "keep": settings.keep,
+        "seed": settings.seed,
+    }
     for one in design.runs:
         about[f"run {one.name}"] = [*one.arguments, "--methods", *one.methods]
     return about

@@ -20,6 +20,8 @@ from command_line.spawning import without_main
 from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import flags_of, settings_from
+from image_experiments.engine.settings import resolve
+from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.experiment import Result, check_settings, checked_stages, conduct, place_of, prepared
 from image_experiments.gathering import Finished, joined, outcomes_in_all, read_finished
 from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in
@@ -84,7 +86,7 @@ def read_design(path: Path) -> Design:
     """Read a design file. Raises UserError naming what is wrong with it."""
     where = f"--design {path}"
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({error.strerror}); name a TOML file, for example one of {DESIGNS}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -157,7 +159,7 @@ def _pairs(where: str, value: Any, runs: list[Run]) -> list[tuple[tuple[str, str
             if isinstance(pair, list | tuple) and all(isinstance(s, str) for s in pair)
             else []
         )
-        if len(sides) != 2 or not all(side in known for side in sides):
+        if len(set(sides)) != 2 or not all(side in known for side in sides):
             names = ", ".join(sorted("/".join(side) for side in known))
             raise UserError(f'{where}: compare holds {pair}; write ["RUN/METHOD", "RUN/METHOD"] of {names}')
         found.append((sides[0], sides[1]))
@@ -262,6 +264,7 @@ def checked_calls(settings: SweepSettings, design: Design, runs: Sequence[Run]) 
     assert settings.out is not None
     calls = [(one, arguments_of(settings, design, one, settings.out / "runs" / one.name)) for one in runs]
     _check_calls(settings, calls)
+    _check_attacks(settings, design, calls)
     return calls
 
 
@@ -367,6 +370,33 @@ def _check_calls(settings: SweepSettings, calls: Sequence[tuple[Run, list[str]]]
             raise UserError(f"--design {settings.design}: run {one.name}: {error}") from None
 
 
+def _check_attacks(settings: SweepSettings, design: Design, calls: Sequence[tuple[Run, list[str]]]) -> None:
+    """Raise UserError for an attack that no run has, and for a pair of runs without an attack in common."""
+    of = {}
+    for one, arguments in calls:
+        chosen = resolve(settings_from(arguments))
+        threats = [(threat.norm, round(threat.eps, 9)) for threat in (chosen.threat(), *chosen.evaluation.further())]
+        of[one.name] = {(name, *threat) for name in attacks_of(chosen.evaluation) for threat in threats}
+    where, known = f"--design {settings.design}", {attack[0] for attacks in of.values() for attack in attacks}
+    unknown = [name for name in design.attacks if name not in known]
+    if unknown:
+        raise UserError(f"{where}: attacks holds {unknown[0]}, which no run has; they have {', '.join(sorted(known))}")
+    for a, b in design.compare if not settings.until else ():
+        runs = [of[side[0]] for side in (a, b) if side[0] in of]
+        if len(runs) == 2 and not {one for one in runs[0] & runs[1] if not design.attacks or one[0] in design.attacks}:
+            raise UserError(
+                f"{where}: compare holds {'/'.join(a)} and {'/'.join(b)}, which no attack of the same radius has in common"
+            )
+
+
+def attacks_of(evaluation: EvaluationSettings) -> list[str]:
+    """Names of the attacks of a run that its tables may have: with two or three classes apgd is apgd-ce alone."""
+    found = [f"pgd-{evaluation.pgd_steps}"]
+    if evaluation.autoattack_images != 0:
+        found += {"all": ["autoattack"], "apgd": ["apgd", "apgd-ce"], "apgd-ce": ["apgd-ce"]}[evaluation.autoattack_parts]
+    return found
+
+
 def waits_for_images(settings: SweepSettings, one: Run) -> bool:
     """Whether a run takes images that an earlier run of the sweep will make."""
     assert settings.out is not None
@@ -386,7 +416,8 @@ def write_results(settings: SweepSettings, design: Design, runs: list[Run], begi
     if not settings.until:
         write_comparisons(out, compared_in(design, header, rows, outcomes_in(dict(folders))), talk)
     seconds = round(time.perf_counter() - begin, 2)
-    write_summary(settings, design.base, runs, {"this call": seconds})
+    if not settings.until or not (out / "sweep.csv").is_file():  # a sweep that was finished stays so
+        write_summary(settings, design.base, runs, {"this call": seconds})
     talk.say(f"wrote {out}/{table}.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
 
 
@@ -412,8 +443,13 @@ def write_comparisons(out: Path, compared: list[list[Any]], talk: Talk) -> None:
 
 def identity(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> dict[str, Any]:
     """What identifies the sweep in a folder: the base, the data, and the arguments and methods of each run."""
-    found: dict[str, Any] = {"base": list(design.base), "data_dir": settings.data_dir, "runs": [one.name for one in runs]}
-    found |= {"compare": [f"{'/'.join(a)} - {'/'.join(b)}" for a, b in design.compare], "attacks": list(design.attacks)}
+    found: dict[str, Any] = {
+        "experiment": "sweep",
+        "base": list(design.base),
+        "data_dir": settings.data_dir,
+        "runs": [one.name for one in runs],
+    }
+    found |= {"compare": [f"{'/'.join(a)} - {'/'.join(b)}" for a, b in design.compare]}
     for one in runs:
         found |= {f"arguments of {one.name}": list(one.arguments), f"methods of {one.name}": list(one.methods)}
     return found | {"all seeds": list(seeds_of(settings))}

@@ -135,6 +135,12 @@ def read_data(settings: Settings, talk: Talk) -> Table | None:
         return None
     from simulations.mixtures.tables import load_table
 
+    if (
+        settings.out is not None
+        and Path(settings.data).resolve().parent == settings.out.resolve()
+        and Path(settings.data).is_file()
+    ):
+        raise UserError(f"--data {settings.data}: lies in --out, whose tables are written anew; give another --out")
     table = load_table(settings.data, settings.label)
     talk.say("\n".join(table.described()))
     return table
@@ -145,7 +151,7 @@ def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
     start, out = time.perf_counter(), settings.out
     assert out is not None
     clock = time.time()
-    claim_anew(prepare_folder(out), asdict(settings), force=settings.force)
+    claim_anew(prepare_folder(out), {"experiment": "gaussian_mixture", **asdict(settings)}, force=settings.force)
     details: list[str] = []
     talk = with_details(talk, details, settings.verbose)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions(), "seconds": {}}

@@ -289,7 +289,7 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
     start, schedule, parts, out = time.perf_counter(), NoiseSchedule.linear(), parts_of(settings), settings.out
     assert out is not None
     clock = time.time()
-    claim_anew(prepare_folder(out), asdict(settings), force=settings.force)
+    claim_anew(prepare_folder(out), {"experiment": "guided_diffusion", **asdict(settings)}, force=settings.force)
     details: list[str] = []
     talk = with_details(talk, details, settings.verbose)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "seconds": {}}

@@ -72,7 +72,7 @@ def run(settings: Settings) -> int:
     table, seeds = read_sets(settings.sweep)
     rows = worths(table, plain_of(settings.plain, table), settings.classes)
     out = prepare_folder(settings.out or Path())
-    claim(out, asdict(settings), force=settings.force)
+    claim(out, {"experiment": "image_worth", **asdict(settings)}, force=settings.force)
     write_csv(out / "worth.csv", HEADER, rows)
     about = asdict(replace(settings, sweep=Path(settings.sweep.name))) | {"seed": seeds[0], "seeds": len(seeds)}
     write_json(out / "summary.json", {"settings": about, "versions": versions()})
@@ -86,7 +86,7 @@ def read_sets(sweep: Path) -> tuple[dict[tuple[str, str], dict[str, float]], lis
     path = sweep / "sweep.csv"
     if not path.is_file():
         raise UserError(f"--sweep {sweep}: has no sweep.csv; name the folder that run_sweep.py wrote")
-    data = read_columns(path)
+    data = read_columns(path, text=("run", "method"))
     missing = [column for column in ("run", "method", "seed", *DESCRIPTION.values()) if column not in data]
     if missing:
         raise UserError(f"{path}: has no column {', '.join(missing)}; make the sweep with this version")
@@ -96,11 +96,27 @@ def read_sets(sweep: Path) -> tuple[dict[tuple[str, str], dict[str, float]], lis
         cells = {name: data[column][of] for name, column in DESCRIPTION.items()}
         if "" in cells["class_snr"].tolist():  # real images alone
             continue
-        found[key] = {name: float(np.mean(values.astype(np.float64))) for name, values in cells.items()}
-    bad = next((key for key, one in found.items() if not all(map(np.isfinite, one.values()))), None)
+        found[key] = {name: _mean(values) for name, values in cells.items()}
+    bad = next((key for key, one in found.items() if not _usable(one)), None)
     if bad:
-        raise UserError(f"{path}: the description of {'/'.join(bad)} is {found[bad]}; theory needs numbers")
-    return found, np.unique(data["seed"]).astype(int).tolist()
+        raise UserError(f"{path}: the description of {'/'.join(bad)} is {found[bad]}; theory needs numbers, and none below 0")
+    try:
+        return found, sorted({int(float(seed)) for seed in data["seed"]})
+    except ValueError:
+        raise UserError(f"{path}: the column seed holds what is no whole number; make the sweep anew") from None
+
+
+def _mean(values: Any) -> float:
+    """Mean of numbers that are not below 0; nan if one is no such number."""
+    try:
+        numbers = values.astype(np.float64)
+    except ValueError:
+        return math.nan
+    return float(np.mean(numbers)) if (numbers >= 0).all() else math.nan
+
+
+def _usable(description: Mapping[str, float]) -> bool:
+    return all(map(math.isfinite, description.values())) and description["effective_dimension"] > 0
 
 
 def plain_of(name: str, table: Mapping[tuple[str, str], Mapping[str, float]]) -> Mapping[str, float]:

@@ -98,3 +98,16 @@ def test_a_run_that_begins_anew_has_no_summary_and_with_force_no_old_tables(tmp_
     (tmp_path / "summary.json").write_text("{")
     claim_anew(tmp_path, {"eps": 0.3}, force=True)
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_folder_of_another_command_or_program_is_refused(tmp_path):
+    """Two commands may have no setting in common, or only settings that are equal."""
+    (tmp_path / "a").mkdir()
+    claim(tmp_path / "a", {"experiment": "search", "base": []})
+    with pytest.raises(UserError, match="experiment search there, sweep here"):
+        claim(tmp_path / "a", {"experiment": "sweep", "base": [], "runs": ["a"]})
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "settings.json").write_text('{"editor.fontSize": 12}')
+    with pytest.raises(UserError, match="settings of another program"):
+        claim(tmp_path / "b", {"experiment": "sweep", "base": []})
+    assert "fontSize" in (tmp_path / "b" / "settings.json").read_text()

@@ -124,6 +124,13 @@ def test_standard_output_that_is_full_is_named():
     )
 
 
+@pytest.mark.parametrize("arguments", [["--n", ""], ["--n="], [""]])
+def test_a_value_that_is_empty_is_refused(arguments, capsys):
+    """As of --out "$OUT" with OUT not set: the folder would be the one at hand."""
+    assert run_command(Nothing, lambda _settings: 0, Help("Nothing."), arguments) == 1
+    assert "is empty; give a value" in capsys.readouterr().err
+
+
 @dataclass(frozen=True)
 class Nothing:
     """Nothing."""

@@ -24,12 +24,13 @@ from image_experiments import experiment, run_cifar
 from image_experiments.data.dataset import described
 from image_experiments.data.read_dataset import read_dataset
 from image_experiments.data.splitting import split
-from image_experiments.engine.presets import smoke
+from image_experiments.engine.presets import settings_from, smoke
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
 from image_experiments.models.unet import make_noise_prediction
 from image_experiments.training.diffusion_training import DiffusionSettings
+from tests.image_experiments.conftest import write_folder
 
 RNG = np.random.default_rng(0)
 
@@ -889,3 +890,14 @@ def test_a_missing_package_is_said_before_anything_is_made(tmp_path, monkeypatch
     assert run_cifar.main(["--preset", "smoke", "--tensorboard", "--out", str(tmp_path / "out")]) == 1
     assert "--tensorboard: the package tensorboard is missing; pip install tensorboard" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_images_is_taken_from_the_command_line(tmp_path, capsys):
+    """A preset with all its settings but this folder would be refused where the summary of the settings is made."""
+    write_folder(tmp_path / "set", np.random.default_rng(0), train=24, test=12, size=8)
+    flags = ["--preset", "smoke", "--dataset", "images", "--data-dir", str(tmp_path / "set"), "--train", "16", "--validation", "4"]
+    from image_experiments.run_cifar import beginning
+
+    told = beginning(experiment.prepared(settings_from([*flags, "--test", "12", "--out", str(tmp_path / "out")])))
+    assert "preset smoke on images" in told
+    assert f"--data-dir {tmp_path / 'set'}" in told

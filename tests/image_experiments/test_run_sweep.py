@@ -494,6 +494,36 @@ def test_descriptions_first_and_then_the_whole_and_nothing_less(tmp_path, capsys
     assert [one[header.index("seed")] for one in found] == [0]
 
 
+def test_what_cannot_be_compared_is_said_before_anything_is_made(tmp_path, capsys):
+    for text, words in (
+        (
+            'attacks = ["autoattack"]\ncompare = [["a/real", "b/real"]]\n',
+            "attacks holds autoattack, which no run has; they have apgd, apgd-ce",
+        ),
+        ('compare = [["a/real", "a/real"]]\n', "compare holds"),
+        ('compare = [["a/real", "c/real"]]\n', "a/real and c/real, which no attack of the same radius has in common"),
+    ):
+        runs = "".join(f"[run.{name}]\nmethods = ['real']\n" for name in "abc") + 'arguments = ["--eps", "0.05"]\n'
+        design = write_design(tmp_path, runs)
+        design.write_text(text + design.read_text())
+        assert call("--design", design, "--out", tmp_path / "out") == 1
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_other_attacks_to_compare_under_do_not_bind_the_folder(swept, tmp_path):
+    design, made = swept.parent / "mine.toml", shutil.copytree(swept, tmp_path / "out")
+    fewer = tmp_path / "mine.toml"
+    fewer.write_text(
+        'attacks = ["apgd"]\n' + design.read_text(), encoding="utf-8-sig"
+    )  # and a mark at its beginning, as editors write
+    assert call("--design", fewer, "--out", made, "--workers", 1) == 0
+    assert {row["attack"] for row in rows(made / "comparisons.csv")} == {"apgd"}
+    before = (made / "summary.json").read_bytes()
+    assert call("--design", fewer, "--out", made, "--workers", 1, "--until", "description") == 0
+    assert (made / "summary.json").read_bytes() == before  # it is still finished
+
+
 def test_comparisons_of_an_earlier_design_do_not_stay(tmp_path):
     (tmp_path / "comparisons.csv").write_text("a,b\n")
     sweeps.write_comparisons(tmp_path, [], QUIET)

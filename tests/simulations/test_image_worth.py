@@ -71,6 +71,15 @@ def test_sets_without_real_images_are_compared_alone(tmp_path):
     assert found["drawn", "close"] == pytest.approx(2 * sample_worth(close, plain))
 
 
+def test_runs_may_be_named_by_numbers_and_tables_may_come_from_a_spreadsheet(tmp_path):
+    sweep = sweep_of(tmp_path / "sweep", {("1", "unguided"): {}, ("2", "unguided"): {"class_snr": 1.5}})
+    text = (sweep / "sweep.csv").read_text()
+    (sweep / "sweep.csv").write_text("\ufeff" + text, encoding="utf-8")
+    assert main(["--sweep", str(sweep), "--plain", "1/unguided"]) == 0
+    with (tmp_path / "sweep-worth" / "worth.csv").open(newline="") as stream:
+        assert [row["run"] for row in csv.DictReader(stream)] == ["1", "2"]
+
+
 def test_the_folder_may_be_the_one_at_hand(tmp_path, monkeypatch):
     monkeypatch.chdir(sweep_of(tmp_path / "sweep"))
     assert main(["--sweep", "."]) == 0
@@ -87,6 +96,10 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         ({"label_error": 0.6}, "a share of 0.60 of its labels"),
         ({"class_snr": "nan"}, "the description of soft/unguided is"),
         ({"class_snr": 40.0}, "is beyond the theory"),
+        ({"class_snr": -1.0}, "theory needs numbers, and none below 0"),
+        ({"n_real": -5}, "theory needs numbers, and none below 0"),
+        ({"effective_dimension": 0.0}, "theory needs numbers"),
+        ({"class_snr": "many"}, "theory needs numbers"),
     ):
         bad = sweep_of(tmp_path / "bad", {("soft", "unguided"): change})
         assert words in refused(capsys, "--sweep", bad)

@@ -144,3 +144,14 @@ def test_too_few_rows_and_dependent_features_have_no_gaussian_interval():
     assert estimate(rng.standard_normal((60, 50)), y) is None
     assert subset_sizes(13) == [1, 2, 3, 4, 6]
     assert subset_sizes(1) == [1]
+
+
+def test_a_table_in_the_folder_of_results_is_not_overwritten(tmp_path, capsys):
+    from simulations.gaussian_mixture import main
+
+    data = tmp_path / "real_data.csv"
+    data.write_text("a,b,label\n" + "\n".join(f"{i},{i * i % 7},{'xy'[i % 2]}" for i in range(20)))
+    before = data.read_text()
+    assert main(["--part", "data", "--data", str(data), "--out", str(tmp_path)]) == 1
+    assert "lies in --out, whose tables are written anew; give another --out" in capsys.readouterr().err
+    assert data.read_text() == before
