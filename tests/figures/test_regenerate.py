@@ -193,7 +193,7 @@ def test_a_broken_result_file_fails_its_figure_alone(damage, words, results, tmp
     printed = capsys.readouterr()
     (line,) = [line for line in printed.err.splitlines() if line.startswith("failed")]
     assert re.search(words, line)
-    assert "make it anew with: python simulations/gaussian_mixture.py (35 s), or restore the committed one" in line
+    assert "make it anew with: python simulations/gaussian_mixture.py (1 min), or restore the committed one" in line
     assert "2 built, 0 kept, 1 failed" in printed.out
     assert (out / "drawn" / "linf_mean.png").is_file()
     assert not (out / "drawn" / "ceiling.png").exists()
