@@ -53,7 +53,8 @@ def draw(numbers: Numbers) -> Any:
             axis.vlines(series.x[known], series.low[known], series.high[known], color="0.4", lw=0.8)
         inside = numbers.columns["panel"] == panel
         values = np.concatenate([numbers.columns[name][inside] for name in ("x", "y", "low", "high")])
-        low, high = float(np.nanmin(values)) * 0.8, float(np.nanmax(values)) * 1.25
+        values = values[np.isfinite(values)]
+        low, high = float(values.min()) * 0.8, float(values.max()) * 1.25
         diagonal(axis, low, high)
         if panel == QUANTITIES["multiplier"]:
             ends = np.array([low, high])
