@@ -16,7 +16,7 @@ from typing import Any
 from command_line.folder_claim import differences
 from command_line.output import UserError, listed
 from image_experiments.data.npz_files import DAMAGE
-from image_experiments.output.tables import outcomes_of
+from image_experiments.output.sweep_tables import outcomes_in
 
 TABLE, SUMMARY = "sweep.csv", "summary.json"
 NUMBERS = ("seed", "eps", "robust_accuracy", "images")
@@ -82,24 +82,26 @@ def joined(sweeps: Sequence[Finished]) -> tuple[list[str], list[list[Any]]]:
 
 
 def outcomes_in_all(sweeps: Sequence[Finished]) -> tuple[Callable[[dict[str, Any]], Any], list[Path]]:
-    """outcomes(row of the table) -> which images withstood, None if each seed has its own images or the file is missing; missing files.
+    """(outcomes as of outcomes_in, the folders in which it has missed some). outcomes raises UserError for a damaged file."""
+    runs = {seed: one.out / "runs" for one in sweeps for seed in one.seeds}
+    missed: list[Path] = []
 
-    Raises UserError for a damaged file.
-    """
-    of = {seed: one.out / "runs" for one in sweeps for seed in one.seeds}
+    def folder_of(row: dict[str, Any]) -> Path:
+        return runs[row["seed"]] / row["run"]
+
+    read = outcomes_in(folder_of)
 
     def outcomes(row: dict[str, Any]) -> Any:
-        folder = of[row["seed"]] / row["run"]
+        where = folder_of(row) / "outcomes"
         try:
-            return outcomes_of(folder, row) if row["split"] == "test" else None
+            found = read(row)
         except (*DAMAGE, ValueError):
-            raise UserError(
-                f"{folder}/outcomes: the file of {row['method']}, seed {row['seed']} is damaged; copy it again"
-            ) from None
+            raise UserError(f"{where}: the file of {row['method']}, seed {row['seed']} is damaged; copy it again") from None
+        if found is None and row["split"] == "test":
+            missed.append(where)
+        return found
 
-    tested = [(row, one) for one in sweeps for row in one.rows if row["split"] == "test"]
-    missing = dict.fromkeys(one.out / "runs" / row["run"] / "outcomes" for row, one in tested if outcomes(row) is None)
-    return outcomes, list(missing)
+    return outcomes, missed
 
 
 def _read(folder: Path) -> Finished:

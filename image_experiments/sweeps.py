@@ -20,7 +20,7 @@ from command_line.spawning import without_main
 from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import flags_of, settings_from
-from image_experiments.engine.settings import resolve
+from image_experiments.engine.settings import Settings, resolve
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.experiment import Result, check_settings, checked_stages, conduct, place_of, prepared
 from image_experiments.gathering import Finished, joined, outcomes_in_all, read_finished
@@ -263,8 +263,7 @@ def checked_calls(settings: SweepSettings, design: Design, runs: Sequence[Run]) 
     """Every run with its command line. Raises UserError if one would be refused."""
     assert settings.out is not None
     calls = [(one, arguments_of(settings, design, one, settings.out / "runs" / one.name)) for one in runs]
-    _check_calls(settings, calls)
-    _check_attacks(settings, design, calls)
+    _check_calls(settings, design, calls)
     return calls
 
 
@@ -317,13 +316,13 @@ def gather_sweep(settings: SweepSettings, design: Design, runs: Sequence[Run], t
         talk.warn(
             "the folders were made by different versions of packages, which summary.json names; seeds may differ for that reason too"
         )
-    outcomes, missing = outcomes_in_all(sweeps)
-    if missing:
-        talk.warn(
-            f"the intervals for new images are nan: outcomes are missing, for example in {missing[0]}; copy runs/*/outcomes too"
-        )
+    outcomes, missed = outcomes_in_all(sweeps)
     header, rows = joined(sweeps)
     compared = compared_in(design, header, rows, outcomes)
+    if missed:
+        talk.warn(
+            f"the intervals for new images are nan: outcomes are missing, for example in {missed[0]}; copy runs/*/outcomes too"
+        )
     claim_sweep(settings, design, runs)
     write_csv(out / "sweep.csv", header, rows)
     write_comparisons(out, compared, talk)
@@ -359,24 +358,28 @@ def arguments_of(settings: SweepSettings, design: Design, one: Run, folder: Path
     return arguments + (["--until", settings.until] if settings.until else []) + (["--force"] if settings.force else [])
 
 
-def _check_calls(settings: SweepSettings, calls: Sequence[tuple[Run, list[str]]]) -> None:
+def _check_calls(settings: SweepSettings, design: Design, calls: Sequence[tuple[Run, list[str]]]) -> None:
     """Raise UserError for a run that would be refused, before the first one starts rather than hours later."""
+    attacks = {}
     for one, arguments in calls:
-        if waits_for_images(settings, one):
-            continue
         try:
-            check_settings(settings_from(arguments))
+            chosen = settings_from(arguments)
+            if not waits_for_images(settings, one):
+                check_settings(chosen)
+            attacks[one.name] = _attacks(resolve(chosen))
         except UserError as error:
             raise UserError(f"--design {settings.design}: run {one.name}: {error}") from None
+    _check_attacks(settings, design, attacks)
 
 
-def _check_attacks(settings: SweepSettings, design: Design, calls: Sequence[tuple[Run, list[str]]]) -> None:
-    """Raise UserError for an attack that no run has, and for a pair of runs without an attack in common."""
-    of = {}
-    for one, arguments in calls:
-        chosen = resolve(settings_from(arguments))
-        threats = [(threat.norm, round(threat.eps, 9)) for threat in (chosen.threat(), *chosen.evaluation.further())]
-        of[one.name] = {(name, *threat) for name in attacks_of(chosen.evaluation) for threat in threats}
+def _attacks(settings: Settings) -> set[tuple[Any, ...]]:
+    """(name, norm, eps) of the attacks that the tables of a run may have."""
+    threats = [(threat.norm, round(threat.eps, 9)) for threat in (settings.threat(), *settings.evaluation.further())]
+    return {(name, *threat) for name in attacks_of(settings.evaluation) for threat in threats}
+
+
+def _check_attacks(settings: SweepSettings, design: Design, of: Mapping[str, set[tuple[Any, ...]]]) -> None:
+    """Raise UserError for an attack that no run has, and for a pair of runs without an attack in common. of: the attacks of each run."""
     where, known = f"--design {settings.design}", {attack[0] for attacks in of.values() for attack in attacks}
     unknown = [name for name in design.attacks if name not in known]
     if unknown:
@@ -414,7 +417,7 @@ def write_results(settings: SweepSettings, design: Design, runs: list[Run], begi
     header, rows = gather_descriptions(folders, methods, seeds_of(settings)) if settings.until else gather(folders)
     write_csv(out / f"{table}.csv", header, rows)
     if not settings.until:
-        write_comparisons(out, compared_in(design, header, rows, outcomes_in(dict(folders))), talk)
+        write_comparisons(out, compared_in(design, header, rows, outcomes_in(lambda row: out / "runs" / row["run"])), talk)
     seconds = round(time.perf_counter() - begin, 2)
     if not settings.until or not (out / "sweep.csv").is_file():  # a sweep that was finished stays so
         write_summary(settings, design.base, runs, {"this call": seconds})

@@ -135,15 +135,20 @@ def read_data(settings: Settings, talk: Talk) -> Table | None:
         return None
     from simulations.mixtures.tables import load_table
 
-    if (
-        settings.out is not None
-        and Path(settings.data).resolve().parent == settings.out.resolve()
-        and Path(settings.data).is_file()
-    ):
-        raise UserError(f"--data {settings.data}: lies in --out, whose tables are written anew; give another --out")
+    _check_not_overwritten(settings)
     table = load_table(settings.data, settings.label)
     talk.say("\n".join(table.described()))
     return table
+
+
+def _check_not_overwritten(settings: Settings) -> None:
+    """Raise UserError if a table of results would take the place of the data."""
+    from simulations.mixtures.curves import CURVES
+
+    data = Path(settings.data)
+    written = data.name.startswith("real_data") or data.stem in (*CURVES, "theory_vs_simulation")
+    if written and settings.out is not None and data.is_file() and data.resolve().parent == settings.out.resolve():
+        raise UserError(f"--data {settings.data}: lies in --out, whose tables are written anew; give another --out")
 
 
 def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:

@@ -83,11 +83,14 @@ COMPARED = (
 )
 
 
-def outcomes_in(folders: dict[str, Path]) -> Callable[[dict[str, Any]], Any]:
-    """outcomes(row of the table) -> which images withstood, as tables.outcomes_of; None if each seed has its own images."""
+def outcomes_in(folder_of: Callable[[dict[str, Any]], Path]) -> Callable[[dict[str, Any]], Any]:
+    """outcomes(row of the table) -> which images withstood, as tables.outcomes_of; None if each seed has its own images.
+
+    folder_of: row -> the folder of its run.
+    """
     from image_experiments.output.tables import outcomes_of
 
-    return lambda row: outcomes_of(folders[row["run"]], row) if row["split"] == "test" else None
+    return lambda row: outcomes_of(folder_of(row), row) if row["split"] == "test" else None
 
 
 def comparisons(

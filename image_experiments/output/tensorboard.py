@@ -42,9 +42,7 @@ def check_installed() -> None:
 
 
 def _writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("--tensorboard: the package tensorboard is missing; pip install tensorboard") from None
+    from torch.utils.tensorboard import SummaryWriter
+
     shutil.rmtree(folder, ignore_errors=True)  # the curve of an earlier run of the same stage
     return SummaryWriter(str(folder))
