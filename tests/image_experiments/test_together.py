@@ -171,13 +171,17 @@ def test_the_merging_command_refuses_in_one_line(shards, tmp_path, capsys):
 
 
 def test_two_processes_train_what_one_trains(alone, tmp_path):
-    """At the same global batch, batch norm included; with an l_2 attack, whose steps are continuous in the gradient, unlike signs."""
+    """At the same global batch, batch norm included; with an l_2 attack, whose steps are continuous in the gradient, unlike signs.
+
+    A tensor is compared by its norm: where rounding turns a hidden unit off in one image, Adam moves its bias by 3e-4 of its size.
+    """
     code, output = run("--processes", 2, "--methods", "real", "infonce:0.3", "--until", "training", "--out", tmp_path / "out")
     assert code == 0, output
     for name in ("encoder", "judge", "real"):
         one, two = (load_file(out / "checkpoints" / f"{name}-seed0.safetensors") for out in (alone, tmp_path / "out"))
         for key in one:
-            torch.testing.assert_close(two[key], one[key], rtol=2e-4, atol=2e-6)
+            one_norm, apart = one[key].double().norm(), (two[key].double() - one[key].double()).norm()
+            assert apart <= 1e-4 * one_norm, f"{name}: {key} is {apart / one_norm:.1e} off"
     stamps = {p.stem: json.loads(p.read_text())["processes"] for p in (tmp_path / "out" / "stages").rglob("*.json")}
     assert max(stamps.values()) == 2
     curves = [[float(row["loss"]) for row in table(out / "curves" / "real-seed0.csv")] for out in (alone, tmp_path / "out")]
