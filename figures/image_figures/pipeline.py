@@ -46,6 +46,8 @@ TREATMENTS = {
 RIVALS = {"hot": "hotter noise", "more": "twice as many"}
 LEFT, RIGHT = "robust accuracy", "minus unguided, treated alike"
 REAL = "real images alone"
+WITHOUT = "unconditional-confident"
+"""The paper's own pipeline. On photographs it was not run."""
 OF = ": "
 APART = 2.6
 """Points between the intervals of a row, or they would hide each other."""
@@ -78,7 +80,7 @@ def numbers(files: Files) -> Numbers:
 def numbers_of(table: str, files: Files) -> Numbers:
     """x: the row of a treatment, from the top; y: robust accuracy or difference of TREATMENT: IMAGES."""
     sets, real = read_sets(table, files)
-    rows: list[Row] = [(LEFT, REAL, -1.0, float(np.mean(list(real.values()))))]
+    rows: list[Row] = [(LEFT, REAL, -1.0, float(np.mean(list(real.values()))))] if real else []
     for place, treatment in enumerate(name for name in TREATMENTS if name in sets):
         plain = sets[treatment].get("unguided", {})
         for images, values in sets[treatment].items():
@@ -112,8 +114,10 @@ def draw(numbers: Numbers) -> Any:
             axis.hlines(x, low, high, color=look["color"], lw=1.2, transform=where)
             ends = np.concatenate([y, low, high])
             axis.update_datalim([(value, 0) for value in ends[np.isfinite(ends)]])
-    left.update_datalim([(value, 0) for value in numbers.series(LEFT, REAL).y])
-    left.axvline(float(numbers.series(LEFT, REAL).y[0]), color="0.4", lw=0.9, gid=GUIDE)
+    alone = [float(numbers.series(LEFT, name).y[0]) for name in numbers.names(LEFT) if name == REAL]
+    for value in alone:
+        left.update_datalim([(value, 0)])
+        left.axvline(value, color="0.4", lw=0.9, gid=GUIDE)
     right.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
     for axis in (left, right):
         axis.set_yticks(range(len(treatments)), treatments, fontsize=7)  # on both: on a phone one of them fills the screen
@@ -122,7 +126,7 @@ def draw(numbers: Numbers) -> Any:
         for edge in range(1, len(treatments)):
             axis.axhline(edge - 0.5, color="0.85", lw=0.8, gid=GUIDE)
         axis.autoscale_view(scaley=False)
-    left.set(xlabel="robust accuracy (line: real alone)", title="Labels and selection")
+    left.set(xlabel="robust accuracy" + " (line: real alone)" * bool(alone), title="Labels and selection")
     right.set(xlabel="minus unguided, treated alike", title="Guidance, and its rivals (95 % each)")
     handles, texts = left.get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
@@ -138,18 +142,23 @@ def finding_of(table: str, data: str, files: Files) -> str:
     sets, _ = read_sets(table, files)
     try:
         plain, kept, guided = sets["drawn"]["unguided"], sets["confident"]["unguided"], sets["confident"]["InfoNCE 0.3"]
-        without, paper = sets["unconditional-confident"]["unguided"], sets["unconditional-confident"]["InfoNCE 0.3"]
+        paper = sets.get(WITHOUT, sets["confident"])
+        own = paired(paper["InfoNCE 0.3"], paper["unguided"])
     except KeyError as missing:
         raise UserError(f"{files.path(table)}: lacks the set {missing}, which the summary compares; {remedy(table)}") from None
-    intervals = [paired(*pair) for pair in ((kept, plain), (guided, kept), (guided, plain), (paper, without))]
-    cost, gain, left, own = ("{:+.4f} [{:+.4f}, {:+.4f}]".format(*of) for of in intervals)
-    _, low, high = intervals[-1]
+    intervals = [*(paired(*pair) for pair in ((kept, plain), (guided, kept), (guided, plain))), own]
+    cost, gain, left, published = ("{:+.4f} [{:+.4f}, {:+.4f}]".format(*of) for of in intervals)
+    _, low, high = own
     claim = "holds" if low > 0 else "fails" if high < 0 else "is not detected"
+    gains = (
+        f"{gain}, and {published} with the paper's model without labels"
+        if WITHOUT in sets
+        else f"{gain}, with a model that knows the labels"
+    )
     means = {(treatment, images): np.mean(list(of.values())) for treatment, some in sets.items() for images, of in some.items()}
     best, images = max(means, key=lambda key: means[key])
     return (
         f"On {data}, each interval alone: keeping the most confident images changes the result of unguided ones by {cost}. "
-        f"Guidance then adds {gain}, and {own} "
-        f"with the paper's model without labels: the claim {claim} inside the paper's pipeline. Against unselected unguided images, guided "
+        f"Guidance then adds {gains}: the claim {claim} inside the paper's pipeline. Against unselected unguided images, guided "
         f"ones change it by {left}. The best of all sets: {images} images, {TREATMENTS[best]} ({means[best, images]:.4f})."
     )

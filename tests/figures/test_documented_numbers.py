@@ -136,6 +136,32 @@ def test_the_claim_is_said_to_do_what_the_interval_says(figure, said):
     assert f"the claim {said} inside the paper's pipeline" in figure.finding(Files(REFERENCE))
 
 
+def test_a_pipeline_without_real_images_alone_or_a_model_without_labels_is_drawn_and_summed_up(tmp_path):
+    """As on photographs, where neither was run."""
+    kept = ("drawn", "pseudo", "confident", "soft", "confident-more")
+    with (REFERENCE / pipeline.TABLE).open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["run"] in kept and row["method"] != "real"]
+    path = tmp_path / pipeline.TABLE
+    path.parent.mkdir()
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    some, all_of = (pipeline.numbers(Files(folder)) for folder in (tmp_path, REFERENCE))
+    for panel, count in ((pipeline.LEFT, 19), (pipeline.RIGHT, 15)):
+        names = [name for name in all_of.names(panel) if name.partition(": ")[0] in {pipeline.TREATMENTS[run] for run in kept[:4]}]
+        names = [name for name in names if "hotter" not in name and ("twice" not in name or "confident" in name)]
+        assert sorted(some.names(panel)) == sorted(names)
+        assert len(names) == count
+        for name in names:
+            for part in ("y", "low", "high"):
+                np.testing.assert_array_equal(*(getattr(numbers.series(panel, name), part) for numbers in (some, all_of)))
+    assert pipeline.draw(some).axes[0].get_xlabel() == "robust accuracy"
+    said = pipeline.finding(Files(tmp_path))
+    assert "Guidance then adds +0.0351 [" in said
+    assert "with a model that knows the labels: the claim holds" in said
+
+
 def planned(drawn):
     """{(design, comparison): (difference, and its interval of all)} in points; at the radius of training where there are several."""
     known = {}
