@@ -39,8 +39,8 @@ def run(settings: Settings) -> int:
     if settings.to.suffix != ".npz":
         raise UserError(f"--to {settings.to}: give a name that ends in .npz")
     manifest = settings.to.with_suffix(".json")
-    if settings.to.name.startswith("shard-") or (manifest.is_file() and '"shards"' not in manifest.read_text(encoding="utf-8")):
-        raise UserError(f"--to {settings.to}: would replace a shard, or {manifest.name}, which is no manifest; choose another name")
+    if settings.to.name.startswith("shard-"):
+        raise UserError(f"--to {settings.to}: would replace a shard; choose another name")
     if settings.to.exists() and not manifest.is_file():
         raise UserError(f"--to {settings.to}: is there already, without a manifest, so it was not made here; choose another name")
     if not settings.folders:

@@ -128,7 +128,7 @@ def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[
     """Merge the shards of one set, given in any order, into one npz file, and list their checksums in the manifest.
 
     The file depends only on the set. Constant memory. If a shard is missing, altered, present twice with different content, or of another
-    set, raises UserError naming it and writes nothing.
+    set, or if the manifest is of another set, raises UserError naming it and writes nothing.
     """
     notes: dict[int, tuple[Path, dict[str, Any]]] = {}
     for path in paths:
@@ -143,6 +143,8 @@ def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[
             )
         notes.setdefault(note["number"], (path, note))
     some = next(iter(notes.values()))[1]
+    if manifest.is_file():
+        _check_same_merged(out, manifest, some)
     missing = [number for number in range(some["shards"]) if number not in notes]
     if missing:
         names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
@@ -180,6 +182,17 @@ def _check_same_set(first: tuple[Path, dict[str, Any]], other: tuple[Path, dict[
     if first[1]["recipe"] != other[1]["recipe"]:
         words = _difference(other[1]["about"], first[1]["about"])
         raise UserError(f"{other[0]} is of another set than {first[0]}, made with {words}; merge shards of one set only")
+
+
+def _check_same_merged(out: Path, manifest: Path, note: dict[str, Any]) -> None:
+    """Raise UserError if what is there already is another set, which may have taken days."""
+    try:
+        before = json.loads(manifest.read_text(encoding="utf-8"))
+        recipe, about = before["recipe"], before["about"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{manifest}: is damaged or no manifest of merged shards; choose another name than {out.name}") from None
+    if recipe != note["recipe"]:
+        raise UserError(f"{out}: holds another set, made with {_difference(about, note['about'])}; choose another name")
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:

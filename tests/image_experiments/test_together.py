@@ -153,6 +153,23 @@ def test_shards_that_do_not_belong_together_are_one_line_and_nothing_is_written(
     refused([name, *plain[1:]], "has no note")
 
 
+def test_a_merged_set_is_not_replaced_by_another(shards, tmp_path):
+    to, manifest = tmp_path / "merged.npz", tmp_path / "merged.json"
+    merge(shards_of(shards, "unguided"), to, manifest)
+    before = to.read_bytes(), manifest.read_bytes()
+    for content, words in (
+        (before[1], r"holds another set, made with method unguided in place of infonce:0\.3"),
+        (b"{}", "is damaged"),
+    ):
+        manifest.write_bytes(content)
+        with pytest.raises(UserError, match=words):
+            merge(shards_of(shards, "infonce-0.3"), to, manifest)
+        assert (to.read_bytes(), manifest.read_bytes()) == (before[0], content)
+    manifest.write_bytes(before[1])
+    merge(shards_of(shards, "unguided"), to, manifest)
+    assert (to.read_bytes(), manifest.read_bytes()) == before
+
+
 def test_the_merging_command_refuses_in_one_line(shards, tmp_path, capsys):
     folder = shards_of(shards, "unguided")[0].parent
     (tmp_path / "mine.npz").write_bytes(b"someone's")
