@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import tyro
 
 from command_line.help import view
-from command_line.output import UserError, remedy_for
+from command_line.output import UserError, printable, remedy_for
 from command_line.refusals import framed, refused_flag, refused_value
 from command_line.values import NoNumber
 
@@ -99,6 +99,9 @@ def _line_for(error: Exception) -> str | None:
 
 def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], default: Callable[[], SettingsT] | None) -> SettingsT:
     """The settings of a command line; prints help and exits if requested, or exits with status 2 for invalid flags."""
+    for one in arguments:
+        if printable(one) != one:  # it could not be written into the results
+            raise UserError(f"{printable(one)}: is not UTF-8; rename it")
     unset = [not one or (one.startswith("--") and one.endswith("=")) for one in arguments]
     if any(unset):
         place = unset.index(True)

@@ -38,6 +38,11 @@ def listed(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
     return between.join(names[:most]) + more
 
 
+def printable(text: str) -> str:
+    """`text` with backslash escapes for what UTF-8 cannot hold: the bytes of a file name that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def remedy_for(error: OSError) -> str:
     """What to do about a file that cannot be written or read, depending on the system's error."""
     return next((remedy for codes, remedy in REMEDIES.items() if error.errno in codes), "check it, or choose another --out")

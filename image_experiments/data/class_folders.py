@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line.output import UserError
+from command_line.output import UserError, printable
 from image_experiments.data.archives import (
     IMAGE_SUFFIXES,
     TINY_LABELS,
@@ -61,8 +61,8 @@ def arranged(entries: Sequence[Entry], rest: Rest, source: Path) -> tuple[Arrang
     """Training and test files with their classes, and messages about what was left out.
 
     ROOT is the folder or archive itself, or one folder within it. Class names are compared in Unicode NFC, so the encoding of accents does
-    not matter. Raises UserError if a file's class is unclear (outside the class folders, one folder deeper, in two ROOTs), and for a class
-    without a readable file.
+    not matter. Raises UserError if a file's class is unclear (outside the class folders, one folder deeper, in two ROOTs), for a class
+    without a readable file, and for an image whose name is not UTF-8.
     """
     images = [entry for entry in entries if not entry.name.lower().endswith(".csv")]
     rest.others += [entry.name for entry in entries if entry.name.lower().endswith(".csv")]
@@ -71,6 +71,8 @@ def arranged(entries: Sequence[Entry], rest: Rest, source: Path) -> tuple[Arrang
     found: Arranged = {part: [] for part in PARTS}
     beside = []
     for entry in images:
+        if (shown := printable(entry.name)) != entry.name:  # results are UTF-8, and hold these names
+            raise UserError(f"{printable(str(source))}: the name {shown} is not UTF-8; rename it")
         place = places[entry.name]
         if place is None or place[0] != root:
             beside.append(entry.name)
@@ -153,7 +155,7 @@ def _left_out(beside: list[str], rest: Rest) -> list[str]:
                 f"{n} {suffix or 'without a suffix'}" for suffix, n in Counter(Path(n).suffix for n in names).most_common(3)
             )
             lines.append(f"left out, {kind}: {len(names)} ({suffixes}), the first {names[0]}")
-    return lines
+    return list(map(printable, lines))
 
 
 TRACK_AND_FRAME = r"(\d{5})_\d{5}"  # GTSRB: frames of one track are near-identical photographs of one sign

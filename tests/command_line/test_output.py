@@ -131,6 +131,12 @@ def test_a_value_that_is_empty_is_refused(arguments, capsys):
     assert "is empty; give a value" in capsys.readouterr().err
 
 
+def test_a_path_that_is_not_utf8_is_refused(capsys):
+    """Results could not hold it."""
+    assert run_command(Nothing, lambda _settings: pytest.fail("ran"), Help("Nothing."), ["--n", "caf\udce9"]) == 1
+    assert capsys.readouterr().err == "error: caf\\udce9: is not UTF-8; rename it\n"
+
+
 @dataclass(frozen=True)
 class Nothing:
     """Nothing."""

@@ -223,6 +223,23 @@ def test_accents_are_compared_as_they_look(tmp_path):
     assert np.bincount(data.test_labels).tolist() == [3, 3]
 
 
+@pytest.mark.parametrize("name", ["train/cat/0\udce9.png", "train/caf\udce9/0.png"])
+def test_names_that_are_not_utf8_are_refused_before_anything_is_made(tmp_path, name):
+    """Results hold names of classes and files, so such a name would end in a traceback after the work."""
+    data = folder(tmp_path / "data")
+    picture(data / name)
+    with pytest.raises(UserError, match=r"the name train/ca.*\\udce9.* is not UTF-8; rename it$"):
+        read_dataset("images", data, 8, None)
+
+
+def test_a_left_out_name_that_is_not_utf8_is_told_in_utf8(tmp_path):
+    data = folder(tmp_path / "data")
+    (data / "train" / "cat" / "list\udce9.txt").write_text("not an image")
+    told = read_dataset("images", data, 8, None).notes
+    assert any("the first train/cat/list\\udce9.txt" in line for line in told)
+    "".join(told).encode()
+
+
 def test_a_class_may_be_called_train(tmp_path):
     data = read_dataset("images", folder(tmp_path, ("bus", "train", "test")), 0, None)
     assert data.classes == ("bus", "test", "train")
