@@ -60,7 +60,7 @@ class GenerationSettings:
     initial_std: float = 1.0
     """Standard deviation of the initial noise; values above 1: hotter noise, a higher sampling temperature."""
     batch_size: int = 250
-    """Images sampled together. InfoNCE, hard-negative and supervised guidance compare them, so it affects the result."""
+    """Images sampled together. InfoNCE, hard-negative, supervised and particle guidance compare them, so it affects the result."""
     window: tuple[int, int] | None = (0, 700)
     """Guide at timesteps low <= t < high."""
     label_error: float = 0.05
