@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,18 +35,42 @@ def note_claim(out: Path, settings: Mapping[str, Any], free: Collection[str] = F
     write_json(out / FILE, {name: _comparable(value) for name, value in settings.items() if name not in free})
 
 
-def claim_anew(out: Path, settings: Mapping[str, Any], force: bool = False) -> None:
-    """Claim the folder for a run that writes summary.json at its end, and remove that of an earlier one, which would say that it is done.
+BEGUN = "unfinished.json"
+"""Since when a run that has not ended writes here, over all its calls."""
 
-    force: also remove what the earlier run wrote, as its summary names it under "files", so that no table of other settings stays.
+
+def claim_anew(out: Path, settings: Mapping[str, Any], force: bool = False) -> None:
+    """Claim the folder for a run that ends with finish_claim, and remove the summary of an earlier one, which would say that it is done.
+
+    force: also remove what the earlier run wrote, to its end (as its summary names it under "files") or not, so that no table of other
+    settings stays.
     """
     claim(out, settings, force=force)
-    path = out / "summary.json"
-    if force and path.is_file():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            for name in json.loads(path.read_text(encoding="utf-8"))["files"]:
+    summary, begun = out / "summary.json", out / BEGUN
+    if force:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            for name in json.loads(summary.read_text(encoding="utf-8"))["files"]:
                 (out / Path(name).name).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+        for name in files_since(out, _begin(out)):
+            (out / name).unlink(missing_ok=True)
+        begun.unlink(missing_ok=True)
+    summary.unlink(missing_ok=True)
+    if not begun.is_file():
+        write_json(begun, {"since": time.time()})
+
+
+def finish_claim(out: Path, summary: Mapping[str, Any]) -> None:
+    """Write summary.json, with the names of the tables and pictures that the run wrote under "files"."""
+    write_json(out / "summary.json", {**summary, "files": files_since(out, _begin(out))})
+    (out / BEGUN).unlink(missing_ok=True)
+
+
+def _begin(out: Path) -> float:
+    """When the unfinished run in the folder began; infinity if there is none."""
+    try:
+        return float(json.loads((out / BEGUN).read_text(encoding="utf-8"))["since"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def files_since(out: Path, begin: float) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import Columns
-from command_line.output import UserError
+from command_line.output import UserError, file_digest
 from figures.experiments import EXPERIMENTS, experiment_of
 
 COUNTED = ("seed", "seeds", "n", "n_synthetic", "steps")
@@ -83,6 +83,16 @@ class Files:
         if not all(isinstance(note, dict) for note in content.values()):
             raise UserError(f"{path}: line 1: holds no object for each experiment; restore it, or delete it to draw without dates")
         return content
+
+    def current(self, name: str) -> bool:
+        """Whether EXPERIMENT/FILE is there and, if it was computed from a sweep, from the one that is there now. Raises UserError."""
+        experiment = experiment_of(name)
+        if not (self.folder / name).is_file():
+            return False
+        sweep, summary = self.folder / experiment.reads / "sweep.csv", self.folder / experiment.name / "summary.json"
+        if not experiment.reads or not sweep.is_file() or not summary.is_file():
+            return True
+        return self.summary(experiment.name).get("sweep_sha256", "") in ("", file_digest(sweep))
 
     def summary(self, experiment: str) -> dict[str, Any]:
         """summary.json of an experiment. Raises UserError."""

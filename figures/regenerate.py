@@ -186,7 +186,7 @@ def without_data(chosen: list[Entry], files: Files) -> list[Outcome]:
 
 def run_missing(settings: Settings, chosen: list[Entry], files: Files) -> list[Outcome]:
     """Run the experiments whose results these figures lack; returns the failed ones. Raises UserError rather than overwrite results."""
-    lacking = [name for entry in chosen for name in entry.figure.inputs if not (files.folder / name).is_file()]
+    lacking = [name for entry in chosen for name in entry.figure.inputs if not files.current(name)]
     failed: list[Outcome] = []
     for experiment in dict.fromkeys(experiment_of(name).name for name in lacking):
         folder = files.folder / experiment

@@ -24,6 +24,7 @@ import sys
 import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from command_line.values import Radius, as_fraction, check_radius
 from image_experiments.data.dataset import Dataset
 from image_experiments.data.read_dataset import DatasetName, read_dataset
 from image_experiments.data.stored_dataset import order_of_test_images
+from image_experiments.engine.fingerprint import code_digest
 from image_experiments.engine.settings import usual_eps
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.experiment import only_run_in
@@ -118,7 +120,7 @@ def run(settings: Settings) -> int:
     classifier, about = _classifier(settings, data)
     key = {name: value for name, value in asdict(settings).items() if name not in FREE} | about
     key |= {"attacks": sorted(set(settings.attacks) | {"pgd"}), "eps": eps, "data": data.checksum()}
-    key |= {"kind": "evaluation", "weights_sha256": file_digest(settings.checkpoint)}
+    key |= {"kind": "evaluation", "weights_sha256": file_digest(settings.checkpoint), MADE_BY: _made_by(about["network"])}
     _check_folder(out, key, settings.force)
     print(
         f"{settings.checkpoint.name}: {about['network']}, pixels {NORMALISED.get(about['normalisation'], 'normalised as for CIFAR')}"
@@ -149,7 +151,21 @@ def run(settings: Settings) -> int:
 
 
 UNFINISHED = "unfinished-evaluation"
+MADE_BY = "made by"
+"""In the key: code and versions. After a change of these the attacks begin anew, in the same folder."""
 TABLES = ("evaluation.csv", "per_class.csv", "per_image.csv", "evaluation.json")
+
+
+CODE = (judged, read_classifier)
+
+
+def _made_by(network: str) -> dict[str, str]:
+    """Checksum of the code that attacks and loads, and the versions of the packages that it uses."""
+    found: dict[str, str] = {}
+    for function in CODE:
+        code, packages = code_digest(function)
+        found |= {function.__name__: code} | {package: version(package) for package in packages}
+    return found | ({"timm": version("timm")} if network.startswith("timm:") else {})
 
 
 def _check_folder(out: Path, key: dict[str, Any], force: bool) -> None:
@@ -157,7 +173,7 @@ def _check_folder(out: Path, key: dict[str, Any], force: bool) -> None:
     other = next((name for name in ("summary.json", "stages", "checkpoints") if (out / name).exists()), None)
     if other is not None:
         raise UserError(f"--out {out}: holds {other}, so it is the folder of a run; give one of its own")
-    check_claim(out, key, (), force=force)
+    check_claim(out, key, (MADE_BY,), force=force)
 
 
 NORMALISED = {"file": "normalised as the file says", "timm": "normalised as timm says", "none": "as they are"}

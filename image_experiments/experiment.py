@@ -165,7 +165,9 @@ class Result(ResultOfRun):
         return load_classifier(path, len(self.classes), self.shape)
 
     def _file(self, what: str, path: Path, method: str, seed: int) -> Path:
-        if "/" in method or not path.is_file():
+        known = method in {one.label for one in map(parse_method, self.settings["methods"])}
+        known = known and 0 <= seed - self.settings["seed"] < self.settings["seeds"]
+        if not known or not path.is_file():  # a file may also be there of an experiment that --force replaced
             names, seeds = (", ".join(map(str, dict.fromkeys(self.metrics[column]))) for column in ("method", "seed"))
             raise UserError(f"{self.out}: has no {what} of {method!r}, seed {seed}; its methods are {names}, its seeds {seeds}")
         return path
@@ -353,7 +355,7 @@ def identity(settings: Settings) -> dict[str, Any]:
     methods = settings.parsed_methods()
     found["methods"] = [m.text if m.file is None else f"npz:{m.file.name} {digest_of_parts(m.file)[:12]}" for m in methods]
     outside = {"data-dir": settings.data_dir, "encoder-from": settings.encoder_from, "diffusion": settings.diffusion.load}
-    return found | {f"content of --{flag}": source_digest(path)[:12] for flag, path in outside.items() if path is not None}
+    return found | {f"content of --{flag}": None if path is None else source_digest(path)[:12] for flag, path in outside.items()}
 
 
 def check_folder(settings: Settings, out: Path) -> None:

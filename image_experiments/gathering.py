@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from command_line.folder_claim import differences
 from command_line.output import UserError, listed
 from image_experiments.data.npz_files import DAMAGE
@@ -21,6 +23,10 @@ from image_experiments.output.sweep_tables import outcomes_in
 TABLE, SUMMARY = "sweep.csv", "summary.json"
 NUMBERS = ("seed", "eps", "robust_accuracy", "images")
 """Columns that comparisons need as numbers; all others stay text, so that the joined table has the very same cells."""
+
+
+ROUNDING = 1e-9
+"""Of a share that was written as text."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,11 @@ class Finished:
     def attacks(self) -> set[tuple[str, ...]]:
         """What each seed must have: (run, method, attack, norm, eps)."""
         return {tuple(str(row[name]) for name in ("run", "method", "attack", "norm", "eps")) for row in self.rows}
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Checksum of the data by run; empty in tables of earlier versions."""
+        return dict(self.summary.get("data", {}))
 
     @property
     def told(self) -> dict[str, Any]:
@@ -62,11 +73,7 @@ def read_finished(
         different = differences(dict.fromkeys(ours) | held, dict.fromkeys(held) | ours)
         if different:
             raise UserError(f"--gather {one.out}: holds another sweep ({listed(different, 3, '; ')}); give the design that made it")
-    data = {str(one.summary["settings"]["data_dir"] or "the default"): one.out for one in sweeps}
-    if len(data) > 1:
-        raise UserError(
-            f"--gather: the data are {' and '.join(f'{name} in {out}' for name, out in data.items())}; gather those of one data set"
-        )
+    _check_data(sweeps)
     _check_rows(sweeps)
     _check_seeds(sweeps, seeds)
     return sorted(sweeps, key=lambda one: one.seeds[0])
@@ -99,6 +106,11 @@ def outcomes_in_all(sweeps: Sequence[Finished]) -> tuple[Callable[[dict[str, Any
             raise UserError(f"{where}: the file of {row['method']}, seed {row['seed']} is damaged; copy it again") from None
         if found is None and row["split"] == "test":
             missed.append(where)
+        if found is not None and abs(float(np.mean(found)) - row["robust_accuracy"]) > ROUNDING:
+            raise UserError(
+                f"{where}: {row['method']}, seed {row['seed']} is of another training than the row of {TABLE}; finish that sweep, or copy "
+                "both again"
+            )
         return found
 
     return outcomes, missed
@@ -119,7 +131,7 @@ def _read(folder: Path) -> Finished:
         found = Finished(folder, summary, [row | {name: _number(row[name]) for name in NUMBERS if name in row} for row in rows])
         whole = not summary["settings"]["until"] and _has_all(found)
         _by_name(summary["base"], summary["runs"])  # here and in the next line: all that is read later
-        _ = found.told, found.attacks, summary["settings"]["data_dir"], [row["split"] for row in rows]
+        _ = found.told, found.data, found.attacks, summary["settings"]["data_dir"], [row["split"] for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
         raise UserError(f"{where}: {TABLE} or {SUMMARY} is damaged; copy them again, or run that sweep again") from None
     if not whole:
@@ -143,6 +155,19 @@ def _has_all(sweep: Finished) -> bool:
 def _by_name(base: Sequence[str], runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     parts = {f"{part} of {name}": list(one[part]) for name, one in runs.items() for part in ("methods", "arguments")}
     return {"base": list(base), "runs": list(runs)} | parts
+
+
+def _check_data(sweeps: Sequence[Finished]) -> None:
+    """Raise UserError unless all are of the same data: by checksum or, where a summary has none, by the name of their folder."""
+    known = all(one.data for one in sweeps)
+    for one in sweeps[1:]:
+        if known and one.data != sweeps[0].data:
+            raise UserError(f"--gather: the data in {one.out} are others than in {sweeps[0].out}; gather sweeps of one data set")
+    names = {str(one.summary["settings"]["data_dir"] or "the default"): one.out for one in sweeps}
+    if not known and len(names) > 1:
+        raise UserError(
+            f"--gather: the data are {' and '.join(f'{name} in {out}' for name, out in names.items())}; gather those of one data set"
+        )
 
 
 def _check_rows(sweeps: Sequence[Finished]) -> None:

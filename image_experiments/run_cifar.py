@@ -5,7 +5,7 @@ trains classifiers on real and synthetic images, attacks them, and prints robust
 
     python image_experiments/run_cifar.py                                       # every stage once, on handwritten digits
     python image_experiments/run_cifar.py --preset cpu                          # meaningful numbers, 3 seeds
-    python image_experiments/run_cifar.py --preset paper                        # CIFAR-10 at the published size (GPU; its guidance: docs/paper.md)
+    python image_experiments/run_cifar.py --preset paper                        # CIFAR-10 at the published size (GPU)
     python image_experiments/run_cifar.py --dataset images --data-dir FOLDER --methods real unguided supervised:0.1
     python image_experiments/run_cifar.py --preset cpu --until generation       # step by step: the full command continues from there
 

@@ -22,9 +22,10 @@ from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import flags_of, settings_from
 from image_experiments.engine.settings import Settings, resolve
 from image_experiments.evaluation.robustness import EvaluationSettings
-from image_experiments.experiment import Result, check_settings, checked_stages, conduct, place_of, prepared
+from image_experiments.experiment import Result, check_settings, checked_stages, conduct, only_run_in, place_of, prepared
 from image_experiments.gathering import Finished, joined, outcomes_in_all, read_finished
 from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in
+from image_experiments.output.tables import results
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
 OWN_FLAGS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--force", "--dry-run")
@@ -277,16 +278,19 @@ def conduct_sweep(
     """Make all runs, one after the other, each reusing what earlier ones share with it; then the tables. make: arguments -> status."""
     begin, out, runs = time.perf_counter(), settings.out, [one for one, _ in calls]
     assert out is not None
-    claim_sweep(settings, design, runs)
-    made = list(settings.reuse)
-    for i, (one, arguments) in enumerate(calls):
-        talk.say(f"\n=== {one.name}: run {i + 1} of {len(runs)}")
-        status = make([*arguments, *(["--reuse", *map(str, made)] if made else [])])
-        if status:
-            talk.warn(f"run {one.name} of {settings.design} ended with status {status}; see above")
-            return status
-        made.append(out / "runs" / one.name)
-    write_results(settings, design, runs, begin, talk)
+    with only_run_in(prepare_folder(out)):
+        claim_sweep(settings, design, runs)
+        if not settings.until:  # until the tables are written again, the sweep is not finished
+            (out / "summary.json").unlink(missing_ok=True)
+        made = list(settings.reuse)
+        for i, (one, arguments) in enumerate(calls):
+            talk.say(f"\n=== {one.name}: run {i + 1} of {len(runs)}")
+            status = make([*arguments, *(["--reuse", *map(str, made)] if made else [])])
+            if status:
+                talk.warn(f"run {one.name} of {settings.design} ended with status {status}; see above")
+                return status
+            made.append(out / "runs" / one.name)
+        write_results(settings, design, runs, begin, talk)
     return 0
 
 
@@ -328,7 +332,7 @@ def gather_sweep(settings: SweepSettings, design: Design, runs: Sequence[Run], t
     write_comparisons(out, compared, talk)
     settings = replace(settings, gather=tuple(Path(one.told["folder"]) for one in sweeps))
     seconds = {"this call": round(time.perf_counter() - begin, 2)}
-    write_summary(settings, design.base, runs, seconds, [one.told for one in sweeps])
+    write_summary(settings, design.base, runs, seconds, sweeps[0].data, [one.told for one in sweeps])
     talk.say(f"wrote {out}/sweep.csv with {len(rows)} rows and summary.json, from {len(sweeps)} folders")
 
 
@@ -420,7 +424,8 @@ def write_results(settings: SweepSettings, design: Design, runs: list[Run], begi
         write_comparisons(out, compared_in(design, header, rows, outcomes_in(lambda row: out / "runs" / row["run"])), talk)
     seconds = round(time.perf_counter() - begin, 2)
     if not settings.until or not (out / "sweep.csv").is_file():  # a sweep that was finished stays so
-        write_summary(settings, design.base, runs, {"this call": seconds})
+        data = {name: results(folder, "data")["sha256"] for name, folder in folders}
+        write_summary(settings, design.base, runs, {"this call": seconds}, data)
     talk.say(f"wrote {out}/{table}.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")
 
 
@@ -480,14 +485,19 @@ def data_flags(settings: SweepSettings) -> tuple[str, ...]:
 
 
 def write_summary(
-    settings: SweepSettings, base: Sequence[str], runs: Sequence[Run], seconds: dict[str, float], gathered: Sequence[Any] = ()
+    settings: SweepSettings,
+    base: Sequence[str],
+    runs: Sequence[Run],
+    seconds: dict[str, float],
+    data: Mapping[str, str],
+    gathered: Sequence[Any] = (),
 ) -> None:
-    """Write what was run, with which settings, in how many seconds, and of what it was gathered."""
+    """Write what was run, with which settings, in how many seconds, on what data (their checksum by run), and of what it was gathered."""
     out = settings.out
     assert out is not None
-    data = None if settings.data_dir is None else Path(settings.data_dir.name)
+    place = None if settings.data_dir is None else Path(settings.data_dir.name)
     design = Path(settings.design.name)  # names only, so that the file does not depend on the working folder
-    settings = replace(settings, design=design, data_dir=data)
-    summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base)}
+    settings = replace(settings, design=design, data_dir=place)
+    summary = {"settings": asdict(settings), "versions": versions("torch", "diffusers"), "base": list(base), "data": dict(data)}
     summary |= {"gathered": list(gathered)} if gathered else {}
     write_json(out / "summary.json", summary | {"runs": {one.name: asdict(one) for one in runs}, "seconds": seconds})

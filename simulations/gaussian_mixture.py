@@ -23,9 +23,9 @@ import numpy as np
 
 from command_line.cluster import check_ways
 from command_line.command import Help, run_command, settings_line, versions
-from command_line.folder_claim import claim_anew, files_since
+from command_line.folder_claim import claim_anew, finish_claim
 from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
-from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.output import UserError, prepare_folder, text_table, write_csv
 from command_line.result import Result
 from command_line.values import Radius, changed
 
@@ -155,7 +155,6 @@ def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
     """Run the chosen parts and write their files; returns how many simulations disagree with theory."""
     start, out = time.perf_counter(), settings.out
     assert out is not None
-    clock = time.time()
     claim_anew(prepare_folder(out), {"experiment": "gaussian_mixture", **asdict(settings)}, force=settings.force)
     details: list[str] = []
     talk = with_details(talk, details, settings.verbose)
@@ -176,7 +175,7 @@ def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
     drawn = draw_run("gaussian_mixture", out)
     summary["seconds"]["pictures"] = round(time.perf_counter() - begin, 2)
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
-    write_json(out / "summary.json", summary | {"files": files_since(out, clock)})
+    finish_claim(out, summary)
     write_details(details, out)
     first = ("phase_diagram", "real_data") if settings.data == Settings.data else ("real_data",)
     talk.say(told_of_files(out, drawn, summary["seconds"]["total"], first))

@@ -27,9 +27,9 @@ import math
 
 from command_line.cluster import check_ways, fan_out
 from command_line.command import Help, run_command, settings_line, versions
-from command_line.folder_claim import claim_anew, files_since
+from command_line.folder_claim import claim_anew, finish_claim
 from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
-from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.output import UserError, prepare_folder, text_table, write_csv
 from command_line.result import Result
 from command_line.values import changed
 
@@ -288,7 +288,6 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
 
     start, schedule, parts, out = time.perf_counter(), NoiseSchedule.linear(), parts_of(settings), settings.out
     assert out is not None
-    clock = time.time()
     claim_anew(prepare_folder(out), {"experiment": "guided_diffusion", **asdict(settings)}, force=settings.force)
     details: list[str] = []
     talk = with_details(talk, details, settings.verbose)
@@ -313,7 +312,7 @@ def conduct(settings: Settings, cells: list[Any], talk: Talk) -> None:
         write_points(out, settings.seed, schedule, cells, effort_of(settings).training_steps)
     drawn = [path for experiment in DRAWN for path in draw_run(experiment, out)]
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
-    write_json(out / "summary.json", summary | {"files": files_since(out, clock)})
+    finish_claim(out, summary)
     talk.say(told_of_files(out, drawn, summary["seconds"]["total"], ("samples", "guided_accuracy")))
 
 

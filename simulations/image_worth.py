@@ -29,7 +29,7 @@ import numpy as np
 from command_line.command import Help, run_command, settings_line, versions
 from command_line.drawing import read_columns
 from command_line.folder_claim import claim
-from command_line.output import UserError, did_you_mean, prepare_folder, text_table, write_csv, write_json
+from command_line.output import UserError, did_you_mean, file_digest, prepare_folder, text_table, write_csv, write_json
 from theory import ProportionalLaw, sample_worth
 
 HELP = Help("What theory says that the images of a sweep are worth, from their description alone.")
@@ -75,7 +75,9 @@ def run(settings: Settings) -> int:
     claim(out, {"experiment": "image_worth", **asdict(settings)}, force=settings.force)
     write_csv(out / "worth.csv", HEADER, rows)
     about = asdict(replace(settings, sweep=Path(settings.sweep.name))) | {"seed": seeds[0], "seeds": len(seeds)}
-    write_json(out / "summary.json", {"settings": about, "versions": versions()})
+    write_json(
+        out / "summary.json", {"settings": about, "versions": versions(), "sweep_sha256": file_digest(settings.sweep / "sweep.csv")}
+    )
     print(text_table(HEADER, [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]))
     print(f"worth: images of {settings.plain} per image of the set; wrote {out}/worth.csv")
     return 0

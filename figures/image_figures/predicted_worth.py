@@ -12,7 +12,7 @@ from command_line.drawing import new_figure
 from command_line.output import UserError
 from figures.figure import GUIDE, Figure, Numbers, Row, diagonal, ticks
 from figures.image_figures.exchange_rate import SETTINGS, STUDIES, Study, attacked, mark, rates
-from figures.inputs import Files
+from figures.inputs import Files, remedy
 
 
 def worth_of(sweep: str) -> str:
@@ -41,7 +41,10 @@ STRENGTH = re.compile(r" [\d.]+(?=,)")
 
 def predicted(study: Study, files: Files) -> dict[str, float]:
     """The worth of each set by T16, as simulations/image_worth.py wrote it. Raises UserError for a set that a smaller sweep left out."""
-    data = files.columns(worth_of(study.table), "worth", text="run method")
+    name = worth_of(study.table)
+    data = files.columns(name, "worth", text="run method")
+    if not files.current(name):
+        raise UserError(f"{files.path(name)}: was computed from another {study.table}; {remedy(name)}")
     by_key = dict(zip(zip(data["run"].tolist(), data["method"].tolist(), strict=True), data["worth"].tolist(), strict=True))
     missing = next(("/".join(key) for key in study.sets.values() if key not in by_key), None)
     if missing:

@@ -173,13 +173,13 @@ def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[
 
 
 def _check_recipe(note: dict[str, Any], plan: ShardPlan, path: Path) -> None:
-    """Raise UserError for a shard that was made with other settings."""
-    if note["recipe"] != plan.recipe:
+    """Raise UserError for a shard that was made with other settings, or with another precision that was measured to be fast."""
+    if (note["recipe"], note["about"]) != (plan.recipe, plan.about):
         raise UserError(f"{path}: made with {_difference(note['about'], plan.about)}; delete it or use another folder")
 
 
 def _check_same_set(first: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> None:
-    if first[1]["recipe"] != other[1]["recipe"]:
+    if any(first[1][name] != other[1][name] for name in ("recipe", "about")):  # about: also what was measured to be fast
         words = _difference(other[1]["about"], first[1]["about"])
         raise UserError(f"{other[0]} is of another set than {first[0]}, made with {words}; merge shards of one set only")
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
@@ -96,8 +97,23 @@ def _source_digest(path: Path) -> str:
     if path.is_file():
         return file_digest(path)
     path.stat()  # raises for what is not there, which is no empty folder
-    files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+    files = _files_below(path)
     return _folder_digest(path, tuple((str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files in a folder and below it, sorted. Links are followed, as when the files are read; only one that leads back is not."""
+    found: list[Path] = []
+    above: dict[str, tuple[Path, ...]] = {str(folder): (folder.resolve(),)}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        for name in list(folders):
+            path = Path(place, name)
+            if path.resolve() in above[place]:
+                folders.remove(name)
+            else:
+                above[str(path)] = (*above[place], path.resolve())
+        found += [path for name in files if (path := Path(place, name)).is_file()]
+    return sorted(found)
 
 
 @functools.cache

@@ -41,7 +41,8 @@ def to_make(stages: Iterable[Stage], place: Place) -> list[Stage]:
 def run_stage(stage: Stage, place: Place, report: Report, processes: Processes = ALONE) -> None:
     """Run a stage, resuming from its checkpoints if there are any for the same fingerprint; at the end the first process writes its stamp.
 
-    If the function returns None, it has done its part, but the stage is not finished.
+    If the function returns None, it has done its part, but the stage is not finished. Where it replaces what was made with other settings
+    or code, OUT/summary.json, which says that the run is finished, is removed first.
     """
     out = place.out
     made_from = fingerprint(stage, out, place.kind)
@@ -53,6 +54,10 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
         folder.mkdir(parents=True, exist_ok=True)
     if processes.first:
         _part_from_other_runs(outputs.values())
+        if stamp_path(
+            out, stage.name
+        ).is_file():  # what the summary tells of is made anew, so until the end it is not that of these files
+            (out / "summary.json").unlink(missing_ok=True)
     run = StageRun(
         {role: {name: out / path for name, path in needed.outputs.items()} for role, needed in stage.inputs.items()},
         {role: (read_stamp(out, needed.name) or {})["results"] for role, needed in stage.needs.items()},

@@ -2,11 +2,10 @@
 
 import json
 import os
-import time
 
 import pytest
 
-from command_line.folder_claim import check_claim, claim, claim_anew, files_since
+from command_line.folder_claim import check_claim, claim, claim_anew, finish_claim
 from command_line.output import UserError
 
 
@@ -85,16 +84,21 @@ def test_a_run_that_begins_anew_has_no_summary_and_with_force_no_old_tables(tmp_
     """Or an interrupted run would look like a finished one, and tables of two experiments would lie side by side."""
     (tmp_path / "mine.csv").write_text("of the user")
     os.utime(tmp_path / "mine.csv", (1, 1))
-    start = time.time() - 1
     claim_anew(tmp_path, {"eps": 0.1})
     (tmp_path / "curve.csv").write_text("a")
+    claim_anew(tmp_path, {"eps": 0.1})  # interrupted, and once more
     (tmp_path / "curve.png").write_text("b")
-    (tmp_path / "summary.json").write_text(json.dumps({"settings": {"eps": 0.1}, "files": files_since(tmp_path, start)}))
+    finish_claim(tmp_path, {"settings": {"eps": 0.1}})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"settings": {"eps": 0.1}, "files": ["curve.csv", "curve.png"]}
     with pytest.raises(UserError, match=r"eps 0\.1 there, 0\.2 here"):
         claim_anew(tmp_path, {"eps": 0.2})
     assert (tmp_path / "summary.json").is_file()
     claim_anew(tmp_path, {"eps": 0.2}, force=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv", "settings.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv", "settings.json", "unfinished.json"]
+    for name in ("curve.csv", "curve.png"):  # interrupted, so no summary names them
+        (tmp_path / name).write_text("of 0.2")
+    claim_anew(tmp_path, {"eps": 0.25}, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv", "settings.json", "unfinished.json"]
     (tmp_path / "summary.json").write_text("{")
     claim_anew(tmp_path, {"eps": 0.3}, force=True)
     assert not (tmp_path / "summary.json").exists()

@@ -1,11 +1,12 @@
 """Predicted beside measured worth: what counts, what is told, and a sweep that lacks a set."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 
-from command_line.output import UserError
+from command_line.output import UserError, file_digest
 from figures.experiments import EXPERIMENTS, REFERENCE
 from figures.figure import Numbers
 from figures.image_figures.predicted_worth import SHOWN, finding, misses, numbers
@@ -55,3 +56,20 @@ def test_the_command_reads_the_sweep_beside_its_results(tmp_path):
         str(tmp_path / "mine" / "digits-confirm-worth"),
     ]
     assert EXPERIMENTS["digits-confirm-worth"].command() == "python simulations/image_worth.py --sweep results/digits-confirm"
+
+
+def test_predictions_of_another_sweep_are_not_set_beside_measurements(tmp_path):
+    """A sweep that was made again: image_worth.py has to be run again too, and --run-missing does so."""
+    for name in ("digits-confirm", "digits-confirm-worth"):
+        shutil.copytree(REFERENCE / name, tmp_path / name)
+    summary = tmp_path / "digits-confirm-worth" / "summary.json"
+    name = "digits-confirm-worth/worth.csv"
+    for digest, current in (("0" * 64, False), (file_digest(tmp_path / "digits-confirm" / "sweep.csv"), True)):
+        summary.write_text(json.dumps(json.loads(summary.read_text()) | {"sweep_sha256": digest}))
+        assert Files(tmp_path).current(name) is current
+        if not current:
+            with pytest.raises(
+                UserError, match=r"worth\.csv: was computed from another digits-confirm/sweep\.csv; make it anew with"
+            ):
+                numbers(Files(tmp_path))
+    assert not Files(tmp_path).current("digits-confirm/sweep-2.csv")

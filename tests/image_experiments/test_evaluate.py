@@ -395,6 +395,30 @@ def test_a_forced_evaluation_goes_on_from_nothing_of_another(checkpoint, tmp_pat
         assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
 
 
+def test_other_code_or_versions_begin_anew_in_the_same_folder(checkpoint, tmp_path, monkeypatch, capsys):
+    """Batches of two versions of an attack are not put together, and numbers of the old one are not called unchanged."""
+    flags = [str(checkpoint), *DIGITS, "--test", "40", "--attacks", "pgd", "--pgd-steps", "2", "--out", str(tmp_path / "out")]
+    assert main(flags) == 0
+    made_by = json.loads((tmp_path / "out" / "evaluation.json").read_text())["settings"]["made by"]
+    assert {"judged", "read_classifier", "torch", "pyautoattack"} <= set(made_by)
+    monkeypatch.setattr(command, "_made_by", lambda _network: made_by | {"pyautoattack": "another"})
+    original, places = command.judged, []
+
+    def stopping(*arguments, scratch, **more):
+        places.append(scratch)
+        return original(*arguments, scratch=scratch, **more)
+
+    monkeypatch.setattr(command, "judged", stopping)
+    capsys.readouterr()
+    assert main(flags) == 0
+    assert "unchanged" not in capsys.readouterr().out
+    monkeypatch.setattr(command, "_made_by", lambda _network: made_by)
+    assert main(flags) == 0
+    assert len(set(places)) == 2
+    assert main(flags) == 0
+    assert "unchanged" in capsys.readouterr().out
+
+
 def test_the_same_weights_and_attacks_under_another_name_are_the_same(checkpoint, tmp_path, capsys):
     flags = [*DIGITS, "--test", "40", "--out", str(tmp_path / "out"), "--attacks"]
     assert main([str(checkpoint), *flags, "pgd", "apgd-ce"]) == 0

@@ -1,6 +1,7 @@
 """The experiment from Python: the same as the command makes, as tables, arrays and modules; errors are exceptions of one line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,13 @@ def test_what_is_not_there_is_said(made, tmp_path):
         made.classifier("infonce")
     with pytest.raises(UserError, match="has no synthetic images of 'real'"):
         made.synthetic("real")
+    forced = tmp_path / "forced"
+    shutil.copytree(made.out, forced)
+    for kind, name in (("checkpoints", "gone-0.1-seed0.safetensors"), ("checkpoints", "unguided-seed7.safetensors")):
+        shutil.copy(next((forced / kind).glob("unguided-*")), forced / kind / name)  # of an experiment that --force replaced
+    for method, seed in (("gone-0.1", 0), ("unguided", 7)):
+        with pytest.raises(UserError, match=f"has no classifier of '{method}', seed {seed}; its methods are real, unguided"):
+            Result(forced).classifier(method, seed)
     with pytest.raises(UserError, match="holds no finished run"):
         Result(tmp_path)
     (tmp_path / "summary.json").write_text("{}")

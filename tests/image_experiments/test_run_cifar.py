@@ -547,6 +547,10 @@ def test_another_experiment_does_not_overwrite_the_first(tmp_path, capsys):
     assert "all seeds 1 there, none here" in capsys.readouterr().err
     assert run(*flags[:-1], "0.2", "--force", out=tmp_path / "out") == 0
     assert {row["eps"] for row in rows(tmp_path / "out" / "metrics.csv")} == {"0.2"}
+    capsys.readouterr()
+    weights = next((tmp_path / "out" / "checkpoints").glob("encoder*"), None) or next((tmp_path / "out" / "checkpoints").iterdir())
+    assert run(*flags[:-1], "0.2", "--encoder-from", str(weights), out=tmp_path / "out") == 1  # none there, one here
+    assert "content of --encoder-from default there," in capsys.readouterr().err
     assert run(*flags[:-1], "7", out=tmp_path / "new") == 1  # what is refused for another reason claims no folder
     assert run(*flags, "--until", "encoder", "--methods", "unguided", out=tmp_path / "new") == 0
 

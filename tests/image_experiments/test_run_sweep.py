@@ -11,7 +11,7 @@ from scipy import stats
 from command_line.messages import QUIET
 from command_line.output import UserError
 from command_line.statistics import holm
-from image_experiments import run_sweep, sweeps
+from image_experiments import experiment, run_sweep, sweeps
 from image_experiments.engine.presets import settings_from
 from image_experiments.output import sweep_tables
 from image_experiments.sweep_cost import alike
@@ -244,6 +244,21 @@ def test_the_same_command_does_nothing_twice_and_gives_the_same_table(swept):
     assert {path: path.stat().st_mtime_ns for path in stages} == stages
 
 
+def test_until_its_tables_are_written_again_a_sweep_is_not_finished(swept, tmp_path, capsys):
+    """Or --gather would take rows of before and outcomes of after; and two sweeps at once would mix theirs."""
+    out = shutil.copytree(swept, tmp_path / "out")
+    settings, design = SweepSettings(design=design_of(swept)[1], out=out), read_design(design_of(swept)[1])
+    settings, runs = sweeps.resolved(settings, design)
+    calls = [(one, []) for one in runs]
+    with experiment.only_run_in(out), pytest.raises(UserError, match="another run is writing there"):
+        sweeps.conduct_sweep(settings, design, calls, QUIET, lambda _arguments: pytest.fail("ran"))
+    assert (out / "summary.json").is_file()
+    assert sweeps.conduct_sweep(settings, design, calls, QUIET, lambda _arguments: 1) == 1
+    assert not (out / "summary.json").exists()
+    assert call(*design_of(swept), "--out", tmp_path / "all", "--gather", out) == 1
+    assert "holds no finished sweep" in capsys.readouterr().err
+
+
 def test_the_committed_designs_are_sound(capsys, monkeypatch):
     monkeypatch.setattr("image_experiments.sweep_cost.cost_of_sweep", lambda *_: "")  # tested above, on smaller ones
     for path in sorted(DESIGNS.glob("*.toml")):
@@ -267,7 +282,7 @@ def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
     (arguments,) = given
     assert arguments[arguments.index("--data-dir") + 1] == str(tmp_path / "set")
     settings = SweepSettings(design, data_dir=tmp_path / "set", out=tmp_path)
-    sweeps.write_summary(settings, (), [], {"this call": 1.0})  # names no folder of this machine
+    sweeps.write_summary(settings, (), [], {"this call": 1.0}, {})  # names no folder of this machine
     summary = json.loads((tmp_path / "summary.json").read_text())["settings"]
     assert (summary["design"], summary["data_dir"]) == ("mine.toml", "set")
     twice = write_design(tmp_path, "[run.a]\nmethods = ['real']\narguments = ['--data-dir=/else']\n")
@@ -399,6 +414,27 @@ def altered(name, change):
     return spoil
 
 
+def other_folder_of_unknown_data(folders):
+    """As of earlier versions, whose summary has no checksum of the data."""
+    for folder, name in zip(folders, ('"x.zip"', "null"), strict=True):
+        path = folder / "summary.json"
+        content = json.loads(path.read_text())
+        del content["data"]
+        path.write_text(json.dumps(content).replace('"data_dir": null', f'"data_dir": {name}'))
+    return folders
+
+
+def another_training(folders):
+    """Outcomes of a run that went on after its table was written: one image more withstands."""
+    for path in folders[0].glob("runs/*/outcomes/unguided-*.npz"):
+        with np.load(path) as content:
+            outcomes = dict(content)
+        for withstood in outcomes.values():
+            withstood[np.flatnonzero(~withstood)[0]] = True
+        np.savez(path, **outcomes)
+    return folders
+
+
 def swapped_table(folders):
     shutil.copy(folders[1] / "sweep.csv", folders[0] / "sweep.csv")
     return folders
@@ -434,11 +470,13 @@ def swapped_table(folders):
             r"another sweep \(arguments of chosen entropy there",
         ),
         (altered("summary.json", lambda text: text.replace("noise:0.2", "noise:0.20")), (), r"another sweep \(methods of first"),
+        (other_folder_of_unknown_data, (), "data are x.zip in .*seed5 and the"),
         (
-            altered("summary.json", lambda text: text.replace('"data_dir": null', '"data_dir": "x.zip"')),
+            altered("summary.json", lambda text: re.sub('("data": {\\s*"first": ").', r"\1-", text)),
             (),
-            "data are x.zip in .*seed5 and the",
+            "the data in .*seed4 are others than in .*seed5",
         ),
+        (another_training, (), r"outcomes: unguided, seed 5 is of another training than the row of sweep\.csv"),
         (
             altered("summary.json", lambda text: text.replace('"until": null', '"until": "description"')),
             (),

@@ -184,6 +184,35 @@ def test_digests_of_folders_see_every_change(tmp_path):
     assert source_digest(tmp_path / "a") != source_digest(Path(__file__))
 
 
+def test_digests_of_folders_follow_links_as_the_reader_does(tmp_path):
+    """A folder of links was taken for an empty one, so other images behind the links were taken for the same."""
+    for name in ("real", "plain"):
+        (tmp_path / name / "train" / "cat").mkdir(parents=True)
+        (tmp_path / name / "train" / "cat" / "0.png").write_text("1")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "train").symlink_to(tmp_path / "real" / "train")
+    (tmp_path / "real" / "train" / "cat" / "back").symlink_to(tmp_path / "real")  # which the reader refuses
+    before = source_digest(tmp_path / "linked")
+    assert before == source_digest(tmp_path / "plain")
+    (tmp_path / "real" / "train" / "cat" / "0.png").write_text("22")
+    assert source_digest(tmp_path / "linked") != before
+
+
+def test_what_is_made_again_takes_the_summary_away_first(tmp_path):
+    """Interrupted then, tables of before would lie beside files of after, and look finished."""
+    run(tmp_path, plan())
+    (tmp_path / "summary.json").write_text("{}")
+    run(tmp_path, plan())
+    more = Stage("third/a", write, {"text": "more"}, {"file": "made/third.txt"})
+    assert run(tmp_path, [*plan(), more]) == ["write"]  # growing leaves what is there true
+    assert (tmp_path / "summary.json").is_file()
+    failing = Stage("third/a", fail, {}, {"file": "made/third.txt"})
+    ERRORS[0] = UserError("stopped")
+    with pytest.raises(UserError, match="stopped"):
+        run(tmp_path, [*plan(), failing])
+    assert not (tmp_path / "summary.json").exists()
+
+
 def test_stamps_hold_results_and_checksums(tmp_path):
     run(tmp_path, plan())
     stamp = json.loads((tmp_path / "stages/second/a.json").read_text())

@@ -137,6 +137,12 @@ def test_shards_that_do_not_belong_together_are_one_line_and_nothing_is_written(
         assert not list(tmp_path.glob("*all*"))
 
     refused([*plain[:3], guided[3]], "is of another set than .*method infonce:0.3 in place of unguided")
+    other = tmp_path / "other"
+    shutil.copytree(plain[3].parent, other)
+    other /= plain[3].name
+    note = other.with_suffix(".json")
+    note.write_text(note.read_text().replace('"precision": "float32"', '"precision": "bfloat16"'))  # measured to be faster there
+    refused([*plain[:3], other], "another set than .* made with settings.precision bfloat16 in place of float32")
     refused(plain[:3], r"1 of 4 shards are missing \(3\)")
     shutil.copytree(plain[0].parent, copy)
     name = copy / plain[0].name
