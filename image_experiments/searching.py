@@ -110,12 +110,18 @@ def checked(settings: SearchSettings) -> tuple[SearchSettings, Design]:
     sweep, runs = resolved(sweep_of(settings, 1), design)
     attacks: dict[str, list[str]] = {}
     for one, arguments in checked_calls(sweep, design, runs):
-        evaluation = settings_from(arguments).evaluation
+        chosen = settings_from(arguments)
+        evaluation = chosen.evaluation
         attacks[one.name] = attacks_of(evaluation)
         if evaluation.split != "validation":
             raise UserError(
                 f"--design {settings.design}: run {one.name} evaluates on {evaluation.split} images, which must choose nothing; add "
                 '"--evaluation.split", "validation" to its base'
+            )
+        if chosen.classifier.keep == "best":
+            raise UserError(
+                f"--design {settings.design}: run {one.name} keeps the best weights by the validation images, which are to rank the "
+                'candidates; add "--classifier.keep", "last" to its arguments'
             )
     settings = replace(settings, attack=ranking_attack(settings.attack, attacks))
     planned = trainings(settings, design)

@@ -104,7 +104,8 @@ def verdict_table(files: Files) -> str:
     note = (
         "Gain in points of robust accuracy at the radius of training, paired by seed, under APGD-CE (digits, twice as many and pushing "
         "apart: PGD-20). In brackets its 95 % interval, which holds for all comparisons of a design together: above zero is a yes, below "
-        "zero a no. What is empty or left out was not among the planned comparisons. Seeds, CIFAR-10 and all other comparisons: "
+        "zero a no. Where several designs planned a comparison, the one with the most seeds is shown; the others detect no difference. An "
+        "empty cell was not planned, or is not finished. Seeds, CIFAR-10 and all other comparisons: "
         '<a href="#claims">small images</a>, <a href="#claims_photographs">photographs</a>.'
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -113,7 +113,8 @@ def comparisons(
     if missing:
         raise UserError(f"the design compares under {missing[0]}, which no run used; its attacks are named in sweep.csv")
     found, ps = [], []
-    total = len(pairs) * len(attacks)
+    attacked = {run: {key[2:5] for key in value if key[0] == run} for run in {key[0] for key in value}}
+    total = sum(attack in attacked.get(a[0], ()) and attack in attacked.get(b[0], ()) for a, b in pairs for attack in attacks)
     for a, b in pairs:
         for attack in attacks:
             of = [{key[-1]: row for key, row in value.items() if key[:-1] == (*side, *attack)} for side in (a, b)]

@@ -45,7 +45,7 @@ class SelectionSettings:
     without the images that the labeller takes for another class; auto: drawn, or pseudo if the model is unconditional."""
     labeller: Labeller = "encoder"
     """encoder: may also guide the images; robust: classifiers of the encoder's recipe, not used in guidance; standard: the same, trained
-    without attacks. All see only the training images."""
+    without attacks. All are trained on the training images; where weights are kept by validation images, they see these too."""
     ensemble: int = 1
     """How many robust or standard classifiers label together: their probabilities are averaged."""
 

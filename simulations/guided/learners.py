@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import ndtr, stdtrit
 
 from contrastive_dp import NoiseSchedule, SampleNoise, ddim_sample
 from simulations.guided.models import Array, ExactNoisePrediction, MeanPush, balanced_labels, problem_named
@@ -122,7 +123,8 @@ def optimum_interval(
 ) -> dict[str, float]:
     """Class SNR at which the logistic learner's angle is smallest: fits a cubic in log class SNR to log V, with a bootstrap over seeds.
 
-    The same fit to theory's V shows the error of the cubic itself.
+    Its percentiles are expanded to Student's width (Hesterberg 2015), as those of few seeds lie too close: nan for one seed. The same
+    fit to theory's V shows the error of the cubic itself.
     """
     optimum = optimal_class_snr("logistic", training_eps)
     chosen = [
@@ -132,9 +134,10 @@ def optimum_interval(
     ]
     snrs = np.array([by_seed[0][i][2] for i in chosen])
     variances = np.array([[rows[i][3] for i in chosen] for rows in by_seed])  # (seeds, snrs)
-    rng = np.random.default_rng(0)
-    draws = [_minimum(snrs, variances[rng.integers(len(variances), size=len(variances))].mean(axis=0)) for _ in range(resamples)]
-    low, high = np.quantile(draws, [0.025, 0.975])
+    rng, n = np.random.default_rng(0), len(variances)
+    draws = [_minimum(snrs, variances[rng.integers(n, size=n)].mean(axis=0)) for _ in range(resamples)]
+    outside = ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, 0.025)) if n > 1 else math.nan
+    low, high = np.quantile(draws, [outside, 1 - outside]) if n > 1 else (math.nan, math.nan)
     return {
         "theory": optimum,
         "estimate": _minimum(snrs, variances.mean(axis=0)),

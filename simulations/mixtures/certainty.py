@@ -81,7 +81,7 @@ def certainties(
                 p=attack.p,
                 eps=attack.eps,
                 optimum=model.robust_optimum(**radius) if model else None,
-                measured=share_interval(right, len(test[1])),
+                measured=share_interval(right, len(test[1]))._replace(estimate=right / len(test[1])),
                 averaging=model.learner_accuracy(len(train[1]), **radius) if model else None,
                 needed=model.required_samples(**radius, accuracy=accuracy, confidence=confidence) if model else None,
                 measured_needed=measured_needed,

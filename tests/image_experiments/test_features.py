@@ -76,6 +76,20 @@ def test_identical_classes_have_class_snr_zero(n, dim):
     assert 0.4 < found[:, 0].std(ddof=1) / found[:, 1].mean() < 1.5  # of one value; a jackknife errs upwards where images are few
 
 
+def test_noise_turns_the_line_towards_narrow_directions():
+    """So class SNR can err high where the spread depends on the direction, as its docstring says; false alarm below 1e-4 on each side."""
+    apart, std, n = np.array([1.0, 0.9]), np.array([1.0, 0.1]), 50
+    along = apart / np.linalg.norm(apart)
+    true = np.linalg.norm(apart) / (2 * np.linalg.norm(along * std))
+    y, found = np.repeat([0, 1], n), []
+    for seed in range(200):
+        x = np.random.default_rng([seed, 3]).standard_normal((2 * n, 2)) * std + np.outer(y, apart)
+        found.append(class_snr(x, y, seed=seed, with_error=False)[0])
+    mean, error = np.mean(found), np.std(found, ddof=1) / np.sqrt(len(found))
+    assert mean - true > 4 * error
+    assert abs(mean - 0.942) < 4 * error
+
+
 def test_the_error_of_class_snr_is_its_spread():
     """200 draws of classes of class SNR 2 in 20 dimensions: mean within 3 % of it (halves of 100 find the line to 0.975), sd as said."""
     rng, mu = np.random.default_rng(7), np.eye(20)[0] * 2

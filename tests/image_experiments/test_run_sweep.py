@@ -176,6 +176,9 @@ def test_comparisons_are_paired_by_seed_and_hold_together(swept):
     assert [row[-1] for row in compared] == pytest.approx(holm(raw), rel=1e-6)
     again = [[*row[:2], "b", *row[3:]] for row in made]  # under another attack, which is none of the family
     assert sweep_tables.comparisons(made + again, header, pairs, ["a"]) == compared
+    other = [["s", *row[1:4], 0.2, *row[5:]] for row in made]  # pairs of a run have its radius alone: the family has three twice
+    both = sweep_tables.comparisons(made + other, header, [*pairs, *(tuple(("s", m) for _, m in pair) for pair in pairs)])
+    assert [row[-1] for row in both] == pytest.approx(holm([*raw, *raw]), rel=1e-6)
     with pytest.raises(UserError, match="compares under pgd-3, which no run used"):
         sweep_tables.comparisons(made, header, pairs, ["a", "pgd-3"])
 

@@ -224,6 +224,10 @@ def test_learners_meet_each_class_snr_and_theory(schedule):
         assert interval["low"] <= interval["estimate"] <= interval["high"]
         assert interval["cubic_fit_to_theory"] == pytest.approx(interval["theory"], rel=0.02)
         assert interval["estimate"] == pytest.approx(interval["theory"], rel=0.15)
+        alone = optimum_interval(by_seed[:1], eps, 20)
+        assert math.isnan(alone["low"])  # one seed knows no spread
+        assert math.isnan(alone["high"])
+        assert alone["estimate"] > 0
     assert CLASS_SNRS[0] < 1 < CLASS_SNRS[-1]
 
 

@@ -110,6 +110,8 @@ def test_intervals_hold_on_gaussian_data(gaussian):
         predicted = bayes_robust_accuracy(gaussian.mixture, row.eps, row.p)
         assert row.optimum.low - 0.005 < predicted < row.optimum.high + 0.005
         assert row.measured.low < row.optimum.high
+        shares = [one.measured for one in gaussian.comparisons if (one.p, one.eps, one.classifier) == (row.p, row.eps, OPTIMUM)]
+        assert shares == [pytest.approx(row.measured.estimate, abs=1e-12)]  # the share, as the table of accuracies has it
         assert row.optimum.low < row.measured.high
         assert row.optimum.high - row.optimum.low < 0.025
         law = QuasiMonteCarloLaw(gaussian.mixture, gaussian.mixture, gaussian.train_rows, row.eps, row.p).mean()
