@@ -15,10 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 
 from command_line.output import UserError, write_whole
@@ -92,7 +88,6 @@ def draw(folder: Path, pictures: dict[str, Callable[[Path], Any]]) -> list[Path]
             figure = drawing(folder)
             # no creation date or version in the file, so that the same numbers give the same bytes
             written.append(write_whole(folder / f"{name}.png", partial(figure.savefig, dpi=DPI, metadata={"Software": None})))
-        plt.close(figure)
     return written
 
 
@@ -137,12 +132,18 @@ def _grid(panels: int, columns: int, width: float, heights: Sequence[float], one
     rows = -(-panels // columns)
     each = [heights[i * len(heights) // rows] for i in range(rows)]
     size, ratios = (width, sum(each)), {"height_ratios": each}
-    figure, axes = plt.subplots(
-        rows, columns, figsize=size, layout="constrained", squeeze=False, sharex=one_scale, gridspec_kw=ratios
-    )
+    figure = bare_figure(size)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=one_scale, gridspec_kw=ratios)
     for unused in axes.ravel()[panels:]:
         unused.set_visible(False)
     return figure, axes.ravel()[:panels]
+
+
+def bare_figure(size: tuple[float, float]) -> Any:
+    """A figure of this size, in inches. Not pyplot's: that would need a choice of how windows are shown, which is the caller's."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
 
 
 def shape(i: int) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def positive(value: float, name: str) -> float:
@@ -95,6 +97,19 @@ def signed_images(x: torch.Tensor, name: str) -> torch.Tensor:
             f"{name} reaches from {float(x.min()):g} to {float(x.max()):g}, which looks like [0, 255]: give images in [-1, 1], or as uint8"
         )
     return x
+
+
+def told_of_unit_range(x: torch.Tensor, name: str) -> None:
+    """Warn of images of which none leaves [0, 1]: [-1, 1] is meant."""
+    if x.ndim == 4 and x.numel() and 0 <= float(x.min()) < float(x.max()) <= 1:
+        warnings.warn(f"{name} lies in [0, 1], but images in [-1, 1] are meant: give 2 * {name} - 1, or uint8 images", stacklevel=4)
+
+
+def told_of_training(network: Any, name: str) -> None:
+    """Warn of a network whose dropout is on, or whose batch norm would go on learning from what it is given."""
+    kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    if isinstance(network, nn.Module) and any(isinstance(part, kinds) and part.training for part in network.modules()):
+        warnings.warn(f"{name} is in training mode, so dropout is on and batch norm changes: call {name}.eval()", stacklevel=4)
 
 
 def _number(value: Any, name: str) -> float:

@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contrastive_dp._checks import batch_labels, count, finite, normal_tensor, one_of, positive, signed_images
+from contrastive_dp._checks import (
+    batch_labels,
+    count,
+    finite,
+    normal_tensor,
+    one_of,
+    positive,
+    signed_images,
+    told_of_training,
+    told_of_unit_range,
+)
 from contrastive_dp.files import read_safetensors, write_safetensors
 from contrastive_dp.guidance import Embed
 from contrastive_dp.losses import ContrastiveLoss, SupervisedContrastive
@@ -58,6 +68,10 @@ class ClassifierFeatures(nn.Module):
 
     def __init__(self, classifier: nn.Module, layer: str | None = None, value_range: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__()
+        if isinstance(classifier, nn.DataParallel):
+            raise ValueError(
+                "classifier is in nn.DataParallel, whose copies would overwrite each other's features: give classifier.module"
+            )
         self.classifier = frozen(classifier)
         linear = [name for name, module in self.classifier.named_modules() if isinstance(module, nn.Linear)]
         if layer is None and not linear:
@@ -100,7 +114,7 @@ def _samples(x: Tensor) -> Tensor:
     if x.is_floating_point():
         finite(x, "x")
     if x.dtype != torch.uint8:
-        signed_images(x, "x")
+        told_of_unit_range(signed_images(x, "x"), "x")
     return x
 
 
@@ -111,8 +125,14 @@ def embed_anchors(embed: Embed, x: Tensor, batch_size: int = 512) -> Tensor:
 
     x: images in [-1, 1], or uint8 images, which are mapped to it. Raises ValueError for NaN, and for other types of images in [0, 255].
     """
+    told_of_training(embed, "embed")
     pieces = (signed_images(piece, "x") for piece in _samples(x).split(count(batch_size, "batch_size")))
-    return F.normalize(torch.cat([embed(piece).float() if piece.dtype.itemsize < 4 else embed(piece) for piece in pieces]), dim=1)
+    return F.normalize(torch.cat([_wide(embed(piece)) for piece in pieces]), dim=1)
+
+
+def _wide(features: Tensor) -> Tensor:
+    """Features of half precision as float32: Adam's small numbers are 0 in float16."""
+    return features.float() if features.dtype.itemsize < 4 else features
 
 
 class ProjectionHead(nn.Module):
@@ -167,9 +187,10 @@ def train_projection_head(
     count(steps, "steps")
     positive(learning_rate, "learning_rate")
     batch_labels(labels, len(x))
+    told_of_training(embed, "embed")
     objective = loss or SupervisedContrastive()
     with torch.no_grad():
-        features = torch.cat([embed(signed_images(piece, "x")) for piece in _samples(x).split(512)])
+        features = torch.cat([_wide(embed(signed_images(piece, "x"))) for piece in _samples(x).split(512)])
     with seeded(seed):
         head = ProjectionHead(features.shape[1], dim)
     head, classes = head.to(features), labels.to(features.device)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import batch_labels, finite, non_negative, one_of, positive
+from contrastive_dp._checks import batch_labels, finite, non_negative, one_of, positive, told_of_training
 from contrastive_dp.guidance import Guidance, GuidedRun
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.randomness import SampleNoise, standard_normal
@@ -50,7 +50,7 @@ def ddim_sample(
 
     Raises ValueError for settings that do not fit; FloatingPointError naming the timestep and the term that became NaN.
     """
-    _check_batch(x_T, labels, schedule, guidance)
+    _check_batch(noise_prediction, x_T, labels, schedule, guidance)
     if non_negative(eta, "eta") > 1:
         raise ValueError(f"eta={eta:g} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
     guide = guidance.start(schedule, labels) if guidance is not None else None
@@ -78,7 +78,7 @@ def ddpm_sample(
     DDIM with eta = 1; or "beta", s^2 = beta, the published choice for CIFAR-10 (no noise in the last step). A generator is required.
     Other arguments and errors as in ddim_sample.
     """
-    _check_batch(x_T, labels, schedule, guidance)
+    _check_batch(noise_prediction, x_T, labels, schedule, guidance)
     one_of(variance, "variance", ("posterior", "beta"))
     visited = schedule.timesteps(len(schedule) if steps is None else steps)
     guide = guidance.start(schedule, labels) if guidance is not None else None
@@ -103,7 +103,7 @@ def heun_sample(
     y~ = y + (sigma' - sigma) eps;   y' = y + (sigma' - sigma) (eps + eps~) / 2, eps~ at y~ and sigma'.   The last, to 0, is Euler's, as
     DDIM's. It costs 2 steps - 1 evaluations, and guidance acts on each. Other arguments and errors as in ddim_sample.
     """
-    _check_batch(x_T, labels, schedule, guidance)
+    _check_batch(noise_prediction, x_T, labels, schedule, guidance)
     timesteps = schedule.timesteps(steps)
     guide = guidance.start(schedule, labels) if guidance is not None else None
     watch = guide.watch if guide is not None else Watch()
@@ -176,7 +176,7 @@ def _walk(
 def predict(noise_prediction: NoisePrediction, x: Tensor, t: int, labels: Tensor | None) -> Tensor:
     """noise_prediction at one timestep for the whole batch, with its shape checked."""
     times = torch.full((len(x),), t, device=x.device)
-    eps = noise_prediction(x, times) if labels is None else noise_prediction(x, times, labels)
+    eps = noise_prediction(x, times) if labels is None else noise_prediction(x, times, labels.long())
     if not isinstance(eps, Tensor):
         raise ValueError(
             f"the noise prediction returned {type(eps).__name__}: it must return a tensor shaped like x (a U-Net's .sample)"
@@ -211,7 +211,7 @@ def in_pieces(noise_prediction: NoisePrediction, batch_size: int) -> NoisePredic
     return split
 
 
-def _check_batch(x_T: Any, labels: Tensor | None, schedule: Any, guidance: Any) -> None:
+def _check_batch(noise_prediction: NoisePrediction, x_T: Any, labels: Tensor | None, schedule: Any, guidance: Any) -> None:
     for name, value, kind in (("x_T", x_T, Tensor), ("schedule", schedule, NoiseSchedule), ("guidance", guidance, Guidance | None)):
         if not isinstance(value, kind):
             wanted = getattr(kind, "__name__", "Guidance")
@@ -219,5 +219,6 @@ def _check_batch(x_T: Any, labels: Tensor | None, schedule: Any, guidance: Any) 
     if x_T.ndim < 2 or not x_T.is_floating_point():
         raise ValueError(f"x_T has shape {tuple(x_T.shape)} and dtype {x_T.dtype}: give floating-point noise of shape (n, ...)")
     finite(x_T, "x_T")
+    told_of_training(noise_prediction, "noise_prediction")
     if labels is not None:
         batch_labels(labels, len(x_T))

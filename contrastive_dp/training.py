@@ -11,7 +11,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import batch_labels, count, finite, in_unit, non_negative, one_of, positive, signed_images
+from contrastive_dp._checks import (
+    batch_labels,
+    count,
+    finite,
+    in_unit,
+    non_negative,
+    one_of,
+    positive,
+    signed_images,
+    told_of_unit_range,
+)
 from contrastive_dp.processes import ALONE, Processes
 from contrastive_dp.randomness import mixed_seed, seeded
 from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, fingerprint
@@ -89,6 +99,10 @@ def train_noise_prediction(
     """
     device = next(network.parameters()).device
     x, y = _check_data(data, labels, settings)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(
+            "every parameter of the network is frozen, as load_diffusers leaves them: call network.requires_grad_(True) first"
+        )
     needed = next(network.parameters()).dtype
     if data.is_floating_point() and data.dtype != needed:
         raise ValueError(f"data is {data.dtype}, the network {needed}: give data.to({needed})")
@@ -192,7 +206,7 @@ def _check_data(data: Tensor, labels: Tensor | None, settings: TrainingSettings)
     if data.is_floating_point():
         finite(data, "data")
     if data.dtype != torch.uint8:
-        signed_images(data, "data")
+        told_of_unit_range(signed_images(data, "data"), "data")
     if settings.label_dropout and (labels is None or null_label is None):
         raise ValueError(f"label_dropout={settings.label_dropout:g} needs labels and null_label, the label that stands for none")
     if labels is not None and null_label is not None and bool((batch_labels(labels, len(data)) == null_label).any()):

@@ -9,7 +9,7 @@ from torch import Tensor
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`. To a GPU it goes from pinned memory: a copy from any other memory would wait for all work on the GPU."""
     pinned = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
-    return pinned.to(device, non_blocking=True)
+    return pinned.to(device, non_blocking=device.type == "cuda")  # what comes from a GPU is read at once
 
 
 def room_on(device: torch.device) -> float:

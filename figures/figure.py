@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
@@ -142,7 +141,6 @@ def write_figure(name: str, drawing: Any, folder: Path, pdf: bool = True) -> lis
     if pdf:
         bare = {"CreationDate": None, "Creator": None, "Producer": None}
         written.append(write_whole(folder / f"{name}.pdf", partial(drawing.savefig, metadata=bare)))
-    plt.close(drawing)
     return written
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.ticker import AutoLocator
 
 from command_line.drawing import FITS_PHONE, for_phone
@@ -30,7 +29,6 @@ def write_for_phone(name: str, drawn: Any, draw: Callable[[], Any], folder: Path
     figure = stacked(draw)
     path.parent.mkdir(exist_ok=True)
     written = write_whole(path, partial(figure.savefig, dpi=DPI, metadata={"Software": None}))
-    plt.close(figure)
     return [written]
 
 

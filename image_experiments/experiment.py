@@ -37,7 +37,7 @@ from image_experiments.engine.plan import digest_of_parts, needed_for, plan, up_
 from image_experiments.engine.processes import run_together
 from image_experiments.engine.progress import work_of
 from image_experiments.engine.reuse import check_reuse, take_over
-from image_experiments.engine.scheduler import Bar, run_all
+from image_experiments.engine.scheduler import Bar, as_before, run_all
 from image_experiments.engine.settings import Settings, flat, resolve
 from image_experiments.engine.stages import Place, Stage, read_stamp
 from image_experiments.generated import Generated, Made
@@ -189,7 +189,7 @@ def run(settings: Settings, talk: Talk = QUIET) -> Result:
     forget_code()
     stages = checked_stages(settings)
     place, workers = place_of(settings)
-    with without_main():
+    with without_main(), as_before():
         conduct(settings, stages, place, workers, talk)
     return Result(place.out)
 

@@ -24,6 +24,7 @@ from command_line.spawning import without_main
 from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import settings_from
+from image_experiments.engine.scheduler import as_before
 from image_experiments.engine.settings import OF_ONE_METHOD
 from image_experiments.sweeps import (
     DESIGNS,
@@ -85,7 +86,7 @@ def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
         raise UserError("dry_run=True: belongs to the command line, run_search.py; leave it out")
     forget_code()
     settings, parsed = checked(settings)
-    with without_main():
+    with without_main(), as_before():
         conduct_search(settings, parsed, talk, lambda arguments: run_one(arguments, talk))
     assert settings.out is not None
     return read_table(settings.out / "search.csv")

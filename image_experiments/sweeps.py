@@ -20,6 +20,7 @@ from command_line.spawning import without_main
 from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import flags_of, settings_from
+from image_experiments.engine.scheduler import as_before
 from image_experiments.engine.settings import Settings, resolve
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.experiment import Result, check_settings, checked_stages, conduct, only_run_in, place_of, prepared
@@ -246,7 +247,7 @@ def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes:
     if settings.gather:
         gather_sweep(settings, parsed, runs, talk)
     else:
-        with without_main():
+        with without_main(), as_before():
             conduct_sweep(settings, parsed, checked_calls(settings, parsed, runs), talk, lambda arguments: run_one(arguments, talk))
     assert settings.out is not None
     return SweepResult(settings.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from command_line.output import UserError, did_you_mean, write_csv, write_json
 from command_line.values import check_radius
+from contrastive_dp._checks import normal_tensor
 from image_experiments.data.sanity_checks import check_range
 from image_experiments.evaluation.evaluate import evaluate_classifier
 from image_experiments.evaluation.robustness import PARTS, EvaluationSettings, collected
@@ -99,7 +101,7 @@ def evaluate(
         )
     chosen = evaluation_settings(attacks, settings)
     kind = next((p for p in module.parameters()), torch.zeros(1))
-    x, y = checked_images(images).to(kind), checked_labels(labels).to(kind.device)
+    x, y = normal_tensor(checked_images(images).to(kind)), normal_tensor(checked_labels(labels).to(kind.device))
     examined = examine(module, x, y, chosen.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         return judged(module, examined, Threat(norm, eps), chosen, seed, scratch=Path(folder))
@@ -142,13 +144,24 @@ def judged(
 
 @contextmanager
 def _attackable(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode, in full float32, with gradients whatever the caller has switched off; afterwards everything is as before."""
+    """In evaluation mode, in full float32, with gradients whatever the caller has switched off, of images alone: parts of AutoAttack call
+    backward(), which would add to those of the parameters. Afterwards everything is as before, also a debugger's trace, which the package
+    switches off.
+    """
     modes = {part: part.training for part in module.modules()}
+    differentiated = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.is_leaf]
+    traced = sys.gettrace()
     module.eval()
     try:
+        for parameter in differentiated:
+            parameter.requires_grad_(False)
         with torch.inference_mode(False), torch.enable_grad(), gpu_arithmetic(tf32=False):
             yield
     finally:
+        for parameter in differentiated:
+            parameter.requires_grad_(True)
+        if sys.gettrace() is not traced:
+            sys.settrace(traced)
         for part, training in modes.items():
             part.training = training
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import batch_labels, count, non_negative, normal_tensor, one_of
+from contrastive_dp._checks import batch_labels, count, non_negative, normal_tensor, one_of, told_of_training
 from contrastive_dp._repr import Shown
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.schedules import NoiseSchedule
@@ -83,6 +83,8 @@ class Guidance(Shown, ABC):
             batch_labels(labels, len(labels))
         if labels is None and self.needs_labels:
             raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
+        for name, value in vars(self).items():
+            told_of_training(value, name)
         return GuidedRun(self, schedule, None if labels is None else normal_tensor(labels), self.strengths(total))
 
     def least_change(self, size: Tensor, a: float) -> Tensor | float:

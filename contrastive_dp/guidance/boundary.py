@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import finite_number, normal_tensor, positive
+from contrastive_dp._checks import batch_labels, finite_number, normal_tensor, positive, told_of_training
 from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
 from contrastive_dp.guidance.logits import Classifier, checked_logits, gradient_of, logits_of, margins
 
@@ -68,9 +68,10 @@ def boundary_distances(learner: Classifier, x: Tensor, labels: Tensor) -> Tensor
 
     inf or -inf where the learner is flat. Raises ValueError for logits or labels that do not fit.
     """
+    told_of_training(learner, "learner")
     leaf = leaf_of(x)
     with torch.enable_grad():
-        margin = margins(*checked_logits(learner, leaf, normal_tensor(labels), "learner"))
+        margin = margins(*checked_logits(learner, leaf, normal_tensor(batch_labels(labels, len(x))), "learner"))
         slope = gradient_of(margin.sum(), leaf, "learner")
     distance, norm = _distances(margin.detach(), slope)
     return torch.where(norm > 0, distance, torch.copysign(torch.full_like(distance, math.inf), margin.detach()))

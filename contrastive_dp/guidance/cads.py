@@ -30,8 +30,8 @@ def cads(
 
     where mean and std are those of each embedding over its k entries: late in sampling the label counts in full, early it is blurred.
 
-    Row i of a call gets the i-th noise. So a sample is the same in any batch only if cads sees the batch as it is: put in_pieces inside,
-    and do not wrap cads in classifier_free, which doubles the rows.
+    Row i of a call gets the i-th noise, also where noise_prediction embeds the rows in pieces, in order. So a sample is the same in any
+    batch only if cads sees the batch as it is: put in_pieces inside, and do not wrap cads in classifier_free, which doubles the rows.
 
     noise_prediction: function of (x, t, labels) that calls `embedding`, for example its unet.class_embedding. timesteps: length of the
     schedule. window: (low, high), 0 <= low < high <= 1. mix: in [0, 1]. scale 0 with mix 0 only fades the embedding.
@@ -46,9 +46,9 @@ def cads(
 
     low, high = window
 
-    def annealed(y: Tensor, t: Tensor) -> Tensor:
+    def annealed(y: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         gamma = ((high - t / timesteps) / (high - low)).clamp(0, 1)[:, None].to(y.dtype)
-        noisy = gamma.sqrt() * y + strength * (1 - gamma).sqrt() * standard_normal(y, generator)
+        noisy = gamma.sqrt() * y + strength * (1 - gamma).sqrt() * noise
         centred = (noisy - noisy.mean(dim=1, keepdim=True)) / noisy.std(dim=1, keepdim=True).clamp(min=torch.finfo(y.dtype).tiny)
         rescaled = centred * y.std(dim=1, keepdim=True) + y.mean(dim=1, keepdim=True)
         return torch.where((t <= low * timesteps)[:, None], y, mix * rescaled + (1 - mix) * noisy)
@@ -56,12 +56,19 @@ def cads(
     def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("cads needs labels: pass labels=... to the sampler")
-        calls = 0
+        calls, begin, noise = 0, 0, t.new_empty(0)
 
         def hook(_module: nn.Module, _inputs: Any, y: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return annealed(y, t)
+            nonlocal calls, begin, noise
+            if begin + len(y) > len(x):
+                raise ValueError(
+                    f"cads: the embedding was called with {len(y)} rows for {len(x)} samples: give every sample one row"
+                )
+            if begin == 0:  # one draw for the batch, in whatever pieces it comes
+                noise = standard_normal(y.new_empty(len(x), *y.shape[1:]), generator)
+            rows = slice(begin, begin + len(y))
+            calls, begin = calls + 1, (begin + len(y)) % len(x)
+            return annealed(y, t[rows], noise[rows])
 
         handle = embedding.register_forward_hook(hook)
         try:

@@ -72,9 +72,10 @@ class FeedbackGuidance(Guidance):
             logits, labels = logits_of(judge, leaf, run, "judge")
             log_p = -F.cross_entropy(logits, labels, reduction="none")
             label = gradient_of(log_p.sum(), leaf, "judge")
-        u, v = up.flatten(1), label.flatten(1)
+        wide = torch.promote_types(up.dtype, torch.float32)  # in half precision the products of small gradients are 0
+        u, v = up.flatten(1).to(wide), label.flatten(1).to(wide)
         along = (u * v).sum(dim=1)
         against = (along > 0) if self.reverse else (along < 0)  # reversed, samples move along -u
         unsure = log_p.detach().exp() <= self.keep
         share = torch.where(against & unsure, along / (v * v).sum(dim=1).clamp(min=torch.finfo(v.dtype).tiny), 0.0)
-        return (u - share[:, None] * v).reshape(up.shape)
+        return (u - share[:, None] * v).reshape(up.shape).to(up.dtype)

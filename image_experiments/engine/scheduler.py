@@ -124,6 +124,18 @@ def set_up(threads: int) -> None:
     keep_freed_memory()
 
 
+@contextmanager
+def as_before() -> Iterator[None]:
+    """Context for a run in a program of others: afterwards its number of threads and its current card are what they were."""
+    threads, card = torch.get_num_threads(), torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if card is not None:
+            torch.cuda.set_device(card)
+
+
 def finish(stage: Stage, place: Place, bar: Bar, skipped: bool, on_finished: OnFinished) -> None:
     """Report that a stage, or a part of it, is done."""
     stamp = read_stamp(place.out, stage.name)

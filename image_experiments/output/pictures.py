@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from command_line.drawing import DASHES, DPI, draw, new_figure, read_columns, shape, styled
+from command_line.drawing import DASHES, DPI, bare_figure, draw, new_figure, read_columns, shape, styled
 from command_line.output import prepare_folder, write_whole
 from command_line.words import attack_in_words, distinct_places, in_words
 from image_experiments.data.dataset import Array
@@ -61,7 +60,8 @@ def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: t
         rows = min(len(classes), LEGIBLE_CLASSES)
         side = 0.32
         width = (ACROSS * side + 0.4) * len(panels) + 0.9
-        figure, axes = plt.subplots(1, len(panels), figsize=(width, rows * side + 0.5), layout="constrained", squeeze=False)
+        figure = bare_figure((width, rows * side + 0.5))
+        axes = figure.subplots(1, len(panels), squeeze=False)
         for axis, (name, (images, labels)) in zip(axes[0], panels.items(), strict=True):
             axis.imshow(mosaic(images, labels, rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set_title(in_words(name), fontsize=10)
@@ -72,9 +72,7 @@ def _draw_samples(path: Path, panels: dict[str, tuple[Array, Array]], classes: t
             axis.grid(False)
             for spine in axis.spines.values():
                 spine.set_visible(False)
-        written = write_whole(path, partial(figure.savefig, dpi=DPI, metadata={"Software": None}))
-        plt.close(figure)
-    return written
+        return write_whole(path, partial(figure.savefig, dpi=DPI, metadata={"Software": None}))
 
 
 def mosaic(images: Array, labels: Array, rows: int) -> Array:

@@ -7,9 +7,11 @@ from contrastive_dp import (
     ClassifierFeatures,
     ContrastiveGuidance,
     InfoNCE,
+    NoiseSchedule,
     OnUnitRange,
     ProjectionHead,
     SupervisedContrastive,
+    ddim_sample,
     embed_anchors,
     frozen,
     train_projection_head,
@@ -31,6 +33,13 @@ class Classifier(nn.Module):
 
     def forward(self, x):
         return self.fc(self.features(x))
+
+
+class Noisy(nn.Dropout):
+    """A noise prediction with dropout."""
+
+    def forward(self, x, _t):
+        return super().forward(x)
 
 
 @pytest.fixture
@@ -58,6 +67,20 @@ def test_the_classifier_is_copied_frozen_and_left_alone(images):
     assert torch.equal(embed(images), embed(images))  # no dropout
     assert all(torch.equal(before[name], value) for name, value in classifier.state_dict().items())
     assert not frozen(classifier).training
+
+
+def test_what_is_meant_otherwise_is_told(images):
+    """Images in [0, 1] where [-1, 1] is meant, and a network whose dropout is on."""
+    embed = ClassifierFeatures(Classifier())
+    with pytest.warns(UserWarning, match=r"x lies in \[0, 1\], but images in \[-1, 1\] are meant: give 2 \* x - 1"):
+        embed_anchors(embed, (images + 1) / 2)
+    training = nn.Sequential(Classifier()).train()
+    with pytest.warns(UserWarning, match=r"embed is in training mode.*call embed\.eval\(\)"):
+        ContrastiveGuidance(training, InfoNCE(), 0.1).start(NoiseSchedule.linear())
+    with pytest.warns(UserWarning, match="noise_prediction is in training mode"):
+        ddim_sample(Noisy().train(), images, NoiseSchedule.linear(), 1)
+    embed_anchors(embed, images)  # and nothing else is
+    ContrastiveGuidance(training.eval(), InfoNCE(), 0.1).start(NoiseSchedule.linear())
 
 
 def test_features_guide_images(images, schedule):
@@ -101,6 +124,17 @@ def test_a_projection_head_learns_and_survives_the_disk(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["head.safetensors"]
 
 
+def test_a_head_learns_from_features_of_half_precision():
+    """In float16 Adam's small numbers are 0, and its weights became NaN."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(40) % 2
+    x = torch.randn(40, 4, generator=generator) + 2 * labels[:, None]
+    half = train_projection_head(lambda v: v.half(), x, labels, 2, steps=20)
+    single = train_projection_head(lambda v: v.half().float(), x, labels, 2, steps=20)
+    for ours, theirs in zip(half.parameters(), single.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_training_a_head_leaves_the_global_stream_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -114,6 +148,8 @@ def test_training_a_head_leaves_the_global_stream_alone():
 def test_bad_embeddings_are_named(tmp_path, images):
     with pytest.raises(ValueError, match=r"Conv2d has no nn\.Linear"):
         ClassifierFeatures(nn.Conv2d(3, 3, 1))
+    with pytest.raises(ValueError, match=r"is in nn\.DataParallel.*give classifier\.module"):
+        ClassifierFeatures(nn.DataParallel(Classifier()))
     with pytest.raises(ValueError, match=r"layer='pol' is unknown.*did you mean 'pool'"):
         ClassifierFeatures(Classifier(), layer="pol")
     with pytest.raises(ValueError, match=r"layer 'body.0' was fed shape \(7, 3, 8, 8\)"):

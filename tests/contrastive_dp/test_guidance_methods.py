@@ -22,6 +22,7 @@ from contrastive_dp import (
     boundary_distances,
     cads,
     ddim_sample,
+    in_pieces,
 )
 from tests.contrastive_dp.conftest import small_unet
 from theory import ddim_law
@@ -129,6 +130,27 @@ def test_a_judge_takes_out_what_would_cost_the_label(batch, a, reverse):
     np.testing.assert_allclose(found, -sign * math.sqrt(1 - a) / math.sqrt(a) * expected, rtol=1e-5, atol=1e-7)
     always = pushed(FeedbackGuidance(learner, 1.0, judge), x, eps).reshape(N, -1).numpy()
     assert ((-always * v).sum(axis=1) > -1e-6).all()  # a step down the push never costs the judge's certainty, to first order
+
+
+@pytest.mark.parametrize("size", [4e-3, 3e-5])
+def test_a_judge_is_heard_in_half_precision(size):
+    """Confident labels have small gradients, whose products are 0 in float16: the part against the label stayed in."""
+
+    class Judge(nn.Module):
+        def forward(self, x):
+            pull = (x.float() @ torch.tensor([[size], [0.0]])).to(x.dtype)
+            return torch.cat([pull, -pull], dim=1) * 0.5
+
+    class Learner(Judge):
+        def forward(self, x):
+            return super().forward(x) + torch.cat([x[:, 1:], -x[:, 1:]], dim=1)
+
+    x = torch.zeros(3, 2, dtype=torch.float16)
+    run = FeedbackGuidance(Learner(), 1.0, Judge(), at="xt").start(NoiseSchedule.linear(), torch.zeros(3, dtype=torch.int64))
+    found = run.guidance.gradient(x, run, 5)
+    assert found.dtype == torch.float16
+    assert (found[:, 0].abs() < 0.02 * size).all()  # along the judge's gradient
+    assert (found[:, 1].abs() > 0.4).all()
 
 
 def linear(seed):
@@ -328,6 +350,21 @@ def test_the_noise_of_a_sample_does_not_depend_on_its_batch():
     np.testing.assert_array_equal(whole[2:], part)
     with pytest.raises(ValueError, match="as shares of the schedule"):
         embedded(torch.tensor([1]), 0, window=(0.9, 0.6))
+
+
+def test_the_noise_of_a_sample_does_not_depend_on_the_pieces_that_are_embedded():
+    """Rows come in order and in pieces of any size, as of in_pieces."""
+    unet, schedule = small_unet(classes=4), NoiseSchedule.cosine(50)
+    model = lambda x, t, labels: unet(x, t, labels).sample  # noqa: E731
+    x_T, labels = draw(7, 5, 3, 8, 8).float(), torch.tensor([0, 1, 2, 3, 0])
+    whole, pieces = (
+        ddim_sample(cads(of, unet.class_embedding, 50, SampleNoise(0)), x_T, schedule, 5, labels)
+        for of in (model, in_pieces(model, 2))
+    )
+    torch.testing.assert_close(pieces, whole, rtol=1e-3, atol=1e-3)
+    doubled = lambda x, t, labels: model(*(torch.cat([one, one]) for one in (x, t, labels)))[: len(x)]  # noqa: E731
+    with pytest.raises(ValueError, match="called with 10 rows for 5 samples"):
+        cads(doubled, unet.class_embedding, 50, SampleNoise(0))(x_T, torch.full((5,), 40), labels)
 
 
 def test_a_unet_is_blurred_and_afterwards_as_before():

@@ -8,7 +8,16 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from contrastive_dp import ContrastiveGuidance, InfoNCE, NoiseSchedule, SampleNoise, ddim_sample, ddpm_sample, in_pieces
+from contrastive_dp import (
+    ContrastiveGuidance,
+    InfoNCE,
+    NoisePredictionMLP,
+    NoiseSchedule,
+    SampleNoise,
+    ddim_sample,
+    ddpm_sample,
+    in_pieces,
+)
 from tests.contrastive_dp.conftest import GaussianNoise, small_unet
 from theory import ddim_law
 
@@ -221,6 +230,13 @@ def test_bad_calls_are_named(schedule, pair, change, message):
     arguments = {"x_T": noise_like(4, 3), "steps": 5, "labels": torch.tensor([0, 1, 0, 1])} | change
     with pytest.raises(ValueError, match=message):
         ddim_sample(pair[0], arguments.pop("x_T"), schedule, **arguments)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_integer_type_reach_the_network_as_int64(schedule, kind):
+    network, x_T, labels = NoisePredictionMLP(3, classes=2), noise_like(4, 3).float(), torch.tensor([0, 1, 1, 0])
+    found, expected = (ddim_sample(network, x_T, schedule, 3, of) for of in (labels.to(kind), labels))
+    assert torch.equal(found, expected)
 
 
 def test_bad_ddpm_calls_are_named(schedule, pair):

@@ -238,6 +238,11 @@ def test_data_of_another_type_than_the_network_are_named(schedule, data):
         train_noise_prediction(NoisePredictionMLP(2, 2), data[0].double(), schedule, QUICK, data[1])
 
 
+def test_a_frozen_network_is_named(schedule, data):
+    with pytest.raises(ValueError, match=r"frozen, as load_diffusers leaves them: call network\.requires_grad_\(True\) first"):
+        train_noise_prediction(NoisePredictionMLP(2, 2).requires_grad_(False), data[0], schedule, QUICK, data[1])
+
+
 def test_a_fingerprint_of_any_type_tells_contents_and_types_apart():
     x = torch.arange(6.0).reshape(2, 3)
     found = {fingerprint(of) for of in (x, x + 1, x.T, x.bfloat16(), x.half(), x.double(), x.bool())}

@@ -5,7 +5,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection
@@ -98,7 +97,6 @@ def test_what_is_drawn_is_what_is_written(name, drawn):
         left = written[distances(written, seen, scale) > 1e-9]
         as_guide = [np.isclose(levels[:, None], point, rtol=1e-12).any() for point in left]
         assert all(as_guide), f"in the csv but not drawn: {left[~np.array(as_guide)]}"
-    plt.close(figure)
 
 
 def test_the_comparison_notices_a_changed_number(drawn):
@@ -111,7 +109,6 @@ def test_the_comparison_notices_a_changed_number(drawn):
     assert distances(seen, known, np.array([90.0, 1.0])).max() < 1e-12
     known[3, 1] += 1e-6
     assert distances(seen, known, np.array([90.0, 1.0])).max() > 1e-9
-    plt.close(figure)
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -122,7 +119,6 @@ def test_the_pixels_that_are_drawn_are_those_of_the_files(name, drawn):
     for axis, file in zip(figure.axes, module.FIGURE.inputs, strict=True):
         with Image.open(REFERENCE / file) as image:
             assert np.array_equal(axis.images[0].get_array(), np.asarray(image))
-    plt.close(figure)
 
 
 def test_coloured_pixels_come_back(tmp_path):
@@ -132,7 +128,6 @@ def test_coloured_pixels_come_back(tmp_path):
     module = module_of("digit_samples")
     figure = module.draw(module.numbers_of({"a": "digits-cpu/a.png"}, Files(tmp_path)))
     assert np.array_equal(figure.axes[0].images[0].get_array(), pixels)
-    plt.close(figure)
 
 
 def fingerprint(numbers):

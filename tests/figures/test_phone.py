@@ -1,6 +1,5 @@
 """Wide figures as a phone shows them."""
 
-import matplotlib.pyplot as plt
 import pytest
 
 from command_line.drawing import PHONE_WIDTH, new_grid, styled
@@ -30,7 +29,6 @@ def test_nothing_is_cut_off(entry, drawn):
     figure.draw_without_rendering()
     width, height = figure.bbox.width, figure.bbox.height
     cut = [name for name, box in boxes_of(figure) if box.x0 < -1 or box.x1 > width + 1 or box.y0 < -1 or box.y1 > height + 1]
-    plt.close("all")
     assert cut == []
 
 
@@ -44,11 +42,9 @@ def test_an_earlier_picture_goes_when_the_figure_fits(tmp_path):
         with styled():
             written = write_for_phone("a", draw(width), lambda width=width: draw(width), tmp_path)
         assert bool(written) == (tmp_path / "phone" / "a.png").is_file() == there
-        plt.close("all")
 
 
 def test_rows_have_the_heights_that_were_asked_for_also_when_there_are_more_rows():
     with styled():
         figure = stacked(lambda: new_grid(4, 2, 8.0, [2.0, 3.0])[0])
     assert figure.get_figheight() == pytest.approx(10.0)
-    plt.close("all")

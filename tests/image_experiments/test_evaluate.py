@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -89,6 +90,37 @@ def test_the_module_is_left_as_it_was(linear):
     assert module.training
     assert not found.warnings  # dropout was off
     assert (found.outcomes["clean"] == exactly_robust(classifier, x[:40], y[:40], 0)).all()
+
+
+def test_weights_gradients_and_trace_are_left_as_they_were(linear):
+    """FAB calls backward(): its gradients came to those of the caller's next step. The package also ends a debugger's trace."""
+    classifier, x, y = linear
+    module = nn.Sequential(classifier).requires_grad_(True)
+    module[0].head.bias.requires_grad_(False)
+
+    def trace(*_):
+        return None
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        evaluate(module, x[:12], y[:12], eps=EPS, pgd_steps=2)
+        traced = sys.gettrace()
+    finally:
+        sys.settrace(before)
+    assert traced is trace
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert module[0].head.weight.requires_grad
+    assert not module[0].head.bias.requires_grad
+    module.requires_grad_(False)
+
+
+def test_in_inference_mode_the_numbers_are_the_same(linear):
+    classifier, x, y = linear
+    first = evaluate(classifier, x[:20], y[:20], attacks=("pgd",), eps=EPS)
+    with torch.inference_mode():
+        again = evaluate(classifier, x[:20], y[:20], attacks=("pgd",), eps=EPS)
+    assert again.rows == first.rows
 
 
 def test_every_part_has_its_mode_again_and_gradients_are_found_anyhow(linear):

@@ -59,6 +59,23 @@ def test_tables_arrays_and_modules_are_those_of_the_files(made):
         assert np.array_equal(right, outcomes["clean"])
 
 
+def test_the_callers_program_is_left_as_it_was(tmp_path):
+    """Threads of torch, and how matplotlib shows figures: the next training was slow, and plots of a notebook did not appear."""
+    code = f"""
+import torch
+import matplotlib
+torch.set_num_threads(3)
+matplotlib.use("svg")
+from image_experiments import preset, run
+if __name__ == "__main__":
+    run(preset("smoke", out={str(tmp_path / "out")!r}, methods=("real",), **{{"classifier.steps": 2, "evaluation.autoattack_images": 0}}))
+    print(torch.get_num_threads(), matplotlib.get_backend())
+"""
+    (tmp_path / "mine.py").write_text(code)
+    done = subprocess.run([sys.executable, str(tmp_path / "mine.py")], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split()[-2:] == ["3", "svg"], done.stderr
+
+
 def test_running_twice_makes_nothing_again_and_a_method_more_makes_its_own_alone(made):
     def stamps():
         return {p.relative_to(made.out): p.stat().st_mtime_ns for p in (made.out / "stages").rglob("*.json")}
