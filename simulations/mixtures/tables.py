@@ -98,7 +98,7 @@ def make_table(
         )
     codes, names, named = _coded(name, tags, lines)
     points, features, numbering = _without_row_numbers(name, points, features)
-    notes += (*named, *numbering, *_repeated(name, points, codes, names))
+    notes += (*named, *numbering, *_copies_of_label(points, codes, features), *_repeated(name, points, codes, names))
     return Table(name, points, np.where(codes == 1, 1.0, -1.0), (names[0], names[1]), features, notes)
 
 
@@ -155,6 +155,20 @@ def _without_row_numbers(name: str, points: Array, features: tuple[str, ...]) ->
         notes.append(f"kept: column {many}, with another whole number in every row; remove it if it only numbers them")
     kept = [j for j in range(points.shape[1]) if j not in out]
     return points[:, kept], tuple(features[j] for j in kept), tuple(notes)
+
+
+def _copies_of_label(points: Array, codes: Any, features: tuple[str, ...]) -> tuple[str, ...]:
+    """A note on columns with one value for each class, which may be the label once more: with one, everything is predicted."""
+    copies = [
+        feature
+        for column, feature in zip(points.T, features, strict=True)
+        if all(np.ptp(column[codes == k]) == 0 for k in (0, 1)) and np.ptp(column) > 0
+    ]
+    if not copies:
+        return ()
+    return (
+        f"kept: column {', '.join(map(repr, copies[:5]))}, with one value for each class; remove it if it is the label once more",
+    )
 
 
 PANDAS_INDEX = re.compile(r"(Unnamed: ?\d+)?")

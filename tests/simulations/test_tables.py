@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from command_line.output import UserError
-from simulations.mixtures.tables import load_table
+from simulations.mixtures.tables import load_table, make_table
 
 
 @pytest.fixture
@@ -244,3 +244,15 @@ def test_a_class_may_be_called_none(tmp_path, name):
     refuse(
         save_csv(tmp_path / "b.csv", [[*row, tag] for row, tag in zip(x, tags, strict=True)], ["a", "b", "c", "y"]), "has no label"
     )
+
+
+def test_a_column_that_is_the_label_once_more_is_told():
+    """With it every accuracy is 1, which is no news about the other features."""
+    rng = np.random.default_rng(5)
+    y = np.repeat(["benign", "malignant"], 30)
+    x = np.stack([rng.standard_normal(60), np.where(y == "benign", 2.0, 4.0), np.full(60, 3.0)], axis=1)
+    assert make_table("made", x, y, ("size", "code", "constant")).notes == (
+        "kept: column 'code', with one value for each class; remove it if it is the label once more",
+    )
+    x[0, 1] = 4.0
+    assert make_table("made", x, y, ("size", "code", "constant")).notes == ()
