@@ -33,14 +33,17 @@ from torch.nn import functional as F
 
 from contrastive_dp import (
     BoundaryGuidance,
+    ClassAnchored,
     ClassifierFeatures,
     ClassifierGuidance,
     ContrastiveGuidance,
     FeedbackGuidance,
     Guidance,
+    HardNegativeMining,
     InfoNCE,
     NoiseSchedule,
     ParticleGuidance,
+    SupervisedContrastive,
     ddim_sample,
     frozen,
 )
@@ -153,9 +156,10 @@ def both_forms(
 
 
 def compare_with_floor(settings: Settings, classifier: WideResNet, schedule: NoiseSchedule) -> None:
-    """A step of every guidance beyond its U-Net, over what its networks cost: each one forward and one backward pass to the input."""
+    """A step of every guidance that has networks of its own beyond its U-Net, over what its networks cost: each one forward and one backward pass to the input."""
     embed, judge = ClassifierFeatures(classifier), copy.deepcopy(classifier).requires_grad_(False)
-    learner = frozen(classifier)
+    learner, generator = frozen(classifier), torch.Generator().manual_seed(1)
+    anchors = F.normalize(torch.randn(200, 640, generator=generator), dim=1)
     network = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)  # a U-Net of next to no cost
     x_T = torch.randn(settings.images, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labels, steps = torch.arange(settings.images) % 10, [420, 410, 400, 390]
@@ -172,6 +176,9 @@ def compare_with_floor(settings: Settings, classifier: WideResNet, schedule: Noi
     guidances: dict[str, tuple[Guidance, int]] = {
         # the step at 420 lies before the window and is encoded once, forward only: three guided steps and a third of a floor
         "InfoNCE": (ContrastiveGuidance(embed, InfoNCE(), 0.01, window=(0, 420)), 1),
+        "hard negatives": (ContrastiveGuidance(embed, HardNegativeMining(), 0.01, window=(0, 420)), 1),
+        "supervised": (ContrastiveGuidance(embed, SupervisedContrastive(), 0.01), 1),
+        "class-anchored": (ContrastiveGuidance(embed, ClassAnchored(anchors, torch.arange(200) % 10), 0.01), 1),
         "classifier": (ClassifierGuidance(learner, 0.01), 1),
         "boundary": (BoundaryGuidance(learner, 0.01), 1),
         "particle, in features": (ParticleGuidance(0.01, embed), 1),

@@ -6,6 +6,8 @@ On a CPU nothing waits, so the operations are counted by name; with CUDA, torch.
 from __future__ import annotations
 
 import traceback
+from contextlib import ExitStack
+from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,12 +26,29 @@ SIZED_BY_VALUES = {
 class Stalls(TorchDispatchMode):
     """`with Stalls() as stalls:` collects the places; torch's optimisers read step counters that they keep on the host anyway.
 
-    Tensor.tolist and Tensor.cpu of a CPU tensor pass unseen.
+    Tensor.cpu, .tolist and .numpy, which do nothing that torch would tell of where a tensor is on the CPU already, are counted by patches.
     """
 
     def __init__(self):
         super().__init__()
-        self.places = []
+        self.places, self.patches = [], ExitStack()
+
+    def __enter__(self):
+        for name in ("cpu", "tolist", "numpy"):
+            self.patches.enter_context(mock.patch.object(torch.Tensor, name, self._counted(name, getattr(torch.Tensor, name))))
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self.patches.close()
+        return super().__exit__(*error)
+
+    def _counted(self, name, original):
+        def counted(tensor, *args, **kwargs):
+            frames = [frame for frame in traceback.extract_stack()[:-1] if "site-packages" not in frame.filename]
+            self.places.append(f"Tensor.{name} at {frames[-1].filename}:{frames[-1].lineno}")
+            return original(tensor, *args, **kwargs)
+
+        return counted
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         masked = func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default) and any(

@@ -23,11 +23,13 @@ from contrastive_dp import (
     classifier_free,
     ddim_sample,
     ddpm_sample,
+    diffusers_sample,
     train_noise_prediction,
 )
 from contrastive_dp.adapters import EDMNoisePrediction
 from contrastive_dp.nan_watch import Watch
 from image_experiments.data.images import Images
+from image_experiments.synthesis.generation import make_solver
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.training.attacks import Threat, pgd
 from tests.contrastive_dp.conftest import small_unet
@@ -60,7 +62,13 @@ def test_the_counter_sees_what_waits():
         x[x > 1]
         torch.nonzero(x)
         x.unique()
-    assert len(stalls.places) >= 5
+        x.cpu()
+        x.tolist()
+        x.numpy()
+    assert len(stalls.places) >= 8
+    with Stalls() as stalls:
+        (x * 2).clamp(0, 1)
+    assert not stalls.places
 
 
 @pytest.mark.parametrize(
@@ -88,6 +96,17 @@ def test_sampling(guidance):
     assert_no_stall_a_step(lambda steps: ddim_sample(network(), x_T, schedule, steps, LABELS, guidance=guidance, clip=3.0))
     noise = torch.Generator().manual_seed(1)
     assert_no_stall_a_step(lambda steps: ddpm_sample(network(), x_T, schedule, steps, LABELS, guidance=guidance, generator=noise))
+
+
+def test_a_fast_solver_of_diffusers():
+    """DPM-Solver++, the one of the GPU presets, guided."""
+    schedule, x_T = NoiseSchedule.cosine(50), torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    for guidance in (None, ParticleGuidance(0.3, ENCODER)):
+        assert_no_stall_a_step(
+            lambda steps, guidance=guidance: diffusers_sample(
+                network(), make_solver("dpm-solver++", schedule), x_T, steps, LABELS, guidance=guidance
+            )
+        )
 
 
 def test_classifier_free():

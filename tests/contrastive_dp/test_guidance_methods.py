@@ -12,15 +12,20 @@ from torch import nn
 
 from contrastive_dp import (
     BoundaryGuidance,
+    ClassAnchored,
+    ClassifierGuidance,
     ContrastiveGuidance,
     FeedbackGuidance,
+    HardNegativeMining,
     InfoNCE,
     NoiseSchedule,
     ParticleGuidance,
     SampleNoise,
+    SupervisedContrastive,
     autoguidance,
     boundary_distances,
     cads,
+    classifier_free,
     ddim_sample,
     in_pieces,
 )
@@ -314,6 +319,61 @@ def embedded(labels, t, seed=0, first=0, **settings):
     guided(torch.zeros(len(labels), 2), torch.full((len(labels),), t), labels)
     assert torch.equal(embedding(labels).detach(), plain)  # the hook is gone
     return plain.double().numpy(), taken[0].double().numpy()
+
+
+class Counting(nn.Module):
+    """Counts rows that go forward, and that come backward."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.of, self.rows, self.back = of, 0, 0
+
+    def forward(self, x, *others):
+        self.rows += len(x)
+        out = self.of(x, *others)
+        if out.requires_grad:
+            out.register_hook(lambda gradient: setattr(self, "back", self.back + len(gradient)))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("make", "costs"),
+    [
+        (lambda f, g: ClassifierGuidance(f, 0.1), {"f": (4, 4)}),
+        (lambda f, g: BoundaryGuidance(f, 0.1), {"f": (4, 4)}),
+        (lambda f, g: FeedbackGuidance(f, 0.1), {"f": (4, 4)}),
+        (lambda f, g: FeedbackGuidance(f, 0.1, g), {"f": (4, 4), "g": (4, 4)}),
+        (lambda f, g: ParticleGuidance(0.1), {}),
+        (lambda f, g: ParticleGuidance(0.1, f), {"f": (4, 4)}),
+        (lambda f, g: ContrastiveGuidance(f, SupervisedContrastive(), 0.1), {"f": (4, 4)}),
+        (lambda f, g: ContrastiveGuidance(f, ClassAnchored(torch.eye(K), torch.arange(K)), 0.1), {"f": (4, 4)}),
+        (lambda f, g: ContrastiveGuidance(f, InfoNCE(), 0.1), {"f": (4, 3)}),  # the first step has no step before it
+        (lambda f, g: ContrastiveGuidance(f, HardNegativeMining(), 0.1), {"f": (4, 3)}),
+        ("free", {"eps": (8, 0)}),
+        ("auto", {"eps": (4, 0), "f": (4, 0)}),
+        ("cads", {"eps": (4, 0)}),
+    ],
+)
+def test_a_guided_step_costs_its_networks_once(make, costs):
+    """Rows over four steps of N samples: what a step costs, forward and backward. The noise prediction itself goes forward once."""
+    torch.manual_seed(0)
+    embedding = nn.Embedding(K + 1, 6).double()
+    f, g = (Counting(nn.Linear(6, K).double()) for _ in range(2))
+    eps = Counting(lambda x, t, labels: 0.1 * x + 0.01 * embedding(labels))
+    weak = Counting(lambda x, t, labels: 0.1 * x)
+    predict, guidance = eps, None
+    if make == "free":
+        predict = classifier_free(eps, 0.5, K)
+    elif make == "auto":
+        predict = autoguidance(eps, weak, 0.5)
+    elif make == "cads":
+        predict = cads(eps, embedding, 1000, torch.Generator().manual_seed(0))
+    else:
+        guidance = make(f, g)
+    ddim_sample(predict, draw(1, N, 6), NoiseSchedule.linear(), [420, 410, 400, 390], LABELS, guidance=guidance)
+    expected = {"eps": (4, 0), "f": (0, 0), "g": (0, 0)} | costs
+    found = {"eps": eps, "f": weak if make == "auto" else f, "g": g}
+    assert {name: (one.rows / N, one.back / N) for name, one in found.items()} == expected
 
 
 def test_late_in_sampling_the_label_counts_in_full():
