@@ -156,7 +156,7 @@ def both_forms(
 
 
 def compare_with_floor(settings: Settings, classifier: WideResNet, schedule: NoiseSchedule) -> None:
-    """A step of every guidance that has networks of its own beyond its U-Net, over what its networks cost: each one forward and one backward pass to the input."""
+    """Every guidance with networks of its own: a step beyond its U-Net over one forward and one backward pass of these to the input."""
     embed, judge = ClassifierFeatures(classifier), copy.deepcopy(classifier).requires_grad_(False)
     learner, generator = frozen(classifier), torch.Generator().manual_seed(1)
     anchors = F.normalize(torch.randn(200, 640, generator=generator), dim=1)
