@@ -74,6 +74,7 @@ SECTIONS = {
         "photographs",
         "claims_photographs",
         "traffic_signs",
+        "sets",
     ),
 }
 """Section -> its modules, each figures/SECTION/NAME.py. To add a figure, add a module there and a line here."""
