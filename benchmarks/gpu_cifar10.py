@@ -9,11 +9,13 @@ then PGD-20 on 2,000 test images and the two gradient parts of AutoAttack (apgd)
 from speeds that are measured at the start, and stand in OUT/design.json before anything is trained. FOLDER: from gpu_bundle.py, with a copy
 of CIFAR-10 as images in one archive; --data-dir names CIFAR-10 elsewhere, as for run_cifar.py.
 
-Three calls of run_cifar.py: OUT/main (real, unguided, and guidance as the evidence on small images chose it), OUT/paper (InfoNCE in the
-paper's pipeline: pseudo-labels, the most confident of 1.25 times as many), and, if time is left, OUT/autoattack (all of AutoAttack on 200
-images). Ends by itself before --limit; --budget: seconds of all calls together, for which it is planned. What a limit cuts off, the same
-command finishes. Results that fit into few files are in KEEP: the table, logs and one archive. One seed: intervals are binomial and say
-nothing of other seeds. Prints a short table last.
+Calls of run_cifar.py: OUT/main (real, unguided, and guidance as the evidence on small images chose it), OUT/paper (InfoNCE in the
+paper's pipeline: pseudo-labels, the most confident of 1.25 times as many) and, if time is left, OUT/autoattack (all of AutoAttack on 200
+images) and OUT/more (twice as many unguided images).
+
+Ends by itself before --limit; --budget: seconds of all calls together, for which it is planned. What a limit cuts off, the same command
+finishes. Results that fit into few files are in KEEP: the table, logs and one archive. One seed: intervals are binomial and say nothing of
+other seeds. Prints a short table last.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ IMAGES, CLASSIFIERS = 50_000, 4
 GUIDED = "particle:auto"
 """The guidance of OUT/main, with labels as drawn; fixed before the call. It is the best on small images, with the strength that it finds
 by itself: on photographs the strength of digits, and soft labels, cost robust accuracy (docs/results/photographs.md)."""
+# The paper's model has no labels; here it is the same U-Net, as a second one would not fit into the time.
 PAPER = ("--selection.labels", "pseudo", "--selection.surplus", "1.25", "--selection.criterion", "confidence")
 
 
@@ -124,8 +127,8 @@ WHOLE = 200
 """Images for all of AutoAttack."""
 
 
-def calls_of(base: list[str], out: Path, attacked: int) -> dict[str, list[str]]:
-    """The calls of run_cifar.py by the name of their folder. attacked: images for the gradient parts of AutoAttack."""
+def calls_of(base: list[str], out: Path, attacked: int, images: int) -> dict[str, list[str]]:
+    """The calls of run_cifar.py by the name of their folder. attacked: images for the gradient parts of AutoAttack. images: a method's."""
     methods, reused = ("--methods", "real", "unguided", GUIDED), ("--reuse", str(out / "main"))
     parts = ("--evaluation.autoattack-parts", "apgd", "--evaluation.autoattack-images", str(attacked))
     whole = ("--evaluation.autoattack-parts", "all", "--evaluation.autoattack-images", str(min(attacked, WHOLE)))
@@ -133,13 +136,19 @@ def calls_of(base: list[str], out: Path, attacked: int) -> dict[str, list[str]]:
         "main": [*base, *parts, *methods, "--out", str(out / "main")],
         "paper": [*base, *parts, *PAPER, "--methods", "infonce:0.3", "--out", str(out / "paper"), *reused],
         "autoattack": [*base, *whole, *methods, "--out", str(out / "autoattack"), *reused],
+        "more": [*base, *parts, "--synthetic", str(2 * images), "--methods", "unguided", "--out", str(out / "more"), *reused],
     }
 
 
 def table_of(out: Path) -> list[str]:
-    """A line for each classifier and attack that is finished, with binomial standard errors; also of a call that was cut off."""
+    """A line for each classifier and attack that is finished, with binomial standard errors, and for each set of images; also of a call
+    that was cut off."""
     lines = []
-    for name in ("main", "paper", "autoattack"):
+    for name in ("main", "paper", "autoattack", "more"):
+        for path in sorted((out / name / "stages" / "describe").glob("*/seed*.json")):
+            told = json.loads(path.read_text(encoding="utf-8"))["results"]
+            measures = ", ".join(f"{words} {told[key]:.4f} (real {told[floor]:.4f})" for key, floor, words in MEASURES)
+            lines.append(f"{name} {path.parent.name}: {measures}")
         for path in sorted((out / name / "stages" / "evaluate").glob("*/seed*.json")):
             for row in json.loads(path.read_text(encoding="utf-8"))["results"]["rows"]:
                 about = f"{name} {path.parent.name}: {row['attack']} {row['norm']} {row['eps']:.4f}, {row['images']} images"
@@ -150,6 +159,7 @@ def table_of(out: Path) -> list[str]:
     return lines or ["nothing is finished; the same command goes on"]
 
 
+MEASURES = (("label_error", "label_error_floor", "wrong labels"), ("frechet_distance", "frechet_floor", "Frechet distance"))
 GRACE, LEAST = 20.0, {"unet": 50, "images": 1000, "classifier": 50, "encoder": 20, "autoattack": 4}
 """Seconds for a run to finish its step and save it; what is too little to learn anything from."""
 PACKED = ("*.csv", "*.json", "samples.png", "stages/**/*.json", "outcomes/*.npz", "curves/*.csv")
@@ -202,9 +212,10 @@ def steps_for(chosen: argparse.Namespace, begin: float) -> dict[str, int]:
 
 
 def run_all(chosen: argparse.Namespace, data: Path, begin: float) -> int:
-    """Make both calls, as far as time allows; print the table. Returns the exit status."""
+    """Make the calls, as far as time allows; print the table. Returns the exit status."""
     steps, environment, status = steps_for(chosen, begin), environment_with(chosen.bundle), 0
-    for name, call in calls_of(base_of(steps, data, chosen.seed, chosen.tiny), chosen.out, steps["autoattack"]).items():
+    base = base_of(steps, data, chosen.seed, chosen.tiny)
+    for name, call in calls_of(base, chosen.out, steps["autoattack"], steps["images"]).items():
         left = chosen.limit - (time.monotonic() - begin) - GRACE
         if left < GRACE:
             status = 1  # the next call goes on here

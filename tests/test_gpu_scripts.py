@@ -111,8 +111,8 @@ def test_the_calls_are_ones_that_run_cifar_takes(tmp_path):
     from image_experiments.engine.settings import resolve
 
     steps = {"unet": 100, "images": 30_000, "classifier": 20, "encoder": 10, "autoattack": 300}
-    calls = gpu_cifar10.calls_of(gpu_cifar10.base_of(steps, tmp_path, 500, tiny=False), tmp_path, 300)
-    main, paper, whole = (resolve(settings_from(call)) for call in calls.values())
+    calls = gpu_cifar10.calls_of(gpu_cifar10.base_of(steps, tmp_path, 500, tiny=False), tmp_path, 300, 30_000)
+    main, paper, whole, more = (resolve(settings_from(call)) for call in calls.values())
     assert (main.methods, paper.methods) == (("real", "unguided", "particle:auto"), ("infonce:0.3",))
     assert (main.diffusion.steps, main.classifier.steps, main.encoder.steps) == (100, 20, 10)
     assert (main.diffusion.warmup, main.classifier.warmup, main.encoder.warmup) == (10, 2, 1)
@@ -122,6 +122,12 @@ def test_the_calls_are_ones_that_run_cifar_takes(tmp_path):
     assert (main.synthetic, main.eps, main.test, main.evaluation.autoattack_images) == (30_000, 8 / 255, 2000, 300)
     assert [one.evaluation.autoattack_parts for one in (main, paper, whole)] == ["apgd", "apgd", "all"]
     assert whole.evaluation.autoattack_images == 200
+    assert (more.methods, more.synthetic, more.diffusion, more.classifier) == (
+        ("unguided",),
+        60_000,
+        main.diffusion,
+        main.classifier,
+    )
 
 
 def test_a_card_that_cannot_be_measured_gets_a_plan_all_the_same(tmp_path, monkeypatch, capsys):
@@ -191,6 +197,8 @@ def test_the_whole_path_on_small_images(tmp_path, capsys, monkeypatch):
     assert gpu_cifar10.table_of(tmp_path / "made") == printed.splitlines()[1:]
     for name in ("main real", "main unguided", "main particle-auto", "paper infonce-0.3"):
         assert re.search(rf"^{name}: apgd linf 0\.1500, 4 images: clean \S+, robust \S+ \+- \S+$", printed, re.M)
+    assert re.search(r"^more unguided: apgd linf", printed, re.M)
+    assert len(re.findall(r"^\w+ \S+: wrong labels \S+ \(real \S+\), Frechet distance \S+ \(real \S+\)$", printed, re.M)) == 6
     assert re.search(r"^autoattack real: autoattack linf 0\.1500, 4 images: ", printed, re.M)
     design = (tmp_path / "made" / "design.json").read_text()
     assert gpu_cifar10.main(["--tiny", "--out", "made", "--limit", "100"]) == 0  # goes on with the same steps, and all is done

@@ -17,8 +17,8 @@ FIGURE = Figure(
     "What each method changes in its images",
     "Mean (standard deviation over seeds) of sets of 2,000 images. Class SNR, label error, diversity and effective dimension in features "
     "of the judge, which took no part in guidance or labelling; of soft labels the likeliest class counts. Distance to the boundary: l_2 "
-    "distance of an image to the encoder's decision boundary, negative where the encoder sees another class. Images per dimension: those of "
-    "two of the ten classes, real and synthetic, over the effective dimension, the n/d of T16; the second in features of the encoder.",
+    "distance of an image to the encoder's decision boundary, negative where the encoder sees another class. Images per dimension: those "
+    "of two of the ten classes, real and synthetic, over the effective dimension, the n/d of T16; the second in features of the encoder.",
     tuple(TABLES.values()),
     "digits and MNIST: 300 real images, 16 seeds; GTSRB: 1,000 real images, 10 seeds",
 )
