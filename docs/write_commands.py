@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import subprocess
@@ -30,13 +32,33 @@ if all is well, 1 for an error that you can fix (gaussian_mixture.py also where 
 """
 
 
+TELL = """
+import contextlib, io, json, runpy, sys
+told = {}
+for command in sys.argv[1:]:
+    sys.argv = [command, "--help-all"]
+    page = io.BytesIO()
+    with contextlib.redirect_stdout(io.TextIOWrapper(page, encoding="utf-8")) as out, contextlib.suppress(SystemExit):
+        runpy.run_path(command, run_name="__main__")
+    out.flush()
+    told[command] = page.getvalue().decode()
+print(json.dumps(told))
+"""
+"""A program that prints the help of all commands, so that packages are imported once."""
+
+
+@functools.cache
+def all_help() -> dict[str, str]:
+    narrow = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONHASHSEED": "0"}
+    call = [sys.executable, "-c", TELL, *COMMANDS]
+    done = subprocess.run(call, cwd=ROOT, env=narrow, check=True, capture_output=True, text=True, encoding="utf-8")
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
 def help_of(command: str) -> list[str]:
     """Lines of its help, without frames."""
-    narrow = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "PYTHONHASHSEED": "0"}
-    done = subprocess.run(
-        [sys.executable, command, "--help-all"], cwd=ROOT, env=narrow, check=True, capture_output=True, text=True, encoding="utf-8"
-    )
-    return [re.sub(r"^│ ?|\s*│$", "", line).rstrip() for line in done.stdout.splitlines()]
+    return [re.sub(r"^│ ?|\s*│$", "", line).rstrip() for line in all_help()[command].splitlines()]
 
 
 def from_here(default: re.Match[str]) -> str:

@@ -3,6 +3,7 @@
 LONG = (
     *("test_killing.py", "test_run_cifar.py", "test_regenerate.py", "test_together.py", "test_inputs.py", "test_attacks.py"),
     *("test_run_sweep.py", "test_gaussian_mixture.py", "test_report.py", "test_guided_diffusion.py", "test_documentation.py"),
+    *("test_evaluate.py", "test_value.py", "test_confidence.py"),
 )
 """Begun first, the longest before the others, so that no process is left with one at the end."""
 

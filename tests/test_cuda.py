@@ -316,6 +316,7 @@ def test_no_step_of_training_or_attack_waits(monkeypatch):
         pgd(network, unit, target, Threat("linf", 0.1), 5, 0.03, start, "cross-entropy")
 
 
+@pytest.mark.slow  # without a GPU it repeats test_run_cifar.py; -m cuda takes it
 def test_a_whole_run_on_the_device(tmp_path):
     more = ("--methods", "real", "unguided", "infonce:0.3", "boundary:0.1", "--device", GPU.type, "--tf32", "--out", str(tmp_path))
     assert run_cifar.main([*SMALL, *more]) == 0

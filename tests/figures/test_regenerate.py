@@ -40,7 +40,7 @@ def test_a_second_run_makes_nothing(drawn, capsys):
 
 def test_two_runs_give_the_same_bytes_on_any_number_of_processes(drawn, tmp_path):
     """One in eight, as they come; make test-slow takes all."""
-    same_bytes(drawn, tmp_path, all_names()[::8], 15)
+    same_bytes(drawn, tmp_path, all_names()[::16], 8)
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_a_changed_input_makes_just_the_figures_that_read_it(drawn, results, tmp
     assert "0.95,3.9" in (out / "drawn" / "price_gain.csv").read_text()
 
 
-def test_a_changed_helper_makes_just_the_figures_that_use_it(tmp_path):
+def test_a_changed_helper_makes_just_the_figures_that_use_it(drawn, tmp_path):
     """In a copy of the project: by name. A comment makes nothing anew."""
     for room in ("figures", "command_line"):
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("drawn", "__pycache__", "report.html"))
@@ -90,8 +90,7 @@ def test_a_changed_helper_makes_just_the_figures_that_use_it(tmp_path):
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
 
     chosen = ["guided_accuracy", "price_gain", "samples", "ceiling", "guidance", "ablation_loss", "ablations", "images"]
-    assert "8 built, 0 kept" in call("--only", *chosen)
-    assert "would make nothing" in call("--dry-run", "--only", *chosen)
+    shutil.copytree(drawn / "drawn", tmp_path / "figures" / "drawn")
     changes = (
         ("diffusion_figures/settings.py", "in_design", "return ", "return False or ", "guided_accuracy price_gain guidance"),
         ("diffusion_figures/clouds.py", "reach_of", "return ", "return 0.5 * ", "samples"),
@@ -188,15 +187,17 @@ def damage_nothing_known(path):
 )
 def test_a_broken_result_file_fails_its_figure_alone(damage, words, results, tmp_path, capsys):
     damage(results / "gaussian_mixture" / "ceiling.csv")
-    out = tmp_path / "out"
-    assert run_main("--results", results, "--out", out, "--only", "ceiling", "linf_mean", "theory_checks") == 1
+    out, beside = tmp_path / "out", ("linf_mean", "theory_checks") if damage is damage_missing else ()
+    assert run_main("--results", results, "--out", out, "--only", "ceiling", *beside) == 1
     printed = capsys.readouterr()
     (line,) = [line for line in printed.err.splitlines() if line.startswith("failed")]
     assert re.search(words, line)
     assert "make it anew with: python simulations/gaussian_mixture.py (1 min), or restore the committed one" in line
-    assert "2 built, 0 kept, 1 failed" in printed.out
-    assert (out / "drawn" / "linf_mean.png").is_file()
+    assert f"{len(beside)} built, 0 kept, 1 failed" in printed.out
     assert not (out / "drawn" / "ceiling.png").exists()
+    if not beside:
+        return
+    assert (out / "drawn" / "linf_mean.png").is_file()
     shutil.copy(REFERENCE / "gaussian_mixture" / "ceiling.csv", results / "gaussian_mixture")
     assert run_main("--results", results, "--out", out, "--only", "ceiling", "linf_mean", "theory_checks") == 0
     assert "1 built, 2 kept, 0 failed" in capsys.readouterr().out

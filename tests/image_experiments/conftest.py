@@ -20,6 +20,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def short_calibration(monkeypatch):
+    """A dry run measures for a tenth of a second a quantity; Probe has tests of its own."""
+    monkeypatch.setattr("image_experiments.engine.cost.BUDGET", 0.1)
+
+
 def mixture_images(mixture, n, seed):
     """x = 0.5 + SPREAD z in 5 x 5 "images" with z from a BinaryMixture in 25 dimensions; labels 0, 1 for y = -1, +1."""
     z, y = mixture.sample(n, np.random.default_rng(seed))

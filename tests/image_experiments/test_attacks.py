@@ -47,7 +47,7 @@ def test_autoattack_agrees_with_the_exact_margin_image_by_image(problem, norm, e
     """Robust iff y (w.z + b) > eps ||w||_q; at most 0.5 % of the images may fall on the wrong side."""
     mixture, classifier, network = problem
     x, y = mixture_images(mixture, 200, seed=2)
-    found = autoattack_robustness(network, x, y, Threat(norm, eps * SPREAD), EvaluationSettings(batch_size=150), seed=0)
+    found = autoattack_robustness(network, x, y, Threat(norm, eps * SPREAD), EvaluationSettings(batch_size=200), seed=0)
     z = (x.flatten(1).double().numpy() - 0.5) / SPREAD
     dual = np.linalg.norm(classifier.weights, 1 if norm == "linf" else 2)
     truth = (2 * y.numpy() - 1) * (z @ classifier.weights + classifier.bias) > eps * dual
@@ -63,7 +63,7 @@ def test_the_gradient_parts_alone_are_the_first_two_of_four():
     x = torch.rand(16, 1, 8, 8)
     with torch.no_grad():
         y = network(x).argmax(dim=1)
-    both = (EvaluationSettings(batch_size=12, autoattack_parts=parts) for parts in ("all", "apgd"))
+    both = (EvaluationSettings(batch_size=16, autoattack_parts=parts) for parts in ("all", "apgd"))
     whole, parts = (autoattack_robustness(network, x, y, Threat("linf", 0.1), settings, 0) for settings in both)
     assert list(parts.after) == ["clean", "apgd-ce", "apgd-t"]
     assert parts.after == {name: whole.after[name] for name in parts.after}

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from image_experiments import run_cifar
+
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = 10
 TINY = [
@@ -93,8 +95,8 @@ def most_repeated(journal):
     return repeated
 
 
-def finish_and_compare(out, journal, reference):
-    process = start(out, journal, 2)
+def finish_and_compare(out, journal, reference, workers=2):
+    process = start(out, journal, workers)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     found, expected = contents(out), contents(reference)
@@ -106,12 +108,10 @@ def finish_and_compare(out, journal, reference):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """The same run, never interrupted, in one process."""
-    folder = tmp_path_factory.mktemp("reference")
-    process = start(folder / "out", folder / "journal", 1)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return folder / "out"
+    """The same run, never interrupted, in this process."""
+    out = tmp_path_factory.mktemp("reference") / "out"
+    assert run_cifar.main([*TINY, "--workers", "1", "--out", str(out)]) == 0
+    return out
 
 
 def test_a_run_stopped_and_killed_ends_as_if_it_never_was(reference, tmp_path):
@@ -136,7 +136,7 @@ def test_a_run_stopped_and_killed_ends_as_if_it_never_was(reference, tmp_path):
     with journal.open("a") as stream:
         stream.write("KILLED\n")
     assert kill_after(start(out, journal, 2), journal, "evaluate", 2, 0.5)
-    finish_and_compare(out, journal, reference)
+    finish_and_compare(out, journal, reference, workers=1)
 
 
 @pytest.mark.slow

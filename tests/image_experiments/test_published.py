@@ -163,8 +163,10 @@ def saved(path, weights, container=None):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pth.tar", ".safetensors"])
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [*((name, ".pt") for name in LAYOUTS), *(("dm-wrn-16-2", suffix) for suffix in (".pth", ".pth.tar", ".safetensors"))],
+)
 def test_every_layout_gives_the_logits_of_its_public_code(name, suffix, tmp_path):
     weights, logits = made(name)
     loaded, network, source = read_classifier(saved(tmp_path / f"c{suffix}", weights), 10, SHAPE)

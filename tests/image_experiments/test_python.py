@@ -68,7 +68,8 @@ torch.set_num_threads(3)
 matplotlib.use("svg")
 from image_experiments import preset, run
 if __name__ == "__main__":
-    run(preset("smoke", out={str(tmp_path / "out")!r}, methods=("real",), **{{"classifier.steps": 2, "evaluation.autoattack_images": 0}}))
+    small = {{"classifier.steps": 2, "evaluation.autoattack_images": 0, "test": 20, "workers": 1}}
+    run(preset("smoke", out={str(tmp_path / "out")!r}, methods=("real",), **small))
     print(torch.get_num_threads(), matplotlib.get_backend())
 """
     (tmp_path / "mine.py").write_text(code)

@@ -526,8 +526,9 @@ def test_the_network_that_guides_is_not_the_one_that_is_judged(finished):
 
 
 @pytest.mark.parametrize(("fraction", "counts"), [("0", ("60", "0")), ("0.01", ("60", "0")), ("1", ("0", "40"))])
-def test_images_that_no_batch_holds_are_not_counted(tmp_path, fraction, counts):
+def test_images_that_no_batch_holds_are_not_counted(finished, tmp_path, fraction, counts):
     flags = ("--methods", "unguided", "--classifier.generated-fraction", fraction, "--evaluation.autoattack-images", "0")
+    flags += ("--reuse", str(finished))
     assert run(*flags, out=tmp_path) == 0
     assert {(row["n_real"], row["n_synthetic"]) for row in rows(tmp_path / "metrics.csv")} == {counts}
 

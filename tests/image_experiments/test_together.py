@@ -28,6 +28,7 @@ SMALL = [
     "--diffusion.channels", "8", "16", "--diffusion.steps", "40", "--diffusion.batch-size", "16",
     "--generation.steps", "4", "--generation.batch-size", "16",
     "--evaluation.autoattack-images", "4", "--evaluation.pgd-steps", "5", "--description.steps", "20",
+    "--evaluation.autoattack-parts", "apgd-ce",
 ]  # fmt: skip
 
 
@@ -74,10 +75,11 @@ def table(path):
         return list(csv.DictReader(stream))
 
 
-def test_generated_files_that_were_deleted_are_made_again_and_nothing_else(alone, trained):
+def test_generated_files_that_were_deleted_are_made_again_and_nothing_else(alone, trained, capsys):
     before = {p.name: p.stat().st_mtime_ns for p in (trained / "stages").rglob("*.json")}
-    code, output = run("--workers", 1, "--out", trained)
-    assert code == 0, output
+    capsys.readouterr()
+    assert run_cifar.main([*SMALL, "--workers", "1", "--out", str(trained)]) == 0
+    output = "".join(capsys.readouterr())
     assert generated(trained) == generated(alone)
     assert len(generated(alone)) == 4
     again = [line.split(":")[0].split()[-1] for line in output.splitlines() if line.rstrip().endswith(" s") and "seed0: " in line]

@@ -7,7 +7,7 @@ from simulations import gaussian_mixture, guided_diffusion
 
 
 def test_the_main_job_from_python(tmp_path, capsys):
-    found = gaussian_mixture.run(data="digits:3,8", part="data", out=tmp_path / "out", workers=1)
+    found = gaussian_mixture.run(data="digits:3,8", part="data", eps=(0.1,), norms=("2",), out=tmp_path / "out", workers=1)
     assert capsys.readouterr().out == ""
     assert set(found.tables) >= {"real_data_accuracy"} or found.tables
     name = found.tables[0]

@@ -126,8 +126,9 @@ def test_boundary_guidance_holds_the_class_means_and_narrows_their_line(schedule
         assert law(guided, learner, 5) > law(plain, learner, 5) + 0.01
 
 
-def test_measured_learners_follow_t4(schedule):
+def test_measured_learners_follow_t4(schedule, monkeypatch):
     """Averaging of 500 unguided samples in 100 dimensions: T4's mean on the classes that DDIM leaves, over 12 training sets, |z| < 4."""
+    monkeypatch.setattr("simulations.guided.value.LEARNERS", ("averaging",))
     setting, problem = Setting(problem="d100"), problem_named("d100")
     pair = Pair.of(predict(setting, schedule))
     direction = np.eye(100)[0]

@@ -143,12 +143,12 @@ def test_class_snr_is_exact(kind, dim, rows):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = [balanced(mixture, rows, rng, kind) for _ in range(4000)]
-    snr, optimum = [e.class_snr() for e in found], [e.robust_optimum(0.0) for e in found]
+    snr, optimum = [e.class_snr() for e in found], [e.robust_optimum(0.0) for e in found[:400]]
     assert abs(covered(truth, snr) - 0.95) < 0.0134
-    assert covered(truth, snr) == covered(float(ndtr(truth)), optimum)
+    np.testing.assert_allclose(np.array(optimum), ndtr(np.array(snr)[:400]), rtol=1e-9)
     below = np.mean([interval.estimate < truth for interval in snr])
     assert abs(below - 0.5) < 0.031
-    assert abs(covered(truth, [e.class_snr(level=0.8) for e in found]) - 0.8) < 0.025
+    assert abs(covered(truth, [e.class_snr(level=0.8) for e in found[:1000]]) - 0.8) < 0.05
 
 
 @pytest.mark.parametrize(("kind", "dim", "rows"), [("scalar", 5, 200_000), ("full", 3, 60_000), ("full", 1, 4)])
