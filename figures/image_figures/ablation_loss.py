@@ -15,7 +15,8 @@ from figures.inputs import Files, where
 
 FIGURE = Figure(
     "Loss and scale: what guidance gains on images",
-    "Robust accuracy minus that with unguided images; mean and 95 % interval over paired seeds. Left: losses that spread samples out, "
+    "Robust accuracy minus that with unguided images; mean and 95 % interval over paired seeds. Left: InfoNCE, hard negatives and away "
+    "from the anchors, "
     "against the guidance norm as a share of the noise prediction's. Middle: losses that separate the classes, against the same. Right: "
     "noise added to unguided images, against its standard deviation.",
     (TABLE,),
@@ -23,7 +24,7 @@ FIGURE = Figure(
 )
 SPREADING = ("infonce", "hard-negative", "anchored-reversed")
 PANELS = {
-    "spreading": "Losses that spread samples",
+    "spreading": "InfoNCE, hard negatives, away from anchors",
     "separating": "Losses that separate classes",
     "noise": "Noise on unguided images",
 }

@@ -12,7 +12,8 @@ from figures.inputs import Files
 FIGURE = Figure(
     "The same on a second data set, where nothing was tuned, and with other features, fewer real images, no classifier",
     READ
-    + "Above: scale and window of the guidance come from the rule auto; under APGD-CE. Below: guidance in the features of other "
+    + "Above: scale and window of the guidance come from the rule auto, but for class-anchored, at 0.1; under APGD-CE. Below: guidance in "
+    "the features of other "
     "encoders minus that in the default one's, with 100 real images in place of 300, and classifier-free guidance; under PGD-20.",
     (MNIST, FACTORS),
     "MNIST (test file, split) at 10x10 pixels, 2,000 test images; scikit-learn's digits, 1,197; 300 real and 2,000 synthetic images",

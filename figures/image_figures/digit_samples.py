@@ -37,7 +37,7 @@ FIGURE = Figure(
     "Eight images of each class, a row a class: real digits, and what the same diffusion model makes without guidance, with noise"
     " added, and with guidance that spreads samples out (particle, InfoNCE) or separates the classes (class-anchored).",
     mosaics("digits-cpu", METHODS),
-    "scikit-learn's digits, 8x8 pixels, DDIM 25 steps, guided for t < 700 at the denoised estimate, samples of the first seed",
+    "scikit-learn's digits, 8x8 pixels, DDIM 25 steps, guided for t < 700 (particle, auto: t < 400) at the denoised estimate, first seed",
 )
 
 

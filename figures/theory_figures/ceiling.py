@@ -12,8 +12,8 @@ TABLE = "gaussian_mixture/ceiling.csv"
 FIGURE = Figure(
     "Rotated synthetic classes have a ceiling",
     "Mean robust accuracy of averaging synthetic samples whose class mean is rotated against the real one. With more samples, or classes "
-    "further apart, it tends to the blue line, Φ((‖μ‖ cos(angle) − ε)/σ) (T3), and rises no higher while that is above one half. Below "
-    "one half noise helps: few samples do a little better.",
+    "further apart, it tends to the blue line, Φ((‖μ‖ cos(angle) − ε)/σ) (T3), and rises no higher while that is above one half. Far "
+    "below one half, here near 90°, few samples do a little better.",
     (TABLE,),
     "d = 20, ‖μ‖ = 2, σ = 1, l_2 attack ε = 0.5, c = 1",
 )

@@ -102,7 +102,8 @@ def measured_needs(
 
     For each resampling of the training and the held-out rows: averages of random subsets of n rows, attacked exactly on the held-out rows;
     the n at which the (1 - confidence) quantile of their balanced accuracies passes the target. inf: not up to half of the training rows.
-    Of each half, at most 2,000 rows.
+    Subsets of N resampled rows vary as 1/n + 1/N, so they count as n N / (N + n) rows. The midpoint between the classes is that of the
+    whole training half: rows without it need more. Of each half, at most 2,000 rows.
     """
     if not attacks:
         return []
@@ -126,7 +127,10 @@ def measured_needs(
             for j, (p, eps) in enumerate(attacks):
                 right = margins > eps * np.linalg.norm(w, ord=dual_exponent(p), axis=1)
                 low[i, j, k] = np.quantile(share @ right, 1 - confidence)
-    return [_percentiles([_passes(sizes, curve, accuracy) for curve in low[:, j]]) for j in range(len(attacks))]
+    known = np.array(sizes, dtype=float)
+    worth = [known, *[known * len(signed) / (len(signed) + known)] * (RESAMPLES - 1)]
+    curves = [zip(worth, low[:, j], strict=True) for j in range(len(attacks))]
+    return [_percentiles([_passes(of, curve, accuracy) for of, curve in each]) for each in curves]
 
 
 def subset_sizes(rows: int) -> list[int]:
@@ -135,14 +139,14 @@ def subset_sizes(rows: int) -> list[int]:
     return [n for n in sizes if n <= max(rows // 2, 1)]
 
 
-def _passes(sizes: list[int], curve: Array, accuracy: float) -> float:
+def _passes(sizes: Array, curve: Array, accuracy: float) -> float:
     """Where the curve, made increasing, passes the accuracy, between two sizes along log n; rounded up."""
     rising = isotonic_regression(curve)
     if rising[-1] < accuracy:
         return math.inf
     right = int(np.searchsorted(rising, accuracy))
     if right == 0:
-        return float(sizes[0])
+        return float(math.ceil(sizes[0]))
     share = (accuracy - rising[right - 1]) / (rising[right] - rising[right - 1])
     return float(math.ceil(sizes[right - 1] * (sizes[right] / sizes[right - 1]) ** share - 1e-9))
 

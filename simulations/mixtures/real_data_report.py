@@ -38,7 +38,7 @@ def write_analysis(analysis: Analysis, folder: Path) -> None:
         [
             (
                 *(name, c.p, c.eps, c.classifier, c.predicted, c.with_moments, c.measured),
-                *_ends(c.measured, analysis.test_rows),
+                *_ends(c.measured, analysis.distinct_test_rows),
                 *(c.standard_error, c.moments_gap, c.shape_gap),
             )
             for c in analysis.comparisons
@@ -105,7 +105,7 @@ def answer(analysis: Analysis, accuracy: float, confidence: float) -> list[str]:
     needed, model = found.measured_needed, found.needed
     most = subset_sizes(min(analysis.train_rows, MOST_ROWS))[-1]
     rows = f"more than {most} rows" if math.isinf(needed.estimate) else f"{needed.estimate:.0f} rows"
-    took = f"{rows}, measured on subsets of the training half"
+    took = f"{rows}, measured on subsets of the training half beside its class means' midpoint"
     if model is not None:
         took += f"; if the classes were Gaussian, {'no number' if math.isinf(model.estimate) else f'{model.estimate:.0f}'} would do"
     return [

@@ -57,6 +57,15 @@ def test_the_interval_for_new_images_covers_them():
     assert np.isnan(crossed_interval(np.zeros((1, 9)))[1:]).all()
 
 
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_the_interval_for_new_images_is_its_formula(level):
+    """Student's, over seeds and over images, the two half widths added in squares."""
+    gains = np.random.default_rng(4).integers(-1, 2, (5, 100)).astype(float)
+    halves = [stats.t.ppf((1 + level) / 2, len(m) - 1) * stats.sem(m) for m in (gains.mean(axis=1), gains.mean(axis=0))]
+    reach = math.hypot(*halves)
+    assert crossed_interval(gains, level) == pytest.approx((gains.mean(), gains.mean() - reach, gains.mean() + reach), rel=1e-12)
+
+
 def test_holm_counts_the_planned_family():
     assert holm([0.01, math.nan], family=2)[0] == pytest.approx(0.02)
     assert holm([0.01, 0.02], family=5) == pytest.approx([0.05, 0.08])

@@ -16,7 +16,7 @@ from image_experiments.data.shuffling import batch_indices
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.training import adversarial_training as adversarial
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, learning_rate, train_classifier
-from image_experiments.training.attacks import Threat, pgd
+from image_experiments.training.attacks import Threat, pgd, strongest
 from image_experiments.training.augmentation import augment, cutmix
 from tests.image_experiments.conftest import SPREAD, as_uint8, mixture_images
 from theory import BinaryMixture, learned_classifier
@@ -209,11 +209,17 @@ def test_every_setting_of_training_is_read(change):
 
 def test_the_look_at_validation_images_is_right():
     """Clean and robust accuracy of the curve are those of the weights it would keep, on [0, 1]."""
-    validation = random_images(50, 2)
-    network, curve = trained(small(validate_every=12), validation=validation)
+    validation, threat = random_images(50, 2), Threat("linf", 0.02)
+    settings = small(steps=100, validate_every=100, adversary="none", learning_rate=0.1)
+    network = make_classifier(settings.network, 3, (1, 8, 8), [0.5], [0.3], seed=1)
+    network, curve = train_classifier(network, TrainingImages(random_images(40, 0), 3, validation=validation), threat, settings, 9)
     clean = (network(validation.x.float() / 255).argmax(dim=1) == validation.y).double().mean()
     assert curve[-1]["clean_accuracy"] == pytest.approx(clean.item())
-    assert curve[-1]["robust_accuracy"] <= curve[-1]["clean_accuracy"]
+    for steps, the_same in ((10, True), (1, False)):  # ten steps of PGD find what one does not
+        start = torch.Generator().manual_seed(mixed_seed(9, -100 % 2**31))
+        right = strongest(network, validation.x.float() / 255, validation.y, threat, steps, 1, start).double().mean().item()
+        assert (curve[-1]["robust_accuracy"] == pytest.approx(right)) is the_same
+    assert curve[-1]["robust_accuracy"] < curve[-1]["clean_accuracy"]
 
 
 def test_a_batch_has_its_share_of_synthetic_images():

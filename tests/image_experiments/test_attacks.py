@@ -176,6 +176,21 @@ def test_more_restarts_are_never_weaker():
     assert 0 < three.sum() < 64
 
 
+def test_an_evaluation_makes_as_many_restarts_as_it_is_told():
+    network = make_classifier("linear", 3, (1, 8, 8), [0.5], [0.3], seed=3).eval()
+    x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = network(x).argmax(dim=1)
+    calls = {}
+    for restarts in (1, 3):
+        passes = []
+        handle = network.register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        pgd_robustness(network, x, y, Threat("linf", 1e-3), EvaluationSettings(pgd_steps=2, pgd_restarts=restarts, batch_size=8), 0)
+        handle.remove()
+        calls[restarts] = len(passes)
+    assert calls[3] - calls[1] == 2 * (2 + 1)  # two more attacks of two steps and a look each
+
+
 @pytest.mark.slow  # test_evaluate.py interrupts a whole evaluation at five moments
 def test_autoattack_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     """Ten classes: the package's standard version; stopped after every batch in turn, it ends the same and repeats none."""

@@ -64,6 +64,10 @@ def test_class_snr_and_alignment_of_gaussian_classes():
     assert class_snr(synthetic, y, with_error=False) == (snr, pytest.approx(np.nan, nan_ok=True))
     assert class_alignment(real, y, synthetic, y) == pytest.approx(np.cos(angle), abs=0.01)
     assert class_alignment(real, y, real, y) == pytest.approx(1)
+    assert class_alignment(real, y, 3 * synthetic, y) == pytest.approx(np.cos(angle), abs=0.01)  # a cosine, whatever the lengths
+    three = np.repeat([0, 1, 2], 10_000)
+    x = rng.normal(size=(30_000, 1)) + np.array([0.0, 2, 6])[three][:, None]
+    assert class_snr(x, three, with_error=False)[0] == pytest.approx((1 + 3 + 2) / 3, rel=0.02)  # of every pair
 
 
 @pytest.mark.parametrize(("n", "dim"), [(50, 128), (250, 128), (50, 3072)])
@@ -182,6 +186,9 @@ def test_a_description_holds_every_measure_and_the_label_error():
     assert found["alignment"] == class_alignment(features["train"], labels["train"], features["synthetic"], labels["synthetic"])
     assert (found["nearest_training_image"], found["nearest_relative_to_unseen"]) == (0.3, 0.9)
     assert (found["label_error"], found["label_error_floor"]) == (0.25, 0.1)
+    both = separation_and_diversity(features["synthetic"], labels["synthetic"])
+    assert (found["class_separation"], found["within_class_diversity"]) == both
+    assert both[0] != both[1]
     assert found["frechet_distance"] == frechet_distance(features["train"], features["synthetic"])
     assert found["frechet_floor"] == frechet_distance(features["train"], features["test"])
     assert np.isfinite(list(found.values())).all()
@@ -221,6 +228,10 @@ def test_distances_to_the_boundary_are_those_of_a_linear_encoder():
     assert found["boundary_distance_sd"] == pytest.approx(expected[200:].std(ddof=1), rel=1e-4)
     assert found["boundary_distance_floor"] == pytest.approx(expected[80:120].mean(), abs=1e-5)
     assert found["effective_dimension_pixels"] == pytest.approx(64, rel=0.15)  # uniform grey levels
+    few = describe_synthetic(DescriptionSettings(images=2000), real, Images(x[200:220], y[200:220]), encoder, encoder, "test")
+    floor = float(to_boundary(encoder, real.test.some(20)).mean())  # of no more than the synthetic ones
+    assert few["boundary_distance_floor"] == pytest.approx(floor, abs=1e-5)
+    assert abs(floor - expected[80:120].mean()) > 1e-3
     nothing = describe_synthetic(DescriptionSettings(images=100), real, Images(x[200:], y[200:]), encoder, encoder, "validation")
     assert np.isnan(nothing["boundary_distance_floor"])
 

@@ -302,6 +302,19 @@ def test_the_classifier_that_keeps_labels_in_feedback_labels_nothing():
     assert kept.arguments["number"] == 0
 
 
+def test_who_labels_and_who_judges_is_trained_as_it_says():
+    def recipes(labeller):
+        selection = {"labels": "soft", "labeller": labeller, "surplus": 2.0}
+        stages = plan(resolve(preset("smoke", methods=("feedback:0.1",), selection=selection)))
+        return {stage.name: stage.arguments.get("settings") for stage in stages}
+
+    standard, robust = recipes("standard"), recipes("robust")
+    for name in ("judge/seed0", "keeper/seed0", "labeller/standard-1/seed0"):
+        assert standard[name].adversary == "none", name
+    assert robust["labeller/robust-1/seed0"] == robust["encoder/seed0"]
+    assert robust["encoder/seed0"].adversary == "pgd"
+
+
 def test_whether_a_classifier_takes_part_in_the_labels():
     found = {
         (labels, c): SelectionSettings(labels=labels).relabels(c) for labels in ("auto", "drawn", "soft") for c in (True, False)

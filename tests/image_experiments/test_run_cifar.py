@@ -15,12 +15,17 @@ import pytest
 import torch
 
 from command_line import output
-from contrastive_dp import files
+from contrastive_dp import ClassifierFeatures, files
 from contrastive_dp.files import read_safetensors
 from image_experiments import experiment, run_cifar
+from image_experiments.data.images import Images
+from image_experiments.engine import jobs
 from image_experiments.engine.presets import preset, smoke
+from image_experiments.evaluation.description import to_boundary
+from image_experiments.evaluation.features import class_snr
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.labels_and_features import unit_features
 from image_experiments.output import tables as report
 from image_experiments.output.tables import differences, floor_line
 from tests.image_experiments.conftest import write_folder
@@ -140,6 +145,50 @@ def test_the_description_is_of_the_synthetic_images(finished):
         assert len({row[f"class_snr_crossfit_{kind}"] for kind in ("judge", "encoder", "pixels")}) == 3
         assert float(row["frechet_distance"]) > 0
         assert float(row["nearest_training_image"]) > 0
+
+
+def test_the_judge_judges_and_the_encoder_has_the_boundary(finished):
+    """Label error by the network that guides would be too low."""
+    judge, encoder = (
+        load_classifier(finished / f"checkpoints/{kind}-seed0.safetensors", 10, (1, 8, 8)) for kind in ("judge", "encoder")
+    )
+    with np.load(finished / "synthetic/unguided/seed0.npz") as content:
+        x, y = torch.from_numpy(content["image"]).permute(0, 3, 1, 2), content["label"]
+    row = next(row for row in rows(finished / "description.csv") if (row["method"], row["seed"]) == ("unguided", "0"))
+    wrong = [float((network(x.float() / 255).argmax(dim=1).numpy() != y).mean()) for network in (judge, encoder)]
+    assert wrong[0] != wrong[1]  # or they could be exchanged
+    assert float(row["label_error"]) == pytest.approx(wrong[0])
+    assert float(row["boundary_distance"]) == pytest.approx(
+        float(to_boundary(encoder, Images(x, torch.from_numpy(y))).mean()), rel=1e-4
+    )
+    features = unit_features(ClassifierFeatures(judge), x).double().numpy()
+    assert float(row["class_snr_crossfit_judge"]) == pytest.approx(class_snr(features, y, with_error=False)[0], rel=1e-4)
+
+
+def test_a_runs_evaluation_is_in_full_float32(tmp_path, monkeypatch):
+    """With --tf32 too, which is for training and sampling."""
+    original, seen = jobs.evaluate_classifier, []
+
+    def spy(*arguments, **more):
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(jobs, "evaluate_classifier", spy)
+    assert run("--methods", "real", "--tf32", "--evaluation.autoattack-images", "0", out=tmp_path) == 0
+    assert seen == [("highest", False)]
+
+
+def test_the_judge_sees_validation_images_and_the_encoder_does_not(tmp_path, monkeypatch):
+    original, sizes = jobs.train_classifier, {}
+
+    def spy(network, images, *arguments, **more):
+        sizes[len(sizes)] = len(images.real)
+        return original(network, images, *arguments, **more)
+
+    monkeypatch.setattr(jobs, "train_classifier", spy)
+    assert run("--methods", "unguided", "--until", "encoder", out=tmp_path) == 0
+    train, validation = (int(SMALL[SMALL.index(flag) + 1]) for flag in ("--train", "--validation"))
+    assert sorted(sizes.values()) == [train, train + validation]
 
 
 def test_the_same_command_has_nothing_left_to_do(finished, capsys):

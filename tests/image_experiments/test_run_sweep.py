@@ -10,7 +10,7 @@ from scipy import stats
 
 from command_line.messages import QUIET
 from command_line.output import UserError
-from command_line.statistics import holm
+from command_line.statistics import crossed_interval, holm
 from image_experiments import experiment, run_sweep, sweeps
 from image_experiments.engine.presets import settings_from
 from image_experiments.output import sweep_tables
@@ -176,6 +176,11 @@ def test_comparisons_are_paired_by_seed_and_hold_together(swept):
     assert [row[-1] for row in compared] == pytest.approx(holm(raw), rel=1e-6)
     again = [[*row[:2], "b", *row[3:]] for row in made]  # under another attack, which is none of the family
     assert sweep_tables.comparisons(made + again, header, pairs, ["a"]) == compared
+    drawn = {(m, s): np.random.default_rng([i, s]).random(50) < 0.5 for i, m in enumerate(("base", *"xyz")) for s in range(3)}
+    with_images = sweep_tables.comparisons(made, header, pairs, outcomes=lambda row: drawn[row["method"], row["seed"]])
+    for m, row in zip("xyz", with_images, strict=True):
+        gaps = np.stack([drawn[m, s].astype(float) - drawn["base", s] for s in range(3)])
+        assert tuple(row[11:15]) == pytest.approx((*crossed_interval(gaps)[1:], *crossed_interval(gaps, 1 - 0.05 / 3)[1:]))
     other = [["s", *row[1:4], 0.2, *row[5:]] for row in made]  # pairs of a run have its radius alone: the family has three twice
     both = sweep_tables.comparisons(made + other, header, [*pairs, *(tuple(("s", m) for _, m in pair) for pair in pairs)])
     assert [row[-1] for row in both] == pytest.approx(holm([*raw, *raw]), rel=1e-6)

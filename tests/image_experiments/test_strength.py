@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from image_experiments.data.images import Images
+from image_experiments.engine import jobs
+from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import Method, parse_method
@@ -83,6 +85,23 @@ def test_a_harmless_guidance_gets_the_largest_scale(judge):
 def test_names():
     assert parse_method("anchored-reversed:auto").label == "anchored-reversed-auto"
     assert parse_method("infonce:auto") == Method("infonce:auto", "infonce", 0.3, automatic=True)
+
+
+def test_the_judge_finds_the_strength_and_not_the_encoder_that_guides(tmp_path, monkeypatch):
+    seen = []
+
+    def chosen(_make, _method, _settings, judge, _report):
+        seen.append({name: tensor.clone() for name, tensor in judge.state_dict().items()})
+        return {"scale": 0.1, "window": [0, 700], "label_error": 0.0, "diversity": 1.0, "reached": True}
+
+    monkeypatch.setattr(jobs, "choose_strength", chosen)
+    assert run("--methods", "infonce:auto", "--until", "generation", out=tmp_path) == 0
+    judge, encoder = (
+        load_classifier(tmp_path / f"checkpoints/{kind}-seed0.safetensors", 10, (1, 8, 8)).state_dict()
+        for kind in ("judge", "encoder")
+    )
+    assert all(torch.equal(seen[0][name], tensor) for name, tensor in judge.items())
+    assert not all(torch.equal(encoder[name], tensor) for name, tensor in judge.items())
 
 
 @pytest.mark.slow

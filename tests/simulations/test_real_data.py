@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from simulations.mixtures import certainty, real_data
 from simulations.mixtures.certainty import estimate, measured_needs, subset_sizes
+from simulations.mixtures.learners import fit_averaging
 from simulations.mixtures.real_data import OPTIMUM, analyse, estimate_mixture, split_and_scale, verdict
 from simulations.mixtures.tables import make_table
 from theory import BinaryMixture, QuasiMonteCarloLaw, bayes_robust_accuracy, required_samples
@@ -157,3 +159,47 @@ def test_a_table_in_the_folder_of_results_is_not_overwritten(tmp_path, capsys):
     assert main(["--part", "data", "--data", str(data), "--out", str(tmp_path)]) == 1
     assert "lies in --out, whose tables are written anew; give another --out" in capsys.readouterr().err
     assert data.read_text() == before
+
+
+def test_copies_make_no_interval_narrower():
+    """Noise, 60 rows six times: the interval of what was measured is that of the 30 different held-out rows."""
+    rng = np.random.default_rng(8)
+    x, y = rng.standard_normal((60, 8)), np.repeat([-1.0, 1.0], 30)
+    found = analyse(table_of(np.repeat(x, 6, axis=0), np.repeat(y, 6)), (2.0,), (0.0,), 0.8, 0.9, (), 1)
+    assert found.test_rows == 6 * found.distinct_test_rows
+    (certainty,) = found.certainties
+    assert certainty.measured.high - certainty.measured.low > 0.25  # 360 rows would make it .14
+
+
+def test_rows_of_a_subset_are_different_ones(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        real_data, "fit_averaging", lambda x, y: seen.append((len(x), len(np.unique(x, axis=0)))) or fit_averaging(x, y)
+    )
+    half = real_data._Half(np.random.default_rng(1).standard_normal((40, 3)), np.repeat([-1.0, 1.0], 20))
+    real_data.learning_curve(half, half, BinaryMixture([0.5, 0.0, 0.0], 1.0), [0.1], 2.0, np.random.default_rng(2))
+    assert {n for n, _ in seen} == {2, 4, 8, 16}
+    assert all(n == different for n, different in seen)
+
+
+def test_resampled_subsets_count_as_the_fewer_rows_that_they_are_worth(monkeypatch):
+    """Subsets of N resampled rows vary as 1/n + 1/N. Counted as n rows they needed n N / (N - n): 1.3 times as many here."""
+    rng, counts = np.random.default_rng(3), []
+    original = certainty._percentiles
+    monkeypatch.setattr(certainty, "_percentiles", lambda found: counts.append(found) or original(found))
+    mixture = BinaryMixture(np.full(40, 1 / np.sqrt(40)), 1.0)
+    halves = [mixture.sample(count, rng) for count in (300, 2000)]
+    measured_needs(*halves, [(2.0, 0.0)], 0.78, 0.9, rng)
+    estimate_, *resampled = counts[0]
+    assert 60 < estimate_ < 130
+    assert np.median(resampled) == pytest.approx(estimate_, rel=0.15)
+
+
+def test_no_attack_counts_once_whatever_the_norms(gaussian):
+    """At eps = 0 all norms are one attack."""
+    said = next(line for line in verdict(gaussian) if line.startswith("predicted robust optimum"))
+    radii = {
+        (0 if row.eps == 0 else row.p, row.eps) for row in gaussian.comparisons if row.classifier == OPTIMUM and not row.trivial
+    }
+    assert said.endswith(f" of {len(radii)} attacks")
+    assert len(radii) == 2 * 6 - 1

@@ -199,7 +199,7 @@ def test_above_the_ceiling_names_it(cosine):
 
 
 def test_required_samples_for_linf_and_anisotropic_data():
-    """The second-order law decides: its quantile crosses the wish between n - 1 and n."""
+    """In 40 dimensions quasi-Monte Carlo decides: the second-order law's quantile crosses the wish between n - 1 and n too."""
     from theory import SecondOrderLaw
 
     rng = np.random.default_rng(2)
@@ -208,6 +208,19 @@ def test_required_samples_for_linf_and_anisotropic_data():
         n = required_samples(mixture, mixture, eps=0.05, accuracy=0.85, confidence=0.9, p=p)
         assert SecondOrderLaw(mixture, mixture, n, 0.05, p).quantile(0.1) >= 0.85
         assert SecondOrderLaw(mixture, mixture, n - 1, 0.05, p).quantile(0.1) < 0.85
+
+
+def test_beyond_200_dimensions_the_second_order_law_decides():
+    from theory import SecondOrderLaw
+
+    rng = np.random.default_rng(3)
+    mixture = BinaryMixture(rng.normal(0, 0.12, 250), rng.uniform(0.5, 2, 250))
+    for p in (2, np.inf):
+        n = required_samples(mixture, mixture, eps=0.02, accuracy=0.8, confidence=0.9, p=p)
+        least, less = (SecondOrderLaw(mixture, mixture, count, 0.02, p).quantile(0.1) for count in (n, n - 1))
+        assert least >= 0.8 > less
+    with pytest.raises(ValueError, match="p=1: the second-order law covers"):
+        required_samples(mixture, mixture, eps=0.02, accuracy=0.6, p=1)
 
 
 def test_one_dimension_at_its_top():

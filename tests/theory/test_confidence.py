@@ -420,3 +420,9 @@ def test_coverage_over_60_data_sets(name):
     """At least 50 of 60; fewer once in 4,000 if 95 % is true."""
     for quantity, (truth, intervals) in coverage(name, 60).items():
         assert covered(truth, intervals) * 60 >= 50 - 1e-9, quantity
+
+
+def test_the_optimum_of_unequal_classes_is_at_least_the_larger_class():
+    """No rule is worse than naming it always. Without the prior the estimate would be near Phi(0.6) = .73."""
+    found = MixtureEstimate(np.array([0.6]), 1.0, (10, 90), prior=0.1).robust_optimum(0.0)
+    assert 0.9 <= found.low <= found.estimate <= found.high
