@@ -15,10 +15,11 @@ from figures.inputs import Files
 TABLE, BEST = "guided_value/value.csv", "guided_value/value_best.csv"
 LEARNER = "adversarial"
 FIGURE = Figure(
-    "Which guidance is worth most to a robust learner, and what is the best one could do?",
+    "Which guidance is worth most to a robust learner, and how much more was found?",
     "Gain in robust accuracy over unguided samples, against the Wasserstein-2 distance of the guided classes to the real ones. Lines: "
     "theory's prediction from the guidance setting alone (T16 on the classes that guidance makes), a guidance at four strengths, in order; "
-    "marks: fits, mean and 95 % interval over seeds. Thick line: the best that any classes within this distance could give. Sets beyond "
+    "marks: fits, mean and 95 % interval over seeds. Thick line: the largest prediction within this distance, of a search over "
+    "classes and of these guidances. Sets beyond "
     "W2 = 2, or that lose much more than the best gains, are outside the frame. The guidance knows the Bayes classifier: what it gives "
     "is an upper bound for one that was learned.",
     (TABLE, BEST),
@@ -36,7 +37,7 @@ SHOWN = {
     "particle at x0 0≤t<700": "particle",
     "feedback at x0 0≤t<700": "feedback, no judge",
 }
-BOUND, PREDICTED = "best possible", " (theory)"
+BOUND, PREDICTED = "largest found", " (theory)"
 WORST = -0.03
 """Gains below this are left out of the picture: feedback and reversed guidance that turn the classes over."""
 

@@ -16,12 +16,12 @@ from figures.table import Spread
 FIGURE = Figure(
     "The best guidance in theory, for each learner and number of samples",
     "Of all guidances at four strengths whose price is at most 4 (W2), the one with the largest predicted robust accuracy; its predicted "
-    "gain over unguided samples, the measured one with its 95 % interval over seeds, and the largest gain that any classes at the same "
-    "Wasserstein-2 distance could give.",
+    "gain over unguided samples, the measured one with its 95 % interval over seeds, and the largest that was found for classes within "
+    "this Wasserstein-2 distance, by a search or as one of these guidances.",
     (TABLE,),
     "two Gaussian classes in 100 dimensions, ‖μ‖ = 2, σ = 1, l_2 attack of 0.3; the guidance knows the Bayes classifier",
 )
-HEADER = ("learner", "samples per dimension", "guidance", "W2", "gain in theory", "gain measured", "largest gain at this W2")
+HEADER = ("learner", "samples per dimension", "guidance", "W2", "gain in theory", "gain measured", "largest found at this W2")
 
 
 def rows(files: Files) -> list[list[Any]]:

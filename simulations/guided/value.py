@@ -190,7 +190,7 @@ def best_guidances(rows: list[tuple[Any, ...]]) -> list[str]:
         gain = f"{one['gain']:+.4f}" + (f" +- {one['gain_error']:.4f}" if one["seeds"] > 1 else "")
         lines.append(
             f"{learner}, n/d = {ratio}: best is {one['label']} {one['scale']:g}, predicted {one['accuracy_predicted']:.4f} "
-            f"({one['accuracy_predicted'] - one['unguided_predicted']:+.4f} over unguided), measured {gain}; the best at its W2 of "
+            f"({one['accuracy_predicted'] - one['unguided_predicted']:+.4f} over unguided), measured {gain}; the largest found at W2 "
             f"{one['w2']:.2f}: {one['best_at_this_w2']:.4f}"
         )
     return lines
