@@ -24,7 +24,7 @@ import sys
 import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,12 @@ def _made_by(network: str) -> dict[str, str]:
     for function in CODE:
         code, packages = code_digest(function)
         found |= {function.__name__: code} | {package: version(package) for package in packages}
-    return found | ({"timm": version("timm")} if network.startswith("timm:") else {})
+    if network.startswith("timm:"):
+        try:
+            found["timm"] = version("timm")
+        except PackageNotFoundError:  # on the path without being installed
+            found["timm"] = "not installed"
+    return found
 
 
 def _check_folder(out: Path, key: dict[str, Any], force: bool) -> None:

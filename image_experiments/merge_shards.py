@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from command_line.command import Help, run_command, settings_line
 from command_line.output import UserError, prepare_folder
-from image_experiments.data.shards import find_shards, merge
+from image_experiments.data.shards import check_replaced, find_shards, merge
 
 HELP = Help("Verify shards of generated images and put them together in one npz file.")
 
@@ -49,6 +49,7 @@ def run(settings: Settings) -> int:
     from tqdm import tqdm
 
     paths = find_shards(settings.folders)
+    check_replaced(settings.to, manifest, paths[0])
     with tqdm(total=len(paths), unit="shard") as bar:
         merged = merge(paths, settings.to, manifest, lambda _done: bar.update(1))
     print(f"wrote {settings.to}: {merged['count']} images of {len(merged['shards'])} shards, sha256 {merged['sha256']}")

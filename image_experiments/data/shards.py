@@ -128,7 +128,7 @@ def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[
     """Merge the shards of one set, given in any order, into one npz file, and list their checksums in the manifest.
 
     The file depends only on the set. Constant memory. If a shard is missing, altered, present twice with different content, or of another
-    set, or if the manifest is of another set, raises UserError naming it and writes nothing.
+    set, raises UserError naming it and writes nothing. Replaces what is there; see check_replaced.
     """
     notes: dict[int, tuple[Path, dict[str, Any]]] = {}
     for path in paths:
@@ -143,8 +143,6 @@ def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[
             )
         notes.setdefault(note["number"], (path, note))
     some = next(iter(notes.values()))[1]
-    if manifest.is_file():
-        _check_same_merged(out, manifest, some)
     missing = [number for number in range(some["shards"]) if number not in notes]
     if missing:
         names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
@@ -184,8 +182,11 @@ def _check_same_set(first: tuple[Path, dict[str, Any]], other: tuple[Path, dict[
         raise UserError(f"{other[0]} is of another set than {first[0]}, made with {words}; merge shards of one set only")
 
 
-def _check_same_merged(out: Path, manifest: Path, note: dict[str, Any]) -> None:
-    """Raise UserError if what is there already is another set, which may have taken days."""
+def check_replaced(out: Path, manifest: Path, shard: Path) -> None:
+    """Raise UserError if what is there already is of another set than a shard: it may have taken days."""
+    note = read_note(shard)
+    if note is None or not manifest.is_file():
+        return
     try:
         before = json.loads(manifest.read_text(encoding="utf-8"))
         recipe, about = before["recipe"], before["about"]
