@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -83,8 +84,9 @@ class Guidance(Shown, ABC):
             batch_labels(labels, len(labels))
         if labels is None and self.needs_labels:
             raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
-        for name, value in vars(self).items():
-            told_of_training(value, name)
+        entries: Any = self
+        for entry in fields(entries):
+            told_of_training(getattr(self, entry.name), entry.name)
         return GuidedRun(self, schedule, None if labels is None else normal_tensor(labels), self.strengths(total))
 
     def least_change(self, size: Tensor, a: float) -> Tensor | float:

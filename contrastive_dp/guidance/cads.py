@@ -56,26 +56,13 @@ def cads(
     def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("cads needs labels: pass labels=... to the sampler")
-        calls, begin, noise = 0, 0, t.new_empty(0)
-
-        def hook(_module: nn.Module, _inputs: Any, y: Tensor) -> Tensor:
-            nonlocal calls, begin, noise
-            if begin + len(y) > len(x):
-                raise ValueError(
-                    f"cads: the embedding was called with {len(y)} rows for {len(x)} samples: give every sample one row"
-                )
-            if begin == 0:  # one draw for the batch, in whatever pieces it comes
-                noise = standard_normal(y.new_empty(len(x), *y.shape[1:]), generator)
-            rows = slice(begin, begin + len(y))
-            calls, begin = calls + 1, (begin + len(y)) % len(x)
-            return annealed(y, t[rows], noise[rows])
-
-        handle = embedding.register_forward_hook(hook)
+        blur = _Blur(annealed, t, generator)
+        handle = embedding.register_forward_hook(blur)
         try:
             found = noise_prediction(x, t, labels)
         finally:
             handle.remove()
-        if not calls:
+        if not blur.calls:
             raise ValueError(
                 "cads: the noise prediction did not call `embedding`, so nothing was blurred: pass the module that it embeds classes "
                 "with, and a network that is not compiled"
@@ -83,3 +70,22 @@ def cads(
         return found
 
     return guided
+
+
+class _Blur:
+    """A hook on the embedding for one call of the noise prediction: one draw of noise for its rows, in whatever pieces they come."""
+
+    def __init__(self, annealed: Callable[[Tensor, Tensor, Tensor], Tensor], t: Tensor, generator: Generator) -> None:
+        self.annealed, self.t, self.generator = annealed, t, generator
+        self.calls = self.begin = 0
+        self.noise = t.new_empty(0)
+
+    def __call__(self, _module: nn.Module, _inputs: Any, y: Tensor) -> Tensor:
+        n = len(self.t)
+        if self.begin + len(y) > n:
+            raise ValueError(f"cads: the embedding was called with {len(y)} rows for {n} samples: give every sample one row")
+        if self.begin == 0:
+            self.noise = standard_normal(y.new_empty(n, *y.shape[1:]), self.generator)
+        rows = slice(self.begin, self.begin + len(y))
+        self.calls, self.begin = self.calls + 1, (self.begin + len(y)) % n
+        return self.annealed(y, self.t[rows], self.noise[rows])
