@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -85,7 +85,7 @@ class Guidance(Shown, ABC):
         if labels is None and self.needs_labels:
             raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
         entries: Any = self
-        for entry in fields(entries):
+        for entry in fields(entries) if is_dataclass(self) else ():  # of others the networks are not known
             told_of_training(getattr(self, entry.name), entry.name)
         return GuidedRun(self, schedule, None if labels is None else normal_tensor(labels), self.strengths(total))
 
