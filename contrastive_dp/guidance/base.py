@@ -84,9 +84,9 @@ class Guidance(Shown, ABC):
             batch_labels(labels, len(labels))
         if labels is None and self.needs_labels:
             raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
-        entries: Any = self
-        for entry in fields(entries) if is_dataclass(self) else ():  # of others the networks are not known
-            told_of_training(getattr(self, entry.name), entry.name)
+        if is_dataclass(self):  # of others the networks are not known
+            for entry in fields(self):
+                told_of_training(getattr(self, entry.name), entry.name)
         return GuidedRun(self, schedule, None if labels is None else normal_tensor(labels), self.strengths(total))
 
     def least_change(self, size: Tensor, a: float) -> Tensor | float:
