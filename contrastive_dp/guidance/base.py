@@ -84,8 +84,9 @@ class Guidance(Shown, ABC):
             batch_labels(labels, len(labels))
         if labels is None and self.needs_labels:
             raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
-        if is_dataclass(self):  # of others the networks are not known
-            for entry in fields(self):
+        entries: Any = self
+        if is_dataclass(entries):  # of others the networks are not known
+            for entry in fields(entries):
                 told_of_training(getattr(self, entry.name), entry.name)
         return GuidedRun(self, schedule, None if labels is None else normal_tensor(labels), self.strengths(total))
 
