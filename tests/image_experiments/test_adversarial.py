@@ -209,7 +209,7 @@ def test_every_setting_of_training_is_read(change):
 
 def test_the_look_at_validation_images_is_right():
     """Clean and robust accuracy of the curve are those of the weights it would keep, on [0, 1]."""
-    validation, threat = random_images(50, 2), Threat("linf", 0.02)
+    validation, threat = random_images(500, 2), Threat("linf", 0.02)
     settings = small(steps=100, validate_every=100, adversary="none", learning_rate=0.1)
     network = make_classifier(settings.network, 3, (1, 8, 8), [0.5], [0.3], seed=1)
     network, curve = train_classifier(network, TrainingImages(random_images(40, 0), 3, validation=validation), threat, settings, 9)
