@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ LONGEST_LINE = 2000
 """Characters; values of any length may be quoted in an error."""
 
 
+Walked = tuple[Path, list[str], list[str]]
+"""(folder, names of its folders, names of its files)."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ ", did you mean NEAREST?" for an unknown name; empty if there is no similar name."""
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -36,6 +40,23 @@ def listed(names: Sequence[str], most: int = 5, between: str = ", ") -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return between.join(names[:most]) + more
+
+
+def walk_links(folder: Path, at_loop: Callable[[Path], None], onerror: Callable[[OSError], None] | None = None) -> Iterator[Walked]:
+    """os.walk that follows links to folders, but for those that lead back to a folder they lie in: at_loop(path) is called for each.
+
+    As with os.walk, names taken out of the list of folders are not entered, nor looked at.
+    """
+    above: dict[str, tuple[Path, ...]] = {str(folder): (folder.resolve(),)}  # the real path of each folder and of its parents
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=onerror):
+        yield Path(place), folders, files
+        for name in list(folders):
+            path = Path(place, name)
+            if (real := path.resolve()) in above[place]:
+                at_loop(path)
+                folders.remove(name)
+            else:
+                above[str(path)] = (*above[place], real)
 
 
 def printable(text: str) -> str:

@@ -261,9 +261,8 @@ def _prepared(scheduler: Any, steps: int) -> tuple[Any, list[int]]:
         fed_with["variance_type"] = "fixed_small"  # a noise prediction has no variance output
     solver = type(scheduler).from_config(scheduler.config, **fed_with)
     solver.set_timesteps(steps)
-    timesteps = [
-        int(t) for t in solver.timesteps.tolist()
-    ]  # on the CPU, so that no step waits for the device to read its own number
+    # on the CPU and read once, so that no step waits for the device to read its own number
+    timesteps = [int(t) for t in solver.timesteps.tolist()]
     _check_scaling(solver)
     _check_kind(solver)
     twice = next((t for t, after in itertools.pairwise(timesteps) if t == after), None)

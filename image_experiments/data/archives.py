@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
-import os
 import tarfile
 import zipfile
 import zlib
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from command_line.output import UserError
+from command_line.output import UserError, walk_links
 from contrastive_dp.files import not_the_file
 
 LARGEST_MEMBER = 64 * 2**20
@@ -148,19 +147,17 @@ def folder_entries(folder: Path, rest: Rest) -> list[Entry]:
     def unreadable(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions, or remove it")
 
+    def loop(path: Path) -> None:
+        raise UserError(f"{path}: is a link to a folder that it lies in; remove it")
+
     found = []
-    above: dict[str, tuple[Path, ...]] = {str(folder): (folder.resolve(),)}  # the real path of each folder and of its parents
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        here = Path(place)
+    for here, folders, files in walk_links(folder, loop, unreadable):
         for name in list(folders):
             path = here / name
             if is_hidden(name):
                 rest.hidden.append(path.relative_to(folder).as_posix())
                 folders.remove(name)
                 continue
-            if path.resolve() in above[place]:
-                raise UserError(f"{path}: is a link to a folder that it lies in; remove it")
-            above[str(path)] = (*above[place], path.resolve())
             rest.folders.add(path.relative_to(folder).as_posix())
         for name in files:
             path = here / name

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line import used_code
-from command_line.output import UserError, file_digest, listed
+from command_line.output import UserError, file_digest, listed, walk_links
 from contrastive_dp.processes import Processes
 from image_experiments.engine.stages import Stage, plain, read_stamp
 
@@ -103,17 +102,8 @@ def _source_digest(path: Path) -> str:
 
 def _files_below(folder: Path) -> list[Path]:
     """All files in a folder and below it, sorted. Links are followed, as when the files are read; only one that leads back is not."""
-    found: list[Path] = []
-    above: dict[str, tuple[Path, ...]] = {str(folder): (folder.resolve(),)}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        for name in list(folders):
-            path = Path(place, name)
-            if path.resolve() in above[place]:
-                folders.remove(name)
-            else:
-                above[str(path)] = (*above[place], path.resolve())
-        found += [path for name in files if (path := Path(place, name)).is_file()]
-    return sorted(found)
+    found = [place / name for place, _, files in walk_links(folder, lambda _path: None) for name in files]
+    return sorted(path for path in found if path.is_file())
 
 
 @functools.cache

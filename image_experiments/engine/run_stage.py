@@ -54,9 +54,7 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
         folder.mkdir(parents=True, exist_ok=True)
     if processes.first:
         _part_from_other_runs(outputs.values())
-        if stamp_path(
-            out, stage.name
-        ).is_file():  # what the summary tells of is made anew, so until the end it is not that of these files
+        if stamp_path(out, stage.name).is_file():  # the summary tells of what is now made anew
             (out / "summary.json").unlink(missing_ok=True)
     run = StageRun(
         {role: {name: out / path for name, path in needed.outputs.items()} for role, needed in stage.inputs.items()},

@@ -155,7 +155,7 @@ def analyse(
         train_rows=len(train.y),
         distinct_train_rows=len(np.unique(train.x, axis=0)),
         test_rows=len(test.y),
-        distinct_test_rows=len(without_copies(test).y) if copied else len(test.y),
+        distinct_test_rows=len(distinct[1].y),
         dropped=dropped,
         shrinkage=shrinkage,
         comparisons=tuple(row for p in norms for radius in grids[p] for row in compare(standard, train, test, mixture, radius, p)),
@@ -345,9 +345,8 @@ def _gap_sizes(rows: list[Comparison]) -> list[str]:
         largest, worst = max(zip(gaps, rows, strict=True), key=lambda pair: abs(pair[0]))
         where = f"{worst.classifier}, p={worst.p:g}, eps={worst.eps:.3g}"
         lines.append(f"{name}: mean |gap| {np.abs(gaps).mean():.3f}, largest {largest:+.3f} ({where})")
-    known = {
-        (0 if row.eps == 0 else row.p, row.eps): row for row in reversed(rows) if row.classifier == OPTIMUM
-    }  # eps 0 is one attack
+    at_optimum = [row for row in reversed(rows) if row.classifier == OPTIMUM]
+    known = {(row.p if row.eps else 0, row.eps): row for row in at_optimum}  # at eps 0 all norms are one attack
     optimum = [(row.measured - row.predicted, row.standard_error) for row in known.values()]
     gaps = [gap for gap, _ in optimum]
     beyond = sum(abs(gap) > 3 * error for gap, error in optimum)
