@@ -8,7 +8,7 @@ import numpy as np
 
 from command_line.drawing import COLOURS, MARKERS, Columns, new_figure
 from command_line.statistics import mean_interval
-from figures.figure import GUIDE, Numbers, Row
+from figures.figure import GUIDE, Numbers, Row, Series
 from figures.inputs import Files, where
 
 TABLE = "digits-ablations/sweep.csv"
@@ -74,6 +74,13 @@ def draw_gains(numbers: Numbers, title: str) -> Any:
     """Draw gains as marks with intervals, one line per choice, from top to bottom."""
     series = [one for _, one in numbers.all("gain")]
     figure, (axis,) = new_figure(1, 4.8, 0.9 + 0.27 * len(series))
+    draw_lines(axis, series)
+    axis.set(xlabel="robust accuracy minus unguided", title=title)
+    return figure
+
+
+def draw_lines(axis: Any, series: list[Series]) -> None:
+    """The mark and interval of each series on its line, x; from top to bottom."""
     for one in series:
         marker, colour = look_of(one.low[0], one.high[0])
         known = np.isfinite(one.low)
@@ -82,8 +89,6 @@ def draw_gains(numbers: Numbers, title: str) -> Any:
     axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE)
     axis.set_yticks(range(len(series)), [one.name for one in series])
     axis.set_ylim(len(series) - 0.5, -0.5)
-    axis.set(xlabel="robust accuracy minus unguided", title=title)
-    return figure
 
 
 CAPTION = (
