@@ -48,9 +48,10 @@ from image_experiments.engine.settings import usual_eps
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.experiment import only_run_in
 from image_experiments.models.classifier_files import read_classifier
-from image_experiments.models.classifiers import Normalised
+from image_experiments.models.classifiers import Normalised, make_classifier
 from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.models.published import MEANS, pixels
+from image_experiments.models.timm_networks import PREFIX as TIMM
 from image_experiments.training.attacks import Norm, Threat
 from image_experiments.verdict import Attack, Examined, Verdict, evaluate, evaluation_settings, examine, judged, write_verdict
 
@@ -165,7 +166,7 @@ def _made_by(network: str) -> dict[str, str]:
     for function in CODE:
         code, packages = code_digest(function)
         found |= {function.__name__: code} | {package: version(package) for package in packages}
-    if network.startswith("timm:"):
+    if network.startswith(TIMM):
         try:
             found["timm"] = version("timm")
         except PackageNotFoundError:  # on the path without being installed
@@ -208,6 +209,7 @@ def _checked(settings: Settings) -> tuple[EvaluationSettings, float, Path, torch
         raise UserError(f"{settings.checkpoint}: no such file; check the path")
     if settings.normalisation not in (*MEANS, "auto"):
         raise UserError(f"--normalisation {settings.normalisation}: use auto, {', '.join(MEANS)}")
+    _check_network(settings.network)
     eps = usual_eps(settings.dataset, settings.norm) if settings.eps is None else settings.eps
     check_radius(f"--eps {eps:g}", eps, settings.norm)
     names = ("pgd_steps", "pgd_restarts", "autoattack_images", "batch_size")
@@ -227,6 +229,16 @@ def _checked(settings: Settings) -> tuple[EvaluationSettings, float, Path, torch
     out = settings.out or Path("results") / f"evaluation-{stem}"
     check_writable(out)
     return chosen, eps, out, device
+
+
+def _check_network(network: str | None) -> None:
+    """Raise UserError for a name that no network has. Whether it fits the data is seen when both are read."""
+    if network is not None and not network.startswith(TIMM):
+        try:
+            with torch.device("meta"):
+                make_classifier(network, 10, (3, 64, 64), [0.0] * 3, [1.0] * 3)
+        except ValueError as error:
+            raise UserError(f"--network: {error}") from None
 
 
 def _classifier(settings: Settings, data: Dataset) -> tuple[Normalised, dict[str, Any]]:

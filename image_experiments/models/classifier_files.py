@@ -244,7 +244,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         content: dict[str, Any] = read_checkpoint(path)
     except ValueError:
-        raise ValueError(f"{path} holds no plain weights (code is never run): save it as safetensors, or a state_dict") from None
+        raise ValueError(
+            f"{path} holds no plain weights (code is never run), or is damaged: save it as safetensors or a state_dict, or copy it again"
+        ) from None
     while (wrapper := next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)) is not None:
         content = content[wrapper]
     if not content or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):

@@ -53,15 +53,15 @@ def make_classifier(
         body: nn.Module
         if network == "linear":
             body, features = nn.Flatten(), channels * height * width
-        elif match := re.fullmatch(r"small-cnn(?:-(\d+))?", network):
+        elif match := re.fullmatch(r"small-cnn(?:-(\d{1,4}))?", network):
             body, features = _small_cnn(channels, height, width, int(match.group(1) or 16))
         elif (form := _form(network)) is not None:
             body, features = _residual(channels, form)
         else:
             near = difflib.get_close_matches(network, (*NETWORKS, *PUBLISHED), n=1)
             raise ValueError(
-                f"network {network!r} is unknown: use {', '.join((*NETWORKS, *PUBLISHED))}, small-cnn-W or wrn-D-K with D = 6n + 4"
-                + (f"; did you mean {near[0]!r}?" if near else "")
+                f"network {network!r} is unknown: use {', '.join((*NETWORKS, *PUBLISHED))}, small-cnn-W (W < 10,000) or wrn-D-K with "
+                "D = 6n + 4 (D < 1,000, K < 100)" + (f"; did you mean {near[0]!r}?" if near else "")
             )
         return Normalised(body, nn.Linear(features, classes), mean, std)
 
@@ -114,7 +114,7 @@ def _form(network: str) -> _Form | None:
     plain, relu = network.removesuffix("-relu"), network.endswith("-relu")
     ours = plain.removeprefix("dm-")
     uneven, activation = ours != plain, nn.ReLU if relu else nn.SiLU
-    if (match := re.fullmatch(r"wrn-(\d+)-(\d+)", ours)) and (depth := int(match.group(1)) - 4) >= 6 and depth % 6 == 0:
+    if (match := re.fullmatch(r"wrn-(\d{1,3})-(\d{1,2})", ours)) and (depth := int(match.group(1)) - 4) >= 6 and depth % 6 == 0:
         k = int(match.group(2))
         return _Form((16, 16 * k, 32 * k, 64 * k), depth // 6, activation, uneven) if k else None
     if plain == "dm-preact-resnet-18":

@@ -368,7 +368,10 @@ def test_a_wrong_normalisation_is_noticed(linear, tmp_path, capsys, monkeypatch)
         (["--pgd-steps", "0"], "pgd_steps=0 must be >= 1"),
         (["--classes", "0", "ten"], "--classes ten"),
         (["--classes", "0", "1"], "is for 10 classes"),
-        (["--network", "nosuch"], "says that it holds a linear; leave the option out"),
+        (["--network", "small-cnn"], "says that it holds a linear; leave the option out"),
+        (["--network", "nosuch"], "--network: network 'nosuch' is unknown"),
+        (["--network", "wrn-28-1O", "--dataset", "cifar10", "--data-dir", "/nowhere"], "did you mean 'wrn-28-10'"),
+        (["--network", "wrn-28-99999"], "is unknown"),
         (["--network", "wrn-28-10", "--dataset", "mnist-t10k", "--data-dir", "/nowhere"], "/nowhere"),
     ],
 )
