@@ -148,7 +148,7 @@ def analyse(
     standard = fit_standard(train)
     frontier = [distinguishability_frontier(mixture, r) for r in radii or [f * total_std for f in RADIUS_FRACTIONS]]
     shown = {p: [eps for eps in grids[p][:4:2] if not is_trivial(mixture, eps, p)] for p in norms if p != 1}
-    curve = [point for p, radii in shown.items() for point in learning_curve(train, test, mixture, radii, p, rng)]
+    curve = [point for p, radii in shown.items() for point in learning_curve(*distinct, mixture, radii, p, rng)]
     return Analysis(
         table=table,
         mixture=mixture,

@@ -169,6 +169,7 @@ def test_copies_make_no_interval_narrower():
     assert found.test_rows == 6 * found.distinct_test_rows
     (certainty,) = found.certainties
     assert certainty.measured.high - certainty.measured.low > 0.25  # 360 rows would make it .14
+    assert {point.n for point in found.curve} == {2, 4, 8}  # up to half of the 30 different training rows, not of 180
 
 
 def test_rows_of_a_subset_are_different_ones(monkeypatch):
