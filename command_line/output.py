@@ -47,16 +47,17 @@ def walk_links(folder: Path, at_loop: Callable[[Path], None], onerror: Callable[
 
     As with os.walk, names taken out of the list of folders are not entered, nor looked at.
     """
-    above: dict[str, tuple[Path, ...]] = {str(folder): (folder.resolve(),)}  # the real path of each folder and of its parents
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=onerror):
-        yield Path(place), folders, files
+    above: dict[Path, tuple[Path, ...]] = {folder: (folder.resolve(),)}  # the real path of each folder and of its parents
+    for walked, folders, files in os.walk(folder, followlinks=True, onerror=onerror):
+        place = Path(walked)  # "./train" is "train"
+        yield place, folders, files
         for name in list(folders):
-            path = Path(place, name)
+            path = place / name
             if (real := path.resolve()) in above[place]:
                 at_loop(path)
                 folders.remove(name)
             else:
-                above[str(path)] = (*above[place], real)
+                above[path] = (*above[place], real)
 
 
 def printable(text: str) -> str:

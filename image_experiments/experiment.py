@@ -204,10 +204,21 @@ def checked_stages(settings: Settings) -> list[Stage]:
     stages = chosen_stages(settings, plan(settings))
     if settings.tensorboard:
         tensorboard.check_installed()
+    check_apart(settings)
     check_names(stages)
     check_reuse(settings.reuse)
     check_code(stages)
     return stages
+
+
+def check_apart(settings: Settings) -> None:
+    """Raise UserError if results would be written into a folder that is read: its content would be another after every run."""
+    assert settings.out is not None
+    for flag, path in (("data-dir", settings.data_dir), ("diffusion", settings.diffusion.load)):
+        if path is not None and path.is_dir() and settings.out.resolve().is_relative_to(path.resolve()):
+            raise UserError(
+                f"--out {settings.out}: lies in --{flag} {path}, whose content every result would change; give another --out"
+            )
 
 
 def check_settings(settings: Settings) -> None:

@@ -887,6 +887,19 @@ def test_a_run_that_was_stopped_before_it_trained_holds_no_folder(tmp_path, caps
     assert "warning: the run itself will be refused: --out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["data", "data/results", "data/../data/new"])
+@pytest.mark.parametrize("flags", [("--dataset", "images", "--data-dir"), ("--methods", "unguided", "--diffusion")])
+def test_results_are_not_written_into_what_is_read(tmp_path, capsys, place, flags):
+    """The run would find another content there than it began with, and never go on."""
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    for more in ((), ("--dry-run",)):
+        assert run_cifar.main([*flags, str(tmp_path / "data"), "--out", str(tmp_path / place), *more]) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f": lies in {flags[-1]} {tmp_path / 'data'}, whose content every result would change; give another --out" in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_folder_with_nothing_but_the_summary_of_another_experiment_is_refused(tmp_path, capsys):
     (tmp_path / "summary.json").write_text('{"settings": {"eps": 0.3, "norm": "linf"}}')
     assert run_cifar.main(["--methods", "real", "--eps", "0.1", "--out", str(tmp_path), "--workers", "1"]) == 1

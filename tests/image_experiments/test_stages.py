@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from command_line import used_code
-from command_line.output import UserError
+from command_line.output import UserError, walk_links
 from command_line.used_code import code_of_function
 from image_experiments.engine import fingerprint, jobs, scheduler
 from image_experiments.engine.fingerprint import PACKAGES, check_code, code_digest, source_digest
@@ -182,6 +182,18 @@ def test_digests_of_folders_see_every_change(tmp_path):
     (tmp_path / "a").write_text("22")
     assert source_digest(tmp_path) != before
     assert source_digest(tmp_path / "a") != source_digest(Path(__file__))
+
+
+def test_the_folder_one_stands_in_is_read_as_by_its_name(tmp_path, monkeypatch):
+    """`--data-dir .`: its folders are ./train to the walk and train to a path."""
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "train" / "cat" / "0.png").write_text("1")
+    before = source_digest(tmp_path)
+    monkeypatch.chdir(tmp_path / "train")
+    assert source_digest(Path("..")) == before
+    monkeypatch.chdir(tmp_path)
+    assert source_digest(Path()) == before
+    assert sorted(found.as_posix() for found, *_ in walk_links(Path(), print)) == [".", "train", "train/cat"]
 
 
 def test_digests_of_folders_follow_links_as_the_reader_does(tmp_path):
