@@ -20,7 +20,7 @@ import tyro
 from command_line.help import view
 from command_line.output import UserError, printable, remedy_for
 from command_line.refusals import framed, refused_flag, refused_value
-from command_line.values import NoNumber
+from command_line.values import NoNumber, words_at_home
 
 SettingsT = TypeVar("SettingsT")
 
@@ -102,6 +102,7 @@ def _parsed(kind: type[SettingsT], about: Help, arguments: Sequence[str], defaul
     for one in arguments:
         if printable(one) != one:  # it could not be written into the results
             raise UserError(f"{printable(one)}: is not UTF-8; rename it")
+    arguments = words_at_home(arguments)
     unset = [not one or (one.startswith("--") and one.endswith("=")) for one in arguments]
     if any(unset):
         place = unset.index(True)

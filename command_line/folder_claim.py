@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -36,7 +35,7 @@ def note_claim(out: Path, settings: Mapping[str, Any], free: Collection[str] = F
 
 
 BEGUN = "unfinished.json"
-"""Since when a run that has not ended writes here, over all its calls."""
+"""Since when a run that has not ended writes here, over all its calls, and what tables and pictures of others were there."""
 
 
 def claim_anew(out: Path, settings: Mapping[str, Any], force: bool = False) -> None:
@@ -47,35 +46,38 @@ def claim_anew(out: Path, settings: Mapping[str, Any], force: bool = False) -> N
     """
     claim(out, settings, force=force)
     summary, begun = out / "summary.json", out / BEGUN
+    named: list[str] = []
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        named = [Path(name).name for name in json.loads(summary.read_text(encoding="utf-8"))["files"]]
     if force:
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            for name in json.loads(summary.read_text(encoding="utf-8"))["files"]:
-                (out / Path(name).name).unlink(missing_ok=True)
-        for name in files_since(out, _begin(out)):
+        for name in (*named, *written_in(out)):
             (out / name).unlink(missing_ok=True)
         begun.unlink(missing_ok=True)
-    summary.unlink(missing_ok=True)
     if not begun.is_file():
-        write_json(begun, {"since": time.time()})
+        write_json(begun, {"since": time.time(), "there": sorted({path.name for path in _shown_in(out)} - set(named))})
+    summary.unlink(missing_ok=True)
 
 
 def finish_claim(out: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json, with the names of the tables and pictures that the run wrote under "files"."""
-    write_json(out / "summary.json", {**summary, "files": files_since(out, _begin(out))})
+    write_json(out / "summary.json", {**summary, "files": written_in(out)})
     (out / BEGUN).unlink(missing_ok=True)
 
 
-def _begin(out: Path) -> float:
-    """When the unfinished run in the folder began; infinity if there is none."""
+def written_in(out: Path) -> list[str]:
+    """Names of the tables and pictures that the unfinished run in the folder has written; none of what was there before, though changed
+    since, for example the data."""
     try:
-        return float(json.loads((out / BEGUN).read_text(encoding="utf-8"))["since"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return math.inf
+        begun = json.loads((out / BEGUN).read_text(encoding="utf-8"))
+        since, there = float(begun["since"]), set(begun.get("there", ()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
+    return sorted(path.name for path in _shown_in(out) if path.name not in there and path.stat().st_mtime >= since)
 
 
-def files_since(out: Path, begin: float) -> list[str]:
-    """Names of the tables and pictures in the folder that were written at this time (time.time()) or later."""
-    return sorted(path.name for path in out.iterdir() if path.suffix in (".csv", ".png") and path.stat().st_mtime >= begin)
+def _shown_in(out: Path) -> list[Path]:
+    """The tables and pictures in a folder."""
+    return [path for path in out.iterdir() if path.suffix in (".csv", ".png")]
 
 
 def check_claim(
@@ -158,7 +160,7 @@ def _shown(value: Any) -> str:
 
 def _next_to(out: Path) -> Path:
     """The first of OUT-2, OUT-3, ... that does not exist."""
-    number = 2
+    number, out = 2, out if out.name not in ("", "..") else out.resolve()  # "." has no name to which a number could be added
     while out.with_name(f"{out.name}-{number}").exists():
         number += 1
     return out.with_name(f"{out.name}-{number}")

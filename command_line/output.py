@@ -60,6 +60,14 @@ def walk_links(folder: Path, at_loop: Callable[[Path], None], onerror: Callable[
                 above[path] = (*above[place], real)
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder with this name was put there by a file manager, notebook or system, not by a person."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+
+
 def printable(text: str) -> str:
     """`text` with backslash escapes for what UTF-8 cannot hold: the bytes of a file name that is not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

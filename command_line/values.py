@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -153,7 +153,7 @@ def _fitting(name: str, hint: Any, value: Any) -> Any:
             raise UserError(f"{name}={value!r}: give a path")
         if len(os.fsencode(value)) > LONGEST_PATH:
             raise UserError(f"{name}: a path of {len(str(value))} characters is too long; give a shorter one")
-        return Path(value)
+        return Path(at_home(str(value)))
     if kind is float and isinstance(value, str):
         try:
             return number(value)
@@ -165,6 +165,17 @@ def _fitting(name: str, hint: Any, value: Any) -> Any:
         words = {float: "a number", int: "a whole number", bool: "True or False", str: "text"}
         raise UserError(f"{name}={value!r}: give {words[kind]}")
     return value
+
+
+def at_home(text: str) -> str:
+    """The path with the home folder for a leading ~, which a shell leaves as it is in --out=~/results and npz:~/images."""
+    return str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
+
+
+def words_at_home(words: Sequence[str]) -> list[str]:
+    """A command line with at_home of every value."""
+    split = [word.partition("=") if word.startswith("--") else ("", "", word) for word in words]
+    return [f"{flag}{equals}{at_home(value)}" for flag, equals, value in split]
 
 
 def _fitting_list(name: str, inner: tuple[Any, ...], value: Any) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ from command_line.values import checked
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import Array
 from image_experiments.data.given import absolute as absolute_parts
+from image_experiments.data.given import names_of_parts
 from image_experiments.data.npz_files import ImageFile
 from image_experiments.engine.checks import (
     check_beforehand,
@@ -155,7 +156,7 @@ class Result(ResultOfRun):
         found = self.summary["results"].get(last, {}).get("scale")
         if found is not None:
             return float(found)
-        named = {one.label: one for one in map(parse_method, self.settings["methods"])}
+        named = {one.label: one for one in map(parse_method, self.settings["methods"]) if one.file is None}
         fixed = method in named and not named[method].automatic
         return named[method].scale if fixed and named[method].scale else math.nan
 
@@ -165,8 +166,7 @@ class Result(ResultOfRun):
         return load_classifier(path, len(self.classes), self.shape)
 
     def _file(self, what: str, path: Path, method: str, seed: int) -> Path:
-        known = method in {one.label for one in map(parse_method, self.settings["methods"])}
-        known = known and 0 <= seed - self.settings["seed"] < self.settings["seeds"]
+        known = method in set(self.metrics["method"]) and 0 <= seed - self.settings["seed"] < self.settings["seeds"]
         if not known or not path.is_file():  # a file may also be there of an experiment that --force replaced
             names, seeds = (", ".join(map(str, dict.fromkeys(self.metrics[column]))) for column in ("method", "seed"))
             raise UserError(f"{self.out}: has no {what} of {method!r}, seed {seed}; its methods are {names}, its seeds {seeds}")
@@ -364,7 +364,9 @@ def identity(settings: Settings) -> dict[str, Any]:
     """The settings that identify the experiment in a folder."""
     found = {"experiment": "run", **flat(settings)} | {"all seeds": list(range(settings.seed, settings.seed + settings.seeds))}
     methods = settings.parsed_methods()
-    found["methods"] = [m.text if m.file is None else f"npz:{m.file.name} {digest_of_parts(m.file)[:12]}" for m in methods]
+    found["methods"] = [
+        m.text if m.file is None else f"npz:{names_of_parts(m.file)} {digest_of_parts(m.file)[:12]}" for m in methods
+    ]
     outside = {"data-dir": settings.data_dir, "encoder-from": settings.encoder_from, "diffusion": settings.diffusion.load}
     return found | {f"content of --{flag}": None if path is None else source_digest(path)[:12] for flag, path in outside.items()}
 

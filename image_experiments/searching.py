@@ -18,7 +18,7 @@ from typing import Any
 from command_line.command import versions
 from command_line.folder_claim import claim
 from command_line.messages import QUIET, Talk
-from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json
+from command_line.output import UserError, is_hidden, prepare_folder, text_table, write_csv, write_json
 from command_line.result import read_table
 from command_line.spawning import without_main
 from command_line.values import changed
@@ -148,7 +148,12 @@ def ranking_attack(chosen: str, attacks: dict[str, list[str]]) -> str:
 def sweep_of(settings: SearchSettings, rung: int) -> SweepSettings:
     """The settings of a rung's sweep; it takes over what earlier rungs have made."""
     assert settings.out is not None
-    earlier = tuple(folder for number in range(1, rung) for folder in sorted((settings.out / f"rung-{number}" / "runs").glob("*")))
+    earlier = tuple(
+        folder
+        for number in range(1, rung)
+        for folder in sorted((settings.out / f"rung-{number}" / "runs").glob("*"))
+        if not is_hidden(folder.name)
+    )
     return SweepSettings(
         settings.design,
         seeds=settings.rungs[rung - 1],

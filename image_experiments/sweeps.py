@@ -409,7 +409,7 @@ def waits_for_images(settings: SweepSettings, one: Run) -> bool:
     """Whether a run takes images that an earlier run of the sweep will make."""
     assert settings.out is not None
     files = [Path(method.removeprefix("npz:")) for method in one.methods if method.startswith("npz:")]
-    return any(not file.exists() and file.absolute().is_relative_to(settings.out.absolute()) for file in files)
+    return any(not file.exists() and file.resolve().is_relative_to(settings.out.resolve()) for file in files)
 
 
 def write_results(settings: SweepSettings, design: Design, runs: list[Run], begin: float, talk: Talk) -> None:
@@ -451,11 +451,11 @@ def write_comparisons(out: Path, compared: list[list[Any]], talk: Talk) -> None:
 
 
 def identity(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> dict[str, Any]:
-    """What identifies the sweep in a folder: the base, the data, and the arguments and methods of each run."""
+    """What identifies the sweep in a folder: base, and arguments and methods of each run. Runs compare the content of their data,
+    wherever these lie."""
     found: dict[str, Any] = {
         "experiment": "sweep",
         "base": list(design.base),
-        "data_dir": settings.data_dir,
         "runs": [one.name for one in runs],
     }
     found |= {"compare": [f"{'/'.join(a)} - {'/'.join(b)}" for a, b in design.compare]}

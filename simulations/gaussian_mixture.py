@@ -155,7 +155,8 @@ def conduct(settings: Settings, table: Table | None, talk: Talk) -> int:
     """Run the chosen parts and write their files; returns how many simulations disagree with theory."""
     start, out = time.perf_counter(), settings.out
     assert out is not None
-    claim_anew(prepare_folder(out), {"experiment": "gaussian_mixture", **asdict(settings)}, force=settings.force)
+    data = Path(settings.data) if Path(settings.data).exists() else settings.data  # a file is another one in another folder
+    claim_anew(prepare_folder(out), {"experiment": "gaussian_mixture", **asdict(settings), "data": data}, force=settings.force)
     details: list[str] = []
     talk = with_details(talk, details, settings.verbose)
     summary: dict[str, Any] = {"settings": asdict(settings), "versions": versions(), "seconds": {}}

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from command_line.output import UserError, walk_links
+from command_line.output import UserError, is_hidden, walk_links
 from contrastive_dp.files import not_the_file
 
 LARGEST_MEMBER = 64 * 2**20
@@ -67,12 +67,6 @@ class Entry:
     source: str
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder with this name was put there by a file manager, notebook or system, not by a person."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
-
-
-SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 TINY_LABELS = "val/val_annotations.txt"
 """Where TinyImageNet says which class each of its validation images is of."""
 IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P4", b"P5", b"P6")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line.output import UserError, listed
+from command_line.output import UserError, is_hidden, listed
 from image_experiments.data.class_folders import natural
 from image_experiments.data.dataset import Array
 from image_experiments.data.npz_files import PIECE, ImageFile, check_content
@@ -55,7 +55,7 @@ def _of_piece(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = _in_order(path.glob("*.npz"))
+        found = _in_order(one for one in path.iterdir() if one.suffix.lower() == ".npz")
         if not found:
             raise UserError(f"{path}: holds no npz files; give a folder of parts, a pattern or a file")
         return found
@@ -73,7 +73,7 @@ def _of_piece(path: Path) -> list[Path]:
 
 def _in_order(paths: Iterator[Path]) -> list[Path]:
     """Files by name, with the numbers in them as numbers."""
-    files = [path for path in paths if path.is_file()]
+    files = [path for path in paths if path.is_file() and not is_hidden(path.name)]
     return sorted(files, key=lambda path: natural(str(path)))
 
 
@@ -81,8 +81,18 @@ def stem_of(path: Path) -> str:
     """What to call the images of `parts_of(path)`: the names of files and folders; of a pattern, the name of the folder it is in. The same
     for a path and its absolute form."""
     return "-".join(
-        one.parent.name or "parts" if WILD.search(one.name) and not one.exists() else one.stem for one in _absolute_pieces(path)
+        one.parent.name or "parts" if WILD.search(one.name) and not one.exists() else named(one) for one in _absolute_pieces(path)
     )
+
+
+def names_of_parts(path: Path) -> str:
+    """The names alone, however their folder is written."""
+    return PIECES.join(one.name for one in _absolute_pieces(path))
+
+
+def named(path: Path) -> str:
+    """The name of a file without .npz, or of a folder, which may have dots."""
+    return path.stem if path.suffix.lower() == ".npz" else path.name
 
 
 def absolute(path: Path) -> str:

@@ -8,12 +8,13 @@ A shard is an npz file plus a note (JSON: recipe, number, images, checksum). The
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from command_line.output import UserError, file_digest, write_json
+from command_line.output import UserError, file_digest, walk_links, write_json
 from image_experiments.data.dataset import Array
 from image_experiments.data.npz_files import ImageFile, stream_images
 
@@ -111,13 +112,18 @@ def read_note(path: Path) -> dict[str, Any] | None:
     raise UserError(f"{note} is damaged; delete it and its npz, and make the shard again")
 
 
+SHARD = re.compile(r"shard-\d.*\.npz")
+
+
 def find_shards(folders: Sequence[Path]) -> list[Path]:
-    """All shards in these folders and their subfolders. Raises UserError if there are none."""
+    """All shards in these folders and their subfolders, also linked ones. Raises UserError if there are none."""
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give folders of shards")
-        here = sorted(path for path in folder.rglob("shard-[0-9]*.npz"))
+        here = sorted(
+            place / name for place, _, names in walk_links(folder, lambda _path: None) for name in names if SHARD.fullmatch(name)
+        )
         if not here:
             raise UserError(f"{folder}: no shards (shard-NUMBER.npz) in there; give folders of shards")
         found += here

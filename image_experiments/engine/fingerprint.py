@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line import used_code
-from command_line.output import UserError, file_digest, listed, walk_links
+from command_line.output import UserError, file_digest, is_hidden, listed, walk_links
 from contrastive_dp.processes import Processes
 from image_experiments.engine.stages import Stage, plain, read_stamp
 
@@ -101,8 +101,12 @@ def _source_digest(path: Path) -> str:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """All files in a folder and below it, sorted. Links are followed, as when the files are read; only one that leads back is not."""
-    found = [place / name for place, _, files in walk_links(folder, lambda _path: None) for name in files]
+    """All files in a folder and below it, sorted, without hidden ones, which file managers make. Links are followed, as when the files are
+    read; only one that leads back is not."""
+    found: list[Path] = []
+    for place, folders, files in walk_links(folder, lambda _path: None):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += [place / name for name in files if not is_hidden(name)]
     return sorted(path for path in found if path.is_file())
 
 
@@ -111,7 +115,7 @@ def _folder_digest(folder: Path, listing: tuple[tuple[str, int, int], ...]) -> s
     """listing: names, sizes and times. While these are unchanged, the program does not read the files again."""
     whole = hashlib.sha256()
     for name, _, _ in listing:
-        whole.update(f"{name} {file_digest(folder / name)}\n".encode())
+        whole.update(f"{name} {file_digest(folder / name)}\n".encode(errors="surrogateescape"))  # a name may not be UTF-8
     return whole.hexdigest()
 
 

@@ -13,7 +13,7 @@ import tyro
 
 from command_line.output import UserError, did_you_mean
 from command_line.refusals import framed, refused_flag, refused_value
-from command_line.values import as_number, changed, check_named_by_text
+from command_line.values import as_number, changed, check_named_by_text, words_at_home
 from image_experiments.engine.settings import Settings
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
@@ -220,7 +220,7 @@ def preset(name: str = "smoke", /, **changes: Any) -> Settings:
 
 def settings_from(arguments: Sequence[str]) -> Settings:
     """The settings given by a command line of run_cifar.py. Raises UserError."""
-    given = list(arguments)
+    given = words_at_home(arguments)
     try:
         with framed() as said, contextlib.redirect_stdout(io.StringIO()):
             return tyro.cli(Settings, args=given, default=preset_named(given), config=(tyro.conf.AvoidSubcommands,))

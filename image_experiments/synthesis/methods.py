@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line.output import UserError, did_you_mean
-from image_experiments.data.given import stem_of
+from command_line.values import at_home
+from image_experiments.data.given import PIECES, stem_of
 
 CONTRASTIVE = ("infonce", "hard-negative", "supervised", "anchored")
 BY_LABEL = ("feedback", "boundary", "cads")
@@ -69,7 +70,7 @@ def parse_method(text: str) -> Method:
     if name == "npz":
         if not rest:
             raise UserError(f"--methods {text}: name the file of generated images: npz:FILE, npz:FOLDER or npz:'PATTERN'")
-        return Method(text, "npz", file=Path(rest))
+        return Method(text, "npz", file=Path(PIECES.join(map(at_home, rest.split(PIECES)))))
     kind, reverse = name.removesuffix("-reversed"), name.endswith("-reversed")
     known = ("real", "unguided", *NOISES, "npz", *KINDS)
     if kind not in known:

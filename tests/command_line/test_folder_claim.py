@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +104,36 @@ def test_a_run_that_begins_anew_has_no_summary_and_with_force_no_old_tables(tmp_
     (tmp_path / "summary.json").write_text("{")
     claim_anew(tmp_path, {"eps": 0.3}, force=True)
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_data_that_lie_in_the_folder_of_results_are_never_removed(tmp_path):
+    """They are a table like those that are written, and may be edited between two runs."""
+    (tmp_path / "mine.csv").write_text("of the user")
+    claim_anew(tmp_path, {"eps": 0.1})
+    for name in ("curve.csv", "mine.csv"):
+        (tmp_path / name).write_text("later")
+    claim_anew(tmp_path, {"eps": 0.1})
+    finish_claim(tmp_path, {})
+    assert json.loads((tmp_path / "summary.json").read_text())["files"] == ["curve.csv"]
+    claim_anew(tmp_path, {"eps": 0.1})  # the table of before is there, and is the run's all the same
+    (tmp_path / "curve.csv").write_text("again")
+    finish_claim(tmp_path, {})
+    assert json.loads((tmp_path / "summary.json").read_text())["files"] == ["curve.csv"]
+    claim_anew(tmp_path, {"eps": 0.2}, force=True)
+    (tmp_path / "mine.csv").write_text("later still")
+    claim_anew(tmp_path, {"eps": 0.3}, force=True)
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["mine.csv"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "../here"])
+def test_the_folder_one_stands_in_is_refused_with_a_name_beside_it(tmp_path, monkeypatch, name):
+    (tmp_path / "here" / "in").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" if name != ".." else tmp_path / "here" / "in")
+    claim(tmp_path / "here", {"eps": 0.1})
+    with pytest.raises(UserError) as refused:
+        check_claim(Path(name), {"eps": 0.2})
+    beside = Path(re.search(r"for example (\S+),", str(refused.value))[1])
+    assert beside.resolve() == tmp_path / "here-2"
 
 
 def test_a_folder_of_another_command_or_program_is_refused(tmp_path):

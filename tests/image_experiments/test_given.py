@@ -12,7 +12,7 @@ from command_line.output import UserError
 from image_experiments import run_cifar
 from image_experiments.data.given import GivenImages, absolute, check_given, parts_of, stem_of
 from image_experiments.engine.presets import smoke
-from image_experiments.experiment import identity
+from image_experiments.experiment import Result, identity
 from image_experiments.synthesis.methods import parse_method
 
 RNG = np.random.default_rng(0)
@@ -111,6 +111,28 @@ def test_other_images_under_the_same_pattern_are_another_experiment(tmp_path):
         identity(replace(smoke(), methods=(f"npz:{tmp_path}/c*.npz",)))
 
 
+def test_hidden_files_are_no_parts_and_capital_suffixes_are(tmp_path):
+    folder = save_parts(tmp_path / "set")
+    (folder / "._part8.npz").write_bytes(b"macOS")
+    (folder / "part11.npz").rename(folder / "part11.NPZ")
+    names = [f"part{k}" for k in (8, 9, 10, 11)]
+    assert [path.stem for path in parts_of(folder)] == names
+    assert [path.stem for path in parts_of(folder / "*.npz")] == names[:3]
+
+
+def test_a_set_has_one_name_and_one_identity_however_its_path_is_written(tmp_path, monkeypatch):
+    save_parts(tmp_path / "v1.5")
+    monkeypatch.chdir(tmp_path / "v1.5")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for spellings in (
+        ("part8.npz,part9.npz", "./part8.npz,./part9.npz", "~/v1.5/part8.npz,~/v1.5/part9.npz"),
+        (".", "../v1.5", "~/v1.5", f"{tmp_path}/v1.5/"),
+    ):
+        methods = [parse_method(f"npz:{text}") for text in spellings]
+        assert {m.label for m in methods} == {"npz-part8-part9" if "," in spellings[0] else "npz-v1.5"}
+        assert len({identity(replace(smoke(), methods=(m.text,)))["methods"][0] for m in methods}) == 1
+
+
 def test_names_with_commas_and_brackets_are_names(tmp_path, monkeypatch):
     """Whatever is there is what it is called; patterns and lists stand for what is not."""
     monkeypatch.chdir(tmp_path)
@@ -180,8 +202,8 @@ def test_too_many_are_asked_for(tmp_path):
         check_given(save_parts(tmp_path / "set"), 4, SHAPE, 71)
 
 
-def test_a_run_on_a_folder_of_parts_is_that_on_one_file(tmp_path, capsys):
-    """The same balanced choice by seed, and classifiers to the same number; what was recognised is said."""
+def test_a_run_on_a_folder_of_parts_is_that_on_one_file(tmp_path, capsys, monkeypatch):
+    """The same balanced choice by seed, and classifiers to the same number; what was recognised is said. Read from any folder later."""
     images, labels = RNG.integers(0, 256, (90, 8, 8, 1), dtype=np.uint8), np.arange(90) % 10
     (tmp_path / "set").mkdir()
     np.savez(tmp_path / "whole.npz", image=images, label=labels)
@@ -190,9 +212,12 @@ def test_a_run_on_a_folder_of_parts_is_that_on_one_file(tmp_path, capsys):
     small = ["--synthetic", "40", "--classifier.steps", "5", "--evaluation.autoattack-images", "0", "--evaluation.pgd-steps", "2"]
     small += ["--encoder.steps", "5", "--test", "40", "--description.steps", "5", "--workers", "1"]
     rows = []
-    for name in ("whole.npz", "set"):
+    for name, text, place in (("whole", "whole.npz", "."), ("set", "*.npz", "set")):
         out = tmp_path / f"out-{name}"
-        assert run_cifar.main(["--methods", f"npz:{tmp_path / name}", *small, "--out", str(out)]) == 0
+        monkeypatch.chdir(tmp_path / place)
+        assert run_cifar.main(["--methods", f"npz:{text}", *small, "--out", str(out)]) == 0
+        monkeypatch.chdir(tmp_path)
+        assert len(Result(out).synthetic(f"npz-{name}")[1]) == 40
         output = capsys.readouterr().out
         with (out / "metrics.csv").open() as stream:
             rows.append([{key: row[key] for key in row if key not in ("method",)} for row in csv.DictReader(stream)])

@@ -524,11 +524,13 @@ def test_what_cannot_be_read_rightly_is_one_line(tmp_path, capsys, make):
 
 
 def test_an_archive_of_pickles_is_named(tmp_path, capsys):
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"x")
-    for place in (tmp_path, tmp_path / "cifar-10-python.tar.gz"):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "cifar-10-python.tar.gz").write_bytes(b"x")
+    for place in (data, data / "cifar-10-python.tar.gz"):
         line = one_line(capsys, "--dataset", "cifar10", "--data-dir", place, "--out", tmp_path / "out", "--dry-run")
         assert "cifar-10-python.tar.gz holds Python objects, which are never loaded; give cifar-10-binary.tar.gz" in line
-    line = one_line(capsys, "--dataset", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "out", "--dry-run")
+    line = one_line(capsys, "--dataset", "mnist", "--data-dir", data, "--out", tmp_path / "out", "--dry-run")
     assert "train-images-idx3-ubyte.gz is missing" in line
 
 

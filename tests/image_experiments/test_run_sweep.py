@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy import stats
 from command_line.messages import QUIET
 from command_line.output import UserError
 from command_line.statistics import crossed_interval, holm
-from image_experiments import experiment, run_sweep, sweeps
+from image_experiments import experiment, gathering, run_sweep, sweeps
 from image_experiments.engine.presets import settings_from
 from image_experiments.output import sweep_tables
 from image_experiments.sweep_cost import alike
@@ -287,8 +288,10 @@ def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
     assert f"--data-dir {tmp_path}/set: does not exist" in capsys.readouterr().err
     (tmp_path / "set").mkdir()
     assert call("--design", design, "--data-dir", tmp_path / "set", "--out", tmp_path / "out") == 3
-    (arguments,) = given
+    arguments = given[0]
     assert arguments[arguments.index("--data-dir") + 1] == str(tmp_path / "set")
+    (tmp_path / "set").rename(tmp_path / "moved")  # the content counts, which each run compares
+    assert call("--design", design, "--data-dir", tmp_path / "moved", "--out", tmp_path / "out") == 3
     settings = SweepSettings(design, data_dir=tmp_path / "set", out=tmp_path)
     sweeps.write_summary(settings, (), [], {"this call": 1.0}, {})  # names no folder of this machine
     summary = json.loads((tmp_path / "summary.json").read_text())["settings"]
@@ -375,6 +378,20 @@ def test_gathered_tables_are_those_of_one_sweep(swept, sent, tmp_path, capsys):
         print(result.runs)
     again = sweeps.sweep(swept.parent / "mine.toml", out=tmp_path / "third", gather=[tmp_path / "all"])  # gathered once more
     assert again.table.equals(result.table)
+
+
+def test_images_under_a_pattern_are_gathered_from_any_folder():
+    """They are named after the folder in which the sweep was started."""
+    summary = {"runs": {"a": {"methods": ["real", "npz:part*.npz"]}}}
+    rows = [{"run": "a", "method": method, "seed": seed} for method in ("real", "npz-sets") for seed in (3, 4)]
+
+    def whole(some):
+        return gathering._has_all(SimpleNamespace(summary=summary, rows=some, seeds=(3, 4)))
+
+    assert whole(rows)
+    assert not any(whole([row for row in rows if row is not left]) for left in rows)
+    assert not whole([*rows, {"run": "a", "method": "npz-others", "seed": 3}])
+    assert not whole([*rows, {"run": "b", "method": "real", "seed": 3}])
 
 
 def test_numbers_may_name_runs(swept, sent, tmp_path):

@@ -196,6 +196,18 @@ def test_the_folder_one_stands_in_is_read_as_by_its_name(tmp_path, monkeypatch):
     assert sorted(found.as_posix() for found, *_ in walk_links(Path(), print)) == [".", "train", "train/cat"]
 
 
+def test_digests_of_folders_take_any_name_and_leave_out_what_file_managers_make(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "0.png").write_text("1")
+    before = source_digest(tmp_path)
+    (tmp_path / ".DS_Store").write_text("x")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "train" / ".ipynb_checkpoints" / "0.png").write_text("x")
+    assert source_digest(tmp_path) == before
+    (tmp_path / "train" / "no-utf-8-\udce9.txt").write_text("x")
+    assert source_digest(tmp_path) != before
+
+
 def test_digests_of_folders_follow_links_as_the_reader_does(tmp_path):
     """A folder of links was taken for an empty one, so other images behind the links were taken for the same."""
     for name in ("real", "plain"):

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from command_line.output import UserError, prepare_folder, text_table, write_csv, write_json, write_whole
+from image_experiments.engine.presets import preset, settings_from
 from simulations import gaussian_mixture
 from simulations.mixtures import monte_carlo
 from simulations.mixtures.monte_carlo import Check, Effort, Estimate
@@ -250,6 +251,37 @@ def test_another_experiment_does_not_overwrite_the_first(tmp_path, capsys):
     assert main([*flags, "--eps", "0.1", "--workers", "1"]) == 0
     assert (out / "real_data.csv").read_bytes() == before
     assert main([*flags, "--eps", "0.2", "--force"]) == 0
+
+
+def test_data_of_the_same_name_in_another_folder_are_another_experiment(tmp_path, capsys, monkeypatch):
+    """And the same file is the same data, from wherever it is named."""
+    main, out = gaussian_mixture.main, tmp_path / "out"
+    for seed, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "t.npz", x=np.random.default_rng(seed).standard_normal((60, 3)), y=np.repeat([0, 1], 30))
+    flags = ["--part", "data", "--out", str(out), "--norms", "2", "--eps", "0.1", "--data"]
+    monkeypatch.chdir(tmp_path / "a")
+    assert main([*flags, "t.npz"]) == 0
+    monkeypatch.chdir(tmp_path / "b")
+    before = (out / "real_data.csv").read_bytes()
+    assert main([*flags, "t.npz"]) == 1
+    assert "holds another experiment (data " in capsys.readouterr().err
+    assert (out / "real_data.csv").read_bytes() == before
+    assert main([*flags, "../a/t.npz"]) == 0
+
+
+def test_a_leading_tilde_is_the_home_folder_in_every_flag(tmp_path, monkeypatch):
+    """Shells leave --out=~/x and quoted words as they are; a folder named ~ invites rm -r ~."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "t.npz", x=np.random.default_rng(0).standard_normal((60, 3)), y=np.repeat([0, 1], 30))
+    flags = ["--part", "data", "--data", "~/t.npz", "--out=~/results", "--norms", "2", "--eps", "0.1"]
+    assert gaussian_mixture.main(flags) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results", "t.npz"]
+    named = settings_from(["--out", "~/a", "--reuse", "~/b", "c~/d"]), preset("smoke", out="~/a", reuse=["~/b", "c~/d"])
+    for settings in named:
+        assert settings.out == tmp_path / "a"
+        assert settings.reuse == (tmp_path / "b", Path("c~/d"))
 
 
 def test_interrupted_write_keeps_the_earlier_file(tmp_path):
