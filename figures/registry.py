@@ -45,6 +45,7 @@ SECTIONS = {
         "predicted_worth",
         "pipeline",
         "pipeline_mnist",
+        "pipeline_gtsrb",
         "where_guidance_gains",
         "accuracy_against_synthetic",
         "ablation_loss",

@@ -19,7 +19,7 @@ from PIL import Image
 
 from command_line.output import UserError, write_whole
 from figures.experiments import EXPERIMENTS, experiment_of
-from figures.image_figures import forecast, pipeline, pipeline_mnist, predicted_worth, radius, where_guidance_gains
+from figures.image_figures import forecast, pipeline, pipeline_gtsrb, pipeline_mnist, predicted_worth, radius, where_guidance_gains
 from figures.inputs import Files, seeds_of
 from figures.registry import SECTIONS, Entry, all_names, entries
 from figures.report.glossary import glossary
@@ -150,6 +150,7 @@ def _findings(files: Files) -> str:
     for told in (
         pipeline,
         pipeline_mnist,
+        pipeline_gtsrb,
         where_guidance_gains,
         predicted_worth,
         ablations,

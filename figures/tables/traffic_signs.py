@@ -1,4 +1,4 @@
-"""GTSRB with the recipe of digits, and with the default guidance: robust accuracy and wrong labels of every set of images."""
+"""GTSRB, three designs of ten seeds: robust accuracy and wrong labels of every set of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from figures.image_figures.photographs import GTSRB
 from figures.inputs import Files, where
 from figures.tables.images import spread
 
-TABLES = ("gtsrb-confirm/sweep.csv", "gtsrb-default/sweep.csv")
+TABLES = ("gtsrb-confirm/sweep.csv", "gtsrb-default/sweep.csv", "gtsrb-pipeline/sweep.csv")
 FIGURE = Figure(
     "Traffic signs: robust accuracy and wrong labels of every set of images",
     "Mean (standard deviation over seeds), on 1,000 test images. Label error: share of images whose label, or the likeliest class of a "

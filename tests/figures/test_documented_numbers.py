@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from figures.experiments import REFERENCE
-from figures.image_figures import pipeline, pipeline_mnist, predicted_worth
+from figures.image_figures import pipeline, pipeline_gtsrb, pipeline_mnist, predicted_worth, where_guidance_gains
 from figures.inputs import Files
 from figures.tables import attack_parts
 from tests.figures.conftest import ROOT
@@ -96,6 +96,7 @@ EVIDENCE = (
     ("gtsrb-confirm", TWICE, UNGUIDED),
     ("digits-pipeline", CONFIDENT, DRAWN),
     ("mnist-pipeline", CONFIDENT, DRAWN),
+    ("gtsrb-pipeline", CONFIDENT, DRAWN),
     *((f"{data}-confirm", guided, UNGUIDED) for data, guided in PARTICLE.items()),
     ("digits-default", "particle auto (soft labels)", UNGUIDED),
     ("gtsrb-default", "particle auto (labels as drawn)", DRAWN),
@@ -108,8 +109,10 @@ EVIDENCE = (
     ("mnist-pipeline", *AS_PUBLISHED),
     ("digits-pipeline", "InfoNCE 0.3 (most confident)", CONFIDENT),
     ("mnist-pipeline", "InfoNCE 0.3 (most confident)", CONFIDENT),
+    ("gtsrb-pipeline", "InfoNCE 0.3 (most confident)", CONFIDENT),
     ("digits-pipeline", "hard negatives 0.3 (most confident)", CONFIDENT),
     ("mnist-pipeline", "hard negatives 0.3 (most confident)", CONFIDENT),
+    ("gtsrb-pipeline", "hard negatives 0.3 (most confident)", CONFIDENT),
     ("digits-pipeline", "InfoNCE 0.3 (soft labels)", UNGUIDED),
     ("mnist-pipeline", "InfoNCE 0.3 (soft labels)", UNGUIDED),
     ("gtsrb-confirm", "InfoNCE 0.3 (soft labels)", UNGUIDED),
@@ -125,6 +128,8 @@ PAPER = (
     ("mnist-pipeline", *AS_PUBLISHED),
     ("mnist-pipeline", "InfoNCE 0.3 (most confident)", "unguided (most confident)"),
     ("mnist-pipeline", "hard negatives 0.3 (most confident)", "unguided (most confident)"),
+    ("gtsrb-pipeline", "InfoNCE 0.3 (most confident)", "unguided (most confident)"),
+    ("gtsrb-pipeline", "hard negatives 0.3 (most confident)", "unguided (most confident)"),
     ("mnist-pipeline", "InfoNCE 0.3 (soft labels)", "unguided (soft labels)"),
     ("digits-evidence", "InfoNCE 0.3", "unguided"),
     ("digits-evidence", "class-anchored 0.1", "unguided"),
@@ -140,7 +145,7 @@ PAPER = (
 """The comparisons of the table on the page of the paper, row by row."""
 
 
-@pytest.mark.parametrize(("figure", "said"), [(pipeline, "holds"), (pipeline_mnist, "fails")])
+@pytest.mark.parametrize(("figure", "said"), [(pipeline, "holds"), (pipeline_mnist, "fails"), (pipeline_gtsrb, "fails")])
 def test_the_claim_is_said_to_do_what_the_interval_says(figure, said):
     assert f"the claim {said} inside the paper's pipeline" in figure.finding(Files(REFERENCE))
 
@@ -311,6 +316,31 @@ def gtsrb_report_snr():
     """Class SNR of the unguided images of gtsrb-report, described again."""
     with (REFERENCE / "gtsrb-report-description" / "description.csv").open(newline="", encoding="utf-8") as stream:
         return np.mean([float(row["class_snr_crossfit"]) for row in csv.DictReader(stream) if row["method"] == "unguided"])
+
+
+def test_the_prediction_of_where_infonce_gains_is_judged_by_its_own_rule():
+    """1.9 points x (SNR - 4.1), as the design says; by hand from sweep.csv."""
+    design = (ROOT / "image_experiments" / "designs" / "gtsrb-pipeline.toml").read_text(encoding="utf-8").replace("\n# ", " ")
+    assert "InfoNCE over unguided images treated alike is 1.9 points x (SNR - 4.1)" in design
+    sets = sets_of("gtsrb-pipeline", "robust_accuracy", "class_snr_crossfit")
+    inside, signs, page = 0, [], (ROOT / "docs" / "results" / "photographs.md").read_text(encoding="utf-8")
+    for run in ("drawn", "confident", "pseudo", "soft"):
+        plain, guided = sets[run, "unguided"], sets[run, "infonce-0.3"]
+        snr = np.mean([value[1] for value in plain.values()])
+        gain = 100 * np.array([guided[seed][0] - plain[seed][0] for seed in plain])
+        ends = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))
+        said = 1.9 * (snr - 4.1)
+        inside += ends[0] <= said <= ends[1]
+        signs += [said * gain.mean() > 0] * bool(ends[0] > 0 or ends[1] < 0)
+        row = f"| {snr:.1f} | {said:+.1f} | {gain.mean():+.1f} [{ends[0]:+.1f}, {ends[1]:+.1f}] |".replace("-", "−")
+        assert row in page
+    assert (inside, signs) == (2, [False, False])
+    found = where_guidance_gains.finding(Files(REFERENCE))
+    assert (
+        "2 predictions lie inside the intervals, and of the 2 gains whose interval leaves out zero 0 have the predicted sign"
+        in found
+    )
+    assert found.endswith("The prediction fails.")
 
 
 def test_what_selection_and_guidance_do_to_class_snr_is_said_rightly():

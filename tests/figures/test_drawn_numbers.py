@@ -33,6 +33,7 @@ TURNED = (
     "ablation_selection",
     "pipeline",
     "pipeline_mnist",
+    "pipeline_gtsrb",
     "digits: worth in unguided images",
     "MNIST: worth in unguided images",
     "GTSRB: worth in unguided images",

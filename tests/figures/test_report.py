@@ -275,6 +275,8 @@ def test_the_verdicts_are_those_of_the_designs(opened):
         "InfoNCE 0.3 (model without labels, most confident)": "unconditional-confident/infonce-0.3",
         "unguided (model without labels, most confident)": "unconditional-confident/unguided",
         "unguided (most confident)": "confident/unguided",
+        "InfoNCE 0.3 (most confident)": "confident/infonce-0.3",
+        "hard negatives 0.3 (most confident)": "confident/hard-negative-0.3",
         "unguided (labels as drawn)": "drawn/unguided",
         "particle 0.1 (soft labels)": "soft/particle-0.1",
         "particle 0.05 (soft labels)": "soft/particle-0.05",
