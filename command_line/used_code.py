@@ -214,6 +214,8 @@ def _as_text(value: Any) -> str:
     """A syntax tree as text. Without empty fields, because ast.dump differs between versions of Python in these."""
     if isinstance(value, ast.AST):
         shown = [(name, entry) for name, entry in ast.iter_fields(value) if name not in ("ctx", "kind", "type_comment")]
+        if isinstance(value, ast.JoinedStr):  # to which Python 3.12.1 adds empty texts
+            shown = [(name, [part for part in parts if getattr(part, "value", None) != ""]) for name, parts in shown]
         return (
             f"{type(value).__name__}({', '.join(f'{name}={_as_text(entry)}' for name, entry in shown if entry not in (None, []))})"
         )

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -103,9 +104,16 @@ def joined(cpu: bool) -> Iterator[tuple[Processes, str]]:
         yield processes, str(state.device)
         processes.all_of(None)
     except BaseException:
+        time.sleep(IDLE)
         torch.distributed.destroy_process_group(talk)  # nccl would wait for the others
         raise
+    time.sleep(IDLE)
     torch.distributed.destroy_process_group()
+
+
+IDLE = 0.2
+"""Seconds after which gloo's threads have let go of their last work. They need Python for that, and until torch 2.7 a group that is destroyed
+before holds it and waits for them, for ever."""
 
 
 def run_together(

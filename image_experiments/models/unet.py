@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from torch import nn
 
@@ -88,7 +89,8 @@ def make_unet(settings: UNetSettings, classes: int, shape: tuple[int, int, int],
 
     Raises ValueError for images that cannot be halved once per further entry of channels.
     """
-    from diffusers import UNet2DModel
+    with torch.device("cpu"):  # torch 2.6 computes while it is imported, which the device "meta" of a caller would not let it
+        from diffusers import UNet2DModel
 
     channels, height, width = shape
     halvings = 2 ** (len(settings.channels) - 1)

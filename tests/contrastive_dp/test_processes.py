@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import time
 
 import pytest
 import torch
@@ -58,6 +59,7 @@ def one_of_two(rank, port, found, dies):
         found.put((rank, step, network.used.weight.detach().numpy(), [g.numpy() for g in together], float(loss)))
     else:
         processes.all_of(None)
+    time.sleep(0.2)  # or the group waits for its threads, which wait for Python, until torch 2.7
     torch.distributed.destroy_process_group()  # left to the end of Python, gloo's threads abort a process now and then
 
 
@@ -74,6 +76,7 @@ def one_that_normalises(rank, port, found, dies):
             network(torch.randn(4, 3, 2, 2))
     except ProcessLostError as error:
         found.put(str(error))
+    time.sleep(0.2)
     torch.distributed.destroy_process_group()
 
 
