@@ -112,8 +112,8 @@ def joined(cpu: bool) -> Iterator[tuple[Processes, str]]:
 
 
 IDLE = 0.2
-"""Seconds after which gloo's threads have let go of their last work. They need Python for that, and until torch 2.7 a group that is destroyed
-before holds it and waits for them, for ever."""
+"""Seconds after which gloo's threads have let go of their last work. They need Python for that. Until torch 2.7 a group that is destroyed
+before holds Python and waits for them, for ever."""
 
 
 def run_together(
