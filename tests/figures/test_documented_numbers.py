@@ -115,6 +115,7 @@ EVIDENCE = (
     ("gtsrb-pipeline", "hard negatives 0.3 (most confident)", CONFIDENT),
     ("digits-pipeline", "InfoNCE 0.3 (soft labels)", UNGUIDED),
     ("mnist-pipeline", "InfoNCE 0.3 (soft labels)", UNGUIDED),
+    ("gtsrb-pipeline", "InfoNCE 0.3 (soft labels)", UNGUIDED),
     ("gtsrb-confirm", "InfoNCE 0.3 (soft labels)", UNGUIDED),
     ("cifar10-report", "unguided", "real images alone"),
 )
