@@ -407,8 +407,10 @@ def attacks_of(evaluation: EvaluationSettings) -> list[str]:
 
 def waits_for_images(settings: SweepSettings, one: Run) -> bool:
     """Whether a run takes images that an earlier run of the sweep will make."""
+    from image_experiments.synthesis.methods import parse_method
+
     assert settings.out is not None
-    files = [Path(method.removeprefix("npz:")) for method in one.methods if method.startswith("npz:")]
+    files = [method.file for method in map(parse_method, one.methods) if method.file is not None]
     return any(not file.exists() and file.resolve().is_relative_to(settings.out.resolve()) for file in files)
 
 
