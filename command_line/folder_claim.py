@@ -160,7 +160,9 @@ def _shown(value: Any) -> str:
 
 def _next_to(out: Path) -> Path:
     """The first of OUT-2, OUT-3, ... that does not exist."""
-    number, out = 2, out if out.name not in ("", "..") else out.resolve()  # "." has no name to which a number could be added
+    if out.name in ("", ".."):  # "." has no name to which a number could be added
+        out = out.resolve()
+    number = 2
     while out.with_name(f"{out.name}-{number}").exists():
         number += 1
     return out.with_name(f"{out.name}-{number}")

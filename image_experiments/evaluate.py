@@ -48,7 +48,7 @@ from image_experiments.engine.settings import usual_eps
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.experiment import only_run_in
 from image_experiments.models.classifier_files import read_classifier
-from image_experiments.models.classifiers import Normalised, make_classifier
+from image_experiments.models.classifiers import Normalised, classifier_without_weights
 from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.models.published import MEANS, pixels
 from image_experiments.models.timm_networks import PREFIX as TIMM
@@ -235,8 +235,7 @@ def _check_network(network: str | None) -> None:
     """Raise UserError for a name that no network has. Whether it fits the data is seen when both are read."""
     if network is not None and not network.startswith(TIMM):
         try:
-            with torch.device("meta"):
-                make_classifier(network, 10, (3, 64, 64), [0.0] * 3, [1.0] * 3)
+            classifier_without_weights(network, 10, (3, 64, 64))
         except ValueError as error:
             raise UserError(f"--network: {error}") from None
 

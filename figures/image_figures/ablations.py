@@ -8,6 +8,7 @@ import numpy as np
 
 from command_line.drawing import COLOURS, MARKERS, Columns, new_figure
 from command_line.statistics import mean_interval
+from command_line.words import window_in_words
 from figures.figure import GUIDE, Numbers, Row, Series
 from figures.inputs import Files, where
 
@@ -42,6 +43,17 @@ def class_snr(files: Files, table: str = TABLE) -> dict[tuple[str, str], float]:
 def family_of(run: str, method: str) -> str:
     """How a set was made, ignoring scale, window and input: a guidance, noise, or a selection (the run's name)."""
     return run if run.startswith("select-") else method.removesuffix("-auto").rstrip("0123456789.").rstrip("-")
+
+
+def window_of(run: str) -> str | None:
+    """The window of a run named window-LOW-HIGH, in words; None for other runs."""
+    if not run.startswith(WINDOW):
+        return None
+    low, high = map(float, run.removeprefix(WINDOW).split("-"))
+    return window_in_words(low, high)
+
+
+WINDOW = "window-"
 
 
 def by_seed(data: Columns, run: str, method: str, column: str = "robust_accuracy") -> dict[int, float]:

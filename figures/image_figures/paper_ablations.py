@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 from command_line.drawing import new_figure
-from command_line.words import in_words, window_in_words
+from command_line.words import in_words
 from figures.figure import Figure, Numbers, Row
-from figures.image_figures.ablations import draw_lines, family_of, gain, read_sweep
+from figures.image_figures.ablations import draw_lines, family_of, gain, read_sweep, window_of
 from figures.inputs import Files
 
 TABLE = "digits-paper/sweep.csv"
@@ -40,7 +40,6 @@ CRITERIA = {
 """The runs that select, and what they keep."""
 
 
-WINDOW = "window-"
 TITLES = {
     LEFT: ("Guidance, no selection", "minus unguided"),
     MIDDLE: ("Which unguided images to keep", "minus kept by chance"),
@@ -86,10 +85,8 @@ def shown(run: str, method: str) -> list[tuple[str, str, str]]:
 
 def otherwise(run: str) -> str:
     """What a run without a selection does otherwise than the first."""
-    if run.startswith(WINDOW):
-        low, high = run.removeprefix(WINDOW).split("-")
-        return f", {window_in_words(float(low), float(high))}"
-    return f", {OTHERWISE[run]}" if run in OTHERWISE else ""
+    words = window_of(run) or OTHERWISE.get(run)
+    return f", {words}" if words else ""
 
 
 def draw(numbers: Numbers) -> Any:

@@ -127,7 +127,7 @@ def finding(files: Files) -> str:
     return (
         f"The line through InfoNCE's gains over {len(x)} treatments of digits and MNIST: {100 * slope:.1f} points times (class SNR of "
         f"unguided images − {zero:.1f}), R² = {score:.2f}; it is zero at {alone}. Seen after the runs. On GTSRB, to which it was not "
-        f"fitted: {tried}. {judged(files)}"
+        f"fitted: {tried}. {judged(slope, zero, files)}"
     )
 
 
@@ -137,9 +137,8 @@ def rule(files: Files) -> tuple[float, float]:
     return round(slope, 3), round(zero, 1)
 
 
-def judged(files: Files) -> str:
+def judged(slope: float, zero: float, files: Files) -> str:
     """What became of the prediction in gtsrb-pipeline.toml, by the rule that stands there."""
-    slope, zero = rule(files)
     of = [(slope * (snr - zero), low, high) for method, _, snr, _, low, high in gains(PREDICTED, files) if method == INFONCE]
     clear = [(said > 0) == (low > 0) for said, low, high in of if low > 0 or high < 0]
     inside = sum(low <= said <= high for said, low, high in of)

@@ -30,6 +30,10 @@ DEFAULTS = {"digits": "digits-default", "GTSRB": "gtsrb-default"}
 PUSHED, TOGETHER = "pushing classes apart (class-anchored) helps", "drawing classes together (away from the anchors) helps"
 PIPELINES = {"digits": "digits-pipeline", "MNIST": "mnist-pipeline", "GTSRB": "gtsrb-pipeline"}
 UNLABELLED, CONFIDENT = "unguided (model without labels, most confident)", "unguided (most confident)"
+WITH_LABELS = {
+    "InfoNCE helps there, with a model that knows the labels": "InfoNCE 0.3 (most confident)",
+    "hard negatives help there, with a model that knows the labels": "hard negatives 0.3 (most confident)",
+}
 UNLABELLED_INFONCE = "InfoNCE 0.3 (model without labels, most confident)"
 CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("twice as many images help, labels as drawn", "digits", "digits-evidence", "twice as many unguided", "unguided", "PGD-20"),
@@ -77,15 +81,8 @@ CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
         if data != "GTSRB"
     ),
     *(
-        (
-            f"{kind} help{'s' * (kind == 'InfoNCE')} there, with a model that knows the labels",
-            data,
-            design,
-            guided,
-            CONFIDENT,
-            "APGD-CE",
-        )
-        for kind, guided in (("InfoNCE", "InfoNCE 0.3 (most confident)"), ("hard negatives", "hard negatives 0.3 (most confident)"))
+        (claim, data, design, guided, CONFIDENT, "APGD-CE")
+        for claim, guided in WITH_LABELS.items()
         for data, design in PIPELINES.items()
     ),
     *(("keeping the most confident images helps", data, design, CONFIDENT, DRAWN, "APGD-CE") for data, design in PIPELINES.items()),

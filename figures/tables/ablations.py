@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from command_line.words import in_words, window_in_words
+from command_line.words import in_words
 from figures.figure import Figure
 from figures.image_figures import ablation_selection
-from figures.image_figures.ablations import FIRST, SETTINGS, SNR, TABLE, by_seed, gain, read_sweep
+from figures.image_figures.ablations import FIRST, SETTINGS, SNR, TABLE, by_seed, gain, read_sweep, window_of
 from figures.inputs import Files
 from figures.table import Spread
 from figures.tables.images import spread
@@ -46,9 +46,8 @@ def rows(files: Files) -> list[list[Any]]:
 
 def choice_in_words(run: str) -> str:
     """What a run of the design does other than the first; its numbers of images have a column of their own."""
-    if run.startswith("window-"):
-        low, high = map(float, run.removeprefix("window-").split("-"))
-        return window_in_words(low, high)
+    if (window := window_of(run)) is not None:
+        return window
     return PLAIN if run == FIRST or run.startswith("synthetic-") else RUNS.get(run, run)
 
 

@@ -20,7 +20,7 @@ from image_experiments.data.read_dataset import read_dataset
 from image_experiments.engine.settings import Settings, check_labels
 from image_experiments.engine.stages import Stage, flat_name
 from image_experiments.models.classifier_files import load_classifier
-from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.classifiers import classifier_without_weights
 from image_experiments.models.diffusion_files import read_diffusion
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.methods import UNCONDITIONAL
@@ -113,19 +113,17 @@ def check_names(stages: Sequence[Stage]) -> None:
 
 def _check_networks(settings: Settings, facts: Facts) -> None:
     makes_images = any(method.generates or method.kind == "noise" for method in settings.parsed_methods())
-    with torch.device("meta"):
-        for part in ("classifier", "encoder"):
-            try:
-                make_classifier(
-                    getattr(settings, part).network, len(facts.classes), facts.shape, [0.0] * facts.shape[0], [1.0] * facts.shape[0]
-                )
-            except ValueError as error:
-                raise UserError(f"--{part}.network: {error}") from None
-        if makes_images and settings.diffusion.load is None:
-            try:
+    for part in ("classifier", "encoder"):
+        try:
+            classifier_without_weights(getattr(settings, part).network, len(facts.classes), facts.shape)
+        except ValueError as error:
+            raise UserError(f"--{part}.network: {error}") from None
+    if makes_images and settings.diffusion.load is None:
+        try:
+            with torch.device("meta"):
                 make_unet(settings.diffusion, len(facts.classes), facts.shape, 0)
-            except ValueError as error:
-                raise UserError(f"--diffusion.channels: {error}") from None
+        except ValueError as error:
+            raise UserError(f"--diffusion.channels: {error}") from None
 
 
 def _check_counts(settings: Settings, facts: Facts) -> None:

@@ -22,7 +22,7 @@ from contrastive_dp.files import (
     read_safetensors,
     write_safetensors,
 )
-from image_experiments.models.classifiers import NETWORKS, PUBLISHED, Normalised, make_classifier
+from image_experiments.models.classifiers import NETWORKS, PUBLISHED, Normalised, classifier_without_weights, make_classifier
 from image_experiments.models.published import MEANS, as_ours, nearest, pixels, with_normalisation
 from image_experiments.models.timm_networks import PREFIX, timm_classifier
 
@@ -225,8 +225,7 @@ def _fitting(tensors: dict[str, Tensor], shape: tuple[int, int, int]) -> list[st
 
 def _same_shapes(network: str, classes: int, shape: tuple[int, int, int], tensors: dict[str, Tensor]) -> bool:
     try:
-        with torch.device("meta"):
-            made = make_classifier(network, classes, shape, [0.0] * shape[0], [1.0] * shape[0])
+        made = classifier_without_weights(network, classes, shape)
     except ValueError:  # images too small for it
         return False
     return _shapes(made.state_dict()) == _shapes(tensors)

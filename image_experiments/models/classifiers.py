@@ -66,6 +66,12 @@ def make_classifier(
         return Normalised(body, nn.Linear(features, classes), mean, std)
 
 
+def classifier_without_weights(network: str, classes: int, shape: tuple[int, int, int]) -> Normalised:
+    """The same on the device "meta": names and shapes alone, at no cost. Raises ValueError as make_classifier does."""
+    with torch.device("meta"):
+        return make_classifier(network, classes, shape, [0.0] * shape[0], [1.0] * shape[0])
+
+
 def _small_cnn(channels: int, height: int, width: int, w: int) -> tuple[nn.Module, int]:
     """Two convolutions, pooling, another convolution, pooling, and a hidden layer of 128 units."""
     if min(height, width) < 4:
