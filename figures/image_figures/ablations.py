@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from command_line.drawing import COLOURS, MARKERS, Columns, new_figure
+from command_line.output import UserError
 from command_line.statistics import mean_interval
 from command_line.words import window_in_words
 from figures.figure import GUIDE, Numbers, Row, Series
-from figures.inputs import Files, where
+from figures.inputs import Files, remedy, where
 
 TABLE = "digits-ablations/sweep.csv"
 SETTINGS = "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attack eps 0.15, PGD-20 on 1,197 test images"
@@ -18,10 +19,14 @@ FIRST = "loss"
 """The run whose unguided images are the baseline of the others."""
 
 
-def read_sweep(files: Files, *described: str, table: str = TABLE) -> Columns:
-    """The columns that figures use, including the description columns named; only rows of the first attack and threat."""
+def read_sweep(files: Files, *described: str, table: str = TABLE, attack: str = "") -> Columns:
+    """The columns that figures use, including the description columns named; only rows of this attack (default: the first in the table),
+    at its first threat. Raises UserError if the table has none."""
     data = files.columns(table, " ".join(("seed n_synthetic robust_accuracy", *described)), text="run method attack norm eps")
-    first = where(data, **{name: data[name][0] for name in ("attack", "norm", "eps")})
+    rows = np.flatnonzero(data["attack"] == (attack or data["attack"][0]))
+    if not len(rows):
+        raise UserError(f"{files.path(table)}: has no rows of {attack}; {remedy(table)}")
+    first = where(data, **{name: data[name][rows[0]] for name in ("attack", "norm", "eps")})
     return {name: values[first] for name, values in data.items()}
 
 

@@ -50,7 +50,7 @@ TITLES = {
 
 def numbers(files: Files) -> Numbers:
     """x: the line, from the top; y: the difference."""
-    data = read_sweep(files, table=TABLE)
+    data = read_sweep(files, table=TABLE, attack="apgd-ce")
     rows: list[Row] = []
     for run, method in in_order(list(dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True)))):
         for panel, name, first in shown(run, method):
