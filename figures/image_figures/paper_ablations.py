@@ -56,7 +56,7 @@ def numbers(files: Files) -> Numbers:
         for panel, name, first in shown(run, method):
             line = sum(row[0] == panel for row in rows)
             rows.append((panel, name, float(line), *gain(data, run, method, first)))
-    return Numbers.of(rows)
+    return Numbers.of(sorted(rows, key=lambda row: [*TITLES].index(row[0])))  # panels as drawn, from the left
 
 
 def in_order(sets: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -69,5 +69,6 @@ def test_every_set_of_the_design_has_its_line(files, accuracies):
     assert len(numbers.names(LEFT)) + len(numbers.names(RIGHT)) == len(plain) - sum(plain) + 1  # one of them in both
     strengths = [name for name in numbers.names(LEFT) if name.startswith("InfoNCE") and "," not in name]
     assert strengths == ["InfoNCE 0.1", "InfoNCE 0.3", "InfoNCE 0.6", "InfoNCE 1"]
+    assert numbers.panels() == [LEFT, MIDDLE, RIGHT]
     drawn = paper_ablations.draw(numbers)
     assert [len(axis.get_yticks()) for axis in drawn.axes] == [len(numbers.names(panel)) for panel in (LEFT, MIDDLE, RIGHT)]
