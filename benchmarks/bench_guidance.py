@@ -1,10 +1,11 @@
 """What guidance costs, as ratios of times measured side by side in one run.
 
-    python benchmarks/bench_guidance.py [--images 16] [--repeats 5]
+    python benchmarks/bench_guidance.py [--images 16] [--repeats 5] [--device cuda] [--only-floor]
 
 1. One guidance evaluation with a WRN-28-10-shaped encoder against the naive form of the public code: both states encoded with graph,
    parameters not frozen, backward through everything. Gradients are compared.
-2. A guided sampling step, less its U-Net evaluation, against the floor: its networks forward and backward to the input once.
+2. A guided sampling step, less its U-Net evaluation, against the floor: its networks forward and backward to the input once. With a large
+   encoder, and with the small one of the digits, where the rest of a step weighs most.
 3. Bytes held after few and after many steps. 4. Guiding every k-th step. 5. Import time beyond torch.
 """
 
@@ -16,9 +17,8 @@ import math
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,19 +44,26 @@ from contrastive_dp import (
     NoiseSchedule,
     ParticleGuidance,
     SupervisedContrastive,
+    autoguidance,
     ddim_sample,
     frozen,
 )
+from image_experiments.engine.calibration import seconds as seconds_of
+from image_experiments.models.classifiers import make_classifier
 
 
 @dataclass(frozen=True)
 class Settings:
     """Size of the measurement."""
 
-    images: int = 16
+    images: int = 256 if torch.cuda.is_available() else 16
     """Batch size, 32x32 RGB."""
     repeats: int = 5
     """Measurements of each kind, taken in turn; medians are reported."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where everything is measured."""
+    only_floor: bool = False
+    """Only what a step of each guidance costs over its networks."""
 
 
 class WideResNet(nn.Module):
@@ -95,22 +102,20 @@ class _Residual(nn.Module):
         return out
 
 
-def medians(jobs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def medians(jobs: dict[str, Callable[[], Any]], settings: Settings) -> dict[str, float]:
     """Median seconds of each job; the jobs take turns, so that a busy machine slows all of them."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for job in jobs.values():
         job()
-    for _ in range(repeats):
+    for _ in range(settings.repeats):
         for name, job in jobs.items():
-            begin = time.perf_counter()
-            job()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(seconds_of(job, torch.device(settings.device)))
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def compare_with_naive(settings: Settings, classifier: WideResNet, schedule: NoiseSchedule) -> None:
     naive, ours, _ = both_forms(settings.images, classifier, schedule)
-    seconds = medians({"naive": naive, "ours": ours}, settings.repeats)
+    seconds = medians({"naive": naive, "ours": ours}, settings)
     ratio = seconds["naive"] / seconds["ours"]
     # in double precision, where rounding does not hide a difference; in single precision the two differ by about 1e-5
     naive, ours, eps = both_forms(2, copy.deepcopy(classifier).double(), schedule)
@@ -124,8 +129,8 @@ def both_forms(
     images: int, classifier: WideResNet, schedule: NoiseSchedule
 ) -> tuple[Callable[[], Tensor], Callable[[], Tensor], Tensor]:
     """One guidance evaluation, naive and ours, on the same states; and the noise prediction that they add to."""
-    dtype, generator = classifier.fc.weight.dtype, torch.Generator().manual_seed(0)
-    x, eps, x_before, eps_before = (torch.randn(images, 3, 32, 32, generator=generator).to(dtype) for _ in range(4))
+    weight, generator = classifier.fc.weight, torch.Generator().manual_seed(0)
+    x, eps, x_before, eps_before = (torch.randn(images, 3, 32, 32, generator=generator).to(weight) for _ in range(4))
     embed, loss, t, t_before = ClassifierFeatures(classifier), InfoNCE(), 400, 420
     a, b = schedule[t], schedule[t_before]
 
@@ -140,7 +145,7 @@ def both_forms(
         ]
         z, previous = (F.normalize(f, dim=1) for f in features)
         logits = z @ previous.T / loss.temperature
-        F.cross_entropy(logits, torch.arange(len(z)), reduction="sum").backward()
+        F.cross_entropy(logits, torch.arange(len(z), device=z.device), reduction="sum").backward()
         assert leaf.grad is not None
         return eps + math.sqrt((1 - a) / a) * leaf.grad
 
@@ -155,51 +160,70 @@ def both_forms(
     return naive, ours, eps
 
 
-def compare_with_floor(settings: Settings, classifier: WideResNet, schedule: NoiseSchedule) -> None:
+def compare_with_floor(settings: Settings, classifier: nn.Module, x_T: Tensor, schedule: NoiseSchedule) -> None:
     """Every guidance with networks of its own: a step beyond its U-Net over one forward and one backward pass of these to the input."""
-    embed, judge = ClassifierFeatures(classifier), copy.deepcopy(classifier).requires_grad_(False)
-    learner, generator = frozen(classifier), torch.Generator().manual_seed(1)
-    anchors = F.normalize(torch.randn(200, 640, generator=generator), dim=1)
-    network = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)  # a U-Net of next to no cost
-    x_T = torch.randn(settings.images, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    labels, steps = torch.arange(settings.images) % 10, [420, 410, 400, 390]
+    x_T, classifier = x_T.to(settings.device), classifier.to(settings.device)
+    embed, labels, steps = ClassifierFeatures(classifier), torch.arange(len(x_T), device=x_T.device) % 10, [420, 410, 400, 390]
+    network = nn.Conv2d(3, 3, 3, padding=1).to(x_T.device).requires_grad_(False)  # a U-Net of next to no cost
 
     def predict(x: Tensor, _t: Tensor, _labels: Tensor) -> Tensor:
         out: Tensor = network(x)
         return out
+
+    def weaker(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        return predict(x, t, labels) + 0 * _forward(classifier, x)[:, :1, None, None]
 
     def floor() -> Tensor:
         leaf = x_T.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(embed(leaf).sum(), leaf)
         return gradient
 
-    guidances: dict[str, tuple[Guidance, int]] = {
+    guidances = guidances_of(classifier, embed, x_T)
+    sample = partial(ddim_sample, x_T=x_T, schedule=schedule, steps=steps, labels=labels)
+    jobs: dict[str, Callable[[], Any]] = {
+        "floor": floor,
+        "forward": lambda: _forward(embed, x_T),
+        "plain": partial(sample, predict),
+    }
+    jobs |= {name: partial(sample, predict, guidance=guidance) for name, (guidance, _) in guidances.items()}
+    jobs["autoguidance"] = partial(sample, autoguidance(predict, weaker, 0.5))
+    seconds = medians(jobs, settings)
+    told = f"{type(classifier).__name__}, {len(x_T)} images of {x_T.shape[2]}x{x_T.shape[3]}"
+    for name, (guidance, networks) in guidances.items():
+        first = seconds["forward"] if guidance.window else 0.0
+        per_step = (seconds[name] - seconds["plain"] - first) / (3 if guidance.window else 4)
+        cost = networks * seconds["floor"]
+        ratio = f"{networks} network forward and backward to the input {1e3 * cost:.1f} ms = {per_step / cost:.3f}" if networks else (
+            f"{per_step / seconds['floor']:.3f} of a network forward and backward")  # fmt: skip
+        print(f"{told}: {name}: a guided step beyond its U-Net {1e3 * per_step:.1f} ms / {ratio}")
+    per_step = (seconds["autoguidance"] - seconds["plain"]) / len(steps)
+    print(f"{told}: autoguidance: a step beyond its U-Net {1e3 * per_step:.1f} ms / the weaker network forward "
+          f"{1e3 * seconds['forward']:.1f} ms = {per_step / seconds['forward']:.3f}")  # fmt: skip
+
+
+def guidances_of(classifier: nn.Module, embed: ClassifierFeatures, x_T: Tensor) -> dict[str, tuple[Guidance, int]]:
+    """Each guidance, and how many networks it sends forward and back."""
+    judge, learner = frozen(classifier), frozen(classifier)
+    anchors = torch.randn(200, embed(x_T[:1]).shape[1], generator=torch.Generator().manual_seed(1)).to(x_T.device)
+    of_anchors = torch.arange(200, device=x_T.device) % 10
+    return {
         # the step at 420 lies before the window and is encoded once, forward only: three guided steps and a third of a floor
         "InfoNCE": (ContrastiveGuidance(embed, InfoNCE(), 0.01, window=(0, 420)), 1),
         "hard negatives": (ContrastiveGuidance(embed, HardNegativeMining(), 0.01, window=(0, 420)), 1),
         "supervised": (ContrastiveGuidance(embed, SupervisedContrastive(), 0.01), 1),
-        "class-anchored": (ContrastiveGuidance(embed, ClassAnchored(anchors, torch.arange(200) % 10), 0.01), 1),
+        "class-anchored": (ContrastiveGuidance(embed, ClassAnchored(F.normalize(anchors, dim=1), of_anchors), 0.01), 1),
         "classifier": (ClassifierGuidance(learner, 0.01), 1),
         "boundary": (BoundaryGuidance(learner, 0.01), 1),
+        "particle, in pixels": (ParticleGuidance(0.01), 0),
         "particle, in features": (ParticleGuidance(0.01, embed), 1),
         "feedback": (FeedbackGuidance(learner, 0.01), 1),
         "feedback with a judge": (FeedbackGuidance(learner, 0.01, judge), 2),
     }
-    jobs: dict[str, Callable[[], Any]] = {"floor": floor, "forward": lambda: _forward(embed, x_T)}
-    jobs["plain"] = partial(ddim_sample, predict, x_T, schedule, steps, labels)
-    for name, (guidance, _) in guidances.items():
-        jobs[name] = partial(ddim_sample, predict, x_T, schedule, steps, labels, guidance=guidance)
-    seconds = medians(jobs, settings.repeats)
-    for name, (guidance, networks) in guidances.items():
-        first = seconds["forward"] if guidance.window else 0.0
-        per_step = (seconds[name] - seconds["plain"] - first) / (3 if guidance.window else 4)
-        print(f"{name}: a guided step beyond its U-Net {per_step:.3f} s / {networks} network forward and backward to the input "
-              f"{networks * seconds['floor']:.3f} s = {per_step / seconds['floor'] / networks:.3f}")  # fmt: skip
 
 
 @torch.no_grad()
-def _forward(embed: nn.Module, x: Tensor) -> Tensor:
-    out: Tensor = embed(x)
+def _forward(network: nn.Module, x: Tensor) -> Tensor:
+    out: Tensor = network(x)
     return out
 
 
@@ -230,8 +254,8 @@ def every_k(settings: Settings, classifier: WideResNet, schedule: NoiseSchedule)
     jobs: dict[str, Callable[[], Any]] = {}
     for k in (1, 2, 5):
         guidance = ContrastiveGuidance(embed, InfoNCE(), 0.01, every=k)
-        jobs[str(k)] = partial(ddim_sample, lambda x, t: x * 0.1, x_T, schedule, 11, guidance=guidance)
-    seconds = medians(jobs, max(settings.repeats // 2, 1))
+        jobs[str(k)] = partial(ddim_sample, lambda x, t: x * 0.1, x_T.to(settings.device), schedule, 11, guidance=guidance)
+    seconds = medians(jobs, replace(settings, repeats=max(settings.repeats // 2, 1)))
     print("guiding every 2nd and 5th step costs " + " and ".join(f"{seconds[k] / seconds['1']:.2f}" for k in ("2", "5")) + " of every step "
           "(what it does to the result: results/guided_diffusion/prediction.csv)")  # fmt: skip
 
@@ -248,11 +272,15 @@ def import_time(repeats: int) -> None:
 def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     torch.manual_seed(0)
-    classifier, schedule = WideResNet().eval(), NoiseSchedule.linear()
+    classifier, schedule = WideResNet().eval().to(settings.device), NoiseSchedule.linear()
     print(f"encoder: {sum(p.numel() for p in classifier.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads")
+    small = make_classifier("small-cnn", 10, (3, 8, 8), [0.5] * 3, [0.25] * 3).eval()
+    compare_with_floor(settings, classifier, torch.randn(settings.images, 3, 32, 32), schedule)
+    compare_with_floor(settings, small, torch.randn(500, 3, 8, 8), schedule)
+    if settings.only_floor:
+        return
     import_time(settings.repeats)
     compare_with_naive(settings, classifier, schedule)
-    compare_with_floor(settings, classifier, schedule)
     every_k(settings, classifier, schedule)
     memory_against_steps(schedule)
 
