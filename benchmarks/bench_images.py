@@ -5,7 +5,8 @@
 Each loop runs in a fresh process, on a GPU in this one; a row is printed when it is measured. "ratio": ours over the straightforward loop,
 each one process with a thread a core: what somebody who waits for one network gains. "sweep": ours as run_cifar.py uses a CPU for several
 methods or seeds, a process of one thread per core, each training its own network; images per second are added up. On a GPU both are one
-process, sizes are those of the preset cifar10-gpu, without compilation, and no file of 10^7 images is read.
+process, sizes are those of the preset cifar10-gpu, and no file of 10^7 images is read. There the straightforward loops have torch's own
+settings, and ours those of the preset: TensorFloat-32 and cuDNN's search in training and sampling. Evaluation is in full float32.
 "share": arithmetic done, as torch counts it, over what matrix products or a wide convolution of the same precision reach on as many
 processes and threads, whichever is more.
 """
@@ -52,9 +53,12 @@ from image_experiments.training.diffusion_training import DiffusionSettings, tra
 CLASSES, PRODUCT, LARGE_PRODUCT = 10, 1536, 8192
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CORES = 1 if DEVICE.type == "cuda" else os.cpu_count() or 1
+WAITS = 10 if DEVICE.type == "cuda" else 1
+"""Training steps after which a measurement waits for the device: as in a run, what the host prepares meanwhile costs nothing."""
 THREAT = Threat("linf", 8 / 255)
 Shape = tuple[int, int, int]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+FULL = "full float32"
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,8 @@ def plain_attack(network: str, shape: Shape, length: float) -> float:
     """PGD-20 on test images."""
     attacked, data = classifier(network, shape).eval(), random_images(250, shape)
     x, y = data.x.to(DEVICE).float() / 255, data.y.to(DEVICE)
-    return rate(lambda: plain_pgd(attacked, x, y, 20), 250, length)
+    with gpu_arithmetic(tf32=False):  # as ours
+        return rate(lambda: plain_pgd(attacked, x, y, 20), 250, length)
 
 
 # Ours.
@@ -161,18 +166,23 @@ class _EnoughError(Exception):
 
 
 def timed_steps(begin: Callable[[Callable[..., None]], Any], batch: int, length: float) -> float:
-    """Images per second of one of our training loops, after two steps that are not counted."""
+    """Images per second of one of our training loops, after two steps (on a GPU 20) that are not counted."""
     times: list[float] = []
+    done = 0
 
     def on_step(*_: Any) -> None:
+        nonlocal done
+        done += 1
+        if done % WAITS:
+            return
         wait(DEVICE)
         times.append(time.perf_counter())
         if len(times) > 2 and times[-1] - times[1] > length:
             raise _EnoughError
 
-    with contextlib.suppress(_EnoughError):
+    with contextlib.suppress(_EnoughError), gpu_arithmetic(tf32=True, cudnn_benchmark=True):  # as the presets for a GPU
         begin(on_step)
-    return (len(times) - 2) * batch / (times[-1] - times[1])
+    return (len(times) - 2) * WAITS * batch / (times[-1] - times[1])
 
 
 def our_unet(settings: DiffusionSettings, shape: Shape, length: float) -> float:
@@ -215,12 +225,14 @@ def our_sampling(
     guidance = make_guidance(chosen, settings, networks, x, data.y.to(DEVICE), 0)
     labels = torch.arange(batch) % CLASSES
     sampler = Sampler(networks, chosen, guidance, settings, shape, CLASSES, 0, DEVICE)
-    return rate(lambda: sampler.sample(labels, 0), batch, length)
+    with gpu_arithmetic(tf32=True, cudnn_benchmark=True):
+        return rate(lambda: sampler.sample(labels, 0), batch, length)
 
 
 @torch.no_grad()
 def flops_per_second(precision: str, length: float) -> float:
-    """The measured ceiling: of a product of square matrices or of a wide convolution, whichever is faster here."""
+    """The measured ceiling: of a product of square matrices or of a wide convolution, whichever is faster here. "float32" may use
+    TensorFloat-32 on a GPU, "full float32" not."""
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
     # on a GPU large and several at once: a small or single one would measure how long it takes to begin
     side, count, times = (PRODUCT, 16, 1) if DEVICE.type == "cpu" else (LARGE_PRODUCT, 512, 10)
@@ -232,8 +244,9 @@ def flops_per_second(precision: str, length: float) -> float:
         for _ in range(times):
             work()
 
-    products = rate(lambda: repeated(lambda: a @ b), times, length / 2) * 2 * side**3
-    convolutions = rate(lambda: repeated(lambda: F.conv2d(x, weights, padding=1)), times, length / 2)
+    with gpu_arithmetic(tf32=precision != FULL, cudnn_benchmark=True):
+        products = rate(lambda: repeated(lambda: a @ b), times, length / 2) * 2 * side**3
+        convolutions = rate(lambda: repeated(lambda: F.conv2d(x, weights, padding=1)), times, length / 2)
     return max(products, convolutions * 2 * len(x) * 32 * 32 * 256 * 256 * 9)
 
 
@@ -283,9 +296,12 @@ def best(settings: Settings, call: Callable[..., float], *arguments: Any) -> flo
 def compared(
     settings: Settings, name: str, theirs: float, share: float, call: Callable[..., float], *arguments: Any
 ) -> tuple[str, ...]:
-    """A row of the table. theirs: images per second of the straightforward loop (nan: there is none). share: of the ceiling, for ours at an
-    image per second."""
-    one = best(settings, alone, call, *arguments)
+    """A row of the table; of a measurement that fails, why. theirs: images per second of the straightforward loop (nan: there is none).
+    share: of the ceiling, for ours at an image per second."""
+    try:
+        one = best(settings, alone, call, *arguments)
+    except Exception as error:  # whatever it is: the other rows are worth having
+        return (name, f"failed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})")
     several = best(settings, on_all_cores, call, *arguments) if CORES > 1 else one
     known = not math.isnan(theirs)
     ratios = [f"{ours / theirs:.2f}" if known else "" for ours in (one, several)]
@@ -343,8 +359,20 @@ def compare_the_rest(settings: Settings, ceilings: dict[str, float]) -> None:
             arguments = (unet, shape, ENCODER, method, SAMPLED, precision)
             show(compared(settings, name, math.nan, work / ceilings[precision], our_sampling, *arguments))
     theirs = best(settings, alone, plain_attack, ENCODER, shape)
-    share = flops_of_attack(ENCODER, shape, 20, False) / ceilings["float32"]
+    share = flops_of_attack(ENCODER, shape, 20, False) / ceilings[FULL]
     show(compared(settings, f"evaluation, PGD-20, {ENCODER} {shape[1]}x{shape[2]}", theirs, share, our_attack, ENCODER, shape))
+
+
+def compare_compiled(settings: Settings, ceilings: dict[str, float]) -> None:
+    """The same training, compiled; last, as it may take a minute a row to begin."""
+    (shape, unet), (_, network, batch) = UNETS[-1], LEARNERS[-1]
+    fast: dict[str, Any] = {"precision": "bfloat16", "compile": "yes"}
+    work = flops_of_unet(unet, shape, True) / ceilings["bfloat16"]
+    show(compared(settings, "U-Net training, bfloat16, compiled", math.nan, work, our_unet, replace(unet, **fast), shape))
+    learner = ClassifierSettings(network=network, attack_steps=7, batch_size=batch, **fast)
+    work = flops_of_attack(network, shape, 7, True) / ceilings["bfloat16"]
+    name = "adversarial training, bfloat16, compiled"
+    show(compared(settings, name, math.nan, work, our_adversarial, learner, shape))
 
 
 def compare_sizes(settings: Settings) -> str:
@@ -367,22 +395,20 @@ def compare_sizes(settings: Settings) -> str:
 
 def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
-    with gpu_arithmetic(tf32=True, cudnn_benchmark=True):  # as the presets for a GPU train and sample; nothing on a CPU
-        measure_all(settings)
-
-
-def measure_all(settings: Settings) -> None:
-    """Print the table, row by row."""
-    ceilings = {kind: best(settings, on_all_cores, flops_per_second, kind) for kind in ("float32", "bfloat16")}
+    on_gpu = DEVICE.type == "cuda"
+    ceilings = {kind: best(settings, on_all_cores, flops_per_second, kind) for kind in (*PRECISIONS, *[FULL] * on_gpu)}
     print(
         f"ceiling of matrix products and convolutions on {CORES} processes: "
         + ", ".join(f"{k} {v / 1e9:.0f} GFLOP/s" for k, v in ceilings.items()),
         flush=True,
     )
+    ceilings.setdefault(FULL, ceilings["float32"])  # the same on a CPU
     show(("images per second", "straightforward", "ours", "ratio", "sweep", "ratio", "share"))
     compare_training(settings, ceilings)
     compare_the_rest(settings, ceilings)
-    if DEVICE.type == "cpu":
+    if on_gpu:
+        compare_compiled(settings, ceilings)
+    else:
         print(compare_sizes(settings))
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/gpu_check.py --bundle FOLDER --out OUT --limit 420
 
-Runs the tests marked cuda (a GPU against a CPU, no step that waits), then bench_images.py on the card. FOLDER: from gpu_bundle.py, for
-packages that the machine lacks. Writes OUT/tests.txt and OUT/bench.txt as they come, ends before the limit by itself and prints a short
-table last. Without a GPU it runs on the CPU, to try it out. Exit status: 0 all green; 1 otherwise.
+Runs the tests marked cuda (a GPU against a CPU, no step that waits), then bench_images.py, bench_guidance.py and profile_steps.py on the
+card. FOLDER: from gpu_bundle.py, for packages that the machine lacks. Writes OUT/tests.txt, bench.txt and so on as they come, ends before
+the limit by itself and prints a short table last. Without a GPU it runs on the CPU, to try it out. Exit status: 0 all green; 1 otherwise.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ class Part:
 
 
 def parts_of(seconds: float) -> list[Part]:
-    """The tests, then the bench with measurements of this length."""
+    """The tests, the bench with measurements of this length, what a guided step costs, and where the time of a step goes."""
     told = ("-v", "--tb=short", "--durations=10", "-o", "faulthandler_timeout=60")  # a log that is cut off must tell names
     # the machine may hold packages that warn
     tests = ("-m", "pytest", *told, "-W", "default", "-p", "no:cacheprovider", "-m", "cuda", "tests/test_cuda.py")
     bench = ("benchmarks/bench_images.py", "--seconds", f"{seconds:g}", "--repeats", "1")
-    return [Part("tests", tests, 0.5), Part("bench", bench, 1.0)]
+    guidance = ("benchmarks/bench_guidance.py", "--only-floor", "--repeats", "3")
+    profile = ("benchmarks/profile_steps.py", "--rows", "7")
+    return [Part("tests", tests, 0.5), Part("bench", bench, 0.6), Part("guidance", guidance, 0.5), Part("profile", profile, 1.0)]
 
 
 def call(part: Part, out: Path, environment: dict[str, str], limit: float) -> tuple[str, list[str]]:
@@ -75,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("results/gpu_check"), help="folder for the logs")
     parser.add_argument("--limit", type=float, default=420.0, help="seconds after which everything has ended")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of each measurement of speed")
-    parser.add_argument("--only", choices=("tests", "bench"), help="run this part alone")
+    parser.add_argument("--only", choices=("tests", "bench", "guidance", "profile"), help="run this part alone")
     chosen = parser.parse_args(arguments)
     if chosen.bundle is not None and not (chosen.bundle / "site").is_dir():
         print(f"error: --bundle {chosen.bundle}: has no folder site; make it with gpu_bundle.py", file=sys.stderr)

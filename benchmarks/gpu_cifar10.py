@@ -3,19 +3,20 @@
     python benchmarks/gpu_cifar10.py --bundle FOLDER --out /tmp/cifar10 --keep OUT --limit 560 --budget 1100 --seed 500
     python benchmarks/gpu_cifar10.py --tiny --out /tmp/tiny          # the same path on small images and networks, on a CPU
 
-Trains a class-conditional U-Net (9 M parameters, v, bfloat16, EMA) on all 50,000 images, makes up to 50,000 images a method with a 20-step
-solver, and trains PreActResNet-18 adversarially (PGD-7, l_inf 8/255), with equal steps, on real images alone and with those of each method;
-then PGD-20 on 2,000 test images and the two gradient parts of AutoAttack (apgd) on up to 500 of them. Numbers of steps and images follow
-from speeds that are measured at the start, and stand in OUT/design.json before anything is trained. FOLDER: from gpu_bundle.py, with a copy
-of CIFAR-10 as images in one archive; --data-dir names CIFAR-10 elsewhere, as for run_cifar.py.
+Trains a class-conditional U-Net (9 M parameters, v, bfloat16, EMA) on 49,000 images (1,000 are for validation), makes up to 50,000 images a
+method with a 20-step solver, and trains PreActResNet-18 adversarially (PGD-7, l_inf 8/255), with equal steps, on real images alone and with
+those of each method; then PGD-20 on 2,000 test images and the two gradient parts of AutoAttack (apgd) on up to 500 of them. Nothing is
+compiled: within these minutes that would cost about what it saves. Numbers of steps and images follow from speeds that are measured at the
+start, and stand in OUT/design.json before anything is trained. FOLDER: from gpu_bundle.py, with a copy of CIFAR-10 as images in one
+archive; --data-dir names CIFAR-10 elsewhere, as for run_cifar.py.
 
 Calls of run_cifar.py: OUT/main (real, unguided, and guidance as the evidence on small images chose it), OUT/paper (InfoNCE in the
 paper's pipeline: pseudo-labels, the most confident of 1.25 times as many) and, if time is left, OUT/autoattack (all of AutoAttack on 200
 images) and OUT/more (twice as many unguided images).
 
 Ends by itself before --limit; --budget: seconds of all calls together, for which it is planned. What a limit cuts off, the same command
-finishes. Results that fit into few files are in KEEP: the table, logs and one archive. One seed: intervals are binomial and say nothing of
-other seeds. Prints a short table last.
+finishes if OUT is still there: on a machine that is lent, call it again before that is taken away. Results that fit into few files are in
+KEEP: the table, logs and one archive. One seed: intervals are binomial and say nothing of other seeds. Prints a short table last.
 """
 
 from __future__ import annotations
@@ -73,11 +74,12 @@ def measured(device: str) -> Rates:
     unet = replace(settings.diffusion, precision="bfloat16", compile="no")
     sampler = replace(settings.generation, precision="bfloat16", compile="no")
     trained = replace(settings.classifier, precision="bfloat16", compile="no")
-    probe = Probe((3, 32, 32), 10, Threat("linf", 8 / 255), torch.device(device), budget=1.0)
+    probe = Probe((3, 32, 32), 10, Threat("linf", 8 / 255), torch.device(device), budget=1.0, whole=True)
     with gpu_arithmetic(tf32=True, cudnn_benchmark=True):
         found = probe.step(unet).step, probe.sampler(unet, sampler).step, probe.step(trained).step
     with gpu_arithmetic(tf32=False):  # as the evaluation
         parts = probe.autoattack_parts(trained.network, 250, "apgd")
+    torch.cuda.empty_cache()  # does nothing without a GPU; otherwise the runs would lack what is held here
     return Rates(*found, 5.0, 0.5 * sum(parts.values()))
 
 

@@ -144,11 +144,15 @@ def run(settings: Settings) -> int:
         verdict = _attacked(classifier, examined, Threat(settings.norm, eps), checked, settings.seed, out / UNFINISHED)
         verdict.classes, told = data.classes, len(examined.warnings)
         about |= {name: key[name] for name in ("norm", "eps", "data", "weights_sha256")} | {"checkpoint": settings.checkpoint.name}
-        written = write_verdict(
-            verdict, out, order, {"settings": plain(key), **about, "versions": versions("torch", "pyautoattack")}
-        )
+        about |= {"versions": versions("torch", "pyautoattack"), "device": _kind_of(device)}
+        written = write_verdict(verdict, out, order, {"settings": plain(key), **about})
         shutil.rmtree(out / UNFINISHED)
     return _tell(written, out, "wrote", told)
+
+
+def _kind_of(device: torch.device) -> str:
+    """The model of a GPU, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 UNFINISHED = "unfinished-evaluation"

@@ -292,7 +292,7 @@ def conduct(
         elif settings.until is not None:
             talk.say(told_of_step(settings, place.out, len(stages)))
         else:
-            report(settings, place.out, stages, round(time.perf_counter() - begin, 2), talk, doubts)
+            report(settings, place, stages, round(time.perf_counter() - begin, 2), talk, doubts)
 
 
 def chosen_stages(settings: Settings, stages: list[Stage]) -> list[Stage]:
@@ -456,8 +456,9 @@ def run_stages(
         run_all(stages, place, min(workers, len(stages)), on_finished, settings.cluster, made, bar)
 
 
-def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, talk: Talk, doubts: Sequence[str]) -> None:
+def report(settings: Settings, place: Place, stages: list[Stage], seconds: float, talk: Talk, doubts: Sequence[str]) -> None:
     """Write tables, summary and pictures; print what they show. doubts: about what was read."""
+    out = place.out
     from image_experiments.output.pictures import draw_all
 
     results = tables.results(out, "data")
@@ -472,6 +473,7 @@ def report(settings: Settings, out: Path, stages: list[Stage], seconds: float, t
     summary = {
         "settings": flat(settings),
         "versions": versions("torch", "diffusers", "pyautoattack", "torchmetrics"),
+        "device": place.kind,
         "data": data,
         "seeds": list(range(settings.seed, settings.seed + settings.seeds)),
         "warnings": warnings,

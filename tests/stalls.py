@@ -26,7 +26,8 @@ SIZED_BY_VALUES = {
 class Stalls(TorchDispatchMode):
     """`with Stalls() as stalls:` collects the places; torch's optimisers read step counters that they keep on the host anyway.
 
-    Tensor.cpu, .tolist and .numpy, which do nothing that torch would tell of where a tensor is on the CPU already, are counted by patches.
+    Tensor.cpu, .tolist and .numpy, which do nothing that torch would tell of where a tensor is on the CPU already, are counted by patches,
+    and so is .to with a device, which copies and waits unless it is told not to.
     """
 
     def __init__(self):
@@ -36,16 +37,22 @@ class Stalls(TorchDispatchMode):
     def __enter__(self):
         for name in ("cpu", "tolist", "numpy"):
             self.patches.enter_context(mock.patch.object(torch.Tensor, name, self._counted(name, getattr(torch.Tensor, name))))
+        self.patches.enter_context(mock.patch.object(torch.Tensor, "to", self._counted("to", torch.Tensor.to, to_a_device)))
         return super().__enter__()
 
     def __exit__(self, *error):
         self.patches.close()
         return super().__exit__(*error)
 
-    def _counted(self, name, original):
+    def _counted(self, name, original, counts=lambda *_args, **_kwargs: True):
         def counted(tensor, *args, **kwargs):
-            frames = [frame for frame in traceback.extract_stack()[:-1] if "site-packages" not in frame.filename]
-            self.places.append(f"Tensor.{name} at {frames[-1].filename}:{frames[-1].lineno}")
+            if counts(*args, **kwargs):
+                stack = traceback.extract_stack()[:-1]
+                frames = [frame for frame in stack if "site-packages" not in frame.filename]
+                # torch knows what it does; transfer.py copies from pinned memory; labels are where the sampler put them
+                free = stack[-1] is not frames[-1] or frames[-1].filename.endswith("transfer.py") or "labels" in frames[-1].line
+                if name != "to" or not free:
+                    self.places.append(f"Tensor.{name} at {frames[-1].filename}:{frames[-1].lineno}")
             return original(tensor, *args, **kwargs)
 
         return counted
@@ -61,6 +68,11 @@ class Stalls(TorchDispatchMode):
                 if masked or "one_hot" not in ours[-1].line:  # reads the labels' range on a CPU only
                     self.places.append(f"{func} at {ours[-1].filename}:{ours[-1].lineno}")
         return func(*args, **(kwargs or {}))
+
+
+def to_a_device(*args, device=None, non_blocking=False, **_kwargs):
+    """Whether Tensor.to with these arguments copies to a device and waits for it."""
+    return not non_blocking and (device is not None or any(isinstance(one, torch.device | str) for one in args))
 
 
 def assert_no_stall_a_step(run, fewer=3, more=8):

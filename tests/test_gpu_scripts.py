@@ -10,12 +10,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import gpu_bundle
 import gpu_check
 import gpu_cifar10
+import profile_steps
+
+from image_experiments.engine import presets
+from image_experiments.engine.calibration import Probe
+from image_experiments.training.attacks import Threat
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -207,3 +213,48 @@ def test_the_whole_path_on_small_images(tmp_path, capsys, monkeypatch):
     assert "holds another call" in capsys.readouterr().err
     assert gpu_cifar10.main(["--bundle", str(tmp_path)]) == 1
     assert "no CIFAR-10 there; name its folder with --data-dir, or pack a copy with gpu_bundle.py --data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_profile_counts_every_kernel_once(on_gpu, monkeypatch, capsys):
+    """torch lists a kernel by itself and as the device's time of the operation that started it. Half a second on the clock."""
+
+    def event(kind, key, host, device):
+        told = {"self_cpu_time_total": host, "self_device_time_total": device, "count": 3}
+        return SimpleNamespace(key=key, device_type=SimpleNamespace(name=kind), **told)
+
+    events = [event("CPU", "aten::conv", 2e4, 3e5), event("CPU", "aten::add", 4e4, 1e5), event("CUDA", "kernel_a", 0, 3e5)]
+    events.append(event("CUDA", "kernel_b", 0, 1e5))
+    monkeypatch.setattr(profile_steps, "ON_GPU", on_gpu)
+    profile_steps.tell("a step", (SimpleNamespace(key_averages=lambda: events), 0.5), 2)
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert (
+        first
+        == f"a step: 0.500 s on the clock, {'80%' if on_gpu else '12%'} of it in operations of the {'GPU' if on_gpu else 'CPU'}"
+    )
+    shares = [("60.0%", "aten::conv"), ("20.0%", "aten::add")] if on_gpu else [("8.0%", "aten::add"), ("4.0%", "aten::conv")]
+    assert [(row.split()[0], row.split()[-1]) for row in rows] == shares
+
+
+@pytest.mark.parametrize(("whole", "sizes"), [(True, [500]), (False, [2, 8, 32, 128, 500])])
+def test_a_fast_device_is_measured_with_whole_batches(whole, sizes):
+    probe, seen = Probe((3, 32, 32), 10, Threat("linf", 8 / 255), torch.device("cpu"), 1.0, whole), []
+    assert probe._largest(500, 2, lambda n: seen.append(n) or 0.01) == 500
+    assert seen == sizes
+
+
+@pytest.mark.slow
+def test_the_rates_are_measured_on_what_the_preset_trains(monkeypatch):
+    """On a CPU, with networks small enough; each rate is a time of its own."""
+    preset = presets.cifar10_gpu()
+    small = replace(
+        preset,
+        diffusion=replace(preset.diffusion, channels=(8, 16, 16), batch_size=4),
+        classifier=replace(preset.classifier, network="small-cnn", batch_size=4),
+        generation=replace(preset.generation, batch_size=4),
+    )
+    monkeypatch.setattr(presets, "cifar10_gpu", lambda: small)
+    rates = gpu_cifar10.measured("cpu")
+    assert rates.measured
+    assert len({rates.unet, rates.sampling, rates.classifier, rates.autoattack}) == 4
+    assert 0 < min(rates.unet, rates.sampling, rates.classifier, rates.autoattack) <= rates.unet < 10

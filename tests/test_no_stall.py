@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from contrastive_dp import (
     BoundaryGuidance,
@@ -29,6 +30,8 @@ from contrastive_dp import (
 from contrastive_dp.adapters import EDMNoisePrediction
 from contrastive_dp.nan_watch import Watch
 from image_experiments.data.images import Images
+from image_experiments.models.precision import prepared_unet
+from image_experiments.models.unet import UNetSettings, make_noise_prediction
 from image_experiments.synthesis.generation import make_solver
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.training.attacks import Threat, pgd
@@ -175,3 +178,24 @@ def test_attack(norm):
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     threat = Threat(norm, 0.1)
     assert_no_stall_a_step(lambda steps: pgd(classifier, x, LABELS, threat, steps, 0.02, torch.Generator().manual_seed(5)))
+
+
+def test_a_compiled_noise_prediction_is_compiled_once(monkeypatch):
+    """Its schedule is copied to a device once. If that happened while the call is traced, the next call would be compiled again."""
+
+    class OfADevice(NoiseSchedule):
+        def alpha_bar_on(self, device):
+            if device not in self._copies:
+                self._copies[device] = self.alpha_bar.clone()
+            return self._copies[device]
+
+    predict = make_noise_prediction(UNetSettings(channels=(8, 16), prediction="v"), 2, (1, 8, 8), 0)
+    predict.schedule = OfADevice(NoiseSchedule.cosine(50).alpha_bar)
+    monkeypatch.setattr(nn.Module, "compile", lambda self: None)  # by the counter below instead
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(prepared_unet(predict.eval().requires_grad_(False), "yes"), backend=counter)
+    for _ in range(2):
+        compiled(torch.randn(8, 1, 8, 8), torch.full((8,), 10), LABELS)
+    assert counter.frame_count == 1
+    torch._dynamo.reset()

@@ -58,10 +58,14 @@ class _EnoughError(Exception):
 
 
 class Probe:
-    """Measurements for images of one shape on one device. budget: seconds that one measurement may take, not counting compilation."""
+    """Measurements for images of one shape on one device. budget: seconds that one measurement may take, not counting compilation.
+    whole: measure whole batches at once, not more and more images: for a fast device, which prepares anew for every size."""
 
-    def __init__(self, shape: Shape, classes: int, threat: Threat, device: torch.device, budget: float) -> None:
+    def __init__(
+        self, shape: Shape, classes: int, threat: Threat, device: torch.device, budget: float, whole: bool = False
+    ) -> None:
         self.shape, self.classes, self.threat, self.device, self.budget = shape, classes, threat, device, budget
+        self.whole = whole
         self.passes: dict[tuple[str, int], float] = {}
 
     def images(self, n: int) -> Images:
@@ -79,7 +83,7 @@ class Probe:
         """Measure with more and more images, up to `most`, while the next size fits the budget; returns the last size."""
         n, took = 0, 0.0
         while n < most and took * GROWTH < self.budget:
-            n = min(most, max(n * GROWTH, least))
+            n = most if self.whole else min(most, max(n * GROWTH, least))
             took = measure(n)
         return n
 

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from contrastive_dp import NoiseSchedule
+
 Precision = Literal["float32", "bfloat16", "auto"]
 Compile = Literal["no", "yes", "auto"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -28,8 +30,11 @@ def prepared(network: ModuleT, compiled: str, channels_last: bool = True) -> Mod
 
 
 def prepared_unet(network: ModuleT, compiled: str) -> ModuleT:
-    """The same for a U-Net, which channels last does not speed up on CPUs."""
-    return prepared(network, compiled, channels_last=next(network.parameters()).is_cuda)
+    """The same for a U-Net, which channels last does not speed up on CPUs, or for a noise prediction with its schedule."""
+    weight, schedule = next(network.parameters()), getattr(network, "schedule", None)
+    if compiled == "yes" and isinstance(schedule, NoiseSchedule):
+        schedule.alpha_bar_on(weight.device)  # a copy made while it is traced would be a change, after which all is compiled again
+    return prepared(network, compiled, channels_last=weight.is_cuda)
 
 
 @contextmanager

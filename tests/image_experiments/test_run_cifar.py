@@ -84,7 +84,7 @@ def test_every_number_of_the_table_follows_from_the_outcomes_image_by_image(fini
 
 def test_the_files_that_were_promised_are_there(finished):
     summary = json.loads((finished / "summary.json").read_text())
-    assert set(summary) == {"settings", "versions", "data", "seeds", "warnings", "results", "seconds"}
+    assert set(summary) == {"settings", "versions", "device", "data", "seeds", "warnings", "results", "seconds"}
     assert summary["seeds"] == [0, 1]
     assert len(summary["data"]["sha256"]) == 64
     assert summary["settings"]["classifier.steps"] == 30
