@@ -43,6 +43,7 @@ SECTIONS = {
         "comparisons_confirmed",
         "exchange_rate",
         "predicted_worth",
+        "data_on_diagram",
         "pipeline",
         "pipeline_mnist",
         "pipeline_gtsrb",
