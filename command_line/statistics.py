@@ -109,32 +109,33 @@ def exchange_rate(
 ) -> tuple[float, float, float]:
     """(rate, low, high): how many plain images one of `count` other images is worth.
 
-    counts: at least three, ascending. curve: (seeds, counts), accuracies with so many plain images. reached: (seeds,), with `count` other
-    images, seed by seed as the curve. A parabola in log(n) smooths each seed's curve. With d_s(n) = reached_s - parabola_s(n),
+    counts: at least two, ascending. curve: (seeds, counts), accuracies with so many plain images. reached: (seeds,), with `count` other
+    images, seed by seed as the curve. Between counts each seed's curve is a straight line in log(n), so n plain images are worth n / count
+    at every count that was tried. With d_s(n) = reached_s - curve_s(n),
 
         rate = n / count at the first n where the mean of d(n) falls to zero,
 
-    and low and high where the lower and the upper end of Student's interval for that mean do: a paired t test does not reject the counts
-    between them (Fieller 1954). 0 below the fewest that were tried, inf beyond the most. low and high are nan with fewer than two seeds;
-    all are nan if a value is, and if the mean parabola does not rise from the first count to the last. Raises ValueError for what does not
-    fit.
+    and low and high are the first and the last count that a paired t test does not reject: where Student's interval for that mean begins
+    to reach down to zero, and where it no longer reaches up to it (Fieller 1954). 0 below the fewest that were tried, inf beyond the most.
+    low and high are nan with fewer than two seeds; all are nan if a value is, and if the mean curve does not rise from the first count to
+    the last. Raises ValueError for what does not fit.
     """
     amounts, accuracies, other = (np.asarray(part, dtype=np.float64) for part in (counts, curve, reached))
     fits = (
-        amounts.ndim == 1 and len(amounts) > 2 and other.ndim == 1 and len(other) and accuracies.shape == (len(other), len(amounts))
+        amounts.ndim == 1 and len(amounts) > 1 and other.ndim == 1 and len(other) and accuracies.shape == (len(other), len(amounts))
     )
     if not fits or amounts[0] <= 0 or (np.diff(amounts) <= 0).any() or not count > 0:
         raise ValueError(
-            f"curve {accuracies.shape} does not fit {other.shape} seeds, counts {list(counts)} and count={count}: give three counts or "
+            f"curve {accuracies.shape} does not fit {other.shape} seeds, counts {list(counts)} and count={count}: give two counts or "
             "more, ascending and > 0"
         )
     if not (np.isfinite(accuracies).all() and np.isfinite(other).all()):
         return math.nan, math.nan, math.nan
     n = np.log(amounts)
-    grid = np.linspace(n[0], n[-1], 2001)
-    smooth = np.stack([np.polynomial.Polynomial.fit(n, row, 2)(grid) for row in accuracies])
-    gain = other[:, None] - smooth
-    mean, middle = gain.mean(axis=0), smooth.mean(axis=0)
+    grid = np.union1d(np.linspace(n[0], n[-1], 2001), n)
+    between = np.stack([np.interp(grid, n, row) for row in accuracies])
+    gain = other[:, None] - between
+    mean, middle = gain.mean(axis=0), between.mean(axis=0)
     if middle[-1] <= middle[0]:  # more images are worth no more here, so a number of them says nothing
         return math.nan, math.nan, math.nan
 
@@ -147,4 +148,6 @@ def exchange_rate(
     if len(other) < 2:
         return fallen(mean), math.nan, math.nan
     reach = half_width(len(other), level) * gain.std(axis=0, ddof=1) / math.sqrt(len(other))
-    return fallen(mean), fallen(mean - reach), fallen(mean + reach)
+    upper = np.flatnonzero(mean + reach >= 0)  # noise can widen the interval again, so not the first that is rejected
+    last = 0.0 if not len(upper) else math.inf if upper[-1] == len(grid) - 1 else math.exp(grid[upper[-1]]) / count
+    return fallen(mean), fallen(mean - reach), last

@@ -9,7 +9,7 @@ import pytest
 from command_line.output import UserError, file_digest
 from figures.experiments import EXPERIMENTS, REFERENCE
 from figures.figure import Numbers
-from figures.image_figures.predicted_worth import SHOWN, finding, misses, numbers
+from figures.image_figures.predicted_worth import SHOWN, finding, misses, numbers, refuted
 from figures.inputs import Files
 
 
@@ -27,6 +27,18 @@ def test_what_lies_beyond_what_was_tried_does_not_count():
     assert factor == pytest.approx(2)  # both are off by a factor of two
     assert unity == pytest.approx(np.exp(np.sqrt((np.log(4) ** 2 + np.log(1.5) ** 2) / 2)))
     assert (inside, count) == (1, 2)
+
+
+def test_a_worth_beyond_what_was_tried_refutes_only_what_lies_within():
+    """GTSRB was tried from a quarter to four: "more than four" agrees with five, not with two; one open below ends at its top."""
+    least, most = SHOWN
+    rows = [
+        ("one", 5.0, most, most, most),
+        ("two", 2.0, most, most, most),
+        ("three", 0.3, least, least, 0.5),
+        ("four", 0.9, least, least, 0.5),
+    ]
+    assert refuted(Numbers.of([("GTSRB", *row) for row in rows]), "GTSRB") == (2, 4)
 
 
 def test_what_is_told_is_what_is_drawn():
