@@ -117,6 +117,8 @@ EVIDENCE = (
     ("mnist-pipeline", "InfoNCE 0.3 (soft labels)", UNGUIDED),
     ("gtsrb-pipeline", "InfoNCE 0.3 (soft labels)", UNGUIDED),
     ("gtsrb-confirm", "InfoNCE 0.3 (soft labels)", UNGUIDED),
+    ("gtsrb-more", "unguided", "real images alone"),
+    ("gtsrb-report", "unguided", "real images alone"),
     ("cifar10-report", "unguided", "real images alone"),
 )
 """The comparison of each cell of the README's table, row by row, and of what it says of CIFAR-10."""
