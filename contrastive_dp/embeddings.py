@@ -45,6 +45,12 @@ def frozen(module: nn.Module) -> nn.Module:
         return copied.requires_grad_(False)
 
 
+def in_type_of(network: nn.Module, x: Tensor) -> Tensor:
+    """x in the floating type of the network's first such parameter: somebody else's sampler may go on in double or half precision."""
+    first = next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
+    return x if first is None else x.to(first.dtype)
+
+
 class OnUnitRange(nn.Module):
     """A frozen copy of a network for [0, 1] that takes x in [-1, 1]: network((x + 1) / 2). uint8 images are mapped to [-1, 1] first."""
 
@@ -53,7 +59,7 @@ class OnUnitRange(nn.Module):
         self.network = frozen(network)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.network((_in_range(x) + 1) / 2)
+        out: Tensor = self.network(in_type_of(self.network, (_in_range(x) + 1) / 2))
         return out
 
 
@@ -92,7 +98,7 @@ class ClassifierFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self._captured = None
         images = x if (self.low, self.high) == (-1, 1) else _in_range(x)
-        self.classifier((images + 1) * ((self.high - self.low) / 2) + self.low)
+        self.classifier(in_type_of(self.classifier, (images + 1) * ((self.high - self.low) / 2) + self.low))
         features, self._captured = self._taken(), None
         if features is None or features.ndim != 2:
             found = "nothing" if features is None else f"shape {tuple(features.shape)}"

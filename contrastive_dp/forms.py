@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from contrastive_dp._checks import one_of, positive
 from contrastive_dp.guidance import Guidance
+from contrastive_dp.guidance.base import GuidedRun
+from contrastive_dp.nan_watch import Watch
 from contrastive_dp.schedules import NoiseSchedule
 
 FORMS = ("alpha_bar", "sigma", "flow")
@@ -100,8 +102,9 @@ class NoisePredictionOf(nn.Module):
         wide = [-1] + [1] * (x.ndim - 1)
         signal, noise = (part.to(x.dtype).reshape(wide) for part in scales(self.form, level))
         state = x * (signal**2 + noise**2).sqrt()
-        time = t if self.time is None and self.form == "alpha_bar" else level.to(x.dtype)
-        time = time if self.time is None else self.time(time)
+        time = t
+        if self.time is not None or self.form != "alpha_bar":  # half precision would round 875 to 876
+            time = (level if self.time is None else self.time(level)).to(torch.promote_types(x.dtype, torch.float32))
         made = self.network(state, time) if labels is None else self.network(state, time, labels)
         return to_noise(made, self.output, state, signal, noise)
 
@@ -123,14 +126,33 @@ def edm_denoiser(network: Callable[..., Tensor], sigma_data: float = 0.5) -> Cal
     return denoiser
 
 
-def guide_states(
-    guidance: Guidance, levels: Sequence[float], form: str, output: str, labels: Tensor | None = None
-) -> Callable[[Tensor, int, Tensor], Tensor]:
+class GuidedStates:
+    """Guidance of somebody else's states, see guide_states: guide(x, i, output) -> the guided output of step i."""
+
+    def __init__(self, run: GuidedRun, levels: Sequence[float], ranks: Sequence[int | None], form: str, output: str) -> None:
+        self.run, self.levels, self.ranks, self.form, self.output = run, levels, ranks, form, output
+
+    @property
+    def watch(self) -> Watch:
+        """Where NaNs are noted; watch.report() raises for those of the last steps on a device."""
+        return self.run.watch
+
+    def __call__(self, x: Tensor, i: int, made: Tensor) -> Tensor:
+        rank = self.ranks[i]
+        if rank is None:
+            return made
+        signal, noise = scales(self.form, float(self.levels[i]))
+        eps = to_noise(made, self.output, x, signal, noise)
+        change = self.run(x / math.hypot(signal, noise), rank, eps) - eps
+        return made + per_noise(self.output, signal, noise) * change
+
+
+def guide_states(guidance: Guidance, levels: Sequence[float], form: str, output: str, labels: Tensor | None = None) -> GuidedStates:
     """Guidance inside somebody else's sampler: guide(x, i, output) returns the guided output of step i, in the form that the sampler has.
 
     levels: the level at which step i evaluates the network (diffusers: scheduler.sigmas, without the last 0). form: of the states x.
     output: what the network predicts. A guidance's timesteps are the ranks of the levels, 0 the cleanest: its window counts these. At pure
-    noise (flow time 1) and at clean data nothing is guided.
+    noise (alpha_bar < 1e-6, in flow time above 0.999) and at clean data nothing is guided.
     Raises ValueError as guidance.start does.
     """
     one_of(output, "output", OUTPUTS)
@@ -140,13 +162,4 @@ def guide_states(
         raise ValueError(f"levels={list(levels)[:5]}: none lies between clean data and pure noise")
     rank = {a: t for t, a in enumerate(known)}
     run = guidance.start(NoiseSchedule(torch.tensor(known, dtype=torch.float64)), labels)
-
-    def guide(x: Tensor, i: int, made: Tensor) -> Tensor:
-        if at[i] not in rank:
-            return made
-        signal, noise = scales(form, float(levels[i]))
-        eps = to_noise(made, output, x, signal, noise)
-        change = run(x / math.hypot(signal, noise), rank[at[i]], eps) - eps
-        return made + per_noise(output, signal, noise) * change
-
-    return guide
+    return GuidedStates(run, levels, [rank.get(a) for a in at], form, output)

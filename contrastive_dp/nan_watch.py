@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-REPORT_EVERY = 60  # notes between checks on a device: ten guided steps, with up to six notes each
+REPORT_EVERY = 10
+"""Steps between checks on a device."""
 
 
 class Watch:
@@ -13,17 +14,22 @@ class Watch:
 
     def __init__(self) -> None:
         self.noted: list[tuple[str, int, Tensor]] = []
+        self.steps = 0
 
     def __call__(self, term: str, t: int, values: Tensor) -> None:
         # the sum is finite iff every value is, except after an overflow, which deserves the same message
+        if not self.noted or self.noted[-1][1] != t:
+            if self.steps == REPORT_EVERY:
+                self.report()
+            self.steps += 1
         good = torch.isfinite(values.detach().sum(dtype=torch.float32 if values.dtype.itemsize < 4 else None))
         self.noted.append((term, t, good))
-        if values.device.type == "cpu" or len(self.noted) >= REPORT_EVERY:
+        if values.device.type == "cpu":
             self.report()
 
     def report(self) -> None:
         """Raise FloatingPointError for the first term recorded with NaN or infinity, otherwise clear the record."""
-        noted, self.noted = self.noted, []
+        noted, self.noted, self.steps = self.noted, [], 0
         if noted and not torch.stack([good for _, _, good in noted]).all():
             term, t = next((term, t) for term, t, good in noted if not good)
             raise FloatingPointError(

@@ -38,7 +38,7 @@ class Guidance(Shown, ABC):
 
     Fields of every subclass:
     scale: lambda >= 0, one number, or (T,) numbers, one per timestep.
-    window: (low, high), guided at timesteps low <= t < high; None: at every timestep.
+    window: (low, high), guided at timesteps low <= t < high; None: at every timestep. Pure noise (alpha_bar < 1e-6) is never guided.
     at: what the loss sees, "x0" or "xt".
     relative: lambda is the norm of the push as a fraction of the noise prediction's norm, per sample. It is smaller where the loss is
         almost flat (see LEAST_CHANGE), for example if a classifier is certain, because such a gradient's direction is rounding error.
@@ -100,6 +100,8 @@ class Guidance(Shown, ABC):
         """Gradient of the summed loss with respect to `seen` (n, ...), the state or denoised estimate; None: no guidance at this step."""
 
 
+PURE = 1e-6
+"""alpha_bar below which a state counts as pure noise and is not guided: there x0_hat moves a thousand times as far as the prediction."""
 NEGATIVE = "; to ascend the loss use reverse=True"
 LEAST_CHANGE = 1e-3
 """Usual least change of the loss, in nats, see Guidance.least_change."""
@@ -115,6 +117,10 @@ class GuidedRun:
         self.guidance, self.schedule, self.labels, self.strengths = guidance, schedule, labels, strengths
         self.embedding: Tensor | None = None
         """Embeddings of the last encoded state."""
+        self.encoded_at: int | None = None
+        """Its timestep."""
+        self.before: Tensor | None = None
+        """Embeddings of the last state encoded at another timestep: solvers of second order visit one twice."""
         self.last: tuple[Tensor, Tensor, float] | None = None
         """(x, eps, alpha_bar) of the previous step, until it is encoded."""
         self.visits = 0
@@ -127,8 +133,8 @@ class GuidedRun:
         t = int(t)  # loops of diffusers pass tensors
         guidance, a, strength = self.guidance, self.schedule[t], self.strengths[t]
         low, high = guidance.window or (0, len(self.schedule))
-        if strength == 0 or not low <= t < high:
-            self.last, self.embedding = (x.clone(), eps.clone(), a), None
+        if strength == 0 or not low <= t < high or a < PURE:
+            self.last, self.embedding, self.encoded_at = (x.clone(), eps.clone(), a), None, None
             return eps
         self.visits += 1
         if (self.visits - 1) % guidance.every:
@@ -170,6 +176,29 @@ def embedding_of(embed: Embed, x: Tensor) -> Tensor:
     if torch.is_grad_enabled() and not z.requires_grad:
         raise ValueError("embed returned a tensor without gradient: it must be differentiable (no torch.no_grad, no detach)")
     return z
+
+
+def gradient_through(
+    encode: Callable[[Tensor], Tensor], loss: Callable[[Tensor], Tensor], seen: Tensor, batch_size: int | None
+) -> tuple[Tensor, Tensor]:
+    """(gradient of loss(encode(seen)) with respect to seen, the embeddings). batch_size: encode at most so many samples at once, with the
+    same result, for one more forward pass: all embeddings first, then the loss's gradient, then back through the encoder in pieces."""
+    pieces = seen.split(batch_size or len(seen))
+    if len(pieces) == 1:
+        leaf = leaf_of(seen)
+        with torch.enable_grad():
+            z = encode(leaf)
+            (gradient,) = torch.autograd.grad(loss(z), leaf)
+        return gradient, z.detach()
+    z = leaf_of(torch.cat([encode(piece) for piece in pieces]))
+    gradients = []
+    with torch.enable_grad():
+        (down,) = torch.autograd.grad(loss(z), z)
+        for piece, down_piece in zip(pieces, down.split(batch_size or len(seen)), strict=True):
+            leaf = leaf_of(piece)
+            (gradient,) = torch.autograd.grad(encode(leaf), leaf, down_piece)
+            gradients.append(gradient)
+    return torch.cat(gradients), z.detach()
 
 
 def leaf_of(x: Tensor) -> Tensor:

@@ -31,7 +31,9 @@ def cads(
     where mean and std are those of each embedding over its k entries: late in sampling the label counts in full, early it is blurred.
 
     Row i of a call gets the i-th noise, also where noise_prediction embeds the rows in pieces, in order. So a sample is the same in any
-    batch only if cads sees the batch as it is: put in_pieces inside, and do not wrap cads in classifier_free, which doubles the rows.
+    batch only if cads sees the batch as it is: put in_pieces inside. Beside classifier-free guidance only the conditional prediction is
+    blurred: autoguidance(cads(network, ...), lambda x, t, y: network(x, t, null), scale), null the null label of each row. Inside
+    classifier_free, or around it, cads would blur the null label too.
 
     noise_prediction: function of (x, t, labels) that calls `embedding`, for example its unet.class_embedding. timesteps: length of the
     schedule. window: (low, high), 0 <= low < high <= 1. mix: in [0, 1]. scale 0 with mix 0 only fades the embedding.
@@ -56,6 +58,7 @@ def cads(
     def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("cads needs labels: pass labels=... to the sampler")
+        t = t.expand(len(x))  # loops of diffusers pass one for all
         blur = _Blur(annealed, t, generator)
         handle = embedding.register_forward_hook(blur)
         try:

@@ -22,6 +22,7 @@ def classifier_free(noise_prediction: Callable[..., Tensor], scale: float, null_
     def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("classifier_free needs labels: pass labels=... to the sampler")
+        t = t.expand(len(x))  # loops of diffusers pass one for all
         if null_label is None:
             conditional, unconditional = noise_prediction(x, t, labels), noise_prediction(x, t)
         else:

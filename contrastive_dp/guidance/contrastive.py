@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contrastive_dp._checks import count
-from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, leaf_of
+from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, gradient_through
 from contrastive_dp.losses import ContrastiveLoss
 from contrastive_dp.schedules import NoiseSchedule
 
@@ -24,7 +24,8 @@ class ContrastiveGuidance(Guidance):
     embed: any function or module (n, ...) -> (n, k); its output is normalised to unit length here. loss: InfoNCE, HardNegativeMining,
     SupervisedContrastive, ClassAnchored or your own (see ContrastiveLoss). batch_size: encode at most this many samples at once; this
     bounds memory and gives the same result, for one more forward pass. The previous state's embedding is stored, not recomputed.
-    A loss that needs the previous state starts at the second visited step. Other fields: see Guidance.
+    A loss that needs the previous state starts at the second visited step; previous is the last state at another timestep, as solvers of
+    second order visit one twice. Other fields: see Guidance.
     Raises ValueError for bad settings or an embedding of the wrong shape; FloatingPointError naming the step if it has NaN.
     """
 
@@ -51,32 +52,18 @@ class ContrastiveGuidance(Guidance):
         return run
 
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
-        previous = run.embedding
+        again = run.encoded_at == t
+        previous = run.before if again else run.embedding
         if previous is None and run.last is not None and self.loss.needs_previous:
             previous = torch.cat([self._encode(piece, run, t) for piece in self._pieces(run.see(*run.last))])
+        run.before, run.encoded_at = previous, t
         if previous is None and self.loss.needs_previous:
             run.embedding = torch.cat([self._encode(piece, run, t) for piece in self._pieces(seen)])
             return None
-        pieces = self._pieces(seen)
-        if len(pieces) == 1:
-            leaf = leaf_of(seen)
-            with torch.enable_grad():
-                z = self._encode(leaf, run, t)
-                loss = self.loss(z, previous, run.labels)
-                (gradient,) = torch.autograd.grad(loss, leaf)
-            run.embedding = z.detach()
-            return gradient
-        # in pieces: all embeddings, then the gradient of the loss with respect to them, then back through the encoder piece by piece
-        z = leaf_of(torch.cat([self._encode(piece, run, t) for piece in pieces]))
-        with torch.enable_grad():
-            (down,) = torch.autograd.grad(self.loss(z, previous, run.labels), z)
-            gradients = []
-            for piece, down_piece in zip(pieces, down.split(self.batch_size or len(seen)), strict=True):
-                leaf = leaf_of(piece)
-                (gradient,) = torch.autograd.grad(self._encode(leaf, run, t), leaf, down_piece)
-                gradients.append(gradient)
-        run.embedding = z.detach()
-        return torch.cat(gradients)
+        gradient, run.embedding = gradient_through(
+            lambda x: self._encode(x, run, t), lambda z: self.loss(z, previous, run.labels), seen, self.batch_size
+        )
+        return gradient
 
     def _pieces(self, seen: Tensor) -> tuple[Tensor, ...]:
         return seen.split(self.batch_size or len(seen))

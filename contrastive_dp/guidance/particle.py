@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import batch_labels, positive
-from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, leaf_of
+from contrastive_dp._checks import batch_labels, count, positive
+from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, gradient_through
+from contrastive_dp.schedules import NoiseSchedule
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -20,7 +22,9 @@ class ParticleGuidance(Guidance):
     The sum runs over pairs with the same label, or over all pairs without labels or with same_class=False.
     embed: function or module (n, ...) -> (n, k), taken as it is, not normalised; None: the pixels themselves. bandwidth: h > 0; None: the
     squared median distance of the pairs over log(n), n the mean number of samples that repel each other, as in the paper; held constant.
-    Other fields: see Guidance. Raises ValueError for bad settings, or an embedding of the wrong shape.
+    batch_size: encode at most this many samples at once; this bounds memory and gives the same result, for one more forward pass.
+    Other fields: see Guidance. Warns if most samples are alone in their class.
+    Raises ValueError for bad settings, or an embedding of the wrong shape.
     """
 
     scale: float | Sequence[float] | Tensor
@@ -33,22 +37,38 @@ class ParticleGuidance(Guidance):
     relative: bool = False
     every: int = 1
     reverse: bool = False
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         self._check()
         if self.bandwidth is not None:
             positive(self.bandwidth, "bandwidth")
+        if self.batch_size is not None:
+            count(self.batch_size, "batch_size")
+
+    def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
+        run = super().start(schedule, labels)
+        if labels is not None and len(labels) > 1 and self.same_class:
+            _, members = labels.unique(return_counts=True)
+            alone = int((members == 1).sum())
+            if 2 * alone > len(labels):
+                warnings.warn(
+                    f"{alone} of {len(labels)} samples are alone in their class in this batch, so particle guidance does nothing to them: "
+                    "sample a class together, or give same_class=False",
+                    stacklevel=3,
+                )
+        return run
 
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor:
         if len(seen) < 2:
             raise ValueError(
                 f"particle guidance compares the samples of a batch, and there is {len(seen)}: sample at least 2 together"
             )
-        leaf = leaf_of(seen)
-        with torch.enable_grad():
-            z = leaf.flatten(1) if self.embed is None else embedding_of(self.embed, leaf)
-            (found,) = torch.autograd.grad(self.energy(z, run.labels), leaf)
-        return found
+        gradient, _ = gradient_through(self._encode, lambda z: self.energy(z, run.labels), seen, self.batch_size)
+        return gradient
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return x.flatten(1) if self.embed is None else embedding_of(self.embed, x)
 
     def energy(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """L of points z (n, k) with labels (n,), if there are any."""

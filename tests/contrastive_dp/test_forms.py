@@ -7,13 +7,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from contrastive_dp import (
+    ClassifierFeatures,
+    ClassifierGuidance,
     ContrastiveGuidance,
     Guidance,
     InfoNCE,
     NoisePredictionOf,
     NoiseSchedule,
+    OnUnitRange,
     SupervisedContrastive,
     ddim_sample,
     edm_denoiser,
@@ -21,6 +25,7 @@ from contrastive_dp import (
     heun_sample,
 )
 from contrastive_dp.forms import FORMS, OUTPUTS, alpha_bar_of, level_of, per_noise, scales, to_noise
+from contrastive_dp.nan_watch import Watch
 from theory import GaussianMixture, ddim_law
 
 MEANS, STD = np.array([[1.0, -0.5, 0.3], [-0.8, 0.6, 0.0]]), 0.6
@@ -313,3 +318,107 @@ def test_bad_forms_are_named(schedule):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_solvers_that_visit_a_level_twice_compare_with_the_level_before(schedule):
+    """Heun looks at t' from a trial state and from the corrected one; the previous state of both is the corrected one at t."""
+    seen = []
+
+    class Told(InfoNCE):
+        def __call__(self, z, previous=None, labels=None):
+            seen.append((z.detach().clone(), previous.clone()))
+            return super().__call__(z, previous, labels)
+
+    network = NoisePredictionOf(exact_network("flow", "velocity"), schedule, "flow", "velocity")
+    guidance = ContrastiveGuidance(lambda x: x[:, :2] * 1.5, Told(), 0.05)
+    x_T = torch.from_numpy(np.random.default_rng(7).standard_normal((4, 3)))
+    heun_sample(network, x_T, schedule, [900, 700, 500, 300], guidance=guidance)
+    trial_700, corrected_700, trial_500, corrected_500, trial_300, corrected_300 = seen
+    for trial, corrected in ((trial_700, corrected_700), (trial_500, corrected_500), (trial_300, corrected_300)):
+        assert torch.equal(trial[1], corrected[1])
+        assert not torch.equal(trial[0], corrected[0])
+    assert torch.equal(trial_500[1], corrected_700[0])
+    assert torch.equal(trial_300[1], corrected_500[0])
+
+
+def test_nearly_pure_noise_is_not_guided(schedule):
+    """diffusers' UniPC begins a flow at 1 - 1e-6, where a push on the noise moves x_0 a million times as far."""
+    import diffusers
+
+    scheduler = diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0)
+    scheduler.set_timesteps(12)
+    levels = scheduler.sigmas[:-1].tolist()
+    assert 1 - 1e-5 < levels[0] < 1
+    labels = torch.tensor([0, 1, 1, 0])
+    guidance = ContrastiveGuidance(lambda x: x[:, :2] * 1.5, SupervisedContrastive(), 0.1, relative=True)
+    guide = guide_states(guidance, levels, "flow", "velocity", labels)
+    x = torch.from_numpy(np.random.default_rng(8).standard_normal((4, 3)))
+    first = exact_network("flow", "velocity")(x, torch.full((4,), levels[0], dtype=torch.float64), labels)
+    assert torch.equal(guide(x, 0, first), first)
+    for i, t in enumerate(scheduler.timesteps):
+        made = exact_network("flow", "velocity")(x, torch.full((4,), levels[i], dtype=torch.float64), labels)
+        x = scheduler.step(guide(x, i, made), t, x).prev_sample
+    assert (x - torch.from_numpy(MEANS[labels])).abs().max() < 6 * STD
+    guide.watch.report()
+
+
+def test_the_networks_own_time_in_half_precision(schedule):
+    """A level of 0.876 times 1,000 is 876, which bfloat16 cannot write."""
+    seen = []
+
+    def network(state, time):
+        seen.append(time)
+        return torch.zeros_like(state)
+
+    predict = NoisePredictionOf(network, schedule, "flow", "velocity", time=lambda s: 1000 * s)
+    t = torch.full((2,), 870)
+    predict(torch.randn(2, 3).bfloat16(), t)
+    predict(torch.randn(2, 3).double(), t)
+    assert seen[0].dtype == torch.float32
+    assert (seen[0].double() - seen[1]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_states_of_another_type_than_the_encoder(kind, schedule):
+    """EDM's loop goes on in double precision, a latent one in half: the encoder sees its own, and the push has the type of the state."""
+    torch.manual_seed(0)
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 2))
+    x, eps = (torch.randn(4, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    labels = torch.tensor([0, 1, 0, 1])
+    for guidance in (
+        ContrastiveGuidance(ClassifierFeatures(classifier), SupervisedContrastive(), 0.3, relative=True),
+        ClassifierGuidance(OnUnitRange(classifier), 0.3, relative=True),
+    ):
+        expected, found = (
+            guidance.start(schedule, labels)(x.to(of), 300, eps.to(of)).double() - eps.to(of).double()
+            for of in (torch.float32, kind)
+        )
+        torch.testing.assert_close(
+            found, expected, rtol=0.05 if kind == torch.bfloat16 else 1e-4, atol=0.02 if kind == torch.bfloat16 else 1e-6
+        )
+        assert guidance.start(schedule, labels)(x.to(kind), 300, eps.to(kind)).dtype == kind
+
+
+class OnADevice:
+    """Values that say they are on a GPU."""
+
+    dtype, device = torch.float32, torch.device("cuda")
+
+    def __init__(self, value):
+        self.value = torch.tensor([value])
+
+    def detach(self):
+        return self.value
+
+
+def test_a_device_is_asked_for_nan_every_ten_steps(monkeypatch):
+    watch, reports = Watch(), []
+    original = Watch.report
+    monkeypatch.setattr(Watch, "report", lambda self: (reports.append(step), original(self)))
+    for step in range(25):
+        for term in ("state", "noise prediction"):
+            watch(term, 100 - step, OnADevice(1.0))
+    assert reports == [10, 20]
+    watch("state", 3, OnADevice(math.nan))
+    with pytest.raises(FloatingPointError, match="the state at timestep 3 is NaN"):
+        watch.report()

@@ -255,8 +255,11 @@ def test_particles_in_features_and_without_company(batch, a):
 
     found = pushed(ParticleGuidance(0.4, embed, bandwidth=0.9), x, eps)
     torch.testing.assert_close(found, 0.4 * math.sqrt(1 - a) * by_differences(total, x), rtol=1e-5, atol=1e-8)
-    alone = pushed(ParticleGuidance(1.0, relative=True), x, eps, torch.arange(N))
+    with pytest.warns(UserWarning, match=f"{N} of {N} samples are alone in their class"):
+        alone = pushed(ParticleGuidance(1.0, relative=True), x, eps, torch.arange(N))
     assert torch.equal(alone, torch.zeros_like(alone))
+    in_twos = pushed(ParticleGuidance(0.4, embed, bandwidth=0.9, batch_size=2), x, eps)
+    torch.testing.assert_close(in_twos, found, rtol=1e-12, atol=1e-14)
     same = x[:1].repeat(N, 1, 1)
     assert torch.isfinite(pushed(ParticleGuidance(1.0), same, eps[:1].repeat(N, 1, 1))).all()
 
@@ -374,6 +377,22 @@ def test_a_guided_step_costs_its_networks_once(make, costs):
     expected = {"eps": (4, 0), "f": (0, 0), "g": (0, 0)} | costs
     found = {"eps": eps, "f": weak if make == "auto" else f, "g": g}
     assert {name: (one.rows / N, one.back / N) for name, one in found.items()} == expected
+
+
+def test_one_timestep_for_all_is_one_for_each():
+    """As loops of diffusers pass it."""
+    torch.manual_seed(3)
+    embedding = nn.Embedding(K + 1, 6).double()
+    x, one = draw(1, N, 6), torch.tensor(T)
+
+    def predict(x, t, labels):
+        return 0.1 * x * t[:, None] / T + 0.01 * embedding(labels)
+
+    for wrap in (
+        lambda: classifier_free(predict, 0.5, K),
+        lambda: cads(predict, embedding, 400, torch.Generator().manual_seed(0)),
+    ):
+        torch.testing.assert_close(wrap()(x, one, LABELS), wrap()(x, torch.full((N,), T), LABELS), rtol=0, atol=0)
 
 
 def test_late_in_sampling_the_label_counts_in_full():
