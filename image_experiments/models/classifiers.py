@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contrastive_dp.randomness import seeded
-
 NETWORKS = ("linear", "small-cnn", "preact-resnet-18", "wrn-28-10", "wrn-34-10", "wrn-16-4")
 PUBLISHED = ("dm-wrn-28-10", "dm-preact-resnet-18", "wrn-28-10-relu", "wong-preact-resnet-18", "resnet-18")
 """Networks of published checkpoints that are none of these."""
@@ -49,7 +47,8 @@ def make_classifier(
     Raises ValueError for an unknown network, and for images too small for its downsampling.
     """
     channels, height, width = shape
-    with seeded(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         body: nn.Module
         if network == "linear":
             body, features = nn.Flatten(), channels * height * width

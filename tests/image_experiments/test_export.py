@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import sysconfig
 from collections import OrderedDict
 
 import numpy as np
@@ -39,6 +40,10 @@ CARD = {
 }  # fmt: skip
 
 
+ELSEWHERE = {"PATH": "", "PYTHONPATH": sysconfig.get_path("purelib")}
+"""With -S, Python finds the packages but not this clone, of which a .pth file tells."""
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A small run, exported."""
@@ -54,9 +59,9 @@ def test_a_strict_loader_without_our_packages_gets_the_same_accuracy_to_the_imag
     with np.load(exported / "data" / "images.npz") as data:
         x, y = data["test_image"].transpose(0, 3, 1, 2).astype(np.float32) / 255, data["test_label"]
     np.savez(tmp_path / "test.npz", x=x, y=y)
-    command = [sys.executable, "-c", LOADER, str(folder), str(folder / "unguided-seed0.pt"), str(tmp_path / "test.npz")]
+    command = [sys.executable, "-S", "-c", LOADER, str(folder), str(folder / "unguided-seed0.pt"), str(tmp_path / "test.npz")]
     done = subprocess.run(
-        [*command, str(tmp_path / "right.npy")], cwd=tmp_path, capture_output=True, text=True, check=False, env={"PATH": ""}
+        [*command, str(tmp_path / "right.npy")], cwd=tmp_path, capture_output=True, text=True, check=False, env=ELSEWHERE
     )
     assert done.returncode == 0, done.stderr
     with np.load(exported / "outcomes" / "unguided-seed0.npz") as outcomes:
