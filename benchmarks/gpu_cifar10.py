@@ -74,7 +74,7 @@ def measured(device: str) -> Rates:
     unet = replace(settings.diffusion, precision="bfloat16", compile="no")
     sampler = replace(settings.generation, precision="bfloat16", compile="no")
     trained = replace(settings.classifier, precision="bfloat16", compile="no")
-    probe = Probe((3, 32, 32), 10, Threat("linf", 8 / 255), torch.device(device), budget=1.0, whole=True)
+    probe = Probe((3, 32, 32), 10, Threat("linf", 8 / 255), torch.device(device), budget=1.0)
     with gpu_arithmetic(tf32=True, cudnn_benchmark=True):
         found = probe.step(unet).step, probe.sampler(unet, sampler).step, probe.step(trained).step
     with gpu_arithmetic(tf32=False):  # as the evaluation

@@ -34,7 +34,7 @@ from image_experiments.engine.checks import (
     facts_without_reading,
 )
 from image_experiments.engine.fingerprint import check_code, forget_code, source_digest
-from image_experiments.engine.plan import digest_of_parts, needed_for, plan, up_to
+from image_experiments.engine.plan import digest_of_parts, may_relabel, needed_for, plan, up_to
 from image_experiments.engine.processes import run_together
 from image_experiments.engine.progress import work_of
 from image_experiments.engine.reuse import check_reuse, take_over
@@ -74,6 +74,7 @@ FREE = (
         "until",
         "device",
         "tensorboard",
+        "describe",
         "force",
         "dry_run",
     ),
@@ -81,6 +82,7 @@ FREE = (
 )
 """Settings that do not make it a different experiment; for outside files the content counts, not the location."""
 SMOKE = "the preset smoke runs every stage once, at a small size: its numbers mean nothing (--preset cpu: some that do)"
+UNSELECTED = "images that are read (npz:) keep their labels and are not selected: --selection acts on those that are generated here"
 GROWING = ("methods", "all seeds")
 """Settings to which an experiment may add entries."""
 
@@ -432,7 +434,8 @@ def lines_of(kind: str, settings: Settings, stages: list[Stage], out: Path) -> t
         lines = [encoder_line(settings, name, one) for name, one in found.items()]
         return lines, encoder_doubts(found, len(tables.results(out, "data")["classes"]))
     if kind == "read":
-        return list(dict.fromkeys(f"read {one['read']}" for one in found.values())), []
+        doubts = [UNSELECTED] if settings.selection.surplus > 1 or may_relabel(settings) else []
+        return list(dict.fromkeys(f"read {one['read']}" for one in found.values())), doubts
     first = next(iter(found.values()))
     line = f"of these {first['train']} to train on and {first['validation']} for validation, by seed"
     unused = max(one["unused"] for one in found.values())

@@ -50,7 +50,7 @@ HELP = Help(
             "classifier.steps",
             "classifier.adversary",
         ),
-        *("evaluation.autoattack_images", "out", "workers", "device", "until", "dry_run"),
+        *("describe", "evaluation.autoattack_images", "out", "workers", "device", "until", "dry_run"),
     ),
     alike={"encoder": "classifier"},
 )

@@ -59,13 +59,13 @@ class _EnoughError(Exception):
 
 class Probe:
     """Measurements for images of one shape on one device. budget: seconds that one measurement may take, not counting compilation.
-    whole: measure whole batches at once, not more and more images: for a fast device, which prepares anew for every size."""
 
-    def __init__(
-        self, shape: Shape, classes: int, threat: Threat, device: torch.device, budget: float, whole: bool = False
-    ) -> None:
+    On a GPU whole batches are measured at once, not more and more images: cuDNN prepares anew for every size, and whether a batch fits in
+    memory is seen here rather than hours later."""
+
+    def __init__(self, shape: Shape, classes: int, threat: Threat, device: torch.device, budget: float) -> None:
         self.shape, self.classes, self.threat, self.device, self.budget = shape, classes, threat, device, budget
-        self.whole = whole
+        self.whole = device.type == "cuda"
         self.passes: dict[tuple[str, int], float] = {}
 
     def images(self, n: int) -> Images:

@@ -350,7 +350,8 @@ def read_generated(run: StageRun, file: Path, count: int, seed: int) -> Results:
     given = check_given(file, len(real.classes), (height, width, channels), count)
     kept = balanced_choice(given.labels, count, np.random.default_rng([seed, 4]))
     stream_images(run.outputs["images"], count, (height, width, channels), given.pieces(kept), given.soft_rows(kept))
-    return {"images": count, "read": given.said()}
+    taken = f"; {count} of them are taken (--synthetic), equally many a class" if count < len(given) else ""
+    return {"images": count, "read": given.said() + taken}
 
 
 def describe(run: StageRun, settings: DescriptionSettings, split: str) -> Results:

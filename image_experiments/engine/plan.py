@@ -145,8 +145,10 @@ class SeedPlan:
         _ = self.real
         if any(m.generates or m.kind == "noise" for m in methods) and self.settings.diffusion.load is None:
             self.diffusion("diffusion", self.settings.diffusion, self.seed)
-        if any(m.kind != "real" for m in methods):
+        if any(m.kind != "real" for m in methods) and self.settings.describe:
             _ = self.encoder, self.judge
+        elif any(m.generates or m.kind == "noise" for m in methods):
+            _ = self.encoder
 
     def diffusion(self, kind: str, settings: DiffusionSettings, seed: int) -> Stage:
         """The stage that trains a diffusion model."""
@@ -196,9 +198,10 @@ class SeedPlan:
         inputs, before = dict[str, Stage](), None
         if method.kind != "real":
             inputs["synthetic"], before = self.rounds(method) if method.generates else (self.not_sampled(method), None)
-            described = {**self.real, **inputs, "encoder": self.encoder, "judge": self.judge}
-            told = {"settings": settings.description, "split": settings.evaluation.split}
-            self.add(f"describe/{where}", jobs.describe, told, {}, described)
+            if settings.describe:
+                described = {**self.real, **inputs, "encoder": self.encoder, "judge": self.judge}
+                told = {"settings": settings.description, "split": settings.evaluation.split}
+                self.add(f"describe/{where}", jobs.describe, told, {}, described)
         classifier = self.classifier(method, inputs, settings.rounds if method.generates else 1, before)
         threats = [settings.threat(), *settings.evaluation.further()]
         arguments = {"settings": settings.evaluation, "threats": threats, "seed": self.seed}

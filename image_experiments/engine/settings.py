@@ -84,6 +84,8 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """Attacks on the test images."""
     description: DescriptionSettings = field(default_factory=DescriptionSettings)
+    describe: bool = True
+    """Measure the synthetic images (description.csv). Without it, images that are only read need neither encoder nor judge."""
     """Measures of the synthetic images."""
     out: Path | None = None
     """Folder for the results (default: results/DATASET-PRESET). Run the same command again to continue where it stopped."""
@@ -375,6 +377,8 @@ def _check_processes(settings: Settings) -> None:
     check_shares(settings, settings.processes)
     if settings.parts() is not None and not any(m.generates for m in settings.parsed_methods()):
         raise UserError(f"--part {settings.part}: no method generates images; leave it out")
+    if settings.until == "description" and not settings.describe:
+        raise UserError("--until description: --no-describe leaves it out; leave one of them out")
     if settings.until is not None and settings.part is not None:
         raise UserError(f"--until {settings.until}: --part {settings.part} stops after generation; leave one of them out")
 

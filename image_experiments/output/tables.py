@@ -34,7 +34,9 @@ def metric_rows(settings: Settings, out: Path) -> list[Row]:
 
 
 def description_rows(settings: Settings, out: Path) -> list[Row]:
-    """One row per synthetic set."""
+    """One row per synthetic set; none with --no-describe."""
+    if not settings.describe:
+        return []
     return [
         {"method": method.label, "seed": seed}
         | {

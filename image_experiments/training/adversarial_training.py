@@ -32,7 +32,7 @@ class ClassifierSettings:
     """How a classifier is trained."""
 
     network: str = "small-cnn"
-    """linear, small-cnn, small-cnn-W (W channels), preact-resnet-18, wrn-28-10 or any wrn-D-K."""
+    """linear, small-cnn, small-cnn-W (W channels), preact-resnet-18, wrn-28-10 or any wrn-D-K; dm-wrn-D-K pads as DM-Improves-AT does."""
     adversary: Literal["none", "pgd", "trades"] = "pgd"
     """none: standard training; pgd: training on attacked images (Madry et al. 2018); trades: TRADES (Zhang et al. 2019)."""
     attack_steps: int = 5

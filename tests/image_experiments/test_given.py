@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import re
 from dataclasses import replace
 
@@ -226,3 +227,36 @@ def test_a_run_on_a_folder_of_parts_is_that_on_one_file(tmp_path, capsys, monkey
     assert "read set: 2 files, 90 images, channels first, (N, C, H, W), under x and y" in re.sub(r"\s+", " ", output)
     assert rows[0] == rows[2]
     assert rows[1] == rows[3]
+
+
+def test_images_that_are_only_read_need_no_encoder_if_nothing_is_described(tmp_path, capsys):
+    """And a description can follow in the same folder. That --selection does nothing to them, and how many are taken, is said."""
+    np.savez(tmp_path / "set.npz", image=RNG.integers(0, 256, (90, 8, 8, 1), dtype=np.uint8), label=np.arange(90) % 10)
+    small = [
+        "--methods",
+        f"npz:{tmp_path / 'set.npz'}",
+        "--synthetic",
+        "40",
+        "--test",
+        "40",
+        "--workers",
+        "1",
+        "--selection.labels",
+        "soft",
+    ]
+    for part in ("encoder", "classifier", "description"):
+        small += [f"--{part}.steps", "5"]
+    small += ["--evaluation.autoattack-images", "0", "--evaluation.pgd-steps", "2", "--out", str(tmp_path / "out")]
+    assert run_cifar.main([*small, "--no-describe"]) == 0
+    captured = capsys.readouterr()
+    assert "90 images, (N, H, W, C), under image and label; 40 of them are taken (--synthetic)" in " ".join(captured.out.split())
+    assert "keep their labels and are not selected" in captured.err
+    first = json.loads((tmp_path / "out" / "summary.json").read_text())["results"]
+    assert sorted(first) == ["classifier/npz-set/seed0", "data", "evaluate/npz-set/seed0", "read/npz-set/seed0", "split/seed0"]
+    assert len(Result(tmp_path / "out").description) == 0
+    assert run_cifar.main(small) == 0
+    second = json.loads((tmp_path / "out" / "summary.json").read_text())["results"]
+    assert set(second) - set(first) == {"encoder/seed0", "judge/seed0", "describe/npz-set/seed0"}
+    assert {name: second[name] for name in first} == first
+    assert run_cifar.main([*small, "--no-describe", "--until", "description"]) == 1
+    assert "--until description: --no-describe leaves it out" in capsys.readouterr().err
