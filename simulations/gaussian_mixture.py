@@ -44,6 +44,8 @@ class Settings:
     """Table: breast-cancer, digits:A,B, or FILE.npz / FILE.csv with features and two labels."""
     label: str | None = None
     """Label column of a csv file (default: the last)."""
+    group: str | None = None
+    """Column of a csv file that says which rows belong together, as those of one patient; they stay on one side of the split."""
     eps: tuple[Radius, ...] = ()
     """Attack radii on the real data, in feature standard deviations, 0.1 or 1/10 (default: fractions of each norm of the class mean)."""
     norms: tuple[Literal["1", "2", "inf"], ...] = ("2", "inf")
@@ -136,7 +138,7 @@ def read_data(settings: Settings, talk: Talk) -> Table | None:
     from simulations.mixtures.tables import load_table
 
     _check_not_overwritten(settings)
-    table = load_table(settings.data, settings.label)
+    table = load_table(settings.data, settings.label, settings.group)
     talk.say("\n".join(table.described()))
     return table
 

@@ -76,7 +76,8 @@ def summarise(analysis: Analysis) -> dict[str, Any]:
 
 def doubts(analysis: Analysis) -> list[str]:
     """What a reader of any of its numbers must know."""
-    rows, dim, lines = analysis.distinct_train_rows, analysis.mixture.dim, []
+    rows, dim, lines, prior = analysis.distinct_train_rows, analysis.mixture.dim, [], analysis.mixture.prior
+    worth = 4 * prior * (1 - prior) * rows
     if analysis.dropped:
         lines.append(f"dropped as constant in the training half: {', '.join(analysis.dropped)}")
     if rows < ROWS_A_FEATURE * dim:
@@ -84,6 +85,12 @@ def doubts(analysis: Analysis) -> list[str]:
         lines.append(
             f"WARNING: {rows} {different}training rows for {dim} features, fewer than {ROWS_A_FEATURE} a feature: predictions of the "
             "estimated mixture are biased upwards; trust what was measured and the intervals"
+        )
+    elif worth < ROWS_A_FEATURE * dim:
+        lines.append(
+            f"WARNING: {rows} training rows, but only {min(prior, 1 - prior):.0%} of one class, say as much as {worth:.0f} of equal "
+            f"classes, fewer than {ROWS_A_FEATURE} for each of {dim} features: predictions of the estimated mixture are biased upwards; "
+            "trust what was measured and the intervals"
         )
     return lines
 
@@ -101,18 +108,28 @@ def answer(analysis: Analysis, accuracy: float, confidence: float) -> list[str]:
     where = f"{name}, attacks of l_{p:g} size {eps:.3g} standard deviations"
     if found is None:
         return [f"{where}: the best classifier has robust accuracy {live[p, eps]:.3f}, if the classes are Gaussian"]
-    best = _shown(found.optimum, ".3f") if found.optimum is not None else f"{live[p, eps]:.3f} (no interval)"
+    none = "no interval: too few rows for the features, or one depends on others, so this is too high"
+    best = _shown(found.optimum, ".3f") if found.optimum is not None else f"{live[p, eps]:.3f} ({none})"
     needed, model = found.measured_needed, found.needed
     most = subset_sizes(min(analysis.train_rows, MOST_ROWS))[-1]
-    rows = f"more than {most} rows" if math.isinf(needed.estimate) else f"{needed.estimate:.0f} rows"
-    took = f"{rows}, measured on subsets of the training half beside its class means' midpoint"
+    rows = f"more than {most} rows" if math.isinf(needed.estimate) else f"{_counted(needed, f'more than {most}')} rows"
+    took = f"{rows}, measured on subsets of the training half, with the threshold that all its rows give"
     if model is not None:
-        took += f"; if the classes were Gaussian, {'no number' if math.isinf(model.estimate) else f'{model.estimate:.0f}'} would do"
+        enough = "no number would do" if math.isinf(model.estimate) else f"{_counted(model, 'no bound')} would do"
+        took += f"; if the classes were Gaussian, {enough}"
+    prior = analysis.mixture.prior
+    larger = analysis.table.classes[prior > 0.5]
     return [
-        f"{where}: the best classifier has robust accuracy {best}, if the classes are Gaussian; the one fitted here has "
-        f"{_shown(found.measured, '.3f')} on held-out rows",
-        f"for {accuracy:g} there, with probability {confidence:g}, the averaging classifier needs {took}",
+        f"{where}: the best classifier has robust accuracy {best}, if the classes are Gaussian with one covariance; the one fitted here "
+        f"has {_shown(found.measured, '.3f')} on held-out rows; to say {larger!r} always has {max(prior, 1 - prior):.3f}",
+        f"for {accuracy:g} there as the mean over both classes, with probability {confidence:g}, the averaging classifier needs {took}",
     ]
+
+
+def _counted(interval: Interval, beyond: str) -> str:
+    """A number of rows with its interval."""
+    low, high = (beyond if math.isinf(end) else f"{end:.0f}" for end in (interval.low, interval.high))
+    return f"{interval.estimate:.0f} [{low}, {high}]"
 
 
 def describe_analysis(analysis: Analysis, accuracy: float, confidence: float) -> str:
@@ -128,7 +145,8 @@ def describe_analysis(analysis: Analysis, accuracy: float, confidence: float) ->
         "est. optimum: best classifier for the Gaussian mixture estimated from the training half. trivial: eps >= ||mu||_p there, and its",
         "best classifier guesses the larger class.",
         *(_how_sure(analysis, accuracy, confidence) if analysis.certainties else []),
-        "samples at Wasserstein-2 distance r from the real classes can be as distinguishable as this many real ones each (frontier, T7):",
+        "to averaging, samples at Wasserstein-2 distance r from the real classes can be worth this many real ones each (frontier, T7;",
+        "other learners may want less separation):",
         "  " + ", ".join(f"r={r:.3g}: {m:.2f}" for r, _, _, m in analysis.frontier),
         "where the Gaussian assumption breaks (moments: gap closed by held-out means and spreads of the scores; shape: the rest)",
         *(f"  {line}" for line in verdict(analysis)),

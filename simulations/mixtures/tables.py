@@ -9,7 +9,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ NAMES = ("breast-cancer", "digits:A,B")
 FEATURE_KEYS = ("x", "X", "features", "data")
 LABEL_KEYS = ("y", "Y", "label", "labels", "target")
 NO_LABEL = ("", "nan", "na", "null", "none")
+FEWEST_GROUPS = 4
 FEWEST_ROWS = 10  # per class: half of them to estimate means and a covariance, half of them to test
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
     """x: (n, d) features. y: (n,) in {-1, +1}. classes: names of -1 and +1. features: (d,) names. notes: messages about what was left out
-    or was ambiguous."""
+    or was ambiguous. groups: (n,) numbers, the same for rows that belong together; None: each stands by itself. label: name of the label
+    column, if it has one."""
 
     name: str
     x: Array
@@ -36,22 +38,28 @@ class Table:
     classes: tuple[str, str]
     features: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    groups: Any = None
+    label: str = ""
 
     def described(self) -> list[str]:
         """What was read, one message each."""
         counts = [int((self.y < 0).sum()), int((self.y > 0).sum())]
         classes = ", ".join(f"{name!r} {count}" for name, count in zip(self.classes, counts, strict=True))
-        return [f"read {self.name}: {len(self.y)} rows, {self.x.shape[1]} features; classes: {classes}", *self.notes]
+        of = f" of {self.label!r}" if self.label else ""
+        return [f"read {self.name}: {len(self.y)} rows, {self.x.shape[1]} features; classes{of}: {classes}", *self.notes]
 
 
-def load_table(spec: str, label: str | None = None) -> Table:
+def load_table(spec: str, label: str | None = None, group: str | None = None) -> Table:
     """Load `breast-cancer`, `digits:A,B`, FILE.npz or FILE.csv; raises UserError naming what is wrong with it.
 
-    label: name of the label column of a csv file (default: the last column). npz: features under x, X, features or data, labels
+    label: name of the label column of a csv file (default: the last column). group: name of the column that says which rows of a csv file
+    belong together; it is no feature. npz: features under x, X, features or data, labels
     under y, Y, label, labels or target.
     """
     if label is not None and not spec.lower().endswith(".csv"):
         raise UserError(f"--label {label} applies to csv files only: {spec} knows its labels (npz: y, label, labels or target)")
+    if group is not None and not spec.lower().endswith(".csv"):
+        raise UserError(f"--group {group} applies to csv files only: save {spec} as csv with that column")
     if spec == "breast-cancer":
         from sklearn.datasets import load_breast_cancer
 
@@ -68,7 +76,7 @@ def load_table(spec: str, label: str | None = None) -> Table:
     if not path.is_file():
         raise UserError(f"--data {spec}: no such file; check the path (relative to {Path.cwd()})")
     try:
-        return _load_npz(path) if suffix == ".npz" else _load_csv(path, label)
+        return _load_npz(path) if suffix == ".npz" else _load_csv(path, label, group)
     except OSError as error:
         raise UserError(f"--data {spec}: cannot read ({error.strerror or error}); check its permissions") from None
 
@@ -133,9 +141,9 @@ def _without_row_numbers(name: str, points: Array, features: tuple[str, ...]) ->
     """Features without columns that number the rows, such as a pandas index: if the rows are sorted by class, these leak the label.
 
     A column is dropped if its name says so, if it counts the rows in order, or if it has no name and holds every number of 0..n-1. A note
-    names any other column with a different whole number in every row.
+    names any other column with a different whole number in every row, and one of whole numbers that repeat under such a name.
     """
-    out, doubtful = [], []
+    out, doubtful, repeated = [], list[str](), list[str]()
     for j, feature in enumerate(features):
         column = points[:, j]
         whole = bool((column == np.round(column)).all()) and len(np.unique(column)) == len(column)
@@ -147,12 +155,19 @@ def _without_row_numbers(name: str, points: Array, features: tuple[str, ...]) ->
             out.append(j)
         elif counting or in_order:
             doubtful.append(feature)
+        elif INDEX_NAMES.fullmatch(feature) and bool((column == np.round(column)).all()):
+            repeated.append(feature)
     if out and len(out) == points.shape[1]:
         raise UserError(f"--data {name}: column {features[0]!r} numbers the rows, and there is no other; give features")
     notes = [f"left out: column {', '.join(repr(features[j]) for j in out)}, which numbers the rows"] if out else []
     if doubtful:
         many = ", ".join(map(repr, doubtful[:5]))
         notes.append(f"kept: column {many}, with another whole number in every row; remove it if it only numbers them")
+    if repeated:
+        many = ", ".join(map(repr, repeated[:5]))
+        notes.append(
+            f"kept: column {many}, named like a number of something; if it is of patients or the like, name it with --group"
+        )
     kept = [j for j in range(points.shape[1]) if j not in out]
     return points[:, kept], tuple(features[j] for j in kept), tuple(notes)
 
@@ -242,7 +257,7 @@ def _load_npz(path: Path) -> Table:
     return make_table(str(path), x, arrays[y_key], tuple(f"column {i + 1}" for i in range(x.shape[1] if x.ndim == 2 else 0)))
 
 
-def _load_csv(path: Path, label: str | None) -> Table:
+def _load_csv(path: Path, label: str | None, group: str | None) -> Table:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = [
@@ -266,22 +281,46 @@ def _load_csv(path: Path, label: str | None) -> Table:
                 f"header: the first row, {', '.join(header[:4])}{', ...' if width > 4 else ''}, is taken for the names of the columns",
             )
     names = header or [f"column {i + 1}" for i in range(width)]
-    if label is not None and label not in names:
-        near = [name for name in names if name.lower() == label.lower()] or difflib.get_close_matches(label, names, n=1)
-        raise UserError(f"--label {label!r} is no column of {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    target = names.index(label) if label is not None else width - 1
+    target = _label_column(path, names, label, group)
     if len(set(names)) < len(names):
         raise UserError(f"--data {path}: two columns are called {max(names, key=names.count)!r}; give each its own name")
-    x = np.empty((len(rows), width - 1))
+    features = [j for j, name in enumerate(names) if j != target and name != group]
+    x = np.empty((len(rows), len(features)))
     for i, (line, row) in enumerate(rows):
         if len(row) != width:
             raise UserError(
                 f"--data {path}: line {line} has {len(row)} cells, the first has {width}; make them equal or close a quote"
             )
-        for column, cell in enumerate(row[:target] + row[target + 1 :]):
-            x[i, column] = _number(cell, path, line, names[column + (column >= target)])
+        for place, j in enumerate(features):
+            x[i, place] = _number(row[j], path, line, names[j])
     tags = np.array([row[target].strip() for _, row in rows])
-    return make_table(str(path), x, tags, tuple(names[:target] + names[target + 1 :]), notes, [line for line, _ in rows])
+    groups = None if group is None else np.array([row[names.index(group)].strip() for _, row in rows])
+    table = make_table(str(path), x, tags, tuple(names[j] for j in features), notes, [line for line, _ in rows])
+    table = replace(table, label=names[target] if header else "")
+    return table if groups is None else _grouped(table, groups, f"--group {group}")
+
+
+def _label_column(path: Path, names: list[str], label: str | None, group: str | None) -> int:
+    """The place of the label column. Raises UserError for a label or group that is no column, or one for both."""
+    for flag, named in (("label", label), ("group", group)):
+        if named is not None and named not in names:
+            near = [name for name in names if name.lower() == named.lower()] or difflib.get_close_matches(named, names, n=1)
+            raise UserError(f"--{flag} {named!r} is no column of {path}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    target = names.index(label) if label is not None else len(names) - 1
+    if group == names[target]:
+        raise UserError(f"--group {group!r}: is the label column; name another, or the label with --label")
+    return target
+
+
+def _grouped(table: Table, tags: Any, flag: str) -> Table:
+    """The table with its groups, and a note on how many. Raises UserError if a class has too few for two halves."""
+    named, codes = np.unique(tags, return_inverse=True)
+    for k, name in enumerate(table.classes):
+        count = len(np.unique(codes[table.y == (-1.0, 1.0)[k]]))
+        if count < FEWEST_GROUPS:
+            raise UserError(f"{flag}: class {name!r} has {count} groups; at least {FEWEST_GROUPS} are needed, two for each half")
+    note = f"groups: {len(named)}, each on one side of the split; intervals count their rows as independent, so they are too narrow"
+    return replace(table, notes=(*table.notes, note), groups=codes)
 
 
 def _header(rows: list[list[str]], label: str | None) -> list[str] | None:

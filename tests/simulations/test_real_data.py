@@ -9,6 +9,7 @@ from simulations.mixtures import certainty, real_data
 from simulations.mixtures.certainty import estimate, measured_needs, subset_sizes
 from simulations.mixtures.learners import fit_averaging
 from simulations.mixtures.real_data import OPTIMUM, analyse, estimate_mixture, split_and_scale, verdict
+from simulations.mixtures.real_data_report import answer, doubts
 from simulations.mixtures.tables import make_table
 from theory import BinaryMixture, QuasiMonteCarloLaw, bayes_robust_accuracy, required_samples
 
@@ -204,3 +205,33 @@ def test_no_attack_counts_once_whatever_the_norms(gaussian):
     }
     assert said.endswith(f" of {len(radii)} attacks")
     assert len(radii) == 2 * 6 - 1
+
+
+def rare(rows, share, dim, apart):
+    """Gaussian classes, one of them rare."""
+    rng = np.random.default_rng(5)
+    y = np.where(np.arange(rows) < share * rows, 1, -1)
+    return table_of(rng.standard_normal((rows, dim)) + apart * y[:, None] / np.sqrt(dim), y)
+
+
+def test_a_rare_class_is_counted_for_what_it_says():
+    """400 rows are 13 for each of 15 features, but 10 % of one class say as much as 72 of equal classes: under five."""
+    analysis = analyse(rare(400, 0.1, 15, 1.5), (2.0,), (0.0, 0.3), 0.8, 0.95, (), 0)
+    (warning,) = doubts(analysis)
+    assert (
+        "200 training rows, but only 10% of one class, say as much as 72 of equal classes, fewer than 5 for each of 15" in warning
+    )
+    assert doubts(analyse(rare(400, 0.5, 15, 1.5), (2.0,), (0.0, 0.3), 0.8, 0.95, (), 0)) == []
+
+
+def test_the_answer_says_what_guessing_reaches_and_how_sure_its_numbers_are():
+    analysis = analyse(rare(600, 0.2, 3, 1.5), (2.0,), (0.3,), 0.8, 0.95, (), 0)
+    first, second = answer(analysis, 0.8, 0.95)
+    (row,) = analysis.certainties
+    assert (
+        f"best classifier has robust accuracy {row.optimum.estimate:.3f} [{row.optimum.low:.3f}, {row.optimum.high:.3f}]" in first
+    )
+    assert first.endswith(f"to say {analysis.table.classes[0]!r} always has 0.800")
+    assert "as the mean over both classes" in second
+    high = "more than 128" if math.isinf(row.measured_needed.high) else f"{row.measured_needed.high:.0f}"
+    assert f"needs {row.measured_needed.estimate:.0f} [{row.measured_needed.low:.0f}, {high}] rows" in second

@@ -1,11 +1,13 @@
 """Loading tables: what is accepted, and the one line that refuses the rest."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from command_line.output import UserError
+from simulations.mixtures.real_data import groups_of, split_and_scale
 from simulations.mixtures.tables import load_table, make_table
 
 
@@ -162,7 +164,7 @@ def test_columns_that_number_the_rows_are_left_out_and_it_is_said(tmp_path, name
     np.testing.assert_array_equal(table.x, x)
     assert table.features == ("a", "b", "c")
     assert table.notes == (f"left out: column {name!r}, which numbers the rows",)
-    assert table.described()[0].endswith("60 rows, 3 features; classes: '0' 30, '1' 30")
+    assert table.described()[0].endswith("60 rows, 3 features; classes of 'y': '0' 30, '1' 30")
 
 
 def test_row_numbers_without_a_header_or_in_an_npz(tmp_path):
@@ -190,6 +192,65 @@ def test_columns_that_may_mean_something_are_kept_and_named(tmp_path, name, valu
     table = load_table(save_csv(tmp_path / "a.csv", rows, [name, "a", "b", "c", "y"]))
     assert table.features == (name, "a", "b", "c")
     assert table.notes == (f"kept: column {name!r}, with another whole number in every row; remove it if it only numbers them",)
+
+
+def patients(tmp_path):
+    """60 visits of 20 patients, ten of each class; the feature c is one number a patient."""
+    x, y = noise()
+    x[:, 2] = np.repeat(x[:20, 2], 3)
+    rows = [[200 + i // 3, *row, label] for i, (row, label) in enumerate(zip(x, y, strict=True))]
+    return x, save_csv(tmp_path / "visits.csv", rows, ["patient_id", "a", "b", "c", "y"])
+
+
+def test_numbers_of_patients_that_repeat_are_told(tmp_path):
+    _, path = patients(tmp_path)
+    (note,) = load_table(path).notes
+    assert note.startswith("kept: column 'patient_id', named like a number")
+    assert "--group" in note
+
+
+def test_a_group_is_no_feature_and_stays_on_one_side(tmp_path):
+    x, path = patients(tmp_path)
+    table = load_table(path, group="patient_id")
+    np.testing.assert_array_equal(table.x, x)
+    assert table.features == ("a", "b", "c")
+    assert table.notes[-1].startswith("groups: 20, each on one side of the split")
+    for seed in range(5):
+        train, test, _ = split_and_scale(table, seed)
+        sides = [set(np.round(half.x[:, 2], 9)) for half in (train, test)]
+        assert not sides[0] & sides[1]
+        assert [9 <= len(side) <= 11 for side in sides] == [True, True]
+    train, test, _ = split_and_scale(load_table(path), 0)  # without --group, patients are on both sides
+    assert set(np.round(train.x[:, 3], 9)) & set(np.round(test.x[:, 3], 9))
+
+
+def test_groups_and_copies_hold_together_what_either_joins():
+    """Rows 0 and 1 are of one group, row 2 is a copy of row 1: all three belong together."""
+    x, y = noise(40, 5)
+    x[21], x[2] = x[20], x[1]
+    table = replace(make_table("t", x, y, tuple("abcde")), groups=np.array([0, 0, *range(2, 40)]))
+    joined = groups_of(table)
+    assert len(set(joined[:3].tolist())) == 1
+    assert joined[20] == joined[21]
+    assert len(np.unique(joined)) == 40 - 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"group": "patient"}, "--group 'patient' is no column of .*did you mean 'patient_id'"),
+        ({"group": "y"}, "--group 'y': is the label column"),
+        ({"group": "hospital"}, "class '0' has 1 groups; at least 4 are needed"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(tmp_path, arguments, message):
+    x, y = noise()
+    rows = [[i // 3, label, *row, label] for i, (row, label) in enumerate(zip(x, y, strict=True))]
+    path = save_csv(tmp_path / "a.csv", rows, ["patient_id", "hospital", "a", "b", "c", "y"])
+    with pytest.raises(UserError, match=message):
+        load_table(path, **arguments)
+    with pytest.raises(UserError, match="applies to csv files only"):
+        load_table("breast-cancer", group="age")
 
 
 def test_rows_of_few_values_are_no_copies(tmp_path):
