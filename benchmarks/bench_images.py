@@ -293,15 +293,28 @@ def best(settings: Settings, call: Callable[..., float], *arguments: Any) -> flo
     return max(call(*arguments, settings.seconds) for _ in range(settings.repeats))
 
 
+FAILED: list[str] = []
+"""Why measurements failed: the other rows are worth having, and the exit status says that some are missing."""
+
+
+def attempted(name: str, call: Callable[..., float], *arguments: Any) -> float:
+    """call(*arguments), or nan where it fails, whatever the reason, which is noted."""
+    try:
+        return call(*arguments)
+    except Exception as error:
+        FAILED.append(f"failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
+        print(f"{name}: {FAILED[-1]}", file=sys.stderr, flush=True)
+        return math.nan
+
+
 def compared(
     settings: Settings, name: str, theirs: float, share: float, call: Callable[..., float], *arguments: Any
 ) -> tuple[str, ...]:
     """A row of the table; of a measurement that fails, why. theirs: images per second of the straightforward loop (nan: there is none).
     share: of the ceiling, for ours at an image per second."""
-    try:
-        one = best(settings, alone, call, *arguments)
-    except Exception as error:  # whatever it is: the other rows are worth having
-        return (name, f"failed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})")
+    one = attempted(name, best, settings, alone, call, *arguments)
+    if math.isnan(one):
+        return (name, FAILED[-1])
     several = best(settings, on_all_cores, call, *arguments) if CORES > 1 else one
     known = not math.isnan(theirs)
     ratios = [f"{ours / theirs:.2f}" if known else "" for ours in (one, several)]
@@ -333,7 +346,7 @@ def show(row: Sequence[str]) -> None:
 def compare_training(settings: Settings, ceilings: dict[str, float]) -> None:
     """Rows of the table: U-Net and adversarial training."""
     for shape, unet in UNETS:
-        theirs = best(settings, alone, plain_unet, unet, shape)
+        theirs = attempted("straightforward U-Net training", best, settings, alone, plain_unet, unet, shape)
         work = flops_of_unet(unet, shape, True)
         for precision in PRECISIONS:
             chosen = replace(unet, precision=precision)
@@ -341,7 +354,7 @@ def compare_training(settings: Settings, ceilings: dict[str, float]) -> None:
             show(compared(settings, name, theirs, work / ceilings[precision], our_unet, chosen, shape))
     for shape, network, batch in LEARNERS:
         trained = ClassifierSettings(network=network, attack_steps=7, batch_size=batch)
-        theirs = best(settings, alone, plain_adversarial, trained, shape)
+        theirs = attempted("straightforward adversarial training", best, settings, alone, plain_adversarial, trained, shape)
         work = flops_of_attack(network, shape, 7, True)
         for precision in PRECISIONS:
             learner = replace(trained, precision=precision)
@@ -358,7 +371,7 @@ def compare_the_rest(settings: Settings, ceilings: dict[str, float]) -> None:
             name = f"sampling {shape[1]}x{shape[2]}, 10 steps, {method}, {precision}"
             arguments = (unet, shape, ENCODER, method, SAMPLED, precision)
             show(compared(settings, name, math.nan, work / ceilings[precision], our_sampling, *arguments))
-    theirs = best(settings, alone, plain_attack, ENCODER, shape)
+    theirs = attempted("straightforward evaluation", best, settings, alone, plain_attack, ENCODER, shape)
     share = flops_of_attack(ENCODER, shape, 20, False) / ceilings[FULL]
     show(compared(settings, f"evaluation, PGD-20, {ENCODER} {shape[1]}x{shape[2]}", theirs, share, our_attack, ENCODER, shape))
 
@@ -393,7 +406,8 @@ def compare_sizes(settings: Settings) -> str:
     return f"adversarial training on 10^7 mapped images / on 10^5: {np.median(ratios):.2f} of the throughput ({found})"
 
 
-def main() -> None:
+def main() -> int:
+    """Measure and print; returns the exit status."""
     settings = tyro.cli(Settings, description=__doc__)
     on_gpu = DEVICE.type == "cuda"
     ceilings = {kind: best(settings, on_all_cores, flops_per_second, kind) for kind in (*PRECISIONS, *[FULL] * on_gpu)}
@@ -410,7 +424,8 @@ def main() -> None:
         compare_compiled(settings, ceilings)
     else:
         print(compare_sizes(settings))
+    return 1 if FAILED else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -101,7 +101,10 @@ def guided(settings: Settings) -> Sampler:
 def tell(name: str, found: tuple[Any, float], rows: int) -> None:
     """Print the operations that take longest, with their share of the time on the clock."""
     watched, took = found
-    spent, averages = "self_device_time_total" if ON_GPU else "self_cpu_time_total", watched.key_averages()
+    spent = "self_device_time_total" if ON_GPU else "self_cpu_time_total"
+    averages = [
+        one for one in watched.key_averages() if not getattr(one, "is_user_annotation", False)
+    ]  # these span kernels that stand there themselves
     # a kernel stands there twice: by itself, and as time of the operation that started it, whose name is easier to read
     started = [one for one in averages if one.device_type.name == "CPU"]
     of = sorted(started, key=lambda one: getattr(one, spent), reverse=True)

@@ -147,7 +147,12 @@ def exchange_rate(
 
     if len(other) < 2:
         return fallen(mean), math.nan, math.nan
-    reach = half_width(len(other), level) * gain.std(axis=0, ddof=1) / math.sqrt(len(other))
-    upper = np.flatnonzero(mean + reach >= 0)  # noise can widen the interval again, so not the first that is rejected
-    last = 0.0 if not len(upper) else math.inf if upper[-1] == len(grid) - 1 else math.exp(grid[upper[-1]]) / count
-    return fallen(mean), fallen(mean - reach), last
+    rate, reach = fallen(mean), half_width(len(other), level) * gain.std(axis=0, ddof=1) / math.sqrt(len(other))
+    kept = np.flatnonzero(
+        (mean - reach <= 0) & (mean + reach >= 0)
+    )  # noise can widen the interval again, so the last and not the first gap
+    if not len(kept):  # all are rejected, on both sides of the rate
+        return rate, rate, rate
+    low = 0.0 if kept[0] == 0 and mean[0] < reach[0] else math.exp(grid[kept[0]]) / count
+    high = math.inf if kept[-1] == len(grid) - 1 else math.exp(grid[kept[-1]]) / count
+    return rate, min(low, rate), max(high, rate)

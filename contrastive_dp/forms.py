@@ -80,7 +80,7 @@ class NoisePredictionOf(nn.Module):
 
     network(state, level[, labels]): state (n, ...) in its own form, level (n,); returns its output, shaped like the state. form: one of
     FORMS, of the states it was trained on. output: one of OUTPUTS. time: function from the level (n,) to the network's own time, for
-    example lambda s: 1000 * s; None: the level itself, and t for the form alpha_bar.
+    example lambda s: 1000 * s; None: the level itself, and t for the form alpha_bar. The network gets it in float32 at least.
     Flow matching: NoisePredictionOf(network, schedule, "flow", "velocity").
     """
 
@@ -120,8 +120,8 @@ def edm_denoiser(network: Callable[..., Tensor], sigma_data: float = 0.5) -> Cal
     def denoiser(x: Tensor, sigma: Tensor, *labels: Tensor) -> Tensor:
         s = sigma.reshape([-1] + [1] * (x.ndim - 1))
         total = s**2 + data**2
-        raw = network(x / total.sqrt(), sigma.log() / 4, *labels)
-        return data**2 / total * x + s * data / total.sqrt() * raw
+        skip, out, into = (scale.to(x.dtype) for scale in (data**2 / total, s * data / total.sqrt(), 1 / total.sqrt()))
+        return skip * x + out * network(into * x, (sigma.log() / 4).to(x.dtype), *labels)
 
     return denoiser
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 REPORT_EVERY = 10
 """Steps between checks on a device."""
+MOST_NOTES = 600
+"""Where the timestep does not fall, as in corrections at one noise level."""
 
 
 class Watch:
@@ -14,17 +18,17 @@ class Watch:
 
     def __init__(self) -> None:
         self.noted: list[tuple[str, int, Tensor]] = []
-        self.steps = 0
+        self.steps, self.lowest = 0, math.inf
 
     def __call__(self, term: str, t: int, values: Tensor) -> None:
         # the sum is finite iff every value is, except after an overflow, which deserves the same message
-        if not self.noted or self.noted[-1][1] != t:
+        if t < self.lowest:  # solvers of second order go back within a step
             if self.steps == REPORT_EVERY:
                 self.report()
-            self.steps += 1
+            self.steps, self.lowest = self.steps + 1, t
         good = torch.isfinite(values.detach().sum(dtype=torch.float32 if values.dtype.itemsize < 4 else None))
         self.noted.append((term, t, good))
-        if values.device.type == "cpu":
+        if values.device.type == "cpu" or len(self.noted) >= MOST_NOTES:
             self.report()
 
     def report(self) -> None:

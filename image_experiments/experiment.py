@@ -471,7 +471,7 @@ def report(settings: Settings, place: Place, stages: list[Stage], seconds: float
     fixed = settings.evaluation.split == "test"  # all seeds share the test images, but each has its own validation images
     gains = tables.differences(rows, outcomes=lambda row: tables.outcomes_of(out, row) if fixed else None)
     warnings = list(dict.fromkeys([*doubts, *tables.warnings_of(settings, out)]))
-    tables.write_tables(out, rows, described, gains)
+    tables.write_tables(out, rows, described if settings.describe else None, gains)
     stamps = {stage.name: read_stamp(out, stage.name) or {} for stage in stages}
     summary = {
         "settings": flat(settings),

@@ -225,6 +225,8 @@ def test_a_profile_counts_every_kernel_once(on_gpu, monkeypatch, capsys):
 
     events = [event("CPU", "aten::conv", 2e4, 3e5), event("CPU", "aten::add", 4e4, 1e5), event("CUDA", "kernel_a", 0, 3e5)]
     events.append(event("CUDA", "kernel_b", 0, 1e5))
+    events.append(event("CUDA", "Optimizer.step", 0, 2e5))  # spans kernels
+    events[-1].is_user_annotation = True
     monkeypatch.setattr(profile_steps, "ON_GPU", on_gpu)
     profile_steps.tell("a step", (SimpleNamespace(key_averages=lambda: events), 0.5), 2)
     first, *rows = capsys.readouterr().out.splitlines()

@@ -134,8 +134,11 @@ class GuidedRun:
         guidance, a, strength = self.guidance, self.schedule[t], self.strengths[t]
         low, high = guidance.window or (0, len(self.schedule))
         if strength == 0 or not low <= t < high or a < PURE:
-            self.last, self.embedding, self.encoded_at = (x.clone(), eps.clone(), a), None, None
+            self.last = None if a < PURE else (x.clone(), eps.clone(), a)
+            self.embedding = self.encoded_at = None
             return eps
+        if self.labels is not None and self.labels.device != x.device:
+            self.labels = self.labels.to(x.device)  # once, not in every step
         self.visits += 1
         if (self.visits - 1) % guidance.every:
             return eps

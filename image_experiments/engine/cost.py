@@ -7,15 +7,15 @@ import math
 import os
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from command_line.output import UserError, text_table
-from image_experiments.engine.calibration import Probe
+from image_experiments.engine.calibration import Probe, no_memory
 from image_experiments.engine.checks import Facts
 from image_experiments.engine.progress import ROBUST, attacked, steps_trained
 from image_experiments.engine.run_stage import make_current
@@ -30,6 +30,7 @@ from image_experiments.synthesis.strength import trials
 from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.diffusion_training import DiffusionSettings
 
+T = TypeVar("T")
 CLEAN = 0.9
 """Assumed share of test images that are classified correctly; ROBUST of progress.py withstand an attack."""
 BUDGET = 0.8  # seconds per measurement
@@ -62,13 +63,18 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
     probe = Probe(facts.shape, len(facts.classes), settings.threat(), torch.device(device), BUDGET)
     for chosen in (stage.arguments.get("settings") for stage in stages):
         if isinstance(chosen, ClassifierSettings | DiffusionSettings) and f"step {key(chosen)}" not in rates:
-            choice = min((probe.step(one) for one in _explicit(chosen)), key=lambda found: found.step)
+            choice = min(_fitting(_explicit(chosen), probe.step), key=lambda found: found.step)
             rates |= {f"start {key(chosen)}": choice.start, f"step {key(chosen)}": choice.step}
     for network in dict.fromkeys((settings.classifier.network, settings.encoder.network)) if stages else ():
         rates[f"attack {network}"] = probe.attack_passes(network, settings.evaluation.batch_size)
     if any("method" in stage.arguments for stage in stages):
         methods = [method for method in settings.parsed_methods() if method.generates]
-        made = probe.sampling(settings.diffusion, _explicit(settings.generation)[0], methods, settings.encoder.network)
+        made = next(
+            _fitting(
+                _explicit(settings.generation),
+                lambda one: probe.sampling(settings.diffusion, one, methods, settings.encoder.network),
+            )
+        )
         rates |= {f"beyond {name}": beyond for name, (beyond, _) in made.items()}
         rates |= {f"step {name}": a_step for name, (_, a_step) in made.items()}
     _, images = attacked(settings, facts)
@@ -107,6 +113,25 @@ def _explicit(settings: Any) -> list[Any]:
     precisions = ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
     compiled = "no" if settings.compile == "auto" else settings.compile
     return [replace(settings, precision=precision, compile=compiled) for precision in precisions]
+
+
+def _fitting(settings: Sequence[Any], measure: Callable[[Any], T]) -> Iterator[T]:
+    """The measurements at each precision for which the device has the memory, made as they are asked for. Raises UserError if there is
+    none."""
+    found = False
+    for one in settings:
+        try:
+            made = measure(one)
+        except RuntimeError as error:
+            if not no_memory(error):
+                raise
+            torch.cuda.empty_cache()  # does nothing without a GPU
+            continue
+        found = True
+        yield made
+    if not found:
+        part = {DiffusionSettings: "diffusion", GenerationSettings: "generation"}.get(type(settings[0]), "classifier")
+        raise UserError(f"--{part}.batch-size {settings[0].batch_size}: does not fit in this device's memory; use a smaller one")
 
 
 def mean_of(measured: list[Rates]) -> Rates:

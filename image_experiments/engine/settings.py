@@ -84,9 +84,9 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """Attacks on the test images."""
     description: DescriptionSettings = field(default_factory=DescriptionSettings)
+    """Measures of the synthetic images."""
     describe: bool = True
     """Measure the synthetic images (description.csv). Without it, images that are only read need neither encoder nor judge."""
-    """Measures of the synthetic images."""
     out: Path | None = None
     """Folder for the results (default: results/DATASET-PRESET). Run the same command again to continue where it stopped."""
     reuse: tuple[Path, ...] = ()

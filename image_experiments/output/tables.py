@@ -161,13 +161,15 @@ def outcomes_of(out: Path, row: Row) -> Array | None:
         return np.asarray(content[key]) if key in content.files else None
 
 
-def write_tables(out: Path, rows: list[Row], described: list[Row], gains: list[Row]) -> None:
-    """Write the csv files."""
+def write_tables(out: Path, rows: list[Row], described: list[Row] | None, gains: list[Row]) -> None:
+    """Write the csv files. described: None if nothing is to be described."""
     write_csv(out / "metrics.csv", METRICS, [[row[name] for name in METRICS] for row in rows])
     write_csv(out / "details.csv", DETAILS, [[row[name] for name in DETAILS] for row in rows])
-    write_csv(
-        out / "description.csv", list(described[0]) if described else ("method", "seed"), [list(row.values()) for row in described]
-    )
+    description = out / "description.csv"
+    if described is not None or not description.exists():  # one that is there stays with --no-describe
+        write_csv(
+            description, list(described[0]) if described else ("method", "seed"), [list(row.values()) for row in described or ()]
+        )
     header = ("method", "baseline", "attack", "norm", "eps", "seeds", "gain", "low", "high", "low_images", "high_images")
     write_csv(out / "differences.csv", header, [[row[name] for name in header] for row in gains])
 

@@ -150,6 +150,22 @@ def test_the_interval_ends_with_the_last_count_that_is_not_rejected():
     """Four seeds agree at 2,000, where the other images are worse, and do not at 4,000, where they may be as good."""
     curve = np.array([[0.5, 0.601, last] for last in (0.57, 0.57, 0.65, 0.65)])
     assert exchange_rate((1000, 2000, 4000), curve, np.full(4, 0.6), 2000)[2] == math.inf
+    falling = np.array([[0.5, 0.6, 0.55]]) + np.array(
+        [[0.0], [1e-4], [2e-4]]
+    )  # here 4,000 are worse than the others, which is no doubt
+    rate, low, high = exchange_rate((1000, 2000, 4000), falling, np.full(3, 0.58), 2000)
+    assert rate == pytest.approx(2 ** (0.8 - 1), rel=0.01)  # at .58 on the way up
+    assert low <= rate
+    assert high == pytest.approx(2**0.4, rel=0.02)  # and on the way down
+
+
+def test_the_rate_lies_in_its_interval():
+    """Also without any spread, where the crossing lies between two points of the grid."""
+    curve = np.tile([0.5, 0.6, 0.7], (4, 1))
+    for reached in (0.5123, 0.6, 0.6789):
+        rate, low, high = exchange_rate((1000, 2000, 4000), curve, np.full(4, reached), 2000)
+        assert low <= rate <= high
+        assert high - low < 0.002 * rate
 
 
 def test_the_exchange_rate_beyond_what_was_tried():

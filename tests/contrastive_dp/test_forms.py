@@ -378,6 +378,21 @@ def test_the_networks_own_time_in_half_precision(schedule):
     assert (seen[0].double() - seen[1]).abs().max() < 1e-4
 
 
+def test_edm_in_half_precision(schedule):
+    """The raw network is of half precision itself, and sees nothing else."""
+    torch.manual_seed(1)
+    linear = nn.Linear(4, 3)
+    linear16 = nn.Linear(4, 3).bfloat16()
+    linear16.load_state_dict(linear.state_dict())
+    made = []
+    for layer, kind in ((linear, torch.float32), (linear16, torch.bfloat16)):
+        denoiser = edm_denoiser(lambda x, time, layer=layer: layer(torch.cat([x, time.expand(len(x), 1)], dim=1)))
+        network = NoisePredictionOf(lambda x, s, of=denoiser: of(x, s.reshape(-1, 1)), schedule, "sigma", "x0")
+        made.append(network(torch.ones(2, 3, dtype=kind), torch.full((2,), 400)))
+    assert made[1].dtype == torch.bfloat16
+    torch.testing.assert_close(made[1].float(), made[0], rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
 def test_states_of_another_type_than_the_encoder(kind, schedule):
     """EDM's loop goes on in double precision, a latent one in half: the encoder sees its own, and the push has the type of the state."""
@@ -416,9 +431,12 @@ def test_a_device_is_asked_for_nan_every_ten_steps(monkeypatch):
     original = Watch.report
     monkeypatch.setattr(Watch, "report", lambda self: (reports.append(step), original(self)))
     for step in range(25):
-        for term in ("state", "noise prediction"):
-            watch(term, 100 - step, OnADevice(1.0))
-    assert reports == [10, 20]
+        for t in (100 - step, 99 - step, 100 - step):  # as a solver of second order
+            watch("state", t, OnADevice(1.0))
+    assert reports == [9, 19]  # its first step visits two timesteps
+    for step in range(601):  # noqa: B007, what stays at one timestep is checked too
+        watch("state", 50, OnADevice(1.0))
+    assert reports[2:] == [582]  # of 600 notes 18 were there
     watch("state", 3, OnADevice(math.nan))
     with pytest.raises(FloatingPointError, match="the state at timestep 3 is NaN"):
         watch.report()

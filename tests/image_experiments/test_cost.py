@@ -20,6 +20,8 @@ from image_experiments.engine.cost import (
     CLEAN,
     PICTURE_SECONDS,
     Work,
+    _explicit,
+    _fitting,
     disk_bytes,
     estimate,
     evaluations,
@@ -39,6 +41,7 @@ from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Stage
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.synthesis.generation import GenerationSettings
+from image_experiments.synthesis.methods import parse_method
 from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.attacks import Threat
 from image_experiments.training.diffusion_training import DiffusionSettings
@@ -396,3 +399,33 @@ def test_a_part_is_priced_alone_and_bad_settings_are_one_line(tmp_path, capsys):
         error = capsys.readouterr().err.strip()
         assert error.startswith("error: ")
         assert message in error.splitlines()[-1]
+
+
+def test_a_precision_that_does_not_fit_is_left_out_and_none_is_refused():
+    """As the run itself chooses: float32 may not fit where bfloat16 does."""
+
+    def measure(one):
+        if one.precision in lacking:
+            raise torch.OutOfMemoryError("no memory")
+        return one.precision
+
+    both = _explicit(ClassifierSettings(precision="auto", batch_size=77))
+    lacking = {"float32"}
+    assert list(_fitting(both, measure)) == ["bfloat16"]
+    lacking = {"float32", "bfloat16"}
+    with pytest.raises(UserError, match=r"--classifier\.batch-size 77: does not fit in this device's memory"):
+        list(_fitting(both, measure))
+
+    def broken(_one):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        list(_fitting(both, broken))
+
+
+@pytest.mark.filterwarnings("error")
+def test_particles_are_measured_in_company(probe):
+    """A first measurement of two images has two of one class, so nobody is told that particles are alone."""
+    settings = GenerationSettings(steps=4, batch_size=8, window=None)
+    found = probe.sampling(DiffusionSettings(channels=(8, 16)), settings, [parse_method("particle:0.1")], "small-cnn")
+    assert set(found) == {"unguided", "particle-0.1"}
