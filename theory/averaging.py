@@ -119,6 +119,8 @@ class AveragingLaw(Remade):
         level = numbers_only(a, "a")
         cosine = (self._sigma * ndtri(np.clip(level, 0, 1)) + self.eps) / self._signal
         probability = 1 - self.angle_cdf(np.arccos(np.clip(cosine, -1, 1)))
+        if self.mixture.dim == 1:  # at the angle pi all of the law is below, and A is at its lowest with what is not at angle 0
+            probability = np.where(cosine == -1, 1 - self.angle_cdf(0.0), probability)
         probability = np.where(cosine >= 1, 1.0, np.where(cosine < -1, 0.0, probability))
         return float(probability) if probability.ndim == 0 else probability
 
@@ -181,7 +183,7 @@ def _angle_cdf(psi: Array, dim: int, kappa: float, rho: float) -> Array:
     """P(angle <= psi) for theta ~ N(kappa e, I_dim), cos(e, mu) = rho: a Poisson mixture of noncentral t laws."""
     along, across = kappa * rho, kappa * math.sqrt(max(0.0, 1 - rho * rho))
     if dim == 1:  # theta points along mu or against it: one value for every psi in [0, pi)
-        return np.full(np.shape(psi), ndtr(along))
+        return np.where(np.asarray(psi) >= math.pi, 1.0, ndtr(along))
     counts, weights = _poisson(across**2 / 2)
     flat = np.clip(np.ravel(psi), 0.0, math.pi)
     total = sum(weight * _central_angle_cdf(flat, dim - 1 + 2 * j, along) for j, weight in zip(counts, weights, strict=True))

@@ -42,7 +42,9 @@ from theory.learners import direction_variance, optimal_class_snr
 from theory.mixtures import BinaryMixture
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-STEP = 0.01  # of the trapezoidal rule over u: exponentially accurate if the slope a s is below a few hundred
+STEP = 0.01  # of the trapezoidal rule over u, at most; and at most FINE / (a s), for which it errs by e^-30
+FINE = 2 * math.pi**2 / 30
+MOST_FINER = 200
 MOST_SNR = 30.0
 MOST_HALF_DISTANCE = 15.0  # for more than two classes
 
@@ -59,15 +61,19 @@ def pooled_direction_variance(means: Any, stds: Any, shares: Any, eps: float = 0
     mu, s, pi, e = *_parts(means, stds, shares), non_negative(eps, "eps")
     if pi @ mu <= e:
         raise ValueError(f"eps={e:g} >= mean distance from the boundary {pi @ mu:g}: the adversary erases the classes, w = 0")
-    reach = float(np.max((mu - e) / s).clip(0)) + 9
-    u = np.arange(-reach, 9 + STEP, STEP)
-    weight = pi[:, None] * np.exp(-u * u / 2) * STEP / math.sqrt(2 * math.pi)
-    t = (mu - e)[:, None] + s[:, None] * u
-    a = _slope(t, weight)
+    reach, step = float(np.max((mu - e) / s).clip(0)) + 9, STEP
+    while True:
+        u = np.arange(-reach, 9 + step, step)
+        weight = pi[:, None] * np.exp(-u * u / 2) * step / math.sqrt(2 * math.pi)
+        t = (mu - e)[:, None] + s[:, None] * u
+        a = _slope(t, weight)
+        if step <= 1.01 * FINE / (a * float(s.max())) or step <= STEP / MOST_FINER:
+            break
+        step = max(FINE / (a * float(s.max())), STEP / MOST_FINER)
     p = expit(-a * t)
     variance = float((weight * p * p).sum(axis=1) @ s**2)
     curvature = float((weight * p * (1 - p)).sum(axis=1) @ s**2 + e / a * (weight * p).sum())
-    return variance / (a * curvature) ** 2
+    return variance / (a * curvature) / (a * curvature)  # the square can be below the smallest number
 
 
 def _slope(t: Array, weight: Array) -> float:
@@ -103,10 +109,14 @@ def optimal_synthetic_snr(real_snr: float, share: float, eps: float = 0.0) -> fl
     def variance(log_excess: float) -> float:
         return math.log(pooled_direction_variance([real, least + math.exp(log_excess)], [1, 1], [1 - pi, pi], e))
 
-    grid = np.linspace(-4, math.log(9), 60)
+    grid = np.linspace(-4, math.log((1 - 1e-9) * MOST_SNR - least), 72)
     i = int(np.argmin([variance(float(x)) for x in grid]))
     if i == 0 and not least:
         return 0.0
+    if i == len(grid) - 1:
+        raise ValueError(
+            f"real_snr={real:g}, share={pi:g}: the best synthetic class SNR lies beyond {MOST_SNR:g}; use a larger share"
+        )
     ends = (float(grid[max(i - 1, 0)]), float(grid[min(i + 1, len(grid) - 1)]))
     return least + math.exp(float(minimize_scalar(variance, bounds=ends, method="bounded", options={"xatol": 1e-9}).x))
 
@@ -136,9 +146,9 @@ def _softmax_uncertainty(h: float, k: int) -> float:
     and, for the class of the sample, at tau + 2 h^2. Both integrals by the trapezoidal rule, exponentially accurate on the line.
     """
     spread, shift = math.sqrt(2) * h, 2 * h * h
-    step = min(0.35, 0.4 * spread)
+    step = 0.25
     tau = np.arange(-shift / 2 - 9 * spread - 25, 9 * spread + 4, step)
-    u = np.arange(-9 - h, 9 + h + 1e-9, step / spread)
+    u = np.arange(-9 - h, 9 + h + 1e-9, min(0.4, 0.35 / spread))
     weight = np.exp(-u * u / 2) * (u[1] - u[0]) / math.sqrt(2 * math.pi)
 
     def expectations(centre: Array) -> tuple[Array, Array]:
@@ -193,7 +203,10 @@ def linf_training(mixture: BinaryMixture, eps: float) -> LinfTraining:
     if not soft.any():
         raise ValueError(f"eps={e:g} is at or above every coordinate of the mean: training returns w = 0")
     snr = float(np.linalg.norm(soft)) / math.sqrt(float(mixture.cov))
-    return LinfTraining(soft, snr, int((soft != 0).sum()), direction_variance(snr, "logistic"))
+    active = (
+        int((soft != 0).sum()) if e else mixture.dim
+    )  # without a penalty, weights of coordinates without a mean are noise, not zero
+    return LinfTraining(soft, snr, active, direction_variance(snr, "logistic"))
 
 
 def _parts(means: Any, stds: Any, shares: Any) -> tuple[Array, Array, Array]:

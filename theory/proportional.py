@@ -173,8 +173,10 @@ class ProportionalLaw(Remade):
     def robust_accuracy(self, mixture: BinaryMixture, eps: float = 0.0) -> float:
         """Accuracy on `mixture` under l_2 attacks of radius eps, in units of x: Phi((||mu|| cos - eps) / sigma).
 
-        A covariance that is not scalar is allowed where whitening changes nothing: without ridge and training radius, for all learners
-        but averaging; the samples' classes must then be N(+-c mu, s^2 Sigma) with this mixture's mu and Sigma.
+        A covariance that is not scalar is allowed where whitening changes nothing: without ridge and training radius, for lda, for logistic
+        regression and svm on samples that nothing separates, and for least squares with n > d; the samples' classes must then be
+        N(+-c mu, s^2 Sigma) with this mixture's mu and Sigma. The length of w, which decides under an attack, is then averaged over the
+        random direction of its part across mu: E Phi(snr cos - eps ||w||), ||Sigma^(1/2) w|| = 1, from AVERAGED draws.
         Raises ValueError for another covariance, and for a zero mean.
         """
         radius, length = non_negative(eps, "eps"), float(np.linalg.norm(mixture.mean))
@@ -188,13 +190,46 @@ class ProportionalLaw(Remade):
                 f"the covariance is {covariance.kind}: {self.learner} with ridge {self.ridge:g} and eps {self.eps:g} is not the same after "
                 "whitening; use a scalar variance, or ridge=0 and eps=0"
             )
+        if self.elongation != 1 or self._shortest:
+            raise ValueError(
+                f"the covariance is {covariance.kind}: {self.learner} without ridge takes the shortest w of those that fit these samples "
+                "perfectly, which is not the same after whitening; use a scalar variance, or more samples per dimension"
+            )
         solved = covariance.solve(mixture.mean)
         snr = math.sqrt(float(mixture.mean @ solved))
-        first = float(solved @ solved) / snr**2  # of Sigma^-1 along the whitened mean
-        inverse = float(np.trace(covariance.solve(np.eye(mixture.dim))) if covariance.is_full else (1 / covariance.variances).sum())
-        others = (inverse - first) / max(mixture.dim - 1, 1)
-        norm = math.sqrt(cosine**2 * first + (1 - cosine**2) * others)
-        return float(ndtr(snr * cosine - radius * norm))
+        if not radius:
+            return float(ndtr(snr * cosine))
+        along, rng = cosine * solved / snr, np.random.default_rng(0)
+        draws, most = int(np.clip(4_000_000 // mixture.dim, 64, AVERAGED)), max(100_000 // mixture.dim, 1)
+        norms = [
+            np.linalg.norm(along + math.sqrt(1 - cosine**2) * _across(mixture, snr, min(most, draws - done), rng), axis=1)
+            for done in range(0, draws, most)  # so many at once that they take little memory
+        ]
+        return float(ndtr(snr * cosine - radius * np.concatenate(norms)).mean())
+
+    @property
+    def _shortest(self) -> bool:
+        """Whether training without a ridge has many solutions, of which it takes the shortest."""
+        if self.learner == "least-squares":
+            return self._parts.delta <= 1
+        return self.learner in ("logistic", "svm") and self.separable
+
+
+AVERAGED = 2048
+"""Random directions over which the length of w is averaged, at least 64 of them in high dimension."""
+
+
+def _across(mixture: BinaryMixture, snr: float, draws: int, rng: np.random.Generator) -> Array:
+    """Sigma^(-1/2) u for random unit vectors u across Sigma^(-1/2) mu, (draws, d).
+
+    With z ~ N(0, Sigma), Sigma^-1 z has the law of Sigma^(-1/2) g, g standard normal.
+    """
+    z = mixture.covariance.sample(draws, rng)
+    z -= (z @ mixture.covariance.solve(mixture.mean))[:, None] / snr**2 * mixture.mean  # g without its part along Sigma^(-1/2) mu
+    whitened = mixture.covariance.solve(z)
+    length = np.sqrt(np.einsum("nd,nd->n", z, whitened))
+    unit: Array = whitened / np.maximum(length, np.finfo(np.float64).tiny)[:, None]
+    return unit
 
 
 @dataclass(frozen=True)

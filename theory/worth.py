@@ -44,14 +44,18 @@ def sample_worth(offered: ProportionalLaw, plain: ProportionalLaw) -> float:
     here = excess(0.0)
     if abs(here) < 1e-12:
         return 1.0
-    ends = {1: (0.0, here), -1: (0.0, here)}
+    ends, ended = {1: (0.0, here), -1: (0.0, here)}, set[int]()
     step, rest = math.log(2) / PER_DOUBLING, math.fsum(others[:-1])
     for i in range(1, PER_DOUBLING * round(math.log2(MOST_WORTH)) + 1):
         for way in (1, -1) if here > 0 else (-1, 1):
-            if not FEWEST < rest + math.exp(way * i * step) * counts[-1] < MOST:
+            if way in ended or not FEWEST < rest + math.exp(way * i * step) * counts[-1] < MOST:
                 continue  # outside of what the law covers
             at, before = ends[way]
-            ends[way] = (way * i * step, excess(way * i * step))
+            try:
+                ends[way] = (way * i * step, excess(way * i * step))
+            except ValueError:  # lda with n <= d, or training that returns w = 0: there is no law that way
+                ended.add(way)
+                continue
             if ends[way][1] * before <= 0:
                 low, high = sorted((at, ends[way][0]))
                 return math.exp(float(brentq(excess, low, high, xtol=1e-10)))

@@ -13,7 +13,7 @@ from figures.inputs import Files, where
 TABLE = "gaussian_mixture/phase_diagram.csv"
 BORDER = "gaussian_mixture/separability.csv"
 FIGURE = Figure(
-    "More separation is better with few samples per dimension or a ridge, not with many and no ridge",
+    "The largest separation is best with few samples per dimension or a ridge, not with many and no ridge",
     "Left and middle: error of logistic regression (tan of its angle to μ), divided by that curve's smallest, so 1 is best, against how "
     "far apart the training classes are (class SNR: distance of a class mean from the boundary over the standard deviation). One curve per "
     "number of samples per dimension n/d. Without a ridge there is a best separation in the middle, and another at the edge of the search; "

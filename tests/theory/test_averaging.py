@@ -242,3 +242,11 @@ def test_the_product_rule_and_the_integral_over_angles_agree():
             compared += 1
             assert law.mean() == pytest.approx(law._mean_over_angles(), abs=1e-13)
     assert compared > 30
+
+
+def test_in_one_dimension_every_angle_is_at_most_pi():
+    one = AveragingLaw(BinaryMixture([1.0], 1.0), BinaryMixture([1.0], 1.0), 1, 0.0)
+    np.testing.assert_allclose(one.angle_cdf([0.0, 3.0, math.pi]), [norm.cdf(1), norm.cdf(1), 1])
+    lowest, highest = norm.cdf(-1.0), norm.cdf(1.0)
+    np.testing.assert_allclose(one.cdf([lowest - 1e-9, lowest, 0.5, highest]), [0, 1 - norm.cdf(1), 1 - norm.cdf(1), 1])
+    assert one.mean() == pytest.approx(norm.cdf(1) * highest + (1 - norm.cdf(1)) * lowest, rel=1e-12)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import dblquad, quad
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
@@ -203,3 +203,39 @@ def test_under_linf_training_the_best_class_snr_moves_by_eps_root_d(dim):
 def test_bad_input_says_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_without_a_radius_linf_training_learns_every_coordinate():
+    found = linf_training(BinaryMixture(np.r_[2.0, np.zeros(99)], 1.0), 0.0)
+    assert found.active == 100
+    assert found.variance == direction_variance(2.0, "logistic")
+
+
+def test_the_best_synthetic_snr_may_be_large():
+    """Few synthetic samples beside real ones that hardly tell the classes apart."""
+    best = optimal_synthetic_snr(0.01, 0.002)
+    values = [pooled_direction_variance([0.01, snr], [1, 1], [0.998, 0.002]) for snr in (0.95 * best, best, 1.05 * best, 9.0)]
+    assert 20 < best < 24
+    assert values[1] < min(values[0], values[2]) < values[3]
+    with pytest.raises(ValueError, match="the best synthetic class SNR lies beyond 30"):
+        optimal_synthetic_snr(0.001, 0.0001)
+
+
+def test_far_classes_and_steep_slopes():
+    """A variance of 10^194, of which factors are below the smallest number; and a slope of 405, for which a step of .01 is too coarse."""
+    assert pooled_direction_variance([30.0], [1.0], [1.0]) == pytest.approx(direction_variance(30.0, "logistic"), rel=1e-9)
+    mu, s, pi = np.array([[5.0], [0.05]]), np.array([[1.0], [0.01]]), np.full((2, 1), 0.5)
+    u = np.arange(-14, 14, 2e-5)
+    t, weight = mu + s * u, pi * np.exp(-u * u / 2) * 2e-5 / math.sqrt(2 * math.pi)
+    a = brentq(lambda a: float((weight * expit(-a * t) * t).sum()), 100, 1000, xtol=1e-12)
+    p = expit(-a * t)
+    expected = float((weight * p * p * s**2).sum()) / (a * float((weight * p * (1 - p) * s**2).sum())) ** 2
+    assert a * s.max() > 400
+    assert pooled_direction_variance([5.0, 0.05], [1.0, 0.01], [0.5, 0.5]) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize(("half", "classes"), [(1e-6, 3), (1e-4, 10), (1e-3, 4)])
+def test_classes_that_nearly_coincide(half, classes):
+    """V -> K / (2 h^2), in little memory; the next term is of relative order h^2."""
+    found = multiclass_direction_variance(half, classes)
+    assert found == pytest.approx(classes / (2 * half**2), rel=5 * half**2 + 1e-10)

@@ -82,3 +82,9 @@ def test_what_cannot_be_made_up_for_and_bad_laws():
     assert sample_worth(few, ProportionalLaw(5.0, 0.5, "averaging")) == pytest.approx(0.01)
     with pytest.raises(ValueError, match="offered has 2 parts and plain 1: give the same others"):
         sample_worth(ProportionalLaw((1.0, 2.0), (3.0, 4.0)), ProportionalLaw(1.0, 3.0))
+
+
+def test_a_law_that_ends_on_one_side_is_searched_on_the_other():
+    """LDA, tan^2 = (1 + k^2) / (k^2 (n/d - 1)): 26 / (5 w - 1) = 1.01 / 4. Downwards the law ends at n = d."""
+    found = sample_worth(ProportionalLaw(10.0, 5.0, "lda"), ProportionalLaw(0.2, 5.0, "lda"))
+    assert found == pytest.approx((26 * 4 / 1.01 + 1) / 5, rel=1e-6)
