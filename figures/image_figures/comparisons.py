@@ -10,6 +10,7 @@ from command_line.drawing import new_grid
 from command_line.words import in_words, radius_in_words
 from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
+from figures.image_figures.paper_ablations import CHANCE, CRITERIA, OTHERWISE
 from figures.inputs import Files
 
 EVIDENCE = "digits-evidence/comparisons.csv"
@@ -17,6 +18,7 @@ REPORT = "digits-report/comparisons.csv"
 MNIST = "mnist-report/comparisons.csv"
 FACTORS = "digits-factors/comparisons.csv"
 PIPELINE = "digits-pipeline/comparisons.csv"
+PAPER = "digits-paper/comparisons.csv"
 MNIST_PIPELINE = "mnist-pipeline/comparisons.csv"
 CONFIRM = "digits-confirm/comparisons.csv"
 MNIST_CONFIRM = "mnist-confirm/comparisons.csv"
@@ -45,13 +47,14 @@ LINE = 54
 """Longest name on one line, in letters."""
 ALL, MINUS = " (of all)", " − "
 BAND = "0.95"
-PAPER = {"edgecolor": "none", "pad": 0.5}
+BEHIND = {"edgecolor": "none", "pad": 0.5}
 """Keeps lines of the grid from crossing a name."""
 NAMES = {
     "more/unguided": "twice as many unguided",
     "hot/unguided": "unguided from hotter noise",
     "diverse/unguided": "the diverse half of twice as many unguided",
     "window-0-400/infonce-0.3": "InfoNCE 0.3, t < 400",
+    "window-200-600/infonce-0.3": "InfoNCE 0.3, 200 ≤ t < 600",
     "standard/anchored-reversed-0.1": "away from the anchors 0.1, standard features",
     "random/anchored-reversed-0.1": "away from the anchors 0.1, untrained features",
     "head/anchored-reversed-0.1": "away from the anchors 0.1, projection head",
@@ -69,19 +72,23 @@ TREATED = {
     "soft-cover": "soft labels, k-means choice",
     "soft-near": "soft labels, nearest the boundary",
     "unlabelled": "model without labels, pseudo-labels",
+    **OTHERWISE,
+    **{run: words for run, words in CRITERIA.items() if run != CHANCE},
 }
-"""Runs of the designs of the paper's pipeline, and what they do with labels and selection."""
+"""Runs of the designs of the paper's pipeline and of its ablations, and what they do with labels, selection or guidance."""
 RIVALS = {"-hot": "unguided from hotter noise", "-more": "twice as many unguided", "-4000": "twice as many unguided"}
 
 
 def shown(side: str) -> str:
     """A readable name for RUN/METHOD."""
+    if side in NAMES:
+        return NAMES[side]
     run, _, method = side.partition("/")
     for ending, words in RIVALS.items():
         if run.removesuffix(ending) in TREATED and run.endswith(ending):
             run, method = run.removesuffix(ending), words
     words = in_words(method)
-    return f"{words} ({TREATED[run]})" if run in TREATED and method != "real" else NAMES.get(side, words)
+    return f"{words} ({TREATED[run]})" if run in TREATED and method != "real" else words
 
 
 def compared(a: str, b: str) -> str:
@@ -137,7 +144,7 @@ def draw(numbers: Numbers) -> Any:
                 fontsize=8.5,
                 va="bottom",
                 transform=axis.get_yaxis_transform(),
-                bbox={**PAPER, "facecolor": BAND if banded else "white"},
+                bbox={**BEHIND, "facecolor": BAND if banded else "white"},
             )
         axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE, zorder=1)
         axis.set_yticks([])

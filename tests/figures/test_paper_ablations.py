@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from figures.experiments import ROOT
-from figures.image_figures import paper_ablations
+from figures.image_figures import comparisons, paper_ablations
 from figures.image_figures.paper_ablations import LEFT, MIDDLE, RIGHT
 from figures.inputs import Files
 
@@ -72,3 +72,19 @@ def test_every_set_of_the_design_has_its_line(files, accuracies):
     assert numbers.panels() == [LEFT, MIDDLE, RIGHT]
     drawn = paper_ablations.draw(numbers)
     assert [len(axis.get_yticks()) for axis in drawn.axes] == [len(numbers.names(panel)) for panel in (LEFT, MIDDLE, RIGHT)]
+
+
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [
+        ("random/unguided", "unguided"),
+        ("head/infonce-0.3", "InfoNCE 0.3 (projection head)"),
+        ("window-200-600/infonce-0.3", "InfoNCE 0.3, 200 ≤ t < 600"),
+        ("gradient-norm/unguided", "unguided (smallest gradient)"),
+        ("class-separation/infonce-0.3", "InfoNCE 0.3 (best separated)"),
+        ("head/anchored-reversed-0.1", "away from the anchors 0.1, projection head"),  # of another design
+        ("confident-hot/unguided", "unguided from hotter noise (most confident)"),
+    ],
+)
+def test_the_sides_of_its_comparisons_have_names(side, name):
+    assert comparisons.shown(side) == name
