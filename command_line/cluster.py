@@ -13,6 +13,11 @@ from command_line.output import UserError
 CONNECT_SECONDS = 15
 
 
+def usable_cores() -> int:
+    """The cores that this process may use: of a batch job those that it was given, not all of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def fan_out(
     function: Callable[..., Any],
     jobs: Sequence[tuple[Any, ...]],
@@ -37,7 +42,7 @@ def fan_out(
         return list(tqdm(parallel(calls), total=len(jobs), desc=name, unit=unit))
 
     if cluster is None:
-        return collect(Parallel(n_jobs=workers or os.cpu_count() or 1, return_as="generator", batch_size=1))
+        return collect(Parallel(n_jobs=workers or usable_cores(), return_as="generator", batch_size=1))
     with connected(cluster, (package,)), parallel_config(backend="dask"):
         try:
             return collect(Parallel(return_as="generator", batch_size=1))

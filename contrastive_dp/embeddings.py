@@ -59,7 +59,7 @@ class OnUnitRange(nn.Module):
         self.network = frozen(network)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.network(in_type_of(self.network, (_in_range(x) + 1) / 2))
+        out: Tensor = self.network((in_type_of(self.network, _in_range(x)) + 1) / 2)
         return out
 
 
@@ -97,8 +97,9 @@ class ClassifierFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._captured = None
-        images = x if (self.low, self.high) == (-1, 1) else _in_range(x)
-        self.classifier(in_type_of(self.classifier, (images + 1) * ((self.high - self.low) / 2) + self.low))
+        unchanged = (self.low, self.high) == (-1, 1)
+        images = in_type_of(self.classifier, x if unchanged and x.dtype != torch.uint8 else _in_range(x))
+        self.classifier(images if unchanged else (images + 1) * ((self.high - self.low) / 2) + self.low)
         features, self._captured = self._taken(), None
         if features is None or features.ndim != 2:
             found = "nothing" if features is None else f"shape {tuple(features.shape)}"

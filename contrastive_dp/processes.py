@@ -150,13 +150,18 @@ class _BatchNormAcross(nn.BatchNorm2d):
 
 
 def normalise_across(network: nn.Module, processes: Processes) -> nn.Module:
-    """`network` with its BatchNorm2d layers taking statistics over all processes, in place; parameter names do not change."""
+    """`network` with its BatchNorm2d layers taking statistics over all processes, in place; parameter names do not change.
+
+    Raises ValueError for BatchNorm1d and BatchNorm3d on a CPU, which have no such form here.
+    """
     if processes.count == 1:
         return network
     if next(network.parameters()).device.type == "cuda":
         synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return synchronised
     for module in network.modules():
+        if type(module) in (nn.BatchNorm1d, nn.BatchNorm3d):
+            raise ValueError(f"{type(module).__name__} takes statistics in each process alone: use BatchNorm2d, or one process")
         if type(module) is nn.BatchNorm2d:
             module.__class__ = _BatchNormAcross
     return network

@@ -131,8 +131,8 @@ class Stoppable:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _frame: object) -> None:
-        if self.asked and number == signal.SIGINT:
+    def _note(self, _number: int, _frame: object) -> None:
+        if self.asked:
             raise KeyboardInterrupt
         self.asked = True
 

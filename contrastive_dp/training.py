@@ -22,7 +22,7 @@ from contrastive_dp._checks import (
     signed_images,
     told_of_unit_range,
 )
-from contrastive_dp.processes import ALONE, Processes
+from contrastive_dp.processes import ALONE, Processes, normalise_across
 from contrastive_dp.randomness import mixed_seed, seeded
 from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, fingerprint
 from contrastive_dp.schedules import NoiseSchedule
@@ -63,13 +63,17 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for name, minimum in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("seed", 0), ("checkpoint_every", 1)):
-            count(getattr(self, name), name, minimum)
-        positive(self.learning_rate, "learning_rate")
-        in_unit(self.ema, "ema")
-        non_negative(self.clip, "clip")
-        in_unit(self.label_dropout, "label_dropout")
+            self._keep(name, count(getattr(self, name), name, minimum))
+        self._keep("learning_rate", positive(self.learning_rate, "learning_rate"))
+        self._keep("ema", float(in_unit(self.ema, "ema")))
+        self._keep("clip", non_negative(self.clip, "clip"))
+        self._keep("label_dropout", float(in_unit(self.label_dropout, "label_dropout")))
         one_of(self.loss, "loss", LOSSES)
         one_of(self.precision, "precision", PRECISIONS)
+
+    def _keep(self, name: str, value: float) -> None:
+        """As a plain number: a checkpoint with one of numpy would not be read again."""
+        object.__setattr__(self, name, value)
 
 
 def train_noise_prediction(
@@ -107,7 +111,7 @@ def train_noise_prediction(
     if data.is_floating_point() and data.dtype != needed:
         raise ValueError(f"data is {data.dtype}, the network {needed}: give data.to({needed})")
     x, y = _held(x, device), None if y is None else y.to(device)
-    share = processes.share(settings.batch_size)
+    network, share = normalise_across(network, processes), processes.share(settings.batch_size)
     checkpoints = Checkpoints(None if checkpoint is None else Path(checkpoint), settings.checkpoint_every)
     run = ResumableTraining(
         network,

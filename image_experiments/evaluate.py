@@ -43,6 +43,7 @@ from command_line.values import Radius, as_fraction, check_radius
 from image_experiments.data.dataset import Dataset
 from image_experiments.data.read_dataset import DatasetName, read_dataset
 from image_experiments.data.stored_dataset import order_of_test_images
+from image_experiments.engine.checks import check_distance
 from image_experiments.engine.fingerprint import code_digest
 from image_experiments.engine.settings import usual_eps
 from image_experiments.evaluation.robustness import EvaluationSettings
@@ -68,7 +69,7 @@ class Settings:
     network: str | None = None
     """Its network, for example dm-wrn-28-10-relu or timm:resnet18 (default: recognised from the keys)."""
     normalisation: str = "auto"
-    """Pixel normalisation: cifar10, cifar100, none, or auto (the file's, else its public code's)."""
+    """Pixel normalisation: cifar10, cifar100, half (0.5 and 0.5), none, or auto (the file's, else its public code's)."""
     dataset: DatasetName = "cifar10"
     """Data set whose test images are attacked."""
     data_dir: Path | None = None
@@ -84,7 +85,7 @@ class Settings:
     eps: Radius | None = None
     """Radius, such as 0.03 or 8/255 (default: the usual one for the data set and norm)."""
     attacks: tuple[Attack, ...] = ("pgd", "autoattack")
-    """pgd, and one of autoattack, apgd (its two gradient parts) and apgd-ce (the first). PGD is always made: it checks the other."""
+    """pgd, and one of autoattack, apgd (its two APGD parts) and apgd-ce (the first). PGD is always made: it checks the other."""
     pgd_steps: int = 20
     """Steps of PGD, each of size 2.5 eps / steps."""
     pgd_restarts: int = 1
@@ -110,6 +111,8 @@ def run(settings: Settings) -> int:
     print(settings_line(settings))
     checked, eps, out, device = _checked(settings)
     data = read_dataset(settings.dataset, settings.data_dir, settings.image_size, None, settings.classes)
+    height, width, channels = data.images.shape[1:]
+    check_distance("--eps", Threat(settings.norm, eps), (channels, height, width))
     order = order_of_test_images(data, settings.test)
     if settings.test > len(order):
         raise UserError(f"--test {settings.test}: {data.source} has {len(order)} test images; use fewer, or 0 for all")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from command_line.cluster import usable_cores
 from command_line.command import versions
 from command_line.folder_claim import check_claim, note_claim
 from command_line.messages import QUIET, Talk, noting
@@ -265,7 +265,7 @@ def choose_device(settings: Settings) -> tuple[str, int]:
         raise UserError(f"--device {settings.device}: torch finds {torch.cuda.device_count()} CUDA devices; use --device cpu")
     if device.startswith("cuda"):
         return device, settings.workers or 1
-    return device, settings.workers or max((os.cpu_count() or 1) // settings.threads, 1)
+    return device, settings.workers or max(usable_cores() // settings.threads, 1)
 
 
 def conduct(
@@ -513,6 +513,10 @@ def only_run_in(out: Path, first: bool = True) -> Iterator[None]:
                 break
             except BlockingIOError:
                 time.sleep(0.1)
+            except OSError as error:
+                raise UserError(
+                    f"--out {out}: its file system has no locks ({error.strerror}), and two runs could write there at once; choose another"
+                ) from None
         else:
             raise UserError(f"--out {out}: another run is writing there; wait for it or choose another folder")
         unfinished = [path for folder in FOLDERS for path in (out / folder).rglob(f"{TEMPORARY}*")]

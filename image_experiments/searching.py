@@ -26,6 +26,7 @@ from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.scheduler import as_before
 from image_experiments.engine.settings import OF_ONE_METHOD
+from image_experiments.experiment import only_run_in
 from image_experiments.sweeps import (
     DESIGNS,
     Design,
@@ -186,7 +187,16 @@ def trainings(settings: SearchSettings, design: Design) -> int:
 
 
 def conduct_search(settings: SearchSettings, design: Design, talk: Talk, make: Callable[[list[str]], int]) -> int:
-    """Go through the rungs; write search.csv after each, and summary.json at the end. make: arguments of run_cifar.py -> status."""
+    """Go through the rungs; write search.csv after each, and summary.json at the end. make: arguments of run_cifar.py -> status.
+
+    Raises UserError if another search is writing there.
+    """
+    assert settings.out is not None
+    with only_run_in(prepare_folder(settings.out)):
+        return _conduct(settings, design, talk, make)
+
+
+def _conduct(settings: SearchSettings, design: Design, talk: Talk, make: Callable[[list[str]], int]) -> int:
     begin, out, left = time.perf_counter(), settings.out, candidates_of(design)
     assert out is not None
     claim(prepare_folder(out), identity(settings, design), force=settings.force)

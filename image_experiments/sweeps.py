@@ -426,7 +426,7 @@ def write_results(settings: SweepSettings, design: Design, runs: list[Run], begi
     if not settings.until:
         write_comparisons(out, compared_in(design, header, rows, outcomes_in(lambda row: out / "runs" / row["run"])), talk)
     seconds = round(time.perf_counter() - begin, 2)
-    if not settings.until or not (out / "sweep.csv").is_file():  # a sweep that was finished stays so
+    if not settings.until or not (out / "summary.json").is_file():  # a sweep that was finished stays so
         data = {name: results(folder, "data")["sha256"] for name, folder in folders}
         write_summary(settings, design.base, runs, {"this call": seconds}, data)
     talk.say(f"wrote {out}/{table}.csv with {len(rows)} rows and summary.json in {seconds:.0f} s")

@@ -238,7 +238,9 @@ def examine(module: nn.Module, x: Tensor, y: Tensor, size: int) -> Examined:
     """
     import logging
 
-    from pyautoattack.checks import check_randomized, check_range_output, check_zero_gradients
+    from pyautoattack.checks import check_randomized, check_range_output, check_zero_gradients, funcs
+
+    funcs.update(dict.fromkeys(funcs, 0))  # counts calls that a dynamic defence makes, of every module in this program
 
     if y.shape != x.shape[:1]:
         raise UserError(f"labels have shape {tuple(y.shape)} for {len(x)} images; give one class number an image")

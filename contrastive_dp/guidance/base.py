@@ -141,12 +141,14 @@ class GuidedRun:
             self.labels = self.labels.to(x.device)  # once, not in every step
         self.visits += 1
         if (self.visits - 1) % guidance.every:
+            self.last, self.embedding, self.encoded_at = (x.clone(), eps.clone(), a), None, None
             return eps
         self.watch("state", t, x)
         self.watch("noise prediction", t, eps)
         gradient = guidance.gradient(self.see(x, eps, a), self, t)
         self.last = None
         if gradient is None:
+            self.visits -= 1  # a step without guidance is none of every k
             return eps
         if guidance.at == "x0":
             gradient = gradient / math.sqrt(a)
@@ -193,7 +195,7 @@ def gradient_through(
             z = encode(leaf)
             (gradient,) = torch.autograd.grad(loss(z), leaf)
         return gradient, z.detach()
-    z = leaf_of(torch.cat([encode(piece) for piece in pieces]))
+    z = leaf_of(torch.cat([encode(leaf_of(piece)) for piece in pieces]))  # as leaves, like the states that are differentiated
     gradients = []
     with torch.enable_grad():
         (down,) = torch.autograd.grad(loss(z), z)

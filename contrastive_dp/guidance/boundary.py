@@ -53,8 +53,11 @@ class BoundaryGuidance(Guidance):
             margin = margins(*logits_of(self.learner, leaf, run, "learner"))
             slope = gradient_of(margin.sum(), leaf, "learner")
         distance, norm = _distances(margin.detach(), slope)
-        push = torch.where(norm > 0, (distance - self.target) / norm, 0.0)
-        return slope * push.reshape(-1, *[1] * (slope.ndim - 1))
+        wide = torch.promote_types(
+            slope.dtype, torch.float32
+        )  # in half precision the quotient overflows before the product is small
+        push = torch.where(norm > 0, (distance.to(wide) - self.target) / norm.to(wide), 0.0)
+        return (slope.to(wide) * push.reshape(-1, *[1] * (slope.ndim - 1))).to(slope.dtype)
 
     def least_change(self, size: Tensor, a: float) -> Tensor:
         """See Guidance.least_change: the gradient's norm is |d - target|."""

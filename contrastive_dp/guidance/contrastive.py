@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contrastive_dp._checks import count
-from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, gradient_through
+from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, gradient_through, leaf_of
 from contrastive_dp.losses import ContrastiveLoss
 from contrastive_dp.schedules import NoiseSchedule
 
@@ -55,21 +55,22 @@ class ContrastiveGuidance(Guidance):
         again = run.encoded_at == t
         previous = run.before if again else run.embedding
         if previous is None and run.last is not None and self.loss.needs_previous:
-            previous = torch.cat([self._encode(piece, run, t) for piece in self._pieces(run.see(*run.last))])
+            previous = self._encode_all(run.see(*run.last), run, t)
         run.before, run.encoded_at = previous, t
         if previous is None and self.loss.needs_previous:
-            run.embedding = torch.cat([self._encode(piece, run, t) for piece in self._pieces(seen)])
+            run.embedding = self._encode_all(seen, run, t)
             return None
         gradient, run.embedding = gradient_through(
             lambda x: self._encode(x, run, t), lambda z: self.loss(z, previous, run.labels), seen, self.batch_size
         )
         return gradient
 
-    def _pieces(self, seen: Tensor) -> tuple[Tensor, ...]:
-        return seen.split(self.batch_size or len(seen))
+    def _encode_all(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor:
+        """Embeddings without gradient, in pieces."""
+        return torch.cat([self._encode(leaf_of(piece), run, t) for piece in seen.split(self.batch_size or len(seen))])
 
     def _encode(self, x: Tensor, run: GuidedRun, t: int) -> Tensor:
         """Unit-norm embeddings of x."""
         raw = embedding_of(self.embed, x)
         run.watch("embedding", t, raw)
-        return F.normalize(raw, dim=1)
+        return F.normalize(raw.float() if raw.dtype.itemsize < 4 else raw, dim=1)  # in half precision a length of 0 gives NaN

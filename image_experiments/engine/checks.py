@@ -24,6 +24,7 @@ from image_experiments.models.classifiers import classifier_without_weights
 from image_experiments.models.diffusion_files import read_diffusion
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.methods import UNCONDITIONAL
+from image_experiments.training.attacks import Threat
 
 LONGEST_NAME = 200
 """Longest file name in bytes that leaves room for suffixes; file systems allow 255."""
@@ -139,16 +140,21 @@ def _check_counts(settings: Settings, facts: Facts) -> None:
         raise UserError(f"--train {settings.train}: {needs} needs a training image of each of {classes} classes; use more")
 
 
-def _check_threats(settings: Settings, facts: Facts) -> None:
-    channels, height, width = facts.shape
-    threats = [settings.threat(), *settings.evaluation.further()]
+def check_distance(flag: str, threat: Threat, shape: tuple[int, int, int]) -> None:
+    """Raise UserError for an l_2 radius that reaches from an image to any other."""
+    channels, height, width = shape
     across = math.sqrt(channels * height * width)  # the largest distance between two images
+    if threat.norm == "l2" and threat.eps >= across:
+        raise UserError(
+            f"{flag} {threat.eps:g} in l2: images of {width}x{height} lie at most {across:.3g} apart; did you mean {threat.eps:g}/255?"
+        )
+
+
+def _check_threats(settings: Settings, facts: Facts) -> None:
+    _, height, width = facts.shape
+    threats = [settings.threat(), *settings.evaluation.further()]
     for threat in threats:
-        if threat.norm == "l2" and threat.eps >= across:
-            flag = "--eps" if threat == settings.threat() else "--evaluation.threats"
-            raise UserError(
-                f"{flag} {threat.eps:g} in l2: images of {width}x{height} lie at most {across:.3g} apart; did you mean {threat.eps:g}/255?"
-            )
+        check_distance("--eps" if threat == settings.threat() else "--evaluation.threats", threat, facts.shape)
         square = settings.evaluation.autoattack_parts == "all" and settings.evaluation.autoattack_images != 0
         if threat.norm == "l2" and square and min(height, width) < 5:
             raise UserError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from command_line.cluster import usable_cores
 from command_line.output import UserError, text_table
 from image_experiments.engine.calibration import Probe, no_memory
 from image_experiments.engine.checks import Facts
@@ -92,7 +92,7 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
 def calibrated(settings: Settings, stages: list[Stage], facts: Facts, place: Place, count: int) -> list[Rates]:
     """The same by `count` processes at once, at most one a core. Raises UserError."""
     try:
-        return on_all(min(count, os.cpu_count() or 1), place.threads, calibrate, settings, stages, facts, place.device)
+        return on_all(min(count, usable_cores()), place.threads, calibrate, settings, stages, facts, place.device)
     except FIXABLE as error:
         raise UserError(" ".join(str(error).split()) or type(error).__name__) from error
 

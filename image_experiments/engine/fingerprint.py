@@ -94,7 +94,8 @@ def source_digest(path: Path) -> str:
 
 def _source_digest(path: Path) -> str:
     if path.is_file():
-        return file_digest(path)
+        told = path.stat()
+        return _digest_once(path, told.st_size, told.st_mtime_ns)
     path.stat()  # raises for what is not there, which is no empty folder
     files = _files_below(path)
     return _folder_digest(path, tuple((str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
@@ -108,6 +109,12 @@ def _files_below(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not is_hidden(name)]
         found += [place / name for name in files if not is_hidden(name)]
     return sorted(path for path in found if path.is_file())
+
+
+@functools.cache
+def _digest_once(path: Path, _size: int, _mtime_ns: int) -> str:
+    """The digest of a file; while size and time are unchanged, the program does not read it again."""
+    return file_digest(path)
 
 
 @functools.cache

@@ -63,6 +63,8 @@ def needed_for(kinds: Sequence[str], stages: list[Stage]) -> list[Stage]:
     needed: set[str] = set()
 
     def need(stage: Stage) -> None:
+        if stage.name in needed:
+            return
         needed.add(stage.name)
         for earlier in stage.needs.values():
             need(earlier)

@@ -239,6 +239,10 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
     """Raise UserError for settings that contradict each other, and for options that would have no effect."""
     if settings.evaluation.split == "validation" and settings.validation == 0:
         raise UserError("--evaluation.split validation: no validation images are set apart; add --validation 100")
+    if settings.evaluation.split == "validation" and settings.classifier.keep == "best":
+        raise UserError(
+            "--evaluation.split validation: --classifier.keep best has chosen the weights by these images; use --classifier.keep last"
+        )
     for part in ("encoder", "classifier"):
         chosen: ClassifierSettings = getattr(settings, part)
         if chosen.keep == "best" and settings.validation == 0:

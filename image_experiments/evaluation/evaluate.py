@@ -72,9 +72,13 @@ def evaluate_classifier(
         auto = autoattack_robustness(classifier, x[:n], y[:n], threat, settings, seeds[1], checkpoint=file, on_batch=after)
         found.outcomes[f"{attack_name(parts)} {key}"] = auto.robust.numpy()
         found.rows.append(_row(attack_name(parts), threat, auto) | {"after": auto.after})
-        odd = disagreement(pgd.robust[:n], auto.robust)
+        odd = disagreement(pgd.robust[:n], auto.robust, NAMED.get(attack_name(parts), "AutoAttack"))
         found.warnings += [f"{threat}: {text}" for text in (*auto.warnings, *([odd] if odd else []))]
     return found
+
+
+NAMED = {"apgd-ce": "APGD-CE", "apgd": "APGD"}
+"""Parts of AutoAttack, as a warning calls them."""
 
 
 def _outputs(classifier: nn.Module, x: Tensor) -> int:

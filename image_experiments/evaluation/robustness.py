@@ -254,8 +254,8 @@ def collected(warnings: list[str]) -> Iterator[None]:
         logger.propagate = propagated
 
 
-def disagreement(pgd: Tensor, autoattack: Tensor) -> str | None:
-    """A warning if PGD and AutoAttack contradict each other on the same images, otherwise None.
+def disagreement(pgd: Tensor, autoattack: Tensor, name: str = "AutoAttack") -> str | None:
+    """A warning if PGD and AutoAttack, or its parts of this name, contradict each other on the same images, otherwise None.
 
     pgd, autoattack: (n,) bool, robust under each. AutoAttack is the stronger attack, so images that only PGD fools must be rare. One-sided
     sign test at 0.1 %: if both are equally strong, each image on which they differ falls to either side with probability 1/2. If PGD's
@@ -267,10 +267,11 @@ def disagreement(pgd: Tensor, autoattack: Tensor) -> str | None:
     only_autoattack = int((pgd & ~autoattack).sum())
     differing = only_pgd + only_autoattack
     if differing and binomtest(only_pgd, differing, alternative="greater").pvalue < 1e-3:
-        return (
-            f"PGD fools {only_pgd} images that AutoAttack does not ({only_autoattack} the other way): AutoAttack is unreliable here"
-        )
+        return f"PGD fools {only_pgd} images that {name} does not ({only_autoattack} the other way): {name} is unreliable here"
     excess, spread = only_autoattack - only_pgd, 2 * math.sqrt(differing)
     if (excess - spread) / len(pgd) > 0.1:
-        return f"PGD leaves {excess / len(pgd):.1%} more than AutoAttack: gradients mislead it, read AutoAttack alone"
+        return (
+            f"PGD leaves {excess / len(pgd):.1%} more than {name}: gradients mislead it; read {name} alone, and try an attack made for "
+            "this defence"
+        )
     return None

@@ -246,8 +246,14 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} holds no plain weights (code is never run), or is damaged: save it as safetensors or a state_dict, or copy it again"
         ) from None
-    while (wrapper := next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)) is not None:
-        content = content[wrapper]
+    while found := [name for name in WRAPPERS if isinstance(content.get(name), dict)]:
+        several = [name for name in found if any(isinstance(value, Tensor) for value in content[name].values())]
+        if len(several) > 1:
+            raise ValueError(
+                f"{path} holds several weights, under {', '.join(several)}: save those to use alone, for example "
+                f"torch.save(torch.load(FILE)[{several[-1]!r}], NEW) (published accuracies are usually those of averaged weights, ema)"
+            )
+        content = content[several[0] if several else found[0]]
     if not content or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         raise ValueError(f"{path} holds no plain weights by name: save a state_dict")
     return content
@@ -268,7 +274,7 @@ WRAPPERS = (
     "params_ema",
     "ema",
 )
-"""Keys under which training scripts store the weights, next to the epoch and the optimiser; the first one present is used."""
+"""Keys under which training scripts store the weights, next to the epoch and the optimiser."""
 
 
 def _remedy(tensors: dict[str, Tensor], classifier: Normalised) -> str:

@@ -22,6 +22,7 @@ from torch import Tensor
 MEANS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "half": ((0.5,), (0.5,)),
     "none": ((0.0,), (1.0,)),
 }
 """Means and standard deviations that the public code of these papers subtracts and divides by."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from contrastive_dp import (
+    BoundaryGuidance,
     ClassifierFeatures,
     ClassifierGuidance,
     ContrastiveGuidance,
@@ -440,3 +441,61 @@ def test_a_device_is_asked_for_nan_every_ten_steps(monkeypatch):
     watch("state", 3, OnADevice(math.nan))
     with pytest.raises(FloatingPointError, match="the state at timestep 3 is NaN"):
         watch.report()
+
+
+@pytest.mark.parametrize("every", [2, 5, 10])
+def test_a_push_every_k_steps_is_that_many_times_as_strong_and_compares_with_the_step_before(every, schedule):
+    """Ten steps of InfoNCE, whose first has none before it: of the others every k-th is guided, k times as strongly."""
+    seen = []
+
+    class Told(InfoNCE):
+        def __call__(self, z, previous=None, labels=None):
+            seen.append(previous.clone())
+            return super().__call__(z, previous, labels)
+
+    guidance = ContrastiveGuidance(lambda x: x[:, :2] * 1.5, Told(), 0.05, every=every)
+    guide, weights, states = guidance.start(schedule), 0, []
+    rng = np.random.default_rng(9)
+    for step, t in enumerate(range(900, 400, -50)):
+        x, eps = (torch.from_numpy(rng.standard_normal((4, 3))) for _ in range(2))
+        before = len(seen)
+        moved = not torch.equal(guide(x, t, eps), eps)
+        assert moved == (len(seen) > before) == (step > 0 and (step - 1) % every == 0)
+        weights += every * moved
+        if moved:
+            expected = torch.nn.functional.normalize(states[-1][:, :2] * 1.5, dim=1)
+            torch.testing.assert_close(seen[-1], expected)
+        states.append((x - math.sqrt(1 - schedule[t]) * eps) / math.sqrt(schedule[t]))
+    assert weights == every * len(range(1, 10, every))
+
+
+def test_half_precision_at_its_limits(schedule):
+    """Features of zero have no direction, and a learner that is almost flat is far from its boundary: both pushes are finite."""
+    x, eps = (torch.randn(3, 4, generator=torch.Generator().manual_seed(seed)).half() for seed in (1, 2))
+    labels = torch.tensor([0, 1, 0])
+    dead = ContrastiveGuidance(lambda x: x[:, :2].clamp(min=60000.0) * 0, SupervisedContrastive(), 0.1)
+    assert torch.equal(dead.start(schedule, labels)(x, 300, eps), eps)
+    weight = torch.tensor([[0.005, 0, 0, 0], [-0.005, 0, 0, 0]]).half()
+    far = BoundaryGuidance(lambda x: x @ weight.T + torch.tensor([5.0, -5.0]).half(), 0.001, at="xt")
+    found = far.start(schedule, torch.zeros(3, dtype=torch.long))(x, 300, eps)
+    assert torch.isfinite(found).all()
+    assert (found - eps).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("size", [None, 1])
+def test_states_are_not_checked_as_images_in_pieces_either(size, schedule):
+    """An estimate that is nowhere negative and beyond 2 looks like an image in [0, 255] and is none."""
+    torch.manual_seed(0)
+    embed = ClassifierFeatures(nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 2)))
+    x, eps = torch.rand(4, 3, 2, 2) * 3 + 0.1, torch.zeros(4, 3, 2, 2)
+    guidance = ContrastiveGuidance(embed, SupervisedContrastive(), 0.1, batch_size=size)
+    assert torch.isfinite(guidance.start(schedule, torch.tensor([0, 1, 0, 1]))(x, 100, eps)).all()
+
+
+def test_features_of_vectors_are_those_of_the_classifier():
+    """value_range=(-1, 1) passes values on unchanged, also small ones, and maps images of 8 bits."""
+    linear = nn.Linear(3, 2)
+    embed = ClassifierFeatures(nn.Sequential(nn.Identity(), linear), value_range=(-1.0, 1.0))
+    small = torch.tensor([[1e-8, -3e-9, 0.25]])
+    assert torch.equal(embed(small), small)
+    assert torch.allclose(embed(torch.tensor([[0, 255, 254]], dtype=torch.uint8)), torch.tensor([[-1.0, 1.0, 254 / 127.5 - 1]]))

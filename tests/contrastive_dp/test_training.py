@@ -5,11 +5,13 @@ import os
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from contrastive_dp import NoisePredictionMLP, NoiseSchedule, TrainingSettings, train_noise_prediction
+from contrastive_dp.processes import ALONE, normalise_across
 from contrastive_dp.resumable import fingerprint
 from tests.contrastive_dp.conftest import GaussianNoise, small_unet
 
@@ -367,3 +369,31 @@ def test_more_bad_calls_are_named(tmp_path, schedule, data):
         replace(plain, checkpoint_every=0)
     with pytest.raises(ValueError, match="labels contain null_label=1"):
         train_noise_prediction(network, data[0], schedule, replace(plain, null_label=1), data[1])
+
+
+def test_settings_of_numpy_are_read_again_from_a_checkpoint(tmp_path, schedule, data):
+    """Sweeps write seed=np.int64(3) and learning rates of np.logspace; an unpickler that runs no code refuses numpy's scalars."""
+    path = tmp_path / "run.pt"
+    settings = replace(QUICK, seed=np.int64(3), learning_rate=np.logspace(-4, -3, 3)[1], steps=np.int64(12), checkpoint_every=5)
+    assert type(settings.seed) is int
+    assert type(settings.learning_rate) is float
+
+    def stop(step, _loss):
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, schedule, settings, checkpoint=path, on_step=stop)
+    assert path.exists()
+    resumed, whole = (train(data, schedule, settings, **more) for more in ({"checkpoint": path}, {}))
+    for left, right in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_statistics_of_one_process_alone_are_refused():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    assert normalise_across(network, ALONE) is network
+    two = replace(ALONE, count=2)
+    assert type(normalise_across(network, two)[1]) is not nn.BatchNorm2d
+    with pytest.raises(ValueError, match="BatchNorm1d takes statistics in each process alone"):
+        normalise_across(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), two)

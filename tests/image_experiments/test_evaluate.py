@@ -361,7 +361,7 @@ def test_a_wrong_normalisation_is_noticed(linear, tmp_path, capsys, monkeypatch)
         (["--dataset", "cifar10", "--data-dir", "/nowhere"], "--data-dir /nowhere: no such file or folder"),
         (["--test", "-1"], "--test -1: must be at least 0"),
         (["--attacks", "apgd", "apgd-ce"], "exclude each other"),
-        (["--normalisation", "imagenet"], "--normalisation imagenet: use auto, cifar10, cifar100, none"),
+        (["--normalisation", "imagenet"], "--normalisation imagenet: use auto, cifar10, cifar100, half, none"),
         (["--normalisation", "cifar10"], "is for 3 channels, the images have 1; use none"),
         (["--device", "cuda:7"], "--device cuda:7: torch finds no such device"),
         (["--device", "abacus"], "--device abacus: torch finds no such device"),

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from image_experiments.models.classifier_files import load_classifier, read_classifier, save_classifier
 from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.published import pixels
 
 SHAPE = (3, 32, 32)
 MEAN, STD = (torch.tensor(v).reshape(1, 3, 1, 1) for v in ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)))
@@ -326,7 +327,7 @@ def without(name, weights):
             *(10, None, "auto", "nearest to those of dm-wrn, but for stem.weight: name it"),
         ),
         (lambda w: w | {"logits.bias": torch.full((10,), torch.nan)}, 10, None, "auto", "NaN or infinity in logits.bias"),
-        (lambda w: w, 10, None, "imagenet", "normalisation 'imagenet' is unknown: use cifar10, cifar100, none"),
+        (lambda w: w, 10, None, "imagenet", "normalisation 'imagenet' is unknown: use cifar10, cifar100, half, none"),
         (
             lambda w: w | {"logits.weight": torch.ones(7, 128), "logits.bias": torch.ones(7)},
             7,
@@ -351,3 +352,16 @@ def test_more_layers_than_are_known_are_named(tmp_path):
     weights["layer_2.2.conv_2d_1.weight"] = torch.ones(1)
     with pytest.raises(ValueError, match=r"dm-preact-resnet with \[2, 2, 3, 2\] blocks"):
         load_classifier(saved(tmp_path / "c.pt", weights), 10, SHAPE)
+
+
+def test_several_weights_in_a_file_are_not_chosen_from(tmp_path):
+    """As timm saves them: the averaged ones are those whose accuracy is published."""
+    first, second = {"a": torch.zeros(2)}, {"a": torch.ones(2)}
+    torch.save({"state_dict": first, "state_dict_ema": second, "epoch": 3}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"holds several weights, under state_dict, state_dict_ema: save those to use alone"):
+        read_classifier(tmp_path / "c.pt", 10, SHAPE)
+
+
+def test_pixels_of_half_are_one_of_the_normalisations():
+    mean, std = pixels("half", 3)
+    assert mean.flatten().tolist() == std.flatten().tolist() == [0.5, 0.5, 0.5]

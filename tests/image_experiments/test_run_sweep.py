@@ -1,5 +1,6 @@
 """Sweeps: one table from many runs, shared stages linked and not made again, one-line errors for a wrong design."""
 
+import errno
 import json
 import re
 import shutil
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from command_line import cluster
 from command_line.messages import QUIET
 from command_line.output import UserError
 from command_line.statistics import crossed_interval, holm
 from image_experiments import experiment, gathering, run_sweep, sweeps
+from image_experiments.engine import jobs
+from image_experiments.engine.plan import needed_for
 from image_experiments.engine.presets import settings_from
+from image_experiments.engine.stages import Stage
 from image_experiments.output import sweep_tables
 from image_experiments.sweep_cost import alike
 from image_experiments.sweeps import DESIGNS, SweepSettings, read_design
@@ -608,3 +613,26 @@ def test_a_missing_design_and_a_run_that_fails_are_said(tmp_path, capsys):
     assert call("--design", design, "--out", tmp_path / "out", "--data-dir", tmp_path / "set") == 1  # known when the data are read
     assert "run a of" in capsys.readouterr().err
     assert not (tmp_path / "out" / "sweep.csv").exists()
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def none(_stream, _how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(experiment.fcntl, "flock", none)
+    with pytest.raises(UserError, match=r"its file system has no locks \(No locks available\)"), experiment.only_run_in(tmp_path):
+        pass
+
+
+def test_stages_that_many_need_are_visited_once():
+    """Each of 60 needs the two before it: a walk without memory would take longer than the universe."""
+    stages = []
+    for number in range(60):
+        stages.append(Stage(f"kind/{number}", jobs.gather, {}, {}, {f"n{k}": one for k, one in enumerate(stages[-2:])}))
+    assert needed_for(["kind"], stages) == stages
+
+
+def test_the_cores_are_those_that_a_job_was_given(monkeypatch):
+    monkeypatch.setattr(cluster.os, "sched_getaffinity", lambda _pid: {0, 5, 9}, raising=False)
+    monkeypatch.setattr(cluster.os, "cpu_count", lambda: 128)
+    assert cluster.usable_cores() == 3
