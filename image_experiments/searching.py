@@ -120,11 +120,6 @@ def checked(settings: SearchSettings) -> tuple[SearchSettings, Design]:
                 f"--design {settings.design}: run {one.name} evaluates on {evaluation.split} images, which must choose nothing; add "
                 '"--evaluation.split", "validation" to its base'
             )
-        if chosen.classifier.keep == "best":
-            raise UserError(
-                f"--design {settings.design}: run {one.name} keeps the best weights by the validation images, which are to rank the "
-                'candidates; add "--classifier.keep", "last" to its arguments'
-            )
     settings = replace(settings, attack=ranking_attack(settings.attack, attacks))
     planned = trainings(settings, design)
     if settings.most and planned > settings.most:
