@@ -192,7 +192,10 @@ def test_test_images_choose_nothing(tmp_path, capsys):
     assert "run plain evaluates on test images, which must choose nothing" in capsys.readouterr().err
     best = write(tmp_path, RUNS.replace("[run.plain]", '[run.plain]\narguments = ["--classifier.keep", "best"]', 1), name="best")
     assert call("--design", best, "--out", tmp_path / "out") == 1
-    assert "run plain: --evaluation.split validation: --classifier.keep best has chosen the weights by these images" in capsys.readouterr().err
+    assert (
+        "run plain: --evaluation.split validation: --classifier.keep best has chosen the weights by these images"
+        in capsys.readouterr().err
+    )
     assert searching.OPTIMISTIC.startswith("chosen by this mean, so it is too high")
 
 
