@@ -111,7 +111,8 @@ class ResumableTraining:
 
 
 class Stoppable:
-    """Context in which Ctrl-C and SIGTERM wait for the end of a step: `check()` then raises KeyboardInterrupt. A second one acts at once.
+    """Context in which Ctrl-C and SIGTERM wait for the end of a step: `check()` then raises KeyboardInterrupt. A second Ctrl-C acts at once;
+    SIGTERM, which the parent of a worker sends after it, does not.
 
     A signal that the program ignores or leaves to the system is not changed, and outside the main thread nothing is.
     """
@@ -131,8 +132,8 @@ class Stoppable:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _note(self, _number: int, _frame: object) -> None:
-        if self.asked:
+    def _note(self, number: int, _frame: object) -> None:
+        if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
 
