@@ -111,8 +111,8 @@ class ResumableTraining:
 
 
 class Stoppable:
-    """Context in which Ctrl-C and SIGTERM wait for the end of a step: `check()` then raises KeyboardInterrupt. A second Ctrl-C acts at once;
-    SIGTERM, which the parent of a worker sends after it, does not.
+    """Context in which Ctrl-C and SIGTERM wait for the end of a step: `check()` then raises KeyboardInterrupt. A second Ctrl-C acts at
+    once; SIGTERM, which the parent of a worker sends after it, does not.
 
     A signal that the program ignores or leaves to the system is not changed, and outside the main thread nothing is.
     """
