@@ -64,6 +64,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name, minimum in (("steps", 1), ("batch_size", 1), ("warmup", 0), ("seed", 0), ("checkpoint_every", 1)):
             self._keep(name, count(getattr(self, name), name, minimum))
+        if self.null_label is not None:
+            self._keep("null_label", int(self.null_label))
         self._keep("learning_rate", positive(self.learning_rate, "learning_rate"))
         self._keep("ema", float(in_unit(self.ema, "ema")))
         self._keep("clip", non_negative(self.clip, "clip"))

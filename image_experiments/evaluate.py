@@ -189,7 +189,12 @@ def _check_folder(out: Path, key: dict[str, Any], force: bool) -> None:
     check_claim(out, key, (MADE_BY,), force=force)
 
 
-NORMALISED = {"file": "normalised as the file says", "timm": "normalised as timm says", "none": "as they are"}
+NORMALISED = {
+    "file": "normalised as the file says",
+    "timm": "normalised as timm says",
+    "none": "as they are",
+    "half": "less 0.5, over 0.5",
+}
 
 
 def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:

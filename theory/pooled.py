@@ -105,6 +105,10 @@ def optimal_synthetic_snr(real_snr: float, share: float, eps: float = 0.0) -> fl
     if max(real, e) >= 20:
         raise ValueError(f"real_snr={real:g} and eps={e:g} must be below 20")
     least = max((e - (1 - pi) * real) / pi, 0.0)
+    if least >= MOST_SNR - 0.1:
+        raise ValueError(
+            f"share={pi:g}, eps={e:g}: synthetic samples would need a class SNR above {MOST_SNR:g}; use a larger share"
+        )
 
     def variance(log_excess: float) -> float:
         return math.log(pooled_direction_variance([real, least + math.exp(log_excess)], [1, 1], [1 - pi, pi], e))

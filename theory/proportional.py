@@ -190,7 +190,11 @@ class ProportionalLaw(Remade):
                 f"the covariance is {covariance.kind}: {self.learner} with ridge {self.ridge:g} and eps {self.eps:g} is not the same after "
                 "whitening; use a scalar variance, or ridge=0 and eps=0"
             )
-        if self.elongation != 1 or self._shortest:
+        if self.elongation != 1:
+            raise ValueError(
+                f"the covariance is {covariance.kind}, and elongation={self.elongation:g} says another; use a scalar variance"
+            )
+        if self._shortest:
             raise ValueError(
                 f"the covariance is {covariance.kind}: {self.learner} without ridge takes the shortest w of those that fit these samples "
                 "perfectly, which is not the same after whitening; use a scalar variance, or more samples per dimension"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -53,13 +54,24 @@ def sample_worth(offered: ProportionalLaw, plain: ProportionalLaw) -> float:
             at, before = ends[way]
             try:
                 ends[way] = (way * i * step, excess(way * i * step))
-            except ValueError:  # lda with n <= d, or training that returns w = 0: there is no law that way
+            except ValueError:  # lda with n <= d, or training that returns w = 0: beyond there is no law
                 ended.add(way)
-                continue
+                ends[way] = _last_of(excess, at, before, way * i * step)
             if ends[way][1] * before <= 0:
                 low, high = sorted((at, ends[way][0]))
                 return math.exp(float(brentq(excess, low, high, xtol=1e-10)))
     return math.inf if here > 0 else 0.0
+
+
+def _last_of(excess: Callable[[float], float], at: float, value: float, beyond: float) -> tuple[float, float]:
+    """(x, excess(x)) at the last x between `at`, where there is a law, and `beyond`, where there is none."""
+    for _ in range(60):
+        middle = (at + beyond) / 2
+        try:
+            at, value = middle, excess(middle)
+        except ValueError:
+            beyond = middle
+    return at, value
 
 
 def _log_tangent(law: ProportionalLaw) -> float:

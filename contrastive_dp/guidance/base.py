@@ -121,8 +121,10 @@ class GuidedRun:
         """Its timestep."""
         self.before: Tensor | None = None
         """Embeddings of the last state encoded at another timestep: solvers of second order visit one twice."""
-        self.last: tuple[Tensor, Tensor, float] | None = None
-        """(x, eps, alpha_bar) of the previous step, until it is encoded."""
+        self.last: tuple[int, tuple[Tensor, Tensor, float]] | None = None
+        """t and (x, eps, alpha_bar) of the last state that was not encoded, until one is."""
+        self.older: tuple[int, tuple[Tensor, Tensor, float]] | None = None
+        """The same of the last one at another timestep than that."""
         self.visits = 0
         self.watch = Watch()
 
@@ -134,19 +136,18 @@ class GuidedRun:
         guidance, a, strength = self.guidance, self.schedule[t], self.strengths[t]
         low, high = guidance.window or (0, len(self.schedule))
         if strength == 0 or not low <= t < high or a < PURE:
-            self.last = None if a < PURE else (x.clone(), eps.clone(), a)
-            self.embedding = self.encoded_at = None
+            self._note(None if a < PURE else (x.clone(), eps.clone(), a), t)
             return eps
         if self.labels is not None and self.labels.device != x.device:
             self.labels = self.labels.to(x.device)  # once, not in every step
         self.visits += 1
         if (self.visits - 1) % guidance.every:
-            self.last, self.embedding, self.encoded_at = (x.clone(), eps.clone(), a), None, None
+            self._note((x.clone(), eps.clone(), a), t)
             return eps
         self.watch("state", t, x)
         self.watch("noise prediction", t, eps)
         gradient = guidance.gradient(self.see(x, eps, a), self, t)
-        self.last = None
+        self.last = self.older = None
         if gradient is None:
             self.visits -= 1  # a step without guidance is none of every k
             return eps
@@ -155,6 +156,18 @@ class GuidedRun:
         push = self._push(gradient, eps, a)
         self.watch("guidance gradient", t, push)
         return torch.add(eps, push, alpha=strength * guidance.every * (-1 if guidance.reverse else 1))
+
+    def _note(self, state: tuple[Tensor, Tensor, float] | None, t: int) -> None:
+        """Keep a state that is not guided, for a loss that compares with the one before; None: there is nothing in it to compare with."""
+        if self.last is not None and self.last[0] != t:
+            self.older = self.last
+        self.last = None if state is None else (t, state)
+        self.embedding = self.encoded_at = None
+
+    def state_before(self, t: int) -> tuple[Tensor, Tensor, float] | None:
+        """(x, eps, alpha_bar) of the last state at another timestep, if it was not encoded."""
+        entry = self.older if self.last is not None and self.last[0] == t else self.last
+        return None if entry is None else entry[1]
 
     def see(self, x: Tensor, eps: Tensor, a: float) -> Tensor:
         """What the loss sees of a state."""

@@ -54,8 +54,9 @@ class ContrastiveGuidance(Guidance):
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
         again = run.encoded_at == t
         previous = run.before if again else run.embedding
-        if previous is None and run.last is not None and self.loss.needs_previous:
-            previous = self._encode_all(run.see(*run.last), run, t)
+        before = run.state_before(t)
+        if previous is None and before is not None and self.loss.needs_previous:
+            previous = self._encode_all(run.see(*before), run, t)
         run.before, run.encoded_at = previous, t
         if previous is None and self.loss.needs_previous:
             run.embedding = self._encode_all(seen, run, t)

@@ -158,15 +158,16 @@ def _left_out(beside: list[str], rest: Rest) -> list[str]:
     return list(map(printable, lines))
 
 
-TRACK_AND_FRAME = r"(\d{5})_\d{5}"  # GTSRB: frames of one track are near-identical photographs of one sign
+TRACK_AND_FRAME = r"(?:\d{5}_)?(\d{5})_\d{5}"
+"""GTSRB, as published or with the class before it: frames of one track are near-identical photographs of one sign."""
 
 
 def read_class_folders(path: Path, image_size: int, group_pattern: str | None) -> Dataset:
     """Read a folder with train/CLASS/* and test/CLASS/*, or a tar or zip of one; classes are numbered in the order of their names.
 
-    group_pattern: regular expression matched against the stem of a training file's name. Images of one class with the same first group
-    belong together and are never split between training and validation. None: GTSRB's names, TRACK_FRAME with five digits each, are
-    recognised if every name has that form.
+    group_pattern: regular expression matched against the stem of a training file's name. Images with the same first group, of one class or
+    of several, belong together and are never split between training and validation. None: GTSRB's names, TRACK_FRAME with five digits
+    each, are recognised if every name has that form; there a track number starts again in every class.
     """
     rest = Rest()
     entries = folder_entries(path, rest) if path.is_dir() else archive_entries(path, rest)
@@ -181,6 +182,10 @@ def read_class_folders(path: Path, image_size: int, group_pattern: str | None) -
     labels = {part: np.array([number[name] for name, _ in found], dtype=np.int64) for part, found in parts.items()}
     met = Met()
     images = {part: decode_all([entry for _, entry in found], image_size, met) for part, found in parts.items()}
+    channels = max(part.shape[3] for part in images.values())
+    images = {
+        part: np.repeat(x, 3, axis=3) if x.shape[3] < channels else x for part, x in images.items()
+    }  # one grey, the other in colour
     groups = group_numbers([(name, entry.name) for name, entry in parts["train"]], group_pattern)
     if group_pattern is None and len(set(groups.tolist())) < len(groups):
         notes.append(
@@ -208,5 +213,5 @@ def group_numbers(files: list[tuple[str, str]], pattern: str | None) -> Array:
             odd = next((stem for stem, match in zip(stems, matches, strict=False) if not match), stems[0])
             raise UserError(f"--group-pattern {pattern}: does not match {odd!r} with one group; for example '(\\d+)_\\d+'")
         return np.arange(len(files))
-    keys = [f"{name}/{match.group(1)}" for (name, _), match in zip(files, matches, strict=True) if match]
+    keys = [("" if pattern else f"{name}/") + match.group(1) for (name, _), match in zip(files, matches, strict=True) if match]
     return np.unique(keys, return_inverse=True)[1]

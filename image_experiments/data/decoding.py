@@ -64,6 +64,8 @@ def _bits(image: Any, content: bytes) -> int:
         return content[24]  # of the header, whose place is fixed
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (1,)))
+    if image.format == "PPM" and image.mode.startswith(("I", "F")):
+        return 16 if image.mode.startswith("I") else 32
     if image.format == "PPM":  # the last argument of its decoder is the largest value
         most = image.tile[0][3][-1] if image.tile and isinstance(image.tile[0][3], tuple) else 255
         return int(most).bit_length() if isinstance(most, int) else 8

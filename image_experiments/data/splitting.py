@@ -33,8 +33,8 @@ def split(data: Dataset, train: int, validation: int, seed: int) -> Split:
     for label, count in enumerate(wanted):
         members = np.flatnonzero(data.labels == label)
         groups = rng.permutation(np.unique(data.groups[members]))
-        found: list[int] = []
-        for group in groups[:-1]:  # keep at least one group for training
+        found: list[int] = members[np.isin(data.groups[members], taken)].tolist()  # of groups that reach into an earlier class
+        for group in groups[~np.isin(groups, taken)][:-1]:  # keep at least one group for training
             if len(found) >= count:
                 break
             found += members[data.groups[members] == group].tolist()
@@ -46,6 +46,12 @@ def split(data: Dataset, train: int, validation: int, seed: int) -> Split:
             )
         chosen += rng.permutation(found)[:count].tolist()
     rest = np.flatnonzero(~np.isin(data.groups, taken))
+    gone = np.setdiff1d(data.labels, data.labels[rest])
+    if len(gone):
+        raise UserError(
+            f"--validation {validation}: class {data.classes[gone[0]]!r} has no training images left, as its groups are also those "
+            "of other classes; use less (0: none), or --group-pattern '' if they do not belong together"
+        )
     if train > len(rest):
         raise UserError(
             f"--train {train}: {len(rest)} images are left beside {validation} for validation; use at most that many, or 0 for all"

@@ -172,7 +172,7 @@ class Probe:
 
         def measure(n: int) -> float:
             nonlocal took
-            labels = torch.arange(n) % min(self.classes, n // 2)  # two of a class at least, which particles need
+            labels = torch.arange(n) % min(self.classes, max(n // 2, 1))  # two of a class at least, which particles need
             few, more = (replace(made, settings=replace(made.settings, steps=steps)) for steps in (SHORT, 3 * SHORT))
             first = seconds(lambda: few.sample(labels, 0), self.device)
             took = (

@@ -61,9 +61,10 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
     rates = {"imports": _import_all()}
     wall, processor = time.perf_counter(), time.process_time()
     probe = Probe(facts.shape, len(facts.classes), settings.threat(), torch.device(device), BUDGET)
-    for chosen in (stage.arguments.get("settings") for stage in stages):
+    for chosen, kind in ((stage.arguments.get("settings"), stage.name.partition("/")[0]) for stage in stages):
         if isinstance(chosen, ClassifierSettings | DiffusionSettings) and f"step {key(chosen)}" not in rates:
-            choice = min(_fitting(_explicit(chosen), probe.step), key=lambda found: found.step)
+            part = "diffusion" if isinstance(chosen, DiffusionSettings) else "classifier" if kind == "classifier" else "encoder"
+            choice = min(_fitting(_explicit(chosen), probe.step, part), key=lambda found: found.step)
             rates |= {f"start {key(chosen)}": choice.start, f"step {key(chosen)}": choice.step}
     for network in dict.fromkeys((settings.classifier.network, settings.encoder.network)) if stages else ():
         rates[f"attack {network}"] = probe.attack_passes(network, settings.evaluation.batch_size)
@@ -73,6 +74,7 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
             _fitting(
                 _explicit(settings.generation),
                 lambda one: probe.sampling(settings.diffusion, one, methods, settings.encoder.network),
+                "generation",
             )
         )
         rates |= {f"beyond {name}": beyond for name, (beyond, _) in made.items()}
@@ -115,7 +117,7 @@ def _explicit(settings: Any) -> list[Any]:
     return [replace(settings, precision=precision, compile=compiled) for precision in precisions]
 
 
-def _fitting(settings: Sequence[Any], measure: Callable[[Any], T]) -> Iterator[T]:
+def _fitting(settings: Sequence[Any], measure: Callable[[Any], T], part: str) -> Iterator[T]:
     """The measurements at each precision for which the device has the memory, made as they are asked for. Raises UserError if there is
     none."""
     found = False
@@ -130,7 +132,6 @@ def _fitting(settings: Sequence[Any], measure: Callable[[Any], T]) -> Iterator[T
         found = True
         yield made
     if not found:
-        part = {DiffusionSettings: "diffusion", GenerationSettings: "generation"}.get(type(settings[0]), "classifier")
         raise UserError(f"--{part}.batch-size {settings[0].batch_size}: does not fit in this device's memory; use a smaller one")
 
 

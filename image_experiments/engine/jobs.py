@@ -17,7 +17,7 @@ import torch
 
 from command_line.output import UserError, file_digest, write_csv, write_json, write_whole
 from contrastive_dp.randomness import mixed_seed
-from image_experiments.data.balance import balanced_choice
+from image_experiments.data.balance import balanced_choice, balanced_order
 from image_experiments.data.dataset import described
 from image_experiments.data.given import check_given
 from image_experiments.data.images import Images
@@ -337,7 +337,8 @@ def add_noise(run: StageRun, std: float, seed: int) -> Results:
 def add_noise_to_real(run: StageRun, std: float, count: int, seed: int) -> Results:
     """Make copies of the real training images with Gaussian noise."""
     train = _real(run).train
-    copies = np.arange(count) % len(train)
+    order = balanced_order(train.y.numpy(), np.random.default_rng([seed, 5]))  # files may lie class by class
+    copies = order[np.arange(count) % len(order)]
     images, labels = train.x.numpy().transpose(0, 2, 3, 1)[copies], train.y.numpy()[copies]
     stream_images(run.outputs["images"], count, images.shape[1:], noisy([(images, labels)], std, mixed_seed(seed, 2)))
     return {"images": count}
@@ -350,7 +351,7 @@ def read_generated(run: StageRun, file: Path, count: int, seed: int) -> Results:
     given = check_given(file, len(real.classes), (height, width, channels), count)
     kept = balanced_choice(given.labels, count, np.random.default_rng([seed, 4]))
     stream_images(run.outputs["images"], count, (height, width, channels), given.pieces(kept), given.soft_rows(kept))
-    taken = f"; {count} of them are taken (--synthetic), equally many a class" if count < len(given) else ""
+    taken = f"; {count} of them are taken (--synthetic), as equally by class as they allow" if count < len(given) else ""
     return {"images": count, "read": given.said() + taken}
 
 

@@ -12,7 +12,7 @@ Augmentation = Literal["auto", "none", "crop", "crop-flip"]
 
 
 def augment(x: Tensor, kind: Augmentation, generator: torch.Generator, fill: float = 0.0) -> Tensor:
-    """Images (n, C, H, W), each shifted by up to H // 8 pixels (new pixels are `fill`, black), and mirrored with probability 1/2.
+    """Images (n, C, H, W), each shifted by up to H // 8 and W // 8 pixels (new ones are `fill`, black), and mirrored with probability 1/2.
 
     Raises ValueError for "auto", which must first be resolved for the data set.
     """
@@ -21,14 +21,18 @@ def augment(x: Tensor, kind: Augmentation, generator: torch.Generator, fill: flo
     if kind == "none":
         return x
     n, _, height, width = x.shape
-    pad = max(height // 8, 1)
-    top, left = torch.randint(0, 2 * pad + 1, (2, n), generator=generator, device=x.device)
+    tall, wide = max(height // 8, 1), max(width // 8, 1)
+    top, left = (
+        torch.randint(0, 2 * tall + 1, (2, n), generator=generator, device=x.device)
+        if tall == wide
+        else [torch.randint(0, 2 * pad + 1, (n,), generator=generator, device=x.device) for pad in (tall, wide)]
+    )
     rows = top[:, None] + torch.arange(height, device=x.device)  # (n, H)
     columns = left[:, None] + torch.arange(width, device=x.device)
     if kind == "crop-flip":
         mirrored = torch.rand(n, generator=generator, device=x.device) < 0.5
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    padded = F.pad(x, (pad, pad, pad, pad), value=fill)
+    padded = F.pad(x, (wide, wide, tall, tall), value=fill)
     item = torch.arange(n, device=x.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[item, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 

@@ -12,11 +12,8 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.special import ndtr
 from scipy.stats import kstest, kurtosis, skew
 from sklearn.covariance import LedoitWolf
@@ -25,7 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from command_line.output import UserError
 from simulations.mixtures.certainty import Attack, Certainty, certainties
 from simulations.mixtures.learners import Array, fit_adversarial, fit_averaging, fit_logistic, fit_shrunk_lda, fit_svm
-from simulations.mixtures.tables import Table, copy_groups
+from simulations.mixtures.tables import Table, copy_groups, groups_of
 from theory import (
     BinaryMixture,
     LinearClassifier,
@@ -201,18 +198,6 @@ def split_and_scale(table: Table, seed: int) -> tuple[_Half, _Half, tuple[str, .
         _Half(((x - centre) / np.where(varies, std, 1))[:, varies], y) for x, y in ((x_train, y_train), (x_test, y_test))
     )
     return train, test, dropped
-
-
-def groups_of(table: Table) -> Any:
-    """(n,) the same number for rows that must stay together: of one group, or copies of each other, or both by way of others. None if all
-    rows are on their own."""
-    copies = copy_groups(table.x, table.y)
-    if table.groups is None or copies is None:
-        return copies if table.groups is None else table.groups
-    n, shift = len(table.y), int(table.groups.max()) + 1
-    rows, joins = np.tile(np.arange(n), 2), n + np.concatenate([table.groups, shift + copies])
-    size = int(joins.max()) + 1
-    return connected_components(coo_array((np.ones(2 * n), (rows, joins)), shape=(size, size)), directed=False)[1][:n]
 
 
 def estimate_mixture(train: _Half) -> tuple[BinaryMixture, float]:

@@ -205,6 +205,21 @@ def copy_groups(x: Array, codes: Any) -> Any:
     return None if few or pairs <= TIMES_CHANCE * by_chance else groups
 
 
+def groups_of(table: Table) -> Any:
+    """(n,) the same number for rows that must stay together: of one group, or copies of each other, or both by way of others. None if all
+    rows are on their own."""
+    copies = copy_groups(table.x, table.y)
+    if table.groups is None or copies is None:
+        return copies if table.groups is None else table.groups
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n, shift = len(table.y), int(table.groups.max()) + 1
+    rows, joins = np.tile(np.arange(n), 2), n + np.concatenate([table.groups, shift + copies])
+    size = int(joins.max()) + 1
+    return connected_components(coo_array((np.ones(2 * n), (rows, joins)), shape=(size, size)), directed=False)[1][:n]
+
+
 TIMES_CHANCE = 10
 
 
@@ -297,7 +312,7 @@ def _load_csv(path: Path, label: str | None, group: str | None) -> Table:
     groups = None if group is None else np.array([row[names.index(group)].strip() for _, row in rows])
     table = make_table(str(path), x, tags, tuple(names[j] for j in features), notes, [line for line, _ in rows])
     table = replace(table, label=names[target] if header else "")
-    return table if groups is None else _grouped(table, groups, f"--group {group}")
+    return table if groups is None else _grouped(table, groups, f"--group {group}", [line for line, _ in rows])
 
 
 def _label_column(path: Path, names: list[str], label: str | None, group: str | None) -> int:
@@ -312,15 +327,23 @@ def _label_column(path: Path, names: list[str], label: str | None, group: str | 
     return target
 
 
-def _grouped(table: Table, tags: Any, flag: str) -> Table:
-    """The table with its groups, and a note on how many. Raises UserError if a class has too few for two halves."""
+def _grouped(table: Table, tags: Any, flag: str, lines: Sequence[int]) -> Table:
+    """The table with its groups, and a note on how many. Raises UserError for a row without one, and if a class has too few for two halves,
+    rows of groups that share copies counted as one."""
+    missing = np.flatnonzero(np.isin(np.char.lower(tags), NO_LABEL))
+    if len(missing):
+        raise UserError(
+            f"{flag}: {_place(int(missing[0]), lines)} has none ({str(tags[missing[0]])!r}); fill it in, or remove the row"
+        )
     named, codes = np.unique(tags, return_inverse=True)
+    table = replace(table, groups=codes)
+    joined = groups_of(table)
     for k, name in enumerate(table.classes):
-        count = len(np.unique(codes[table.y == (-1.0, 1.0)[k]]))
+        count = len(np.unique(joined[table.y == (-1.0, 1.0)[k]]))
         if count < FEWEST_GROUPS:
             raise UserError(f"{flag}: class {name!r} has {count} groups; at least {FEWEST_GROUPS} are needed, two for each half")
     note = f"groups: {len(named)}, each on one side of the split; intervals count their rows as independent, so they are too narrow"
-    return replace(table, notes=(*table.notes, note), groups=codes)
+    return replace(table, notes=(*table.notes, note))
 
 
 def _header(rows: list[list[str]], label: str | None) -> list[str] | None:

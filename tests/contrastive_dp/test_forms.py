@@ -499,3 +499,30 @@ def test_features_of_vectors_are_those_of_the_classifier():
     small = torch.tensor([[1e-8, -3e-9, 0.25]])
     assert torch.equal(embed(small), small)
     assert torch.allclose(embed(torch.tensor([[0, 255, 254]], dtype=torch.uint8)), torch.tensor([[-1.0, 1.0, 254 / 127.5 - 1]]))
+
+
+def test_heun_with_skipped_steps_compares_with_the_level_before(schedule):
+    """Of its visits (900; 800 trial, 800; 700 trial, 700; ...) the first and every third are guided, here also a second one at a level."""
+    seen = []
+
+    class Told(InfoNCE):
+        def __call__(self, z, previous=None, labels=None):
+            seen.append((z.detach().clone(), previous.clone()))
+            return super().__call__(z, previous, labels)
+
+    exact, visited = NoisePredictionOf(exact_network("flow", "velocity"), schedule, "flow", "velocity"), []
+
+    def network(x, t):
+        eps, a = exact(x, t), schedule[int(t[0])]
+        estimate = (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
+        visited.append((int(t[0]), torch.nn.functional.normalize(estimate[:, :2], dim=1)))
+        return eps
+
+    guidance = ContrastiveGuidance(lambda x: x[:, :2] * 1.5, Told(), 1e-6, every=3)
+    x_T = torch.from_numpy(np.random.default_rng(7).standard_normal((4, 3)))
+    heun_sample(network, x_T, schedule, [900, 800, 700, 600, 500], guidance=guidance)
+    assert len(seen) == 3
+    for z, previous in seen:
+        (level,) = [t for t, known in visited if torch.allclose(known, z, atol=1e-12)]
+        (before,) = [t for t, known in visited if torch.allclose(known, previous, atol=1e-12)]
+        assert before > level

@@ -374,7 +374,14 @@ def test_more_bad_calls_are_named(tmp_path, schedule, data):
 def test_settings_of_numpy_are_read_again_from_a_checkpoint(tmp_path, schedule, data):
     """Sweeps write seed=np.int64(3) and learning rates of np.logspace; an unpickler that runs no code refuses numpy's scalars."""
     path = tmp_path / "run.pt"
-    settings = replace(QUICK, seed=np.int64(3), learning_rate=np.logspace(-4, -3, 3)[1], steps=np.int64(12), checkpoint_every=5)
+    settings = replace(
+        QUICK,
+        seed=np.int64(3),
+        learning_rate=np.logspace(-4, -3, 3)[1],
+        steps=np.int64(12),
+        checkpoint_every=5,
+        null_label=np.int64(2),
+    )
     assert type(settings.seed) is int
     assert type(settings.learning_rate) is float
 

@@ -411,16 +411,16 @@ def test_a_precision_that_does_not_fit_is_left_out_and_none_is_refused():
 
     both = _explicit(ClassifierSettings(precision="auto", batch_size=77))
     lacking = {"float32"}
-    assert list(_fitting(both, measure)) == ["bfloat16"]
+    assert list(_fitting(both, measure, "encoder")) == ["bfloat16"]
     lacking = {"float32", "bfloat16"}
-    with pytest.raises(UserError, match=r"--classifier\.batch-size 77: does not fit in this device's memory"):
-        list(_fitting(both, measure))
+    with pytest.raises(UserError, match=r"--encoder\.batch-size 77: does not fit in this device's memory"):
+        list(_fitting(both, measure, "encoder"))
 
     def broken(_one):
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        list(_fitting(both, broken))
+        list(_fitting(both, broken, "encoder"))
 
 
 @pytest.mark.filterwarnings("error")

@@ -10,6 +10,7 @@ import struct
 import tarfile
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -570,7 +571,7 @@ def test_track_and_frame_are_recognised_or_asked_for():
     assert group_numbers(files, None).tolist() == [1, 1, 0]  # a track number starts again in every class
     assert len(set(group_numbers(files, ""))) == 3
     assert group_numbers([*files, ("go", "x/y.png")], None).tolist() == [0, 1, 2, 3]
-    assert group_numbers(files, r"\d+_(\d+)").tolist() == [1, 2, 0]
+    assert group_numbers(files, r"\d+_(\d+)").tolist() == [0, 1, 0]  # of one's own: the same in every class
     with pytest.raises(UserError, match="does not match"):
         group_numbers(files, r"track(\d+)")
     with pytest.raises(UserError, match="no regular expression"):
@@ -598,3 +599,29 @@ def test_every_beginning_of_a_balanced_order_is_balanced():
 def test_options_that_mean_nothing_are_refused_by_the_reader_too(options, words):
     with pytest.raises(UserError, match=words):
         read_dataset("digits", *options)
+
+
+def test_a_group_in_two_classes_parts_in_neither_and_no_class_is_left_without_training_images():
+    """A patient with images of two classes; and copies with two labels, which take a class's last group."""
+    labels, groups = np.repeat([0, 1], 10), np.r_[np.arange(10), 5, 6, np.arange(10, 18)]
+    data = replace(some_data(), images=np.zeros((20, 8, 8, 3), np.uint8), labels=labels, groups=groups, classes=("a", "b"))
+    for seed in range(20):
+        found = split(data, 0, 8, seed)
+        assert not set(groups[found.train]) & set(groups[found.validation])
+        assert np.bincount(labels[found.validation]).tolist() == [4, 4]
+    few = replace(data, images=np.zeros((5, 8, 8, 3), np.uint8), labels=np.array([0, 0, 0, 1, 1]), groups=np.array([0, 1, 2, 0, 3]))
+    outcomes = []
+    for seed in range(20):
+        try:
+            outcomes.append(set(few.labels[split(few, 0, 2, seed).train]))
+        except UserError as error:
+            outcomes.append("too few" in str(error) or "no training images left" in str(error))
+    assert all(one in ({0, 1}, True) for one in outcomes)
+
+
+@pytest.mark.parametrize("name", ["00001_00000", "00020_00001_00000"])
+def test_tracks_are_recognised_with_and_without_the_class(name):
+    files = [("stop", f"train/stop/{name[:-1]}{frame}.png") for frame in range(3)] + [
+        ("stop", f"train/stop/{name[:-7]}9_00000.png")
+    ]
+    assert group_numbers(files, None).tolist() == [0, 0, 0, 1]

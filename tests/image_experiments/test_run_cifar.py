@@ -18,6 +18,7 @@ from command_line import output
 from contrastive_dp import ClassifierFeatures, files
 from contrastive_dp.files import read_safetensors
 from image_experiments import experiment, run_cifar
+from image_experiments.data.balance import balanced_order
 from image_experiments.data.images import Images
 from image_experiments.engine import jobs
 from image_experiments.engine.presets import preset, smoke
@@ -307,7 +308,9 @@ def test_validation_images_choose_and_noisy_real_images_rival(tmp_path):
         validation = pool["image"][split["validation"]].transpose(0, 3, 1, 2), pool["label"][split["validation"]]
     with np.load(tmp_path / "synthetic/noise-real-0.1/seed0.npz") as content:
         made, given = content["image"].astype(float), content["label"]
-    copies = np.arange(70) % 60
+    order = balanced_order(labels, np.random.default_rng([0, 5]))
+    copies = order[np.arange(70) % 60]
+    assert np.bincount(given, minlength=10).tolist() == [7] * 10
     assert (given == labels[copies]).all()
     inner = (train[copies] > 100) & (train[copies] < 155)
     assert (made - train[copies])[inner].std() / 255 == pytest.approx(0.1, rel=0.2)

@@ -253,6 +253,19 @@ def test_groups_that_cannot_be_are_refused(tmp_path, arguments, message):
         load_table("breast-cancer", group="age")
 
 
+def test_a_row_without_a_group_and_copies_that_join_groups_are_refused(tmp_path):
+    x, y = noise()
+    names = ["patient_id", "a", "b", "c", "y"]
+    ids = [f"p{i // 3}" for i in range(60)]
+    rows = [[one, *row, label] for one, row, label in zip(["", *ids[1:]], x, y, strict=True)]
+    with pytest.raises(UserError, match=r"--group patient_id: line 2 has none"):
+        load_table(save_csv(tmp_path / "a.csv", rows, names), group="patient_id")
+    x[::3] = 0.0  # a blank visit of every patient
+    rows = [[one, *row, label] for one, row, label in zip(ids, x, y, strict=True)]
+    with pytest.raises(UserError, match="class '0' has 1 groups; at least 4 are needed"):
+        load_table(save_csv(tmp_path / "b.csv", rows, names), group="patient_id")
+
+
 def test_rows_of_few_values_are_no_copies(tmp_path):
     """Three yes and no, 400 rows: eight different ones, as often as chance has it, and both labels for most."""
     rng = np.random.default_rng(5)

@@ -219,6 +219,8 @@ def test_the_best_synthetic_snr_may_be_large():
     assert values[1] < min(values[0], values[2]) < values[3]
     with pytest.raises(ValueError, match="the best synthetic class SNR lies beyond 30"):
         optimal_synthetic_snr(0.001, 0.0001)
+    with pytest.raises(ValueError, match="synthetic samples would need a class SNR above 30; use a larger share"):
+        optimal_synthetic_snr(1.0, 0.1, 4.0)
 
 
 def test_far_classes_and_steep_slopes():

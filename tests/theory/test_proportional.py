@@ -251,7 +251,7 @@ def test_few_directions_of_little_variance_make_the_length_of_w_random():
 def test_the_shortest_w_is_not_the_same_after_whitening(law):
     """Half of the features ten times as wide: with n = 10 a hard margin knows nearly nothing, where whitening promised .65."""
     mixture = t.BinaryMixture(np.r_[2.0, np.zeros(999)], np.r_[np.ones(500), np.full(500, 100.0)])
-    with pytest.raises(ValueError, match="takes the shortest w of those that fit these samples"):
+    with pytest.raises(ValueError, match=r"takes the shortest w of those that fit these samples|elongation=1\.5 says another"):
         law.robust_accuracy(mixture)
     assert law.robust_accuracy(t.BinaryMixture(mixture.mean, 1.0)) > 0.5
 

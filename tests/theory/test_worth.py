@@ -88,3 +88,6 @@ def test_a_law_that_ends_on_one_side_is_searched_on_the_other():
     """LDA, tan^2 = (1 + k^2) / (k^2 (n/d - 1)): 26 / (5 w - 1) = 1.01 / 4. Downwards the law ends at n = d."""
     found = sample_worth(ProportionalLaw(10.0, 5.0, "lda"), ProportionalLaw(0.2, 5.0, "lda"))
     assert found == pytest.approx((26 * 4 / 1.01 + 1) / 5, rel=1e-6)
+    # and a solution between the last step with a law and its end
+    found = sample_worth(ProportionalLaw(1.0, 1.1, "lda"), ProportionalLaw(1.5, 1.1, "lda"))
+    assert found == pytest.approx((1 + 3.25 / 2.25 / 20) / 1.1, rel=1e-6)
