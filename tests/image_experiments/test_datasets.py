@@ -604,7 +604,14 @@ def test_options_that_mean_nothing_are_refused_by_the_reader_too(options, words)
 def test_a_group_in_two_classes_parts_in_neither_and_no_class_is_left_without_training_images():
     """A patient with images of two classes; and copies with two labels, which take a class's last group."""
     labels, groups = np.repeat([0, 1], 10), np.r_[np.arange(10), 5, 6, np.arange(10, 18)]
-    data = replace(some_data(), images=np.zeros((20, 8, 8, 3), np.uint8), labels=labels, groups=groups, classes=("a", "b"))
+    data = replace(
+        some_data(),
+        images=np.zeros((20, 8, 8, 3), np.uint8),
+        labels=labels,
+        groups=groups,
+        classes=("a", "b"),
+        test_labels=some_data().test_labels % 2,
+    )
     for seed in range(20):
         found = split(data, 0, 8, seed)
         assert not set(groups[found.train]) & set(groups[found.validation])
