@@ -276,7 +276,7 @@ def test_dates_in_names_are_no_tracks(tmp_path):
     assert len(np.unique(data.groups)) == 60
     assert len(split(data, 0, 20, 0).train) == 40
     grouped = read_dataset("images", tmp_path, 0, r"(\d+)_\d+")
-    assert "6 groups that never part, the largest of 10" in "\n".join(described(grouped))
+    assert "3 groups that never part, the largest of 20" in "\n".join(described(grouped))
 
 
 def test_gtsrb_names_are_tracks_and_it_is_said(tmp_path):
