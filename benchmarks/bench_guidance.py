@@ -151,10 +151,10 @@ def both_forms(
 
     guide = ContrastiveGuidance(embed, loss, 1.0).start(schedule)
     guide(x_before, t_before, eps_before)
-    kept = guide.embedding
+    kept = guide.kept
 
     def ours() -> Tensor:
-        guide.embedding = kept
+        guide.kept = kept
         return guide(x, t, eps)
 
     return naive, ours, eps

@@ -161,7 +161,7 @@ def plain_attack(network: str, shape: Shape, length: float) -> float:
 # Ours.
 
 
-class _EnoughError(Exception):
+class EnoughError(Exception):
     """Ends a training that was begun to be timed."""
 
 
@@ -178,9 +178,9 @@ def timed_steps(begin: Callable[[Callable[..., None]], Any], batch: int, length:
         wait(DEVICE)
         times.append(time.perf_counter())
         if len(times) > 2 and times[-1] - times[1] > length:
-            raise _EnoughError
+            raise EnoughError
 
-    with contextlib.suppress(_EnoughError), gpu_arithmetic(tf32=True, cudnn_benchmark=True):  # as the presets for a GPU
+    with contextlib.suppress(EnoughError), gpu_arithmetic(tf32=True, cudnn_benchmark=True):  # as the presets for a GPU
         begin(on_step)
     return (len(times) - 2) * WAITS * batch / (times[-1] - times[1])
 
@@ -213,18 +213,24 @@ def our_attack(network: str, shape: Shape, length: float) -> float:
         return rate(lambda: pgd(attacked, x, y, THREAT, 20, THREAT.eps / 4, generator), 250, length)
 
 
-def our_sampling(
-    diffusion: DiffusionSettings, shape: Shape, encoder_network: str, method: str, batch: int, precision: Precision, length: float
-) -> float:
-    """Images per second with 10 steps of DDIM, all of them guided, by features of a classifier, where there is guidance."""
+def sampler_of(
+    diffusion: DiffusionSettings, shape: Shape, encoder_network: str, method: str, settings: GenerationSettings
+) -> Sampler:
+    """A sampler with fresh networks, guided, where there is guidance, by features of a classifier."""
     network, chosen = sampler_network(diffusion, shape, CLASSES, DEVICE, "no"), parse_method(method)
-    settings = GenerationSettings(steps=10, batch_size=batch, window=None, precision=precision)
     data = random_images(CLASSES, shape)
     encoder, x = prepared(classifier(encoder_network, shape), "no"), data.x.to(DEVICE).float() / 127.5 - 1
     networks = Networks(network, diffusion.noise_schedule(), encoder)
     guidance = make_guidance(chosen, settings, networks, x, data.y.to(DEVICE), 0)
-    labels = torch.arange(batch) % CLASSES
-    sampler = Sampler(networks, chosen, guidance, settings, shape, CLASSES, 0, DEVICE)
+    return Sampler(networks, chosen, guidance, settings, shape, CLASSES, 0, DEVICE)
+
+
+def our_sampling(
+    diffusion: DiffusionSettings, shape: Shape, encoder_network: str, method: str, batch: int, precision: Precision, length: float
+) -> float:
+    """Images per second with 10 steps of DDIM, all of them guided, where there is guidance."""
+    settings = GenerationSettings(steps=10, batch_size=batch, window=None, precision=precision)
+    sampler, labels = sampler_of(diffusion, shape, encoder_network, method, settings), torch.arange(batch) % CLASSES
     with gpu_arithmetic(tf32=True, cudnn_benchmark=True):
         return rate(lambda: sampler.sample(labels, 0), batch, length)
 

@@ -21,13 +21,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import tyro
-from bench_images import CLASSES, DEVICE, ENCODER, LEARNERS, SAMPLED, THREAT, UNETS, classifier, random_images
+from bench_images import (
+    CLASSES,
+    DEVICE,
+    ENCODER,
+    LEARNERS,
+    SAMPLED,
+    THREAT,
+    UNETS,
+    EnoughError,
+    classifier,
+    random_images,
+    sampler_of,
+)
 from torch.profiler import ProfilerActivity, profile
 
-from image_experiments.engine.calibration import sampler_network, wait
-from image_experiments.models.precision import gpu_arithmetic, prepared
-from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler, make_guidance
-from image_experiments.synthesis.methods import parse_method
+from image_experiments.engine.calibration import wait
+from image_experiments.models.precision import Precision, gpu_arithmetic
+from image_experiments.synthesis.generation import GenerationSettings, Sampler
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier
 from image_experiments.training.diffusion_training import train_diffusion
 
@@ -46,10 +57,6 @@ class Settings:
     """Operations to name."""
 
 
-class _EnoughError(Exception):
-    """Ends a training that was begun to be looked at."""
-
-
 def of_training(settings: Settings, begin: Callable[[Callable[..., None]], Any]) -> tuple[Any, float]:
     """The profile of some steps of a training loop, and their seconds on the clock."""
     watched = profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * ON_GPU])
@@ -66,9 +73,9 @@ def of_training(settings: Settings, begin: Callable[[Callable[..., None]], Any])
             wait(DEVICE)
             times.append(time.perf_counter())
             watched.stop()
-            raise _EnoughError
+            raise EnoughError
 
-    with contextlib.suppress(_EnoughError):
+    with contextlib.suppress(EnoughError):
         begin(on_step)
     return watched, times[1] - times[0]
 
@@ -87,24 +94,19 @@ def of_sampling(settings: Settings, sampler: Sampler) -> tuple[Any, float]:
 
 
 def guided(settings: Settings) -> Sampler:
-    """A sampler with particle guidance in every step, bfloat16."""
+    """A sampler with particle guidance in every step, on a GPU in bfloat16."""
     shape, unet = UNETS[-1]
-    chosen, generation = parse_method("particle:0.1"), GenerationSettings(steps=settings.steps, batch_size=SAMPLED, window=None)
-    generation = replace(generation, precision="bfloat16" if ON_GPU else "float32")
-    network, data = sampler_network(unet, shape, CLASSES, DEVICE, "no"), random_images(CLASSES, shape)
-    encoder, x = prepared(classifier(ENCODER, shape), "no"), data.x.to(DEVICE).float() / 127.5 - 1
-    networks = Networks(network, unet.noise_schedule(), encoder)
-    guidance = make_guidance(chosen, generation, networks, x, data.y.to(DEVICE), 0)
-    return Sampler(networks, chosen, guidance, generation, shape, CLASSES, 0, DEVICE)
+    precision: Precision = "bfloat16" if ON_GPU else "float32"
+    generation = GenerationSettings(steps=settings.steps, batch_size=SAMPLED, window=None, precision=precision)
+    return sampler_of(unet, shape, ENCODER, "particle:0.1", generation)
 
 
 def tell(name: str, found: tuple[Any, float], rows: int) -> None:
     """Print the operations that take longest, with their share of the time on the clock."""
     watched, took = found
     spent = "self_device_time_total" if ON_GPU else "self_cpu_time_total"
-    averages = [
-        one for one in watched.key_averages() if not getattr(one, "is_user_annotation", False)
-    ]  # these span kernels that stand there themselves
+    # annotations span kernels that stand there themselves
+    averages = [one for one in watched.key_averages() if not getattr(one, "is_user_annotation", False)]
     # a kernel stands there twice: by itself, and as time of the operation that started it, whose name is easier to read
     started = [one for one in averages if one.device_type.name == "CPU"]
     of = sorted(started, key=lambda one: getattr(one, spent), reverse=True)

@@ -139,18 +139,13 @@ def exchange_rate(
     if middle[-1] <= middle[0]:  # more images are worth no more here, so a number of them says nothing
         return math.nan, math.nan, math.nan
 
-    def fallen(values: Array) -> float:
-        below = np.flatnonzero(values <= 0)
-        if not len(below):
-            return math.inf
-        return math.exp(grid[below[0]]) / count if below[0] or values[0] == 0 else 0.0
-
+    below = np.flatnonzero(mean <= 0)
+    rate = math.inf if not len(below) else math.exp(grid[below[0]]) / count if below[0] or mean[0] == 0 else 0.0
     if len(other) < 2:
-        return fallen(mean), math.nan, math.nan
-    rate, reach = fallen(mean), half_width(len(other), level) * gain.std(axis=0, ddof=1) / math.sqrt(len(other))
-    kept = np.flatnonzero(
-        (mean - reach <= 0) & (mean + reach >= 0)
-    )  # noise can widen the interval again, so the last and not the first gap
+        return rate, math.nan, math.nan
+    reach = half_width(len(other), level) * gain.std(axis=0, ddof=1) / math.sqrt(len(other))
+    # the last and not the first gap ends it: noise can widen the interval again
+    kept = np.flatnonzero((mean - reach <= 0) & (mean + reach >= 0))
     if not len(kept):  # all are rejected, on both sides of the rate
         return rate, rate, rate
     low = 0.0 if kept[0] == 0 and mean[0] < reach[0] else math.exp(grid[kept[0]]) / count

@@ -194,7 +194,7 @@ def conduct_search(settings: SearchSettings, design: Design, talk: Talk, make: C
 def _conduct(settings: SearchSettings, design: Design, talk: Talk, make: Callable[[list[str]], int]) -> int:
     begin, out, left = time.perf_counter(), settings.out, candidates_of(design)
     assert out is not None
-    claim(prepare_folder(out), identity(settings, design), force=settings.force)
+    claim(out, identity(settings, design), force=settings.force)
     (out / "summary.json").unlink(missing_ok=True)  # of an earlier search
     rows: list[tuple[Any, ...]] = []
     for rung in range(1, len(settings.rungs) + 1):

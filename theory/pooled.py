@@ -207,9 +207,8 @@ def linf_training(mixture: BinaryMixture, eps: float) -> LinfTraining:
     if not soft.any():
         raise ValueError(f"eps={e:g} is at or above every coordinate of the mean: training returns w = 0")
     snr = float(np.linalg.norm(soft)) / math.sqrt(float(mixture.cov))
-    active = (
-        int((soft != 0).sum()) if e else mixture.dim
-    )  # without a penalty, weights of coordinates without a mean are noise, not zero
+    # without a penalty, weights of coordinates without a mean are noise, not zero
+    active = int((soft != 0).sum()) if e else mixture.dim
     return LinfTraining(soft, snr, active, direction_variance(snr, "logistic"))
 
 

@@ -31,6 +31,8 @@ from contrastive_dp.schedules import NoiseSchedule
 
 Embed = Callable[[Tensor], Tensor]
 At = Literal["x0", "xt"]
+State = tuple[Tensor, Tensor, float]
+"""x, eps and alpha_bar."""
 
 
 class Guidance(Shown, ABC):
@@ -115,16 +117,9 @@ class GuidedRun:
 
     def __init__(self, guidance: Guidance, schedule: NoiseSchedule, labels: Tensor | None, strengths: list[float]) -> None:
         self.guidance, self.schedule, self.labels, self.strengths = guidance, schedule, labels, strengths
-        self.embedding: Tensor | None = None
-        """Embeddings of the last encoded state."""
-        self.encoded_at: int | None = None
-        """Its timestep."""
-        self.before: Tensor | None = None
-        """Embeddings of the last state encoded at another timestep: solvers of second order visit one twice."""
-        self.last: tuple[int, tuple[Tensor, Tensor, float]] | None = None
-        """t and (x, eps, alpha_bar) of the last state that was not encoded, until one is."""
-        self.older: tuple[int, tuple[Tensor, Tensor, float]] | None = None
-        """The same of the last one at another timestep than that."""
+        self.kept: list[tuple[int, Tensor | State]] = []
+        """The last states at two timesteps, for losses that compare with the one before: t with the embeddings or, until it is encoded, the
+        state. Two, because solvers of second order visit a timestep twice."""
         self.visits = 0
         self.watch = Watch()
 
@@ -136,18 +131,21 @@ class GuidedRun:
         guidance, a, strength = self.guidance, self.schedule[t], self.strengths[t]
         low, high = guidance.window or (0, len(self.schedule))
         if strength == 0 or not low <= t < high or a < PURE:
-            self._note(None if a < PURE else (x.clone(), eps.clone(), a), t)
+            if a < PURE:
+                self.kept = []  # there is nothing in pure noise to compare with
+            else:
+                self.keep(t, (x.clone(), eps.clone(), a))
             return eps
         if self.labels is not None and self.labels.device != x.device:
             self.labels = self.labels.to(x.device)  # once, not in every step
         self.visits += 1
         if (self.visits - 1) % guidance.every:
-            self._note((x.clone(), eps.clone(), a), t)
+            self.keep(t, (x.clone(), eps.clone(), a))
             return eps
         self.watch("state", t, x)
         self.watch("noise prediction", t, eps)
         gradient = guidance.gradient(self.see(x, eps, a), self, t)
-        self.last = self.older = None
+        self.kept = [one for one in self.kept if isinstance(one[1], Tensor)]  # other states are of no more use
         if gradient is None:
             self.visits -= 1  # a step without guidance is none of every k
             return eps
@@ -157,17 +155,13 @@ class GuidedRun:
         self.watch("guidance gradient", t, push)
         return torch.add(eps, push, alpha=strength * guidance.every * (-1 if guidance.reverse else 1))
 
-    def _note(self, state: tuple[Tensor, Tensor, float] | None, t: int) -> None:
-        """Keep a state that is not guided, for a loss that compares with the one before; None: there is nothing in it to compare with."""
-        if self.last is not None and self.last[0] != t:
-            self.older = self.last
-        self.last = None if state is None else (t, state)
-        self.embedding = self.encoded_at = None
+    def keep(self, t: int, what: Tensor | State) -> None:
+        """Note the embeddings at timestep t, or a state that is not encoded, in place of an earlier note at t."""
+        self.kept = [*[one for one in self.kept if one[0] != t][-1:], (t, what)]
 
-    def state_before(self, t: int) -> tuple[Tensor, Tensor, float] | None:
-        """(x, eps, alpha_bar) of the last state at another timestep, if it was not encoded."""
-        entry = self.older if self.last is not None and self.last[0] == t else self.last
-        return None if entry is None else entry[1]
+    def before(self, t: int) -> tuple[int, Tensor | State] | None:
+        """The last note at another timestep than t."""
+        return next((one for one in reversed(self.kept) if one[0] != t), None)
 
     def see(self, x: Tensor, eps: Tensor, a: float) -> Tensor:
         """What the loss sees of a state."""

@@ -52,19 +52,25 @@ class ContrastiveGuidance(Guidance):
         return run
 
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
-        again = run.encoded_at == t
-        previous = run.before if again else run.embedding
-        before = run.state_before(t)
-        if previous is None and before is not None and self.loss.needs_previous:
-            previous = self._encode_all(run.see(*before), run, t)
-        run.before, run.encoded_at = previous, t
+        previous = self._previous(run, t)
         if previous is None and self.loss.needs_previous:
-            run.embedding = self._encode_all(seen, run, t)
+            run.keep(t, self._encode_all(seen, run, t))
             return None
-        gradient, run.embedding = gradient_through(
+        gradient, z = gradient_through(
             lambda x: self._encode(x, run, t), lambda z: self.loss(z, previous, run.labels), seen, self.batch_size
         )
+        run.keep(t, z)
         return gradient
+
+    def _previous(self, run: GuidedRun, t: int) -> Tensor | None:
+        """Embeddings of the last state at another timestep; if the loss needs them and they are not known, they are made, and noted."""
+        at, what = run.before(t) or (t, None)
+        if isinstance(what, tuple):
+            if not self.loss.needs_previous:
+                return None
+            what = self._encode_all(run.see(*what), run, t)
+            run.keep(at, what)
+        return what
 
     def _encode_all(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor:
         """Embeddings without gradient, in pieces."""
