@@ -36,7 +36,7 @@ def fan_out(
     from joblib import Parallel, delayed, parallel_config
     from tqdm import tqdm
 
-    calls = (delayed(function)(*job) for job in jobs)
+    calls = (delayed(_on_one_thread)(function, *job) for job in jobs)
 
     def collect(parallel: Any) -> list[Any]:
         return list(tqdm(parallel(calls), total=len(jobs), desc=name, unit=unit))
@@ -50,6 +50,14 @@ def fan_out(
             if (lost := lost_worker(error)) is not None:
                 raise UserError(f"{name}: {lost}") from None
             raise
+
+
+def _on_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a job. Sums of several threads differ in the last digit, and how many there are depends on the number of workers."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return function(*arguments)
 
 
 def check_ways(workers: int, cluster: str | None) -> None:

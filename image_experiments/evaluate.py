@@ -124,7 +124,7 @@ def run(settings: Settings) -> int:
     classifier, about = _classifier(settings, data)
     key = {name: value for name, value in asdict(settings).items() if name not in FREE} | about
     key |= {"attacks": sorted(set(settings.attacks) | {"pgd"}), "eps": eps, "data": data.checksum()}
-    key |= {"kind": "evaluation", "weights_sha256": file_digest(settings.checkpoint), MADE_BY: _made_by(about["network"])}
+    key |= {"kind": "evaluation", "weights_sha256": file_digest(settings.checkpoint), MADE_BY: _made_by(about["network"], device)}
     _check_folder(out, key, settings.force)
     print(
         f"{settings.checkpoint.name}: {about['network']}, pixels {NORMALISED.get(about['normalisation'], 'normalised as for CIFAR')}"
@@ -160,16 +160,17 @@ def _kind_of(device: torch.device) -> str:
 
 UNFINISHED = "unfinished-evaluation"
 MADE_BY = "made by"
-"""In the key: code and versions. After a change of these the attacks begin anew, in the same folder."""
+"""In the key: code, versions and kind of device. After a change of these the attacks begin anew, in the same folder."""
 TABLES = ("evaluation.csv", "per_class.csv", "per_image.csv", "evaluation.json")
 
 
 CODE = (judged, read_classifier)
 
 
-def _made_by(network: str) -> dict[str, str]:
-    """Checksum of the code that attacks and loads, and the versions of the packages that it uses."""
-    found: dict[str, str] = {}
+def _made_by(network: str, device: torch.device) -> dict[str, str]:
+    """Checksum of the code that attacks and loads, the versions of the packages that it uses, and the kind of device, whose random numbers
+    differ."""
+    found = {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
     for function in CODE:
         code, packages = code_digest(function)
         found |= {function.__name__: code} | {package: version(package) for package in packages}
@@ -287,7 +288,9 @@ def _attacked(
 
         try:
             return judged(classifier, examined, threat, settings, seed, scratch=scratch, report=report)
-        except ValueError as error:  # a checkpoint that is damaged
+        except torch.OutOfMemoryError:
+            raise UserError(f"--batch-size {settings.batch_size}: does not fit in memory; use less") from None
+        except (ValueError, FloatingPointError) as error:  # a checkpoint that is damaged, an attack that left its ball
             raise UserError(f"{' '.join(str(error).split())}") from None
 
 

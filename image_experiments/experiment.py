@@ -14,8 +14,8 @@ from typing import Any
 
 from command_line.cluster import usable_cores
 from command_line.command import versions
-from command_line.folder_claim import check_claim, note_claim
-from command_line.messages import QUIET, Talk, noting
+from command_line.folder_claim import FILE, check_claim, note_claim
+from command_line.messages import QUIET, TERMINAL, Talk, noting
 from command_line.output import TEMPORARY, UserError, prepare_folder, write_json
 from command_line.result import Result as ResultOfRun
 from command_line.spawning import without_main
@@ -253,6 +253,14 @@ def check_cards_alike(device: str, workers: int, names: Sequence[str]) -> None:
         raise UserError(f"--workers {workers}: takes cards of different models ({', '.join(used)}); name one with --device cuda:N")
 
 
+def check_places_alike(kinds: Sequence[str]) -> None:
+    """Raise UserError if processes that share stages have cards of different models. kinds: of each process's place."""
+    if len(set(kinds)) > 1:
+        raise UserError(
+            f"--processes {len(kinds)}: have unlike devices ({', '.join(dict.fromkeys(kinds))}); give them cards of one model"
+        )
+
+
 def choose_device(settings: Settings) -> tuple[str, int]:
     """The device, and the number of processes. Raises UserError for a device that does not exist."""
     import torch
@@ -274,6 +282,7 @@ def conduct(
     """Run all stages that are not current, and write the tables."""
     begin = time.perf_counter()
     processes = processes or Processes()
+    check_places_alike(processes.all_of(place.kind))
     with only_run_in(prepare_folder(place.out), processes.first):
         once(processes, lambda: check_folder(settings, place.out))
         taken = processes.told(take_over(stages, place, settings.reuse) if processes.first else None)  # the others wait
@@ -373,8 +382,18 @@ def identity(settings: Settings) -> dict[str, Any]:
     return found | {f"content of --{flag}": None if path is None else source_digest(path)[:12] for flag, path in outside.items()}
 
 
+def tell_refusal(check: Callable[[], None]) -> None:
+    """Say in a dry run that the run itself will be refused, if the check raises UserError."""
+    try:
+        check()
+    except UserError as error:
+        tell(TERMINAL, (), [f"the run itself will be refused: {error}"])
+
+
 def check_folder(settings: Settings, out: Path) -> None:
     """Raise UserError if the folder holds another experiment with trained models: its files would be overwritten."""
+    if (out / FILE).is_file():  # of another command: nothing of it is taken over, whatever is in it
+        check_claim(out, {"experiment": "run"}, force=settings.force)
     trained = ("diffusion", "encoder", "judge", "classifier", "generate")
     if (out / "summary.json").is_file() or any(any((out / "stages" / kind).rglob("*.json")) for kind in trained):
         check_claim(out, identity(settings), FREE, GROWING, settings.force)

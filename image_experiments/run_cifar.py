@@ -33,7 +33,7 @@ try:
     from command_line.output import UserError, check_writable
     from image_experiments.engine.presets import PRESETS, preset_named
     from image_experiments.engine.settings import Settings, check_shares, flat, resolve
-    from image_experiments.experiment import SMOKE, check_folder, checked_stages, conduct, place_of, prepared, tell
+    from image_experiments.experiment import SMOKE, check_folder, checked_stages, conduct, place_of, prepared, tell, tell_refusal
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package {error.name} is missing; in a clone of the project: make images, or pip install -e '.[images]'")
 
@@ -122,10 +122,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     from image_experiments.engine.run_stage import to_make
 
     check_writable(place.out)
-    try:
-        check_folder(settings, place.out)
-    except UserError as error:
-        tell(TERMINAL, (), [f"the run itself will be refused: {error}"])
+    tell_refusal(lambda: check_folder(settings, place.out))
     read, facts = known_facts(settings)
     if read is not None:
         tell(TERMINAL, described(read), read.doubts)

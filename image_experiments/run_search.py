@@ -20,8 +20,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from command_line.command import Help, run_command, settings_line
 from command_line.messages import TERMINAL
+from image_experiments.experiment import tell_refusal
 from image_experiments.run_cifar import main as run_cifar
-from image_experiments.searching import SearchSettings, calls_of_rung, candidates_of, checked, conduct_search, trainings
+from image_experiments.searching import (
+    SearchSettings,
+    calls_of_rung,
+    candidates_of,
+    check_search,
+    checked,
+    conduct_search,
+    trainings,
+)
 
 HELP = Help("Successive halving over the runs and methods of a design, on validation images.")
 
@@ -33,6 +42,7 @@ def run(settings: SearchSettings) -> int:
     print(f"{len(candidates_of(design))} candidates, {trainings(settings, design)} classifiers to train in all")
     if not settings.dry_run:
         return conduct_search(settings, design, TERMINAL, run_cifar)
+    tell_refusal(lambda: check_search(settings, design))
     print(f"would write to {settings.out}")
     from image_experiments.sweep_cost import cost_of_sweep
 

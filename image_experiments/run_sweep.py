@@ -25,11 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from command_line.command import Help, run_command, settings_line
 from command_line.messages import TERMINAL
+from image_experiments.experiment import tell_refusal
 from image_experiments.run_cifar import main as run_cifar
 from image_experiments.sweeps import (
     Design,
     Run,
     SweepSettings,
+    check_sweep,
     checked_calls,
     conduct_sweep,
     data_flags,
@@ -52,6 +54,7 @@ def run(settings: SweepSettings) -> int:
     calls = checked_calls(settings, design, runs)
     if not settings.dry_run:
         return conduct_sweep(settings, design, calls, TERMINAL, run_cifar)
+    tell_refusal(lambda: check_sweep(settings, design, runs))
     for one in runs:
         print(
             f"would run {one.name}: {' '.join((*design.base, *data_flags(settings), *one.arguments))} --methods {' '.join(one.methods)}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line.command import versions
-from command_line.folder_claim import claim
+from command_line.folder_claim import note_claim
 from command_line.messages import QUIET, Talk
 from command_line.output import UserError, is_hidden, prepare_folder, text_table, write_csv, write_json
 from command_line.result import read_table
@@ -25,7 +25,7 @@ from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.scheduler import as_before
-from image_experiments.engine.settings import OF_ONE_METHOD
+from image_experiments.engine.settings import OF_METHODS
 from image_experiments.experiment import only_run_in
 from image_experiments.sweeps import (
     DESIGNS,
@@ -34,6 +34,7 @@ from image_experiments.sweeps import (
     SweepSettings,
     arguments_of,
     attacks_of,
+    check_experiment,
     checked_calls,
     conduct_sweep,
     read_design,
@@ -194,7 +195,8 @@ def conduct_search(settings: SearchSettings, design: Design, talk: Talk, make: C
 def _conduct(settings: SearchSettings, design: Design, talk: Talk, make: Callable[[list[str]], int]) -> int:
     begin, out, left = time.perf_counter(), settings.out, candidates_of(design)
     assert out is not None
-    claim(out, identity(settings, design), force=settings.force)
+    check_search(settings, design)
+    note_claim(out, identity(settings, design))
     (out / "summary.json").unlink(missing_ok=True)  # of an earlier search
     rows: list[tuple[Any, ...]] = []
     for rung in range(1, len(settings.rungs) + 1):
@@ -264,17 +266,23 @@ def calls_of_rung(settings: SearchSettings, design: Design, rung: int) -> tuple[
 
 def without_others_options(arguments: Sequence[str], kinds: Collection[str]) -> tuple[str, ...]:
     """The arguments without those that belong to a method of another kind, and without rounds where nothing is generated."""
-    own = {f"--generation.{name}": kind for name, kind in OF_ONE_METHOD.items()}
+    own = {f"--generation.{name}": of for name, of in OF_METHODS.items()}
     generates = bool(set(kinds) - {"real", "npz", *NOISES})
     found: list[str] = []
     skip = False
     for argument in arguments:
         if argument.startswith("--"):
             flag = argument.partition("=")[0].replace("_", "-")
-            skip = own.get(flag, "") not in ("", *kinds) or (flag == "--rounds" and not generates)
+            skip = (flag in own and not set(own[flag]) & set(kinds)) or (flag == "--rounds" and not generates)
         if not skip:
             found.append(argument)
     return tuple(found)
+
+
+def check_search(settings: SearchSettings, design: Design) -> None:
+    """Raise UserError if OUT holds another search of which anything was made."""
+    assert settings.out is not None
+    check_experiment(settings.out, identity(settings, design), (), settings.force)
 
 
 def identity(settings: SearchSettings, design: Design) -> dict[str, Any]:
@@ -285,6 +293,7 @@ def identity(settings: SearchSettings, design: Design) -> dict[str, Any]:
         "rungs": list(settings.rungs),
         "keep": settings.keep,
         "seed": settings.seed,
+        "attack": settings.attack,
     }
     for one in design.runs:
         about[f"run {one.name}"] = [*one.arguments, "--methods", *one.methods]

@@ -6,13 +6,13 @@ import json
 import re
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from command_line.command import versions
-from command_line.folder_claim import claim
+from command_line.folder_claim import check_claim, note_claim
 from command_line.messages import QUIET, Talk
 from command_line.output import UserError, did_you_mean, listed, prepare_folder, text_table, write_csv, write_json
 from command_line.result import folder_of, read_table
@@ -297,9 +297,29 @@ def conduct_sweep(
 
 def claim_sweep(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> None:
     """Note in OUT which sweep it holds. Raises UserError if it holds another."""
+    check_sweep(settings, design, runs)
+    assert settings.out is not None
+    note_claim(prepare_folder(settings.out), identity(settings, design, runs))
+
+
+def check_sweep(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> None:
+    """Raise UserError if OUT holds another sweep of which anything was made."""
     assert settings.out is not None
     growing = ("all seeds", "runs", "compare", *(f"methods of {one.name}" for one in runs))
-    claim(prepare_folder(settings.out), identity(settings, design, runs), growing=growing, force=settings.force)
+    check_experiment(settings.out, identity(settings, design, runs), growing, settings.force)
+
+
+def check_experiment(out: Path, about: Mapping[str, Any], growing: Collection[str], force: bool) -> None:
+    """Raise UserError if the folder is of another command, or holds another experiment of this one of which anything was made."""
+    kind = {"experiment": about["experiment"]}
+    check_claim(out, about if holds_results(out) else kind, growing=growing, force=force)
+
+
+def holds_results(out: Path) -> bool:
+    """Whether a sweep or a search has made anything in the folder: a stage of a run, or a table."""
+    return any((out / name).is_file() for name in ("summary.json", "sweep.csv", "search.csv")) or any(
+        found.is_file() for runs in (out, *out.glob("rung-*")) for found in runs.glob("runs/*/stages/**/*.json")
+    )
 
 
 def finished(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> list[Finished]:

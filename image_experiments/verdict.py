@@ -20,7 +20,7 @@ from command_line.values import check_radius
 from contrastive_dp._checks import normal_tensor
 from image_experiments.data.sanity_checks import check_range
 from image_experiments.evaluation.evaluate import evaluate_classifier
-from image_experiments.evaluation.robustness import PARTS, EvaluationSettings, collected
+from image_experiments.evaluation.robustness import PARTS, EvaluationSettings, collected, square_covers
 from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.training.attacks import Norm, Threat
 
@@ -101,10 +101,24 @@ def evaluate(
         )
     chosen = evaluation_settings(attacks, settings)
     kind = next((p for p in module.parameters()), torch.zeros(1))
-    x, y = normal_tensor(checked_images(images).to(kind)), normal_tensor(checked_labels(labels).to(kind.device))
-    examined = examine(module, x, y, chosen.batch_size)
+    x = normal_tensor(checked_images(images).to(kind.device, torch.float32))
+    y = normal_tensor(checked_labels(labels).to(kind.device))
+    attacked = module if kind.dtype == torch.float32 else _InFloat32(module, kind.dtype)
+    examined = examine(attacked, x, y, chosen.batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        return judged(module, examined, Threat(norm, eps), chosen, seed, scratch=Path(folder))
+        return judged(attacked, examined, Threat(norm, eps), chosen, seed, scratch=Path(folder))
+
+
+class _InFloat32(nn.Module):
+    """A module with parameters of another floating type, as the attacks see it: float32 images in, float32 logits out."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.dtype = module, dtype
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.module(x.to(self.dtype))
+        return logits.float() if isinstance(logits, Tensor) else logits
 
 
 SETTINGS = ("pgd_steps", "pgd_restarts", "autoattack_images", "batch_size")
@@ -131,6 +145,12 @@ def judged(
     report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Verdict:
     """The verdict. scratch: folder from which an interrupted call goes on, if everything is the same. report(done, total): batches."""
+    height, width = examined.x.shape[-2:]
+    square = settings.autoattack_parts == "all" and settings.autoattack_images != 0
+    if threat.norm == "l2" and square and not square_covers(height, width):
+        raise UserError(
+            f"norm=l2: AutoAttack's Square attack cannot tile images of {width}x{height} pixels; use attacks pgd and apgd, or another size"
+        )
     with _attackable(module):
         found = evaluate_classifier(module, examined.x, examined.y, [threat], settings, seed, scratch=scratch, report=report)
     outcomes = {name.partition(" ")[0]: right for name, right in found.outcomes.items()}
@@ -268,6 +288,8 @@ def _first_pass(module: nn.Module, x: Tensor, y: Tensor, size: int) -> tuple[Ten
             seen, some = x[:size].clone().requires_grad_(True), y[:size].clamp(0, logits.shape[1] - 1)
             (gradient,) = torch.autograd.grad(F.cross_entropy(module(seen), some, reduction="sum"), seen)
             return logits, gradient
+    except torch.OutOfMemoryError:
+        raise UserError(f"{size} images at once do not fit in memory; use a smaller batch_size") from None
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
             f"the module cannot be attacked ({' '.join(str(error).split())[:200]}); it must map images {tuple(x.shape[1:])} to logits "

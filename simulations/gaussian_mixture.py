@@ -91,7 +91,23 @@ def check_settings(settings: Settings) -> None:
     for name, number in (("seed", settings.seed), ("workers", settings.workers)):
         if not 0 <= number < 2**32:
             raise UserError(f"--{name} {number}: must lie in 0 .. 2^32 - 1")
+    check_used_by_part(settings)
     check_ways(settings.workers, settings.cluster)
+
+
+OF_THE_DATA = ("data", "label", "group", "norms", "eps", "accuracy", "confidence", "radius")
+OF_THE_SIMULATION = ("quick", "cluster")
+
+
+def check_used_by_part(settings: Settings) -> None:
+    """Raise UserError for an option that the chosen part does not use, so that none is silently ignored."""
+    default = Settings()
+    unused = {"all": (), "data": OF_THE_SIMULATION, "simulation": OF_THE_DATA}[settings.part]
+    for name in unused:
+        value = getattr(settings, name)
+        if value != getattr(default, name):
+            said = "" if value is True else f" {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+            raise UserError(f"--{name}{said}: --part {settings.part} does not use it; leave it out, or run both parts")
 
 
 def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) -> Result:

@@ -46,10 +46,7 @@ def distinguishability_frontier(mixture: BinaryMixture, radius: float) -> Fronti
     if r >= s:
         return Frontier(r, 1.0, 0.0, math.inf)
     phi, psi, tangent = math.atan2(m, s), math.asin(r / math.hypot(m, s)), math.sqrt(m * m + s * s - r * r)
-    return Frontier(
-        radius=r,
-        mean_scale=tangent * math.sin(phi + psi) / m,
-        # tangent cos(phi + psi) / s, without cancellation at r -> s
-        std_scale=tangent * (s - r) * (s + r) / (s * (s * tangent + m * r)),
-        sample_multiplier=(math.tan(phi + psi) / math.tan(phi)) ** 2,
-    )
+    mean_scale = tangent * math.sin(phi + psi) / m
+    # tangent cos(phi + psi) / s, and the ratio of the two for tan(phi + psi) / tan(phi): without cancellation at r -> s
+    std_scale = tangent * (s - r) * (s + r) / (s * (s * tangent + m * r))
+    return Frontier(r, mean_scale, std_scale, (mean_scale / std_scale) ** 2)

@@ -19,7 +19,8 @@ so one law covers both: V = exp(k^2 / 2) / (kappa_1^2 E[sech(k Z)]). It has a mi
 boundary, so with very many samples, well separated data should be made less separated. Adversarial training moves the optimum up.
 
 These are limits of T16 for n / d -> infinity. For logistic regression they need n / d far above the number at which the classes stop being
-separable, which grows like exp(kappa_1^2 / 2); below, the answer reverses, and the largest separation is best (theory/proportional.py).
+separable, which grows like exp(kappa_1^2 / 2). Below, a second valley opens at large separation; with few samples it is the deeper one
+(theory/proportional.py).
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ raises the loss (Jensen). Coordinates c across that span, which has dimension r,
 so that margins w.mu_j / ||w|| shrink by 1 / sqrt(1 + V (d - r) / n). If all mu_j are on one line, this is T12 with equal standard
 deviations; one sub-population gives T10 and T11. Sharpening has two effects. On the ceiling: averaging weighs sub-populations by their
 shares and distances, so it loses what sharpening drops and gains from softening; logistic regression depends on what is near the boundary
-and hardly changes until almost nothing of it is left. On the number of samples: as in T10, V of averaging falls as classes separate, while
-that of logistic regression rises steeply beyond an optimum, which is at a smaller class SNR here than in T10.
+and, sharpened from well separated classes on, hardly changes until almost nothing of it is left. On the number of samples: as in T10, V of
+averaging falls as classes separate, while that of logistic regression rises steeply beyond an optimum, which is at a smaller class SNR here
+than in T10.
 
 The laws of logistic regression are asymptotic: with few samples, well separated classes are perfectly separable, and a different law
 holds. SubpopulationLaw.robust_accuracy warns if the law for any n / d (T16), applied to the sub-populations as they lie along w, gives

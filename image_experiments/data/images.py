@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contrastive_dp.transfer import sent
-from image_experiments.data.balance import balanced_choice
+from image_experiments.data.balance import balanced_choice, balanced_order
 from image_experiments.data.npz_files import ImageFile
 
 
@@ -69,6 +69,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def balanced(self, seed: int = 0) -> Images:
+        """These images in a random order such that the first n, for every n, have the classes as balanced as possible."""
+        order = torch.from_numpy(balanced_order(self.y.cpu().numpy(), np.random.default_rng(seed))).to(self.y.device)
+        return Images(self.x[order], self.y[order])
 
     def some(self, count: int, seed: int = 0) -> Images:
         """At most `count` of the images, in their order, with the classes as balanced as possible."""

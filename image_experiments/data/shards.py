@@ -166,13 +166,14 @@ def merge(paths: Sequence[Path], out: Path, manifest: Path, on_shard: Callable[[
             yield from ImageFile(path, some["classes"], shape).pieces()
             on_shard(number + 1)
 
-    stream_images(out, some["count"], shape, pieces())
+    unfinished = stream_images(out.with_name(f"unfinished-{out.name}"), some["count"], shape, pieces())
     content = {
         **{key: some[key] for key in ("recipe", "about", "count", "classes", "shape")},
-        "sha256": file_digest(out),
+        "sha256": file_digest(unfinished),
         "shards": [{key: note[key] for key in ("number", "images", "sha256")} for _, note in ordered],
     }
-    write_json(manifest, content)
+    write_json(manifest, content)  # before the images get their name: images without a manifest are taken for those of others
+    unfinished.replace(out)
     return content
 
 

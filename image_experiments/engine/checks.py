@@ -17,9 +17,11 @@ from image_experiments.data.given import check_given
 from image_experiments.data.npz_files import ImageFile
 from image_experiments.data.official import CLASSES, check_official, is_a_copy
 from image_experiments.data.read_dataset import read_dataset
+from image_experiments.engine.plan import may_relabel
 from image_experiments.engine.settings import Settings, check_labels
 from image_experiments.engine.stages import Stage, flat_name
-from image_experiments.models.classifier_files import load_classifier
+from image_experiments.evaluation.robustness import square_covers
+from image_experiments.models.classifier_files import read_classifier
 from image_experiments.models.classifiers import classifier_without_weights
 from image_experiments.models.diffusion_files import read_diffusion
 from image_experiments.models.unet import make_unet
@@ -156,10 +158,10 @@ def _check_threats(settings: Settings, facts: Facts) -> None:
     for threat in threats:
         check_distance("--eps" if threat == settings.threat() else "--evaluation.threats", threat, facts.shape)
         square = settings.evaluation.autoattack_parts == "all" and settings.evaluation.autoattack_images != 0
-        if threat.norm == "l2" and square and min(height, width) < 5:
+        if threat.norm == "l2" and square and not square_covers(height, width):
             raise UserError(
-                f"--norm l2: AutoAttack's Square attack needs images of 5x5 pixels, these have {width}x{height}; use "
-                "--evaluation.autoattack-parts apgd, or larger images"
+                f"--norm l2: AutoAttack's Square attack cannot tile images of {width}x{height} pixels; use "
+                "--evaluation.autoattack-parts apgd, or another --image-size"
             )
 
 
@@ -167,6 +169,10 @@ def _check_files(settings: Settings, facts: Facts) -> list[str]:
     channels, height, width = facts.shape
     doubts = []
     for method in settings.parsed_methods():
+        if method.kind == "noise-real" and (settings.selection.surplus > 1 or may_relabel(settings)):
+            doubts.append(
+                f"{method.text}: noise on real images keeps their labels, and is not selected; --selection does not act on it"
+            )
         if method.file is not None:
             given = check_given(method.file, len(facts.classes), (height, width, channels), settings.synthetic)
             lacking = [name for name, count in zip(facts.classes, given.class_counts(len(facts.classes)), strict=True) if not count]
@@ -177,9 +183,13 @@ def _check_files(settings: Settings, facts: Facts) -> list[str]:
                 )
     if settings.encoder_from is not None:
         try:
-            load_classifier(settings.encoder_from, len(facts.classes), facts.shape, settings.encoder.network)
+            _, found, _ = read_classifier(settings.encoder_from, len(facts.classes), facts.shape, settings.encoder.network)
         except (ValueError, OSError) as error:
             raise UserError(f"--encoder-from: {error}") from None
+        if found != settings.encoder.network:
+            raise UserError(
+                f"--encoder.network {settings.encoder.network}: {settings.encoder_from} says that it holds a {found}; name that"
+            )
     return doubts
 
 
@@ -217,11 +227,16 @@ def _check_diffusion(settings: Settings, facts: Facts) -> None:
             )
         if method.automatic and not conditional:
             raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
-    window = settings.generation.window
-    if window is not None and not 0 <= window[0] < window[1] <= len(schedule):
-        raise UserError(
-            f"--generation.window {window[0]} {window[1]}: must satisfy 0 <= low < high <= {len(schedule)}, the model's timesteps"
-        )
+    windows = {"windows": settings.generation.windows} if any(method.automatic for method in methods) else {}
+    guided = [method for method in methods if method.uses_encoder]
+    if settings.generation.window is not None and not (guided and all(method.automatic for method in guided)):
+        windows["window"] = (settings.generation.window,)
+    for name, pairs in windows.items():
+        for low, high in pairs:
+            if not 0 <= low < high <= len(schedule):
+                raise UserError(
+                    f"--generation.{name} {low} {high}: must satisfy 0 <= low < high <= {len(schedule)}, the model's timesteps"
+                )
     if settings.generation.steps > len(schedule):
         raise UserError(f"--generation.steps {settings.generation.steps}: the model has {len(schedule)} timesteps; use fewer")
 

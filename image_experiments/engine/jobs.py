@@ -209,8 +209,10 @@ def _train_and_save(
     return {f"last_{name}": value for name, value in curve[-1].items()} | chosen
 
 
-def find_strength(run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, seed: int) -> Results:
-    """Find the scale and window of a method whose scale is auto."""
+def find_strength(
+    run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, count: int, seed: int
+) -> Results:
+    """Find the scale and window of a method whose scale is auto. count: images that the set, or the round, will have."""
     real = _real(run)
     networks, conditional = _networks(run, diffusion, real)
     if not conditional:
@@ -220,7 +222,7 @@ def find_strength(run: StageRun, settings: GenerationSettings, diffusion: Diffus
     sampler = make_sampler(networks, method, settings, real, seed, run.device)
 
     def make(tried: Method, chosen: GenerationSettings) -> Images:
-        size = min(chosen.batch_size, max(chosen.pilot, 2))
+        size = min(chosen.batch_size, max(count, 2))  # as in the set that will be made: guidance compares the images of a batch
         aimed = sampler.aimed(tried, chosen)
         pieces = [aimed.numbered(batch, size) for batch in range(-(-chosen.pilot // size))]
         x, y = (torch.cat(parts) for parts in zip(*pieces, strict=True))
@@ -297,7 +299,7 @@ def select(run: StageRun, settings: SelectionSettings, count: int, seed: int) ->
         if count > len(usable):
             raise UserError(
                 f"--selection.labels agreeing: the labeller agrees with the labels of {len(usable)} of {len(made)} images, {count} are to "
-                "be kept; use a larger --selection.surplus"
+                "be kept; use a larger --selection.surplus, with --force, which keeps the trained models"
             )
     by = Scorers(encoder, labeller, real.train)
     if settings.criterion == "coverage":  # which looks at the images together
@@ -367,7 +369,7 @@ def evaluate(run: StageRun, settings: EvaluationSettings, threats: list[Threat],
     """Evaluate a classifier under every attack."""
     real = _real(run)
     classifier = prepared(_classifier(run, "classifier", real), "no")
-    images = real.test if settings.split == "test" else real.validation
+    images = real.test if settings.split == "test" else real.validation.balanced()  # as AutoAttack may take the first of them alone
     with gpu_arithmetic(tf32=False):  # robust accuracy is compared with that of others, who attack in full float32
         x, y = images.x.to(run.device).float() / 255, images.y.to(run.device)
         found = evaluate_classifier(classifier, x, y, threats, settings, seed, scratch=run.scratch, report=run.report)
@@ -395,7 +397,7 @@ def _networks(run: StageRun, settings: DiffusionSettings, real: SplitDataset) ->
     network, schedule, conditional = read_diffusion(settings, folders.get("diffusion"), real.classes, real.shape)
     weaker = read_diffusion(settings, folders["weaker"], real.classes, real.shape)[0] if "weaker" in folders else None
     encoder, judge = (_classifier(run, role, real) if role in run.inputs else None for role in ("encoder", "keeper"))
-    return Networks(network, schedule, encoder, judge, weaker), conditional
+    return Networks(network, schedule, encoder, judge, weaker, conditional), conditional
 
 
 def _classifier(run: StageRun, role: str, real: SplitDataset) -> Normalised:

@@ -182,17 +182,23 @@ class SeedPlan:
     def judge(self) -> Stage:
         """The stage that trains the judge."""
         steps = self.settings.description.steps
-        return self.helper("judge", jobs.train_judge, replace(self.settings.encoder, adversary="none", steps=steps, keep="last"))
+        warmup = min(self.settings.encoder.warmup, steps // 10)  # nobody sets the warm-up of a judge
+        return self.helper("judge", jobs.train_judge, replace(self.standard, steps=steps, warmup=warmup))
 
     def labeller(self, kind: str, number: int) -> Stage:
         """The stage that trains one of the classifiers of the encoder's recipe, or its recipe without attacks, that guide nothing."""
-        recipe = self.settings.encoder if kind == "robust" else replace(self.settings.encoder, adversary="none")
+        recipe = self.settings.encoder if kind == "robust" else self.standard
         return self.helper(f"labeller/{kind}-{number}", jobs.train_labeller, recipe, number=number)
+
+    @property
+    def standard(self) -> ClassifierSettings:
+        """The encoder's recipe without attacks."""
+        return replace(self.settings.encoder, adversary="none", keep="last")
 
     @property
     def keeper(self) -> Stage:
         """The stage that trains the classifier that keeps the labels in feedback; it labels nothing."""
-        return self.helper("keeper", jobs.train_labeller, replace(self.settings.encoder, adversary="none"), number=0)
+        return self.helper("keeper", jobs.train_labeller, self.standard, number=0)
 
     def add_method(self, method: Method) -> None:
         """Add the stages of a method: synthetic images, their description, a classifier, its evaluation."""
@@ -286,7 +292,8 @@ class SeedPlan:
     def generated(self, method: Method, where: str, path: str, numbers: Sequence[int], seed: int, guide: Stage) -> Stage:
         """The stage that samples images of a method, the first number up to the second, after one that finds a scale that is auto."""
         settings = self.settings
-        about = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "seed": seed}
+        about: dict[str, Any] = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "seed": seed}
+        about["count"] = numbers[1] - numbers[0]
         needed = dict(self.real)
         if settings.diffusion.load is None:
             needed["diffusion"] = self.diffusion("diffusion", settings.diffusion, self.seed)
@@ -301,7 +308,7 @@ class SeedPlan:
         if method.automatic:
             trying = {**needed, "judge": self.judge}
             needed["strength"] = self.add(f"strength/{where}", jobs.find_strength, about, {}, trying, **outside, advice=advice)
-        about = {**about, "count": numbers[1] - numbers[0], **({"before": numbers[0]} if numbers[0] else {})}
+        about |= {"before": numbers[0]} if numbers[0] else {}
         outputs = {"images": f"{path}.npz", "manifest": f"{path}.json"}
         return self.add(f"generate/{where}", jobs.generate, about, outputs, needed, **outside, shared=True, advice=advice)
 

@@ -136,9 +136,16 @@ def as_before() -> Iterator[None]:
             torch.cuda.set_device(card)
 
 
+LATE = (0.5, 1.5, 8, 20, 35)
+
+
 def finish(stage: Stage, place: Place, bar: Bar, skipped: bool, on_finished: OnFinished) -> None:
     """Report that a stage, or a part of it, is done."""
     stamp = read_stamp(place.out, stage.name)
+    for pause in () if place.part else LATE:  # a network file system shows what another machine wrote up to a minute late
+        if stamp is None:
+            time.sleep(pause)
+            stamp = read_stamp(place.out, stage.name)
     if stamp is None and place.part:
         bar.finished(stage.name, f"{stage.name}: this part is made")
         return
@@ -256,7 +263,10 @@ def reason(stage: Stage, error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         text = f"cannot use {error.filename or 'a file'} ({error.strerror}); {remedy_for(error)}, then run the same command again"
     if isinstance(error, torch.OutOfMemoryError):
-        text = "the GPU's memory is full; use smaller batches (--classifier.batch-size, --generation.batch-size, --evaluation.batch-size)"
+        kind = stage.name.partition("/")[0]
+        part = {"generate": "generation", "strength": "generation", "evaluate": "evaluation"}.get(kind, kind)
+        part = part if part in ("generation", "evaluation", "classifier", "diffusion") else "encoder"
+        text = f"the GPU's memory is full; use a smaller --{part}.batch-size, with --force, which keeps the stages that do not depend on it"
     return f"{stage.name}: {text}"
 
 
@@ -325,6 +335,8 @@ def _work(stage: Stage, place: Place, reporting: bool, code: CodeOfRun) -> None:
             _reports.put((name, done, total))
 
     if not reporting:  # a cluster worker, which has not been set up
+        if is_current(stage, place.out, place.kind):
+            return  # a run that was interrupted has left it with another worker, which has finished it meanwhile
         set_up(place.threads)
     global _at_work  # noqa: PLW0603 (read by a signal's handler)
     _at_work = True

@@ -16,7 +16,7 @@ from image_experiments.data.read_dataset import DatasetName, check_options
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.synthesis.generation import GenerationSettings
-from image_experiments.synthesis.methods import BY_LABEL, DEFAULT_GUIDANCE, KINDS, UNCONDITIONAL, Method, parse_method
+from image_experiments.synthesis.methods import BY_LABEL, CONTRASTIVE, DEFAULT_GUIDANCE, KINDS, UNCONDITIONAL, Method, parse_method
 from image_experiments.synthesis.selection import SelectionSettings
 from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.attacks import Norm, Threat
@@ -237,16 +237,7 @@ def _check_numbers(settings: Settings) -> None:
 
 def _check_combination(settings: Settings, methods: list[Method]) -> None:
     """Raise UserError for settings that contradict each other, and for options that would have no effect."""
-    if settings.evaluation.split == "validation" and settings.validation == 0:
-        raise UserError("--evaluation.split validation: no validation images are set apart; add --validation 100")
-    if settings.evaluation.split == "validation" and settings.classifier.keep == "best":
-        raise UserError(
-            "--evaluation.split validation: --classifier.keep best has chosen the weights by these images; use --classifier.keep last"
-        )
-    for part in ("encoder", "classifier"):
-        chosen: ClassifierSettings = getattr(settings, part)
-        if chosen.keep == "best" and settings.validation == 0:
-            raise UserError(f"--{part}.keep best: chooses on validation images; set some apart with --validation, or use last")
+    _check_recipes(settings)
     _check_data_options(settings)
     _check_processes(settings)
     free = [method for method in methods if method.kind == "classifier-free"]
@@ -255,12 +246,9 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
     if free and not settings.diffusion.conditional:
         raise UserError(f"--methods {free[0].text}: needs a class-conditional model; leave out --diffusion.no-conditional")
     _check_methods_options(settings, methods)
+    _check_selection(settings)
     _check_automatic(settings, methods)
     _check_rounds(settings, methods)
-    if settings.selection.criterion != "random" and settings.selection.surplus == 1:
-        raise UserError(
-            f"--selection.criterion {settings.selection.criterion}: keeps all there are; make more, --selection.surplus 2"
-        )
     window = settings.generation.window
     if settings.diffusion.load is None and window is not None and not 0 <= window[0] < window[1] <= settings.diffusion.timesteps:
         raise UserError(
@@ -279,9 +267,44 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
             )
 
 
+def _check_recipes(settings: Settings) -> None:
+    """Raise UserError for classifiers whose weights are chosen on no images, or on those they are compared on, or that only warm up."""
+    if settings.evaluation.split == "validation" and settings.validation == 0:
+        raise UserError("--evaluation.split validation: no validation images are set apart; add --validation 100")
+    for part in ("encoder", "classifier"):
+        chosen: ClassifierSettings = getattr(settings, part)
+        if settings.evaluation.split == "validation" and chosen.keep == "best":
+            raise UserError(
+                f"--evaluation.split validation: --{part}.keep best has chosen the weights by these images; use --{part}.keep last"
+            )
+        if chosen.keep == "best" and settings.validation == 0:
+            raise UserError(f"--{part}.keep best: chooses on validation images; set some apart with --validation, or use last")
+        if chosen.schedule == "cosine" and chosen.warmup >= chosen.steps:
+            raise UserError(
+                f"--{part}.warmup {chosen.warmup}: the learning rate would rise for all of {chosen.steps} steps; use fewer, such as "
+                f"{chosen.steps // 20}"
+            )
+
+
+def _check_selection(settings: Settings) -> None:
+    """Raise UserError for a choice among images where all are kept."""
+    if settings.selection.criterion != "random" and settings.selection.surplus == 1:
+        raise UserError(
+            f"--selection.criterion {settings.selection.criterion}: keeps all there are; make more, --selection.surplus 2"
+        )
+    if settings.selection.labels == "agreeing" and settings.selection.surplus == 1:
+        raise UserError("--selection.labels agreeing: drops images, and as many are to be kept; make more, --selection.surplus 1.5")
+    if settings.selection.surplus == 1 and settings.selection.order != SelectionSettings().order:
+        raise UserError(f"--selection.order {settings.selection.order}: all images are kept; make more, --selection.surplus 2")
+
+
 def _check_automatic(settings: Settings, methods: list[Method]) -> None:
-    """Raise UserError if a scale cannot be found automatically, because the model takes no labels."""
+    """Raise UserError if a scale cannot be found automatically: the model takes no labels, or the scale is no fraction."""
     found = [method for method in methods if method.automatic]
+    if found and not settings.generation.relative:
+        raise UserError(
+            f"--methods {found[0].text}: auto tries fractions of the noise prediction; add --generation.relative, or give a number"
+        )
     if found and not settings.diffusion.conditional and settings.diffusion.load is None:
         raise UserError(f"--methods {found[0].text}: {UNCONDITIONAL}; give a number, or leave out --diffusion.no-conditional")
     highest = max(high for _, high in settings.generation.windows)
@@ -336,15 +359,19 @@ def check_labels(settings: Settings, methods: list[Method], conditional: bool) -
             raise UserError(f"--generation.negatives {negatives}: goes by labels, and this model takes none; use all")
 
 
-OF_ONE_METHOD = {
-    "negatives": "infonce",
-    "feedback": "feedback",
-    "keep": "feedback",
-    "target": "boundary",
-    "repel": "particle",
-    "weaker": "autoguidance",
+OF_METHODS: dict[str, tuple[str, ...]] = {
+    "negatives": ("infonce",),
+    "feedback": ("feedback",),
+    "keep": ("feedback",),
+    "target": ("boundary",),
+    "repel": ("particle",),
+    "weaker": ("autoguidance",),
+    "anchors": ("anchored",),
+    "temperature": CONTRASTIVE,
 }
-"""Settings of generation that one method alone reads."""
+"""Settings of generation that only these kinds of method read."""
+OF_AUTO = ("label_error", "pilot", "windows")
+"""Settings of generation that only a scale auto reads."""
 
 
 def _check_methods_options(settings: Settings, methods: list[Method]) -> None:
@@ -354,11 +381,17 @@ def _check_methods_options(settings: Settings, methods: list[Method]) -> None:
     weaker = next((method for method in methods if method.kind == "autoguidance"), None)
     if weaker is not None and settings.diffusion.load is not None:
         raise UserError(f"--methods {weaker.text}: needs a weaker model of the same recipe, trained here; leave out --diffusion")
-    usual = GenerationSettings()
-    for name, kind in OF_ONE_METHOD.items():
-        value = getattr(settings.generation, name)
-        if value != getattr(usual, name) and not any(method.kind == kind for method in methods):
-            raise UserError(f"--generation.{name} {value}: belongs to {kind}, which is not among the methods; leave it out")
+    chosen, usual = settings.generation, GenerationSettings()
+    for name, kinds in OF_METHODS.items():
+        value = getattr(chosen, name)
+        if value != getattr(usual, name) and not any(method.kind in kinds for method in methods):
+            raise UserError(
+                f"--generation.{name} {value}: belongs to {' or '.join(kinds)}, which {'is' if len(kinds) == 1 else 'are'} not among the "
+                "methods; leave it out"
+            )
+    for name in OF_AUTO:
+        if getattr(chosen, name) != getattr(usual, name) and not any(method.automatic for method in methods):
+            raise UserError(f"--generation.{name.replace('_', '-')}: belongs to a scale auto, which no method has; leave it out")
 
 
 def _check_processes(settings: Settings) -> None:

@@ -63,8 +63,15 @@ def _covered(points: Array, manifold: Array, neighbours: int) -> float:
     from scipy.spatial.distance import cdist
 
     k = min(neighbours, len(manifold) - 1)
-    radius = np.sort(cdist(manifold, manifold), axis=1)[:, k]  # the nearest neighbour is the point itself
-    return float((cdist(points, manifold) <= radius).any(axis=1).mean())
+    # the nearest neighbour is the point itself; copied, as a column would keep all distances
+    near = [np.partition(cdist(piece, manifold), k, axis=1)[:, k].copy() for piece in _pieces(manifold)]
+    radius = np.concatenate(near)
+    return float(np.concatenate([(cdist(piece, manifold) <= radius).any(axis=1) for piece in _pieces(points)]).mean())
+
+
+def _pieces(rows: Array, size: int = 500) -> list[Array]:
+    """Rows in pieces, so that distances to all others take little memory at a time."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def class_snr(features: Array, y: Array, seed: int = 0, with_error: bool = True) -> tuple[float, float]:
@@ -80,13 +87,14 @@ def class_snr(features: Array, y: Array, seed: int = 0, with_error: bool = True)
     and variances (1, .01), .94 with 50. On average it is at most that of the best line, sqrt(d' S^-1 d) / 2.
 
     features: (n, k). y: (n,) labels. Halves are drawn SPLITS times from the seed and averaged; 1 / s is corrected for its bias (Hedges
-    1981). The standard error is that of a jackknife over GROUPS groups of images, drawn within classes. Exact copies stay on one side and
-    in one group. It is the class SNR of the generator: one that repeats a few images with small changes gets the SNR of these few,
-    whether or not the classes they come from differ.
-    (nan, nan) if fewer than two classes have LEAST_OF_CLASS images; the error is nan if a class has fewer than 2 LEAST_OF_CLASS, and
-    without with_error, which takes most of the time.
+    1981). The standard error is that of a jackknife over GROUPS groups of images, drawn within classes. Exact copies within a class count
+    once. It is the class SNR of the generator: one that repeats a few images with small changes gets the SNR of these few, whether or not
+    the classes they come from differ.
+    (nan, nan) if fewer than two classes have LEAST_OF_CLASS different images; the error is nan if a class has fewer than
+    2 LEAST_OF_CLASS, and without with_error, which takes most of the time.
     """
     rng = np.random.default_rng([seed, 6])
+    features, y = _without_copies(features, y)
     names, counts = np.unique(y, return_counts=True)
     kept = np.isin(y, names[counts >= LEAST_OF_CLASS])
     points, labels = features[kept], np.unique(y[kept], return_inverse=True)[1]
@@ -102,6 +110,13 @@ def class_snr(features: Array, y: Array, seed: int = 0, with_error: bool = True)
         _cross_fitted(points[left], labels[left], [half[left] for half in first]) for left in (group != g for g in range(GROUPS))
     ]
     return value, float(np.sqrt((GROUPS - 1) / GROUPS * ((np.array(without) - np.mean(without)) ** 2).sum()))
+
+
+def _without_copies(features: Array, y: Array) -> tuple[Array, Array]:
+    """The first of each set of equal images of one class, in their order."""
+    same = np.unique(features, axis=0, return_inverse=True)[1].reshape(-1)
+    first = np.sort(np.unique(np.stack([same, y], axis=1), axis=0, return_index=True)[1])
+    return features[first], y[first]
 
 
 SPLITS = 5
@@ -135,11 +150,11 @@ def _held_out_ratios(points: Array, labels: Array, fitted: Array) -> list[float]
     centres = [part.mean(axis=0) if len(part) else np.zeros(points.shape[1]) for part, _ in parts]
     usable = [len(part) > 0 and len(rest) > 1 for part, rest in parts]  # copies may leave one side empty
     pairs = [(i, j) for i in classes for j in classes if i < j and usable[i] and usable[j] and (centres[i] != centres[j]).any()]
-    lines = np.stack([centres[i] - centres[j] for i, j in pairs], axis=1) if pairs else np.empty((points.shape[1], 0))
-    lines = lines / np.linalg.norm(lines, axis=0)  # (k, pairs)
     measured = [rest for _, rest in parts]
     found = []
-    for line, (i, j) in zip(lines.T, pairs, strict=True):
+    for i, j in pairs:
+        line = centres[i] - centres[j]
+        line = line / np.linalg.norm(line)
         one, other = measured[i] @ line, measured[j] @ line
         freedom = len(one) + len(other) - 2
         spread = np.sqrt(((one - one.mean()) ** 2).sum() + ((other - other.mean()) ** 2).sum()) / np.sqrt(freedom)

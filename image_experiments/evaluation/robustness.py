@@ -210,16 +210,23 @@ def make_attack(classifier: nn.Module, x: Tensor, threat: Threat, classes: int, 
 
 def _withstand(attack: Any, part: str, classifier: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     """(n,) bool: still classified as y after one part of AutoAttack."""
-    if part == "square" and threat.norm == "l2" and min(x.shape[-2:]) < 5:
-        raise ValueError(
-            f"AutoAttack's l_2 Square attack needs images of 5x5 pixels at least, these have {x.shape[-1]}x{x.shape[-2]}"
-        )
+    height, width = x.shape[-2:]
+    if part == "square" and threat.norm == "l2" and not square_covers(height, width):
+        raise ValueError(f"AutoAttack's l_2 Square attack cannot tile images of {width}x{height} pixels")
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):  # the package seeds torch's global generator
         attacked, _ = attack.run_standard_evaluation(x, y, batch_size=len(x))
     if float((attacked - x).abs().max()) > 0 and not _within(attacked - x, threat):
         raise FloatingPointError(f"{part} left the ball of {threat}: do not trust this evaluation")
     with torch.no_grad():
         return (classifier(attacked).argmax(dim=1) == y).cpu()
+
+
+def square_covers(height: int, width: int) -> bool:
+    """Whether the package's l_2 Square attack can begin on images of this size: its tiles, a fifth of the height wide, must not overhang.
+    They do at 12, 14, 18, 19 and 24 pixels. Images of fewer than 5 pixels have none."""
+    side = height // 5
+    start = (height - 5 * side) // 2
+    return min(height, width) >= 5 and (side == 1 or all(start + length // side * side <= length for length in (height, width)))
 
 
 def _within(delta: Tensor, threat: Threat) -> bool:

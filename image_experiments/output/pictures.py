@@ -38,7 +38,9 @@ def draw_all(out: Path, settings: Settings) -> list[Path]:
         if label != "real":
             written.append(_draw_samples(out / "synthetic" / label / "samples.png", {label: panel}, data.classes))
     drawings: dict[str, Callable[[Path], Any]] = {
-        "curves": partial(draw_curves, methods=methods, seed=settings.seed),
+        "curves": partial(
+            draw_curves, methods=methods, seed=settings.seed, models=0 if settings.diffusion.load else settings.seeds
+        ),
         "robust_accuracy": draw_robust_accuracy,
     }
     return written + draw(out, drawings)
@@ -87,10 +89,11 @@ def mosaic(images: Array, labels: Array, rows: int) -> Array:
     return sheet[..., 0] if channels == 1 else sheet
 
 
-def draw_curves(out: Path, methods: list[str], seed: int) -> Any:
-    """Loss of the diffusion models; loss and validation accuracy of the classifiers of the first seed."""
+def draw_curves(out: Path, methods: list[str], seed: int, models: int) -> Any:
+    """Loss of the diffusion models, one for each of `models` seeds; loss and validation accuracy of the classifiers of the first seed."""
     figure, (left, middle, right) = new_figure(3)
-    trained = [curve for path in sorted((out / "curves").glob("diffusion-seed*.csv")) if (curve := read_columns(path))]
+    paths = [out / "curves" / f"diffusion-seed{number}.csv" for number in range(seed, seed + models)]
+    trained = [curve for path in paths if path.is_file() and (curve := read_columns(path))]
     for i, curve in enumerate(trained):
         said = None if i else f"each seed ({len(trained)})"
         left.plot(curve["step"], curve["loss"], lw=1, alpha=0.6, color=shape(0)["color"], label=said)

@@ -44,9 +44,14 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
             one = tuple(row.get(name) for name in ("method", "seed", "attack", "norm", "eps"))
             images = {"images": attacked[one]} if one in attacked else {}
             described_so = of.get((row["method"], row["seed"]), {})
-            rows.append(about | window | row | images | after_parts(summary, row) | described_so)
+            given = NOT_SELECTED if row["method"].startswith(("npz-", "noise-real-")) else {}
+            rows.append(about | given | window | row | images | after_parts(summary, row) | described_so)
     header = list(dict.fromkeys(name for row in rows for name in row))
     return header, [[row.get(name, math.nan) for name in header] for row in rows]
+
+
+NOT_SELECTED = {"labels": "given", "labeller": "none", "criterion": "none", "surplus": 1.0}
+"""What stands in sweep.csv for images that are read, or copies of real ones, on which --selection does not act."""
 
 
 def gather_descriptions(

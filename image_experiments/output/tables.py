@@ -166,12 +166,18 @@ def write_tables(out: Path, rows: list[Row], described: list[Row] | None, gains:
     write_csv(out / "metrics.csv", METRICS, [[row[name] for name in METRICS] for row in rows])
     write_csv(out / "details.csv", DETAILS, [[row[name] for name in DETAILS] for row in rows])
     description = out / "description.csv"
-    if described is not None or not description.exists():  # one that is there stays with --no-describe
+    if described is not None or not _of_these_images(description, out):  # one that is there stays with --no-describe
         write_csv(
             description, list(described[0]) if described else ("method", "seed"), [list(row.values()) for row in described or ()]
         )
     header = ("method", "baseline", "attack", "norm", "eps", "seeds", "gain", "low", "high", "low_images", "high_images")
     write_csv(out / "differences.csv", header, [[row[name] for name in header] for row in gains])
+
+
+def _of_these_images(description: Path, out: Path) -> bool:
+    """Whether a description is there, and no images were made after it."""
+    images = (path for path in (out / "synthetic").rglob("*.npz"))
+    return description.exists() and all(path.stat().st_mtime <= description.stat().st_mtime for path in images)
 
 
 def final_table(rows: list[Row], described: list[Row]) -> str:
@@ -231,7 +237,9 @@ def strength_lines(settings: Settings, out: Path) -> list[str]:
                 who = f"{method.label}, {name.replace('seed', 'seed ').replace('-round', ', round ')}"
                 told = f"scale {found['scale']:.3g}, window {found['window'][0]} to {found['window'][1]}"
                 rest = "" if found["reached"] else ", more than asked for: the least scale"
-                lines.append(f"{who}: {told}, label error {found['label_error']:.3f}{rest}")
+                rest += ": the largest scale tried, labels allow more" if found.get("largest") else ""
+                errors = f"label error {found['label_error']:.3f}, unguided {found['unguided_label_error']:.3f}"
+                lines.append(f"{who}: {told}, {errors}{rest}")
     return lines
 
 

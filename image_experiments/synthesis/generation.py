@@ -42,7 +42,7 @@ from image_experiments.data.dataset import Array
 from image_experiments.data.images import Images
 from image_experiments.data.stored_dataset import SplitDataset
 from image_experiments.models.precision import Compile, Precision, prepared, prepared_unet
-from image_experiments.synthesis.methods import Method
+from image_experiments.synthesis.methods import CONTRASTIVE, Method
 
 Embed = Callable[[Tensor], Tensor]
 
@@ -62,7 +62,7 @@ class GenerationSettings:
     batch_size: int = 250
     """Images sampled together. InfoNCE, hard-negative, supervised and particle guidance compare them, so it affects the result."""
     window: tuple[int, int] | None = (0, 700)
-    """Guide at timesteps low <= t < high."""
+    """Guide at timesteps low <= t < high; a scale auto tries `windows` instead."""
     label_error: float = 0.05
     """With scale auto: by how much guidance may raise the fraction of labels that the judge finds wrong, compared with unguided images."""
     windows: tuple[tuple[int, int], ...] = ((0, 400), (0, 700))
@@ -128,20 +128,22 @@ class GenerationSettings:
 @dataclass(frozen=True, eq=False)
 class Networks:
     """What images are sampled with. unet: the noise prediction; encoder: a classifier on [0, 1] that guides; judge: one that keeps labels
-    in feedback; weaker: a weaker noise prediction. None for those that the method does not use."""
+    in feedback; weaker: a weaker noise prediction. None for those that the method does not use. conditional: whether unet draws the class
+    that is asked for."""
 
     unet: nn.Module
     schedule: NoiseSchedule
     encoder: nn.Module | None = None
     judge: nn.Module | None = None
     weaker: nn.Module | None = None
+    conditional: bool = True
 
     def prepared(self, device: torch.device, compiled: str) -> Networks:
         """The same on a device, in the memory format that is fastest there."""
         encoder, judge = (None if n is None else prepared(n.to(device), "no") for n in (self.encoder, self.judge))
         unet = prepared_unet(self.unet.to(device), compiled)
         weaker = None if self.weaker is None else prepared_unet(self.weaker.to(device), compiled)
-        return Networks(unet, self.schedule, encoder, judge, weaker)
+        return Networks(unet, self.schedule, encoder, judge, weaker, self.conditional)
 
 
 def make_guidance(
@@ -149,7 +151,7 @@ def make_guidance(
 ) -> Guidance | None:
     """The guidance of a method, None for "unguided" and for those that change the noise prediction itself.
 
-    x: real training images (m, C, H, W) in [-1, 1] with labels y, for the anchors and the projection head.
+    x: real training images (m, C, H, W) in [-1, 1] with labels y, of which only sees_training_images makes use.
     """
     encoder = networks.encoder
     if encoder is None or not method.uses_encoder:
@@ -174,11 +176,12 @@ def make_guidance(
         )
         return BoundaryGuidance(learner, target=settings.target * usual, width=max(WIDTH * abs(usual), 1e-6), **common)
     embed: nn.Module = ClassifierFeatures(encoder)
-    if settings.head:
+    if _uses_head(method, settings):
         embed = nn.Sequential(embed, train_projection_head(embed, x, y, settings.head, seed=seed))
     if method.kind == "particle":
         features = nn.Sequential(embed, UnitNorm()) if settings.repel == "features" else None
-        return ParticleGuidance(embed=features, **common)
+        # without labels no class is drawn: the numbers that images go by do not say which of them are alike
+        return ParticleGuidance(embed=features, same_class=networks.conditional, **common)
     return ContrastiveGuidance(embed, make_loss(method, settings, embed, x, y, seed), **common)
 
 
@@ -275,6 +278,15 @@ CADS = 9
 """Sets the noise on labels apart from other random numbers of a seed."""
 
 
+def sees_training_images(method: Method, settings: GenerationSettings) -> bool:
+    """Whether a method's guidance looks at real images: for its anchors, its usual distance from the boundary, or a projection head."""
+    return method.kind in ("anchored", "boundary") or _uses_head(method, settings)
+
+
+def _uses_head(method: Method, settings: GenerationSettings) -> bool:
+    return settings.head > 0 and (method.kind in CONTRASTIVE or (method.kind == "particle" and settings.repel == "features"))
+
+
 def make_sampler(
     networks: Networks, method: Method, settings: GenerationSettings, real: SplitDataset, seed: int, device: torch.device
 ) -> Sampler:
@@ -283,7 +295,8 @@ def make_sampler(
         "no" if method.kind == "cads" else settings.compile
     )  # a hook in a compiled network would compile it anew at every step
     networks = networks.prepared(device, compiled)
-    x, y = real.train.x.to(device).float() / 127.5 - 1, real.train.y.to(device)
+    used = len(real.train) if sees_training_images(method, settings) else 0  # as floats they take four times the memory
+    x, y = real.train.x[:used].to(device).float() / 127.5 - 1, real.train.y[:used].to(device)
     guidance = make_guidance(method, settings, networks, x, y, seed)
     return Sampler(networks, method, guidance, settings, real.shape, len(real.classes), seed, device)
 

@@ -33,11 +33,13 @@ def choose_strength(
     images are then most diverse (mean distance to the centre of their class in the judge's features).
 
     make(method, settings): images with that scale and window; all trials use the same noise. Bisection assumes that the label error grows
-    with the scale. Returns scale, window, label_error, diversity and reached (False if even the smallest scale is too strong).
+    with the scale. Returns scale, window, label_error, diversity, reached (False if even the smallest scale is too strong), largest (True
+    if the largest scale is not too strong, so that a larger one might do) and unguided_label_error.
     """
     tries = count(2)  # the unguided images are the first try
     found: list[dict[str, Any]] = []
-    most = _wrong(judge, make(Method("unguided", "unguided"), settings)) + settings.label_error
+    unguided = _wrong(judge, make(Method("unguided", "unguided"), settings))
+    most = unguided + settings.label_error
     for window in settings.windows:
         seen: dict[int, dict[str, Any]] = {}  # by index in SCALES
         low, high = -1, len(SCALES)  # accepted, rejected
@@ -47,8 +49,8 @@ def choose_strength(
             seen[place] = {"scale": SCALES[place], "window": list(window), **_described(judge, images)}
             low, high = (place, high) if seen[place]["label_error"] <= most else (low, place)
             on_trial(next(tries), trials(settings))
-        found.append({**seen[max(low, 0)], "reached": low >= 0})
-    return max(found, key=lambda one: (one["reached"], one["diversity"]))
+        found.append({**seen[max(low, 0)], "reached": low >= 0, "largest": high == len(SCALES)})
+    return {**max(found, key=lambda one: (one["reached"], one["diversity"])), "unguided_label_error": unguided}
 
 
 def _described(judge: nn.Module, images: Images) -> dict[str, float]:

@@ -66,7 +66,7 @@ class ClassifierSettings:
     augmentation: Augmentation = "auto"
     """none; crop: random shifts by up to 1/8 of the width; crop-flip: also mirrored; auto: what suits the data set."""
     keep: Literal["last", "best"] = "last"
-    """Which weights to keep: the last, or the best on the validation images under PGD-10."""
+    """Which weights to keep: the last, or the best on the validation images under PGD-10 (with adversary none: without an attack)."""
     validate_every: int = 200
     """Steps between validations."""
     checkpoint_every: int = 200
@@ -157,12 +157,14 @@ def train_classifier(
         raise ValueError("keep=best chooses on validation images: there are none; use keep=last")
     parts, (first, last) = _parts(images, settings), steps_of(settings.steps, images.part)
     checkpoints = Checkpoints(checkpoint, settings.checkpoint_every)
+    rates = 0 if settings.schedule == "constant" else settings.steps  # a longer training has other learning rates from the start
+    seen = [part for part, _ in parts] + ([images.validation] if settings.keep == "best" and images.validation is not None else [])
     run = ResumableTraining(
         normalise_across(prepared(classifier, settings.compile), processes),
         _optimiser(classifier, settings),
         settings.average,
-        {**asdict(settings), "seed": seed, "threat": str(threat), "part": list(images.part)},
-        fingerprint(*(tensor for part, _ in parts for tensor in part.identity())) if checkpoint else "",
+        {**asdict(settings), "seed": seed, "threat": str(threat), "part": list(images.part), "rates until step": rates},
+        fingerprint(*(tensor for of in seen for tensor in of.identity())) if checkpoint else "",
     )
     run.step = first
     run.extra = {"curve": [], "best": -1.0, "kept": {}, "recent": []}
@@ -368,8 +370,9 @@ def _look(run: ResumableTraining, validation: Images | None, threat: Threat, set
             with torch.no_grad():
                 clean.append(network(unit).argmax(dim=1) == labels)
         row |= {"clean_accuracy": _share(clean), "robust_accuracy": _share(robust)}
-        if settings.keep == "best" and row["robust_accuracy"] > run.extra["best"]:
-            run.extra["best"] = row["robust_accuracy"]
+        chosen_by = row["clean_accuracy" if settings.adversary == "none" else "robust_accuracy"]
+        if settings.keep == "best" and chosen_by > run.extra["best"]:
+            run.extra["best"] = chosen_by
             run.extra["kept"] = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     run.extra["curve"].append(row)
 

@@ -39,7 +39,9 @@ class Curve:
             write_csv(self.path, SHORT, self.rows)
 
     def keep_unfinished(self) -> None:
-        """Write the losses since the last row, for a run that resumes within the interval."""
+        """Write the losses since the last row, for a run that resumes within the interval. Without any, those of an earlier run stay."""
+        if not self.recent:
+            return
         write_csv(self.unfinished, SHORT, [(step, float(loss)) for step, loss in self.recent])
 
     def write(self, path: Path) -> Path:

@@ -188,3 +188,10 @@ def test_a_head_that_does_not_fit_its_file_is_named(tmp_path):
     )
     with pytest.raises(ValueError, match="does not hold the weights of a projection head"):
         ProjectionHead.load(tmp_path / "a.safetensors")
+
+
+def test_any_range_of_values_is_taken_from_images_of_the_sampler():
+    """x in [-1, 1] becomes low + (x + 1) / 2 (high - low)."""
+    network = nn.Sequential(nn.Identity(), nn.Linear(3, 2))
+    found = ClassifierFeatures(network, value_range=(-2.0, 6.0))(torch.tensor([[-1.0, 0.0, 1.0]]))
+    assert torch.equal(found, torch.tensor([[-2.0, 2.0, 6.0]]))

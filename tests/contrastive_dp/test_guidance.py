@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch.nn import functional as F
 
 from contrastive_dp import (
@@ -19,6 +20,8 @@ from contrastive_dp import (
     SupervisedContrastive,
     classifier_free,
     ddim_sample,
+    ddpm_sample,
+    diffusers_sample,
     embed_anchors,
 )
 from tests.contrastive_dp.conftest import CountingEncoder
@@ -382,3 +385,60 @@ def test_a_relative_push_in_half_precision_is_that_of_float32(schedule, kind):
     size = (exact - eps).norm(dim=1) / eps.norm(dim=1)
     assert torch.allclose(size, torch.tensor(0.3), atol=1e-4)
     assert torch.allclose((found - eps).norm(dim=1) / eps.norm(dim=1), size, atol=2e-3)
+
+
+def test_ancestral_sampling_is_guided_as_its_recursion_says(schedule, pair):
+    """Both draw the same noise, so the difference of a constant push follows Ho et al.'s step without it."""
+    predict, _, std = pair
+    h, scale, steps = torch.tensor([0.3, -0.1, 0.2], dtype=torch.float64), 0.4, [900, 500, 100]
+    x_T, labels = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 2
+    shift = 0.0
+    for t, after in zip(steps, [*steps[1:], -1], strict=True):
+        a, b = schedule[t], schedule[after]
+        beta, gain = 1 - a / b, a * std**2 + 1 - a
+        shift = ((1 - beta / gain) * shift - beta / math.sqrt(1 - a) * scale * math.sqrt(1 - a)) / math.sqrt(1 - beta)
+    guided, plain = (
+        ddpm_sample(predict, x_T, schedule, steps, labels, guidance=guidance, generator=torch.Generator().manual_seed(0))
+        for guidance in (Towards(h, scale), None)
+    )
+    assert torch.allclose(guided - plain, (shift * h).expand_as(guided), atol=1e-10)
+
+
+def by_hand(network, x, schedule, timesteps, h, scale, bound):
+    """DDIM whose estimate is clipped after the push."""
+    for t, after in zip(timesteps, [*timesteps[1:], -1], strict=True):
+        a, b = schedule[t], schedule[after]
+        eps = network(x, torch.full((len(x),), t)) + scale * math.sqrt(1 - a) * h
+        estimate = ((x - math.sqrt(1 - a) * eps) / math.sqrt(a)).clamp(-bound, bound)
+        eps = (x - math.sqrt(a) * estimate) / math.sqrt(1 - a)
+        x = math.sqrt(b) * estimate + math.sqrt(1 - b) * eps
+    return x
+
+
+def test_the_estimate_is_clipped_after_the_push_and_to_its_bound(schedule, pair):
+    predict, _, _ = pair
+    h, scale, labels = torch.tensor([0.9, -0.7, 0.2], dtype=torch.float64), 0.8, torch.zeros(20, dtype=torch.int64)
+    x_T = 1.5 * torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def network(x, t):
+        return predict(x, t, labels)
+
+    for timesteps in ([900, 300], [700, 500, 20]):
+        found = ddim_sample(predict, x_T, schedule, timesteps, labels, guidance=Towards(h, scale), clip=0.5)
+        wanted = by_hand(network, x_T, schedule, timesteps, h, scale, 0.5)
+        assert torch.allclose(found, wanted, atol=1e-10)
+        assert not torch.allclose(wanted, by_hand(network, x_T, schedule, timesteps, h, scale, 1.0), atol=1e-3)
+    solver = DDIMScheduler(beta_schedule="linear", clip_sample=False)
+    solver.set_timesteps(4)
+    visited = [int(t) for t in solver.timesteps]
+    found = diffusers_sample(predict, solver, x_T, 4, labels, guidance=Towards(h, scale), clip=0.5)
+    levels = NoiseSchedule(solver.alphas_cumprod.double())
+    last = by_hand(network, x_T, levels, visited, h, scale, 0.5)
+    assert torch.allclose(found.clamp(-0.5, 0.5), last, atol=1e-4)
+
+
+def test_every_counts_the_steps_within_the_window(schedule):
+    guidance = Towards(torch.ones(2, dtype=torch.float64), 0.5, window=(0, 600), every=2)
+    run, eps = guidance.start(schedule), torch.zeros(3, 2, dtype=torch.float64)
+    pushed = [bool(run(torch.zeros_like(eps), t, eps).abs().sum()) for t in (900, 800, 700, 500, 400, 300)]
+    assert pushed == [False, False, False, True, False, True]

@@ -158,3 +158,18 @@ def test_a_sample_without_positives_adds_nothing_but_repels(views):
 def test_bad_losses_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_usual_temperatures_and_priors(views):
+    """Those of the docstrings, in which all results with default settings were made."""
+    z, previous = views
+    each = torch.arange(len(z))
+    infonce = NTXentLoss(temperature=0.1)(z, each, ref_emb=previous, ref_labels=each.clone()) * len(z)
+    assert float(InfoNCE()(z, previous)) == pytest.approx(float(infonce), rel=1e-8)
+    hard = naive_hard_negative(z.numpy(), previous.numpy(), 10.0, 0.1, 1.0)
+    assert float(HardNegativeMining()(z, previous)) == pytest.approx(hard, rel=1e-9)
+    anchors, anchor_labels = unit(11, 6, 4), torch.arange(11) % 4
+    anchored = SupConLoss(temperature=0.1)(z, LABELS, ref_emb=anchors, ref_labels=anchor_labels) * len(z)
+    assert float(ClassAnchored(anchors, anchor_labels)(z, labels=LABELS)) == pytest.approx(float(anchored), rel=1e-8)
+    supervised = SupConLoss(temperature=0.1)(z, LABELS) * int((torch.bincount(LABELS)[LABELS] > 1).sum())
+    assert float(SupervisedContrastive()(z, labels=LABELS)) == pytest.approx(float(supervised), rel=1e-8)

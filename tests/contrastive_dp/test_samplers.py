@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 from contrastive_dp import (
     ContrastiveGuidance,
@@ -267,3 +267,15 @@ def test_wrong_kinds_of_arguments_are_named(schedule, pair):
         ddim_sample(pair[0], noise_like(2, 3), schedule, 5, labels, guidance=InfoNCE())
     with pytest.raises(ValueError, match="the noise prediction returned NoneType"):
         ddim_sample(lambda x, t, labels: None, noise_like(2, 3), schedule, 5, labels)
+
+
+def test_noise_is_philoxs_of_seed_draw_and_sample():
+    """By numpy from the docstring: key (seed, draw), whole blocks of four numbers a sample. A change would change every published image."""
+    noise = SampleNoise(7)
+    noise.normal_of((3, 5), torch.float64)
+    found = noise.normal_of((3, 5), torch.float64)
+    key = np.array([7, 1], dtype=np.uint64)
+    uniform = np.random.Generator(np.random.Philox(key=key, counter=[2 * 2, 0, 0, 0])).random(8)[
+        :5
+    ]  # sample 2: after two of two blocks
+    np.testing.assert_allclose(found[2].numpy(), norm.ppf(uniform), rtol=1e-12)

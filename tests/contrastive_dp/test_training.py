@@ -404,3 +404,43 @@ def test_statistics_of_one_process_alone_are_refused():
     assert type(normalise_across(network, two)[1]) is not nn.BatchNorm2d
     with pytest.raises(ValueError, match="BatchNorm1d takes statistics in each process alone"):
         normalise_across(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), two)
+
+
+class Spy(nn.Module):
+    """Notes what it is trained on; predicts no noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.zero, self.seen = nn.Parameter(torch.zeros(1)), []
+
+    def forward(self, x, t, labels=None):
+        self.seen.append((x.detach().clone(), t.clone()))
+        return x * self.zero
+
+
+def trained_on(data, schedule, **settings):
+    spy = Spy()
+    train_noise_prediction(spy, data, schedule, TrainingSettings(learning_rate=1e-6, batch_size=64, **settings))
+    return [torch.cat(parts) for parts in zip(*spy.seen, strict=True)]
+
+
+def test_all_timesteps_are_trained_equally_often():
+    """z of a count of 1,280 draws among two levels; the last is where every sampler begins."""
+    _, t = trained_on(torch.zeros(8, 2), NoiseSchedule([0.9, 0.3]), steps=20)
+    assert set(t.tolist()) == {0, 1}
+    assert abs(float((t == 1).double().mean()) - 0.5) < 4 * 0.5 / math.sqrt(len(t))
+
+
+def test_what_is_trained_on_is_what_augmentation_makes():
+    x, _ = trained_on(
+        torch.full((8, 2), 50.0), NoiseSchedule([0.9, 0.3]), steps=5, augment=lambda x, _generator: torch.zeros_like(x)
+    )
+    assert float(x.abs().max()) < 10
+
+
+def test_no_labels_are_the_label_for_no_label():
+    network = NoisePredictionMLP(2, classes=3)
+    nn.init.normal_(network.output.weight)  # it is zero at the start
+    x, t = torch.randn(5, 2), torch.arange(5) * 100
+    assert torch.equal(network(x, t), network(x, t, torch.full((5,), 3)))
+    assert not torch.allclose(network(x, t), network(x, t, torch.zeros(5, dtype=torch.int64)))

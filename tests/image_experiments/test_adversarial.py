@@ -332,3 +332,38 @@ def test_nan_and_bad_labels_are_named():
 
 def test_steps_draw_different_numbers():
     assert len({mixed_seed(9, step) for step in range(10_000)}) > 9_990
+
+
+def test_without_attacks_the_best_look_is_the_one_without_an_attack():
+    images = as_uint8(*mixture_images(mixture(), 200, seed=0))
+    settings = ClassifierSettings(
+        network="small-cnn-8", adversary="none", steps=40, batch_size=16, keep="best", validate_every=8, average=0.0, augmentation="none",
+    )  # fmt: skip
+    seen = TrainingImages(images, 2, validation=as_uint8(*mixture_images(mixture(), 100, seed=1)))
+    network = make_classifier("small-cnn-8", 2, (1, 5, 5), [0.5], [SPREAD])
+    trained, curve = train_classifier(network, seen, Threat("linf", 0.4), settings, 0)  # no image withstands
+    best = max(curve, key=lambda row: row["robust_accuracy"])
+    assert best["clean_accuracy"] < max(row["clean_accuracy"] for row in curve)  # under the attack another look would be kept
+    assert adversarial.accuracy(trained, seen.validation) == max(row["clean_accuracy"] for row in curve)
+
+
+def test_a_checkpoint_of_other_validation_images_or_another_length_is_refused(tmp_path):
+    images = as_uint8(*mixture_images(mixture(), 60, seed=0))
+    validation = [as_uint8(*mixture_images(mixture(), 20, seed=seed)) for seed in (1, 2)]
+
+    def train(settings, looked_at, on_step=None):
+        network = make_classifier("small-cnn-8", 2, (1, 5, 5), [0.5], [SPREAD])
+        seen, threat = TrainingImages(images, 2, validation=validation[looked_at]), Threat("linf", 0.05)
+        return train_classifier(network, seen, threat, settings, 0, checkpoint=tmp_path / "c.pt", on_step=on_step)
+
+    def stop(step, _loss):
+        if step == 7:
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(small(keep="best"), 0, stop)
+    with pytest.raises(ValueError, match="was made with other data"):
+        train(small(keep="best"), 1)
+    with pytest.raises(ValueError, match="rates until step 12 -> 24"):
+        train(small(steps=24, keep="best"), 0)
+    train(small(keep="best"), 0)

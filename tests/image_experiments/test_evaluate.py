@@ -436,7 +436,7 @@ def test_other_code_or_versions_begin_anew_in_the_same_folder(checkpoint, tmp_pa
     assert main(flags) == 0
     made_by = json.loads((tmp_path / "out" / "evaluation.json").read_text())["settings"]["made by"]
     assert {"judged", "read_classifier", "torch", "pyautoattack"} <= set(made_by)
-    monkeypatch.setattr(command, "_made_by", lambda _network: made_by | {"pyautoattack": "another"})
+    monkeypatch.setattr(command, "_made_by", lambda _network, _device: made_by | {"pyautoattack": "another"})
     original, places = command.judged, []
 
     def stopping(*arguments, scratch, **more):
@@ -447,7 +447,7 @@ def test_other_code_or_versions_begin_anew_in_the_same_folder(checkpoint, tmp_pa
     capsys.readouterr()
     assert main(flags) == 0
     assert "unchanged" not in capsys.readouterr().out
-    monkeypatch.setattr(command, "_made_by", lambda _network: made_by)
+    monkeypatch.setattr(command, "_made_by", lambda _network, _device: made_by)
     assert main(flags) == 0
     assert len(set(places)) == 2
     assert main(flags) == 0
@@ -503,3 +503,62 @@ def test_files_that_are_no_checkpoint_are_one_line(content, tmp_path, capsys):
     assert main(command_line(tmp_path / "c.pt", tmp_path / "out")) == 1
     assert str(tmp_path / "c.pt") in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_modules_of_other_floating_types_are_attacked_in_float32(dtype, linear):
+    classifier, x, y = linear
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).to(dtype)
+    with torch.no_grad():
+        module[1].weight.copy_(classifier.head.weight)
+        module[1].bias.copy_(classifier.head.bias)
+    found = evaluate(module, x[:60], y[:60], eps=EPS, attacks=("pgd", "apgd-ce"))
+    usual = evaluate(classifier, x[:60], y[:60], eps=EPS, attacks=("pgd", "apgd-ce"))
+    assert module[1].weight.dtype == dtype
+    for name, right in found.outcomes.items():
+        assert abs(right.mean() - usual.outcomes[name].mean()) <= (0 if dtype == torch.float64 else 0.1), name
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"), [((12, 12), False), ((14, 14), False), ((13, 13), True), ((32, 48), False), ((20, 28), True)]
+)
+def test_sizes_that_the_square_attack_cannot_tile_are_refused_before_any_attack(size, fits):
+    """12, 14, 18, 19 and 24 pixels: the package's tiles overhang, and after three attacks it ended with a traceback."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(size[0] * size[1], 3)), torch.rand(4, 1, *size)
+    y = net(x).argmax(dim=1)
+    if fits:
+        assert evaluate(net, x, y, norm="l2", eps=1e-6, autoattack_images=4).outcomes["autoattack"].all()
+        return
+    with pytest.raises(UserError, match=f"Square attack cannot tile images of {size[1]}x{size[0]} pixels"):
+        evaluate(net, x, y, norm="l2", eps=1e-6, autoattack_images=4)
+
+
+def test_images_that_do_not_fit_in_memory_are_said_to_be_too_many(linear):
+    class Full(nn.Module):
+        def forward(self, _x):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match="100 images at once do not fit in memory; use a smaller batch_size"):
+        evaluate(Full(), linear[1], linear[2], batch_size=100)
+
+
+def test_memory_that_ends_during_an_attack_is_one_line(checkpoint, tmp_path, monkeypatch, capsys):
+    def full(*_arguments, **_named):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(command, "judged", full)
+    assert main([str(checkpoint), "--dataset", "digits", "--test", "20", "--out", str(tmp_path / "out")]) == 1
+    assert "--batch-size 250: does not fit in memory; use less" in capsys.readouterr().err
+
+
+def test_another_device_begins_anew(checkpoint, tmp_path, monkeypatch, capsys):
+    arguments = [str(checkpoint), "--dataset", "digits", "--test", "20", "--attacks", "pgd", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "unchanged:" in capsys.readouterr().out
+    original = command._made_by
+    monkeypatch.setattr(command, "_made_by", lambda network, device: {**original(network, device), "device": "NVIDIA H100"})
+    assert main(arguments) == 0
+    assert "unchanged:" not in capsys.readouterr().out

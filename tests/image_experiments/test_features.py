@@ -1,5 +1,7 @@
 """Descriptions of synthetic images against closed forms on Gaussians and plain loops."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -249,3 +251,46 @@ def test_all_training_images_are_searched_whatever_is_described():
     found = describe_synthetic(DescriptionSettings(images=50), real, copies, judge, judge, "test")
     assert found["nearest_training_image"] == found["nearest_relative_to_unseen"] == 0
     assert np.isfinite(list(found.values())).all()
+
+
+def test_copies_count_once_in_class_snr():
+    """Two different images a class give no number, however often they are there; ten give that of the ten."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(4, 8))
+    assert np.isnan(class_snr(np.repeat(x, 10, axis=0), np.repeat([0, 0, 1, 1], 10))).all()
+    x, y = rng.normal(size=(20, 8)), np.arange(20) % 2
+    x[y == 1] += 1
+    order = rng.permutation(100)
+    assert class_snr(np.repeat(x, 5, axis=0)[order], np.repeat(y, 5)[order], 0)[0] == pytest.approx(
+        class_snr(*once(x, y, order), 0)[0], rel=1e-12
+    )
+
+
+def once(x, y, order):
+    """The images in the order in which the shuffled copies have them first."""
+    first = list(dict.fromkeys((order // 5).tolist()))
+    return x[first], y[first]
+
+
+def test_precision_and_recall_need_little_memory():
+    """All distances at once would take 288 MB twice."""
+    rng = np.random.default_rng(4)
+    real, synthetic = rng.random((6000, 4)), rng.random((6000, 4))
+    tracemalloc.start()
+    try:
+        precision_recall(real, synthetic, 5)
+        assert tracemalloc.get_traced_memory()[1] < 150e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_class_snr_of_many_classes_needs_little_memory():
+    """The lines between 120 classes of 3,000 numbers would take 171 MB at once, three times."""
+    rng = np.random.default_rng(5)
+    x, y = rng.random((960, 3000)), np.arange(960) % 120
+    tracemalloc.start()
+    try:
+        class_snr(x, y, with_error=False)
+        assert tracemalloc.get_traced_memory()[1] < 170e6
+    finally:
+        tracemalloc.stop()

@@ -17,10 +17,20 @@ from contrastive_dp import (
     ddim_sample,
 )
 from image_experiments.data.images import Images
+from image_experiments.data.stored_dataset import SplitDataset
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
 from image_experiments.models.unet import make_unet
-from image_experiments.synthesis.generation import GenerationSettings, Networks, Sampler, make_guidance, make_solver, noisy
+from image_experiments.synthesis import generation
+from image_experiments.synthesis.generation import (
+    GenerationSettings,
+    Networks,
+    Sampler,
+    make_guidance,
+    make_sampler,
+    make_solver,
+    noisy,
+)
 from image_experiments.synthesis.methods import KINDS, parse_method
 from image_experiments.training.diffusion_training import DiffusionSettings, train_diffusion
 from tests.contrastive_dp.conftest import small_unet
@@ -299,3 +309,46 @@ def test_classifier_free_guidance_leaves_from_the_label_that_stands_for_none(tra
     expected = ddim_sample(classifier_free(network, 0.5, null_label=2), x_T, schedule, 10, labels, clip=1.0)
     made = sample(trained, "classifier-free:0.5", n=6)
     assert ((made.float() / 127.5 - 1) - expected).abs().max() < 1.01 / 127.5
+
+
+def test_particles_of_a_model_without_labels_repel_all_others(trained):
+    """Their numbers say nothing of what they show; by them the eight images here would all be alone in their class."""
+    network, schedule, encoder, x, y = trained
+    networks = Networks(network, schedule, encoder, conditional=False)
+    guidance = make_guidance(parse_method("particle:0.3"), GenerationSettings(), networks, x, y, 0)
+    assert guidance.same_class is False
+    assert make_guidance(
+        parse_method("particle:0.3"), GenerationSettings(), replace(networks, conditional=True), x, y, 0
+    ).same_class
+    assert networks.prepared(torch.device("cpu"), "no").conditional is False
+
+
+def test_only_who_looks_at_training_images_makes_floats_of_them(trained, monkeypatch):
+    network, schedule, encoder, x, y = trained
+    seen, made = [], generation.make_guidance
+
+    def noted(method, settings, networks, x, y, seed):
+        seen.append(len(x))
+        return made(method, settings, networks, x, y, seed)
+
+    monkeypatch.setattr(generation, "make_guidance", noted)
+    images = Images(((x + 1) * 127.5).round().to(torch.uint8), y)
+    real = SplitDataset(images, images, images, ("dark", "bright"))
+    for kind, head, many in (("unguided", 0, 0), ("infonce", 0, 0), ("classifier", 8, 0), ("anchored", 0, 64), ("infonce", 8, 64)):
+        settings = GenerationSettings(head=head)
+        make_sampler(Networks(network, schedule, encoder), parse_method(kind), settings, real, 0, torch.device("cpu"))
+        assert seen[-1] == many, kind
+
+
+def test_noise_within_ddim_is_that_of_the_settings(trained):
+    network, schedule, _, _, _ = trained
+    noise, labels = SampleNoise(3, 0), torch.arange(16) % 2
+    x_T = noise.normal_of((16, *SHAPE))
+    expected = ddim_sample(network, x_T, schedule, 10, labels, eta=0.5, generator=noise, clip=1.0)
+    assert float((sample(trained, "unguided", eta=0.5).float() - (expected + 1) * 127.5).abs().max()) < 1.01
+    assert not torch.equal(sample(trained, "unguided", eta=0.5), sample(trained, "unguided"))
+
+
+def test_solvers_are_those_that_they_are_called():
+    kinds = {name: type(make_solver(name, NoiseSchedule.linear())).__name__ for name in ("unipc", "dpm-solver++")}
+    assert kinds == {"unipc": "UniPCMultistepScheduler", "dpm-solver++": "DPMSolverMultistepScheduler"}

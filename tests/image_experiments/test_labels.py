@@ -183,7 +183,7 @@ def test_images_on_which_the_labeller_disagrees_are_left_out(tmp_path, capsys):
     more = ("--selection.labels", "agreeing", "--selection.labeller", "standard")
     assert run(tmp_path, *more, "--selection.surplus", "1.2") == 1
     assert "the labeller agrees with the labels of " in (line := capsys.readouterr().err.strip().splitlines()[-1])
-    assert line.endswith("40 are to be kept; use a larger --selection.surplus")
+    assert line.endswith("40 are to be kept; use a larger --selection.surplus, with --force, which keeps the trained models")
     assert run(tmp_path, *more, "--selection.surplus", "40", "--synthetic", "10", "--force") == 0
     made = synthetic(tmp_path)
     labeller = load_classifier(tmp_path / "checkpoints" / "labeller-standard-1-seed0.safetensors", 10, (1, 8, 8))
@@ -248,7 +248,7 @@ def models(tmp_path_factory):
         ("unconditional", ("--methods", "boundary:0.1"), "--methods boundary:0.1: needs labels, and this model takes none"),
         (
             "unconditional",
-            ("--selection.labels", "agreeing"),
+            ("--selection.labels", "agreeing", "--selection.surplus", "2"),
             "--selection.labels agreeing: an unconditional model has no drawn labels",
         ),
         (
@@ -321,3 +321,25 @@ def test_whether_a_classifier_takes_part_in_the_labels():
     }
     expected = {("auto", True): False, ("auto", False): True, ("drawn", True): False, ("drawn", False): False}
     assert found == expected | {("soft", True): True, ("soft", False): True}
+
+
+@pytest.mark.parametrize(
+    ("methods", "labeller", "name"),
+    [(("feedback:0.1",), "encoder", "keeper/seed0"), (("unguided",), "standard", "labeller/standard-1/seed0")],
+)
+def test_a_classifier_trained_without_attacks_keeps_its_last_weights(methods, labeller, name):
+    """The encoder of `paper` keeps the weights that are best under attack; without attacks in training those are the very first."""
+    chosen = {"labels": "soft", "labeller": labeller, "surplus": 2.0}
+    stages = {stage.name: stage for stage in plan(resolve(preset("paper", methods=methods, selection=chosen)))}
+    assert stages["encoder/seed0"].arguments["settings"].keep == "best"
+    assert stages[name].arguments["settings"].keep == "last"
+    assert stages[name].arguments["settings"].adversary == "none"
+
+
+def test_dropping_labels_without_more_images_is_refused_before_training(tmp_path, capsys):
+    assert run_cifar.main([*SMALL, "--selection.labels", "agreeing", "--out", str(tmp_path / "out")]) == 1
+    assert (
+        "--selection.labels agreeing: drops images, and as many are to be kept; make more, --selection.surplus"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()

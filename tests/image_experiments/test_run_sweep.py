@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 from scipy import stats
 
 from command_line import cluster
+from command_line.folder_claim import claim
 from command_line.messages import QUIET
 from command_line.output import UserError
 from command_line.statistics import crossed_interval, holm
-from image_experiments import experiment, gathering, run_sweep, sweeps
+from image_experiments import experiment, gathering, run_cifar, run_sweep, sweeps
 from image_experiments.engine import jobs
 from image_experiments.engine.plan import needed_for
 from image_experiments.engine.presets import settings_from
@@ -636,3 +638,44 @@ def test_the_cores_are_those_that_a_job_was_given(monkeypatch):
     monkeypatch.setattr(cluster.os, "sched_getaffinity", lambda _pid: {0, 5, 9}, raising=False)
     monkeypatch.setattr(cluster.os, "cpu_count", lambda: 128)
     assert cluster.usable_cores() == 3
+
+
+def test_a_folder_in_which_nothing_was_made_takes_a_corrected_design(tmp_path, capsys):
+    design, out = write_design(tmp_path, '[run.main]\nmethods = ["real"]'), tmp_path / "out"
+    settings, runs = sweeps.resolved(SweepSettings(design, seeds=80, out=out), read_design(design))
+    sweeps.claim_sweep(settings, read_design(design), runs)  # interrupted after a second
+    fewer = replace(settings, seeds=1)
+    sweeps.check_sweep(fewer, read_design(design), runs)
+    (out / "runs/main/stages/classifier").mkdir(parents=True)
+    (out / "runs/main/stages/classifier/real.json").write_text("{}")
+    with pytest.raises(UserError, match="holds another experiment"):
+        sweeps.check_sweep(fewer, read_design(design), runs)
+    assert call("--design", design, "--out", out, "--seeds", 1, "--dry-run") == 0
+    assert "the run itself will be refused: --out" in "".join(capsys.readouterr())
+
+
+def test_a_run_takes_over_no_folder_of_a_sweep(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    claim(tmp_path / "out", {"experiment": "sweep", "base": []})
+    before = (tmp_path / "out/settings.json").read_bytes()
+    assert run_cifar.main([*SMALL, "--methods", "real", "--out", str(tmp_path / "out")]) == 1
+    assert "experiment sweep there, run here" in capsys.readouterr().err
+    assert (tmp_path / "out/settings.json").read_bytes() == before
+
+
+def test_images_that_are_not_selected_do_not_say_so_in_the_table(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    names = ("labels", "labeller", "criterion", "order", "ensemble", "surplus")
+    chosen = dict(zip(names, ("soft", "robust", "confidence", "default", 4, 1.5), strict=True))
+    settings = {f"selection.{name}": value for name, value in chosen.items()}
+    settings |= {"generation.window": [0, 700], "generation.at": "x0", "generation.head": 0, "evaluation.split": "test"}
+    (folder / "summary.json").write_text(json.dumps({"settings": settings, "results": {}}))
+    (folder / "metrics.csv").write_text(
+        "method,seed,attack,norm,eps\nunguided,0,pgd-20,linf,0.1\nnoise-real-0.1,0,pgd-20,linf,0.1\n"
+    )
+    (folder / "description.csv").write_text("method,seed\n")
+    header, table = sweep_tables.gather([("main", folder)])
+    by_method = {row["method"]: row for row in (dict(zip(header, cells, strict=True)) for cells in table)}
+    assert [by_method["unguided"][name] for name in names[:3]] == ["soft", "robust", "confidence"]
+    assert [by_method["noise-real-0.1"][name] for name in names[:3]] == ["given", "none", "none"]

@@ -211,3 +211,21 @@ def test_the_committed_searches_are_what_their_heads_say(capsys, monkeypatch):
     assert told.endswith("the first rung, with 96 of these classifiers:\n16 runs, drawn first\n")
     assert call("--design", DESIGNS / "mnist-search.toml", "--dry-run", "--most", 80) == 0
     assert "24 candidates, 76 classifiers" in capsys.readouterr().out
+
+
+def test_another_attack_is_another_search(searched, tmp_path, capsys):
+    """It ranks otherwise; the finished table was overwritten."""
+    _, out = searched
+    held = json.loads((out / "settings.json").read_text())
+    assert held["attack"] == "pgd-5"
+    copy = tmp_path / "out"
+    copy.mkdir()
+    for name in ("search.csv", "summary.json"):
+        (copy / name).write_bytes((out / name).read_bytes())
+    (copy / "settings.json").write_text(json.dumps({**held, "attack": "apgd-ce"}))
+    design = write(tmp_path, RUNS)
+    flags = ("--design", design, "--rungs", 1, 2, "--keep", 0.5, "--workers", 1, "--out", copy)
+    for dry, status in ((), 1), (("--dry-run",), 0):
+        assert call(*flags, *dry) == status
+        assert "holds another experiment (attack apgd-ce there, pgd-5 here)" in "".join(capsys.readouterr())
+    assert (copy / "search.csv").read_bytes() == (out / "search.csv").read_bytes()

@@ -237,3 +237,14 @@ def test_methods_are_named(text, label, scale, reverse):
 def test_unknown_methods_are_one_line(text, message):
     with pytest.raises(Exception, match=message):
         parse_method(text)
+
+
+def test_entropy_and_gradient_norm_are_the_labellers(problem):
+    encoder, x, y, real, real_y = problem
+    other = make_classifier("small-cnn-8", 4, (1, 8, 8), [0.5], [0.3], seed=9).eval().double()
+    by = Scorers(Double(encoder), Double(other), Images(real, real_y))
+    p = other(x.float().double() / 255).softmax(dim=1).detach().numpy()
+    np.testing.assert_allclose(scores("entropy", by, x, y, 12, seed=1).numpy(), -(p * np.log(p)).sum(axis=1), rtol=1e-5)
+    alone = Scorers(Double(other), Double(other), Images(real, real_y))
+    of_both, of_other = (scores("gradient-norm", one, x, y, 12, seed=1).numpy() for one in (by, alone))
+    np.testing.assert_array_equal(of_both, of_other)

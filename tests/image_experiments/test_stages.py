@@ -19,7 +19,7 @@ from image_experiments.engine.fingerprint import PACKAGES, check_code, code_dige
 from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import preset, smoke
 from image_experiments.engine.run_stage import is_current
-from image_experiments.engine.scheduler import card_of_worker, run_all
+from image_experiments.engine.scheduler import Bar, card_of_worker, code_for_worker, run_all
 from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Place, Stage, StageRun
 from image_experiments.experiment import check_cards_alike
@@ -53,6 +53,13 @@ def fail(run):
 def plan(text="ab", times=2, outside="x"):
     first = Stage("first/a", write, {"text": text}, {"file": "made/first.txt"}, outside={"file": outside})
     return [first, Stage("second/a", copy, {"times": times}, {"file": "made/second.txt"}, {"source": first})]
+
+
+def made_stage(out):
+    """A stage that has been made in the folder."""
+    stage = plan()[0]
+    assert run(out, [stage]) == ["write"]
+    return stage
 
 
 def run(out, planned, where="cpu, 1 threads"):
@@ -157,8 +164,8 @@ def test_checkpoints_of_other_settings_are_never_met(tmp_path):
     stage = lambda text: [Stage("look", look, {"text": text}, {})]  # noqa: E731
     for text in ("a", "b"):
         with pytest.raises(UserError):
-            run_all(stage(text), Place(tmp_path, "cpu", "cpu", 1), 1)
-    run_all(stage("a"), Place(tmp_path, "cpu", "cpu", 1), 1)
+            run_all(stage(text), Place(tmp_path, "cpu, 1 threads", "cpu", 1), 1)
+    run_all(stage("a"), Place(tmp_path, "cpu, 1 threads", "cpu", 1), 1)
     assert seen == [[], [], ["a"]]
     assert not list((tmp_path / "unfinished").iterdir())  # nothing is left behind
 
@@ -248,7 +255,7 @@ def test_stamps_hold_results_and_checksums(tmp_path):
 def test_a_worker_that_dies_is_one_line(tmp_path):
     """As when the system kills it for want of memory."""
     with pytest.raises(UserError, match=r"bad: a process was killed.*fewer --workers"):
-        run_all([Stage("bad", die, {}, {})], Place(tmp_path, "cpu", "cpu", 1), 2)
+        run_all([Stage("bad", die, {}, {})], Place(tmp_path, "cpu, 1 threads", "cpu", 1), 2)
 
 
 def test_a_measurement_whose_process_dies_is_one_line():
@@ -495,7 +502,11 @@ def own_number(run):
 
 
 def test_every_worker_has_a_number_of_its_own(tmp_path):
-    run_all([Stage(f"number/{n}", own_number, {}, {"file": f"{n}.txt"}) for n in range(4)], Place(tmp_path, "cpu", "cpu", 1), 2)
+    run_all(
+        [Stage(f"number/{n}", own_number, {}, {"file": f"{n}.txt"}) for n in range(4)],
+        Place(tmp_path, "cpu, 1 threads", "cpu", 1),
+        2,
+    )
     assert {(tmp_path / f"{n}.txt").read_text() for n in range(4)} == {"0", "1"}
 
 
@@ -507,5 +518,40 @@ def test_compiled_graphs_of_earlier_stages_are_forgotten(tmp_path, monkeypatch):
         Stage(f"flags/{n}", flags, {"settings": ClassifierSettings(compile=how)}, {"file": f"{n}.json"})
         for n, how in enumerate(("no", "yes", "auto"))
     ]
-    run_all(stages, Place(tmp_path, "cpu", "cpu", 1), 1)
+    run_all(stages, Place(tmp_path, "cpu, 1 threads", "cpu", 1), 1)
     assert len(resets) == 2
+
+
+def test_a_second_interruption_before_the_first_step_loses_no_loss(tmp_path):
+    losses, path = torch.arange(1.0, 31.0), tmp_path / "c.csv"
+
+    def go(first, last, interrupted):
+        curve = Curve(path, 10)
+        for step in range(first, last + 1):
+            curve.add(step, losses[step - 1])
+        if interrupted:
+            curve.keep_unfinished()
+        return curve.rows
+
+    go(1, 17, True)
+    go(18, 17, True)  # interrupted again, before a step
+    assert go(18, 30, False) == [(10, 5.5), (20, 15.5), (30, 25.5)]
+
+
+def test_a_stage_that_another_worker_has_finished_meanwhile_is_not_made_again(tmp_path, monkeypatch):
+    """A run that is interrupted leaves its stages with the workers of a cluster."""
+    stage = made_stage(tmp_path)
+    monkeypatch.setattr(scheduler, "run_stage", lambda *_: pytest.fail("made again"))
+    scheduler._work(stage, Place(tmp_path, "cpu, 1 threads", "cpu", 1), False, code_for_worker(stage))
+
+
+def test_a_stamp_that_a_network_file_system_shows_late_is_waited_for(tmp_path, monkeypatch):
+    stage = made_stage(tmp_path)
+    answers, read, waited = [None, None], scheduler.read_stamp, []
+    monkeypatch.setattr(scheduler, "read_stamp", lambda out, name: answers.pop() if answers else read(out, name))
+    monkeypatch.setattr(scheduler.time, "sleep", waited.append)
+    scheduler.finish(stage, Place(tmp_path, "cpu, 1 threads", "cpu", 1), Bar([stage], shown=False), False, lambda _stage: None)
+    assert waited == list(scheduler.LATE[:2])
+    monkeypatch.setattr(scheduler, "read_stamp", lambda _out, _name: None)
+    with pytest.raises(UserError, match="left no stamp"):
+        scheduler.finish(stage, Place(tmp_path, "cpu, 1 threads", "cpu", 1), Bar([stage], shown=False), False, lambda _stage: None)

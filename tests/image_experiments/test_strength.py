@@ -1,15 +1,20 @@
 """The scale and window that are chosen for a guidance whose effect on labels is known."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from command_line.output import UserError
+from image_experiments import preset
 from image_experiments.data.images import Images
 from image_experiments.engine import jobs
+from image_experiments.engine.settings import resolve
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
-from image_experiments.synthesis.generation import GenerationSettings
+from image_experiments.output import tables
+from image_experiments.synthesis.generation import GenerationSettings, Sampler
 from image_experiments.synthesis.methods import Method, parse_method
 from image_experiments.synthesis.strength import SCALES, choose_strength
 from tests.image_experiments.test_run_cifar import run
@@ -132,3 +137,64 @@ def test_end_to_end_the_images_are_those_of_the_scale_that_was_found(tmp_path, c
     assert run(*by_hand, out=tmp_path / "hand") == 0
     (made,) = (tmp_path / "hand/synthetic").iterdir()
     assert (tmp_path / "auto/synthetic/infonce-auto/seed0.npz").read_bytes() == (made / "seed0.npz").read_bytes()
+
+
+def test_the_largest_scale_tried_is_told_apart_from_one_within(judge):
+    harmless = {window: {"slope": 0.0, "grey": 50} for window in ((0, 400), (0, 700))}
+    harmful = {window: {"slope": 0.25, "grey": 50} for window in ((0, 400), (0, 700))}
+    largest, within = (choose_strength(maker([], of), parse_method("infonce:auto"), SETTINGS, judge) for of in (harmless, harmful))
+    assert (largest["largest"], within["largest"]) == (True, False)
+    assert largest["unguided_label_error"] == within["unguided_label_error"] == pytest.approx(0.02)
+    said = []
+    for found in (largest, within):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "results", lambda _out, _name, found=found: found)
+            said += tables.strength_lines(resolve(preset("smoke", methods=("infonce:auto",))), Path())
+    assert said[0].endswith("label error 0.020, unguided 0.020: the largest scale tried, labels allow more")
+    assert "largest" not in said[1]
+
+
+def test_auto_needs_a_relative_scale():
+    with pytest.raises(UserError, match=r"infonce:auto: auto tries fractions of the noise prediction; add --generation.relative"):
+        resolve(preset("paper-gtsrb", methods=("infonce:auto",)))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--methods", "infonce:0.1", "--generation.pilot", "40"), "--generation.pilot: belongs to a scale auto"),
+        (("--methods", "infonce:0.1", "--generation.label-error", "0.1"), "--generation.label-error: belongs to a scale auto"),
+        (("--methods", "infonce:0.1", "--generation.anchors", "20"), "--generation.anchors 20: belongs to anchored"),
+        (("--methods", "particle:0.1", "--generation.temperature", "0.2"), "--generation.temperature 0.2: belongs to infonce or"),
+        (("--methods", "unguided", "--selection.order", "lowest"), "--selection.order lowest: all images are kept"),
+        (("--classifier.warmup", "30"), "--classifier.warmup 30: the learning rate would rise for all of 30 steps"),
+    ],
+)
+def test_options_without_effect_are_refused(more, message, tmp_path, capsys):
+    assert run(*more, "--dry-run", out=tmp_path / "out") == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_strength_is_found_on_batches_of_the_size_that_images_are_made_in(tmp_path, monkeypatch):
+    """Guidance compares the images of a batch, so trials of 15 images in batches of 15 would say little of batches of 20."""
+    sizes, sample = {}, Sampler.sample
+
+    def noted(self, labels, first):
+        sizes.setdefault(self.method.kind, set()).add(len(labels))
+        return sample(self, labels, first)
+
+    monkeypatch.setattr(Sampler, "sample", noted)
+    more = ("--generation.windows", "0", "700", "--generation.pilot", "15")
+    assert run("--methods", "infonce:auto", "--until", "generation", *more, out=tmp_path) == 0
+    assert sizes == {"unguided": {20}, "infonce": {20}}
+
+
+def test_windows_of_auto_are_those_of_a_loaded_model(tmp_path, capsys):
+    more = ("--diffusion.timesteps", "50", "--generation.window", "0", "40")
+    assert run("--methods", "unguided", "--until", "diffusion", *more, out=tmp_path / "model") == 0
+    (model,) = (path.parent for path in (tmp_path / "model/checkpoints").glob("diffusion-seed0/model_index.json"))
+    capsys.readouterr()
+    read = ("--diffusion", str(model), "--dry-run")
+    assert run("--methods", "infonce:auto", *read, out=tmp_path / "a") == 1
+    assert "--generation.windows 0 400: must satisfy 0 <= low < high <= 50, the model's timesteps" in capsys.readouterr().err
+    assert run("--methods", "infonce:auto", *read, "--generation.windows", "0", "40", out=tmp_path / "b") == 0

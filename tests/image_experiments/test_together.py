@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from command_line.output import UserError, file_digest
-from image_experiments import run_cifar
+from image_experiments import experiment, run_cifar
+from image_experiments.data import shards as data_shards
 from image_experiments.data.shards import merge
 from image_experiments.merge_shards import main as merge_shards
 
@@ -278,3 +279,31 @@ def test_numbers_of_processes_that_cannot_be_are_one_line(tmp_path, capsys):
             assert message in captured.err.strip().splitlines()[-1], captured.err
             assert captured.err.strip().count("\n") == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_a_merge_that_was_interrupted_goes_on(shards, tmp_path, monkeypatch):
+    """Between the images and their manifest lies a checksum of all bytes; images without a manifest were refused as somebody else's."""
+    folders, to = sorted({str(path.parent) for path in shards_of(shards, "unguided")}), tmp_path / "all.npz"
+    digest, called = data_shards.file_digest, []
+
+    def interrupted(path):
+        called.append(path)
+        if path.name.endswith("all.npz"):
+            raise KeyboardInterrupt
+        return digest(path)
+
+    monkeypatch.setattr(data_shards, "file_digest", interrupted)
+    assert merge_shards([*folders, "--to", str(to)]) == 130
+    assert not to.exists()
+    monkeypatch.undo()
+    assert merge_shards([*folders, "--to", str(to)]) == 0
+    assert json.loads(to.with_suffix(".json").read_text())["sha256"] == digest(to)
+    assert sorted(path.name for path in tmp_path.glob("*.npz")) == ["all.npz"]
+
+
+def test_unlike_devices_of_processes_are_one_line():
+    experiment.check_places_alike(["NVIDIA H100", "NVIDIA H100"])
+    with pytest.raises(
+        UserError, match=r"--processes 2: have unlike devices \(NVIDIA H100, NVIDIA L4\); give them cards of one model"
+    ):
+        experiment.check_places_alike(["NVIDIA H100", "NVIDIA L4"])

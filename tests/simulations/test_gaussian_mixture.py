@@ -329,3 +329,17 @@ def test_estimates_carry_the_standard_error_that_is_theirs():
     assert (found.simulation, found.standard_error) == pytest.approx((values.mean(), stats.sem(values)), rel=1e-12)
     shared = monte_carlo.share(0.3, 40, 100)
     assert (shared.simulation, shared.standard_error) == pytest.approx((0.4, np.sqrt(0.3 * 0.7 / 100)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--part", "data", "--quick"], "--quick: --part data"),
+        (["--part", "simulation", "--eps", "0.1"], "--eps 0.1: --part simulation"),
+        (["--part", "simulation", "--norms", "1", "2"], "--norms 1 2: --part simulation"),
+        (["--part", "simulation", "--data", "digits:3,8"], "--data digits:3,8: --part simulation"),
+    ],
+)
+def test_an_option_that_the_part_does_not_use_is_refused(flags, named, tmp_path, capsys):
+    assert gaussian_mixture.main([*flags, "--dry-run", "--out", str(tmp_path / "out")]) == 1
+    assert named in capsys.readouterr().err

@@ -426,3 +426,24 @@ def test_the_optimum_of_unequal_classes_is_at_least_the_larger_class():
     """No rule is worse than naming it always. Without the prior the estimate would be near Phi(0.6) = .73."""
     found = MixtureEstimate(np.array([0.6]), 1.0, (10, 90), prior=0.1).robust_optimum(0.0)
     assert 0.9 <= found.low <= found.estimate <= found.high
+
+
+def test_the_rows_that_are_needed_are_those_of_the_confidence_asked_for():
+    """Two million rows say the mixture almost exactly, so the estimate is the law's, which differs by confidence."""
+    rng = np.random.default_rng(11)
+    truth = BinaryMixture(np.array([0.6, 0.2, 0.0, 0.0, 0.0]), 1.0)
+    estimate = balanced(truth, 2_000_000, rng, "scalar")
+    for confidence in (0.6, 0.95, 0.99):
+        wanted = required_samples(truth, truth, eps=0.1, accuracy=0.68, confidence=confidence)
+        assert estimate.required_samples(eps=0.1, accuracy=0.68, confidence=confidence).estimate == pytest.approx(wanted, rel=0.05)
+    assert required_samples(truth, truth, eps=0.1, accuracy=0.68, confidence=0.6) < 0.8 * wanted
+
+
+def test_intervals_of_another_level_cover_as_often():
+    """Of 400 data sets within 4 standard errors of 80 % (.02)."""
+    truth, rng, covered = BinaryMixture(np.array([1.0, 0.3, 0.0, 0.0]), 1.0), np.random.default_rng(12), 0
+    optimum = bayes_robust_accuracy(truth, 0.2)
+    for _ in range(400):
+        interval = balanced(truth, 60, rng, "scalar").robust_optimum(0.2, level=0.8)
+        covered += interval.low <= optimum <= interval.high
+    assert abs(covered / 400 - 0.8) < 4 * 0.02

@@ -1,6 +1,7 @@
 """T7, T8, T10, T11: reference values, brute-force optimisation, step-by-step sampling, numerical integration and asymptotics of fits."""
 
 import math
+from decimal import Decimal
 from itertools import pairwise
 
 import numpy as np
@@ -67,7 +68,11 @@ def test_frontier_at_its_ends():
     still = distinguishability_frontier(mixture, 0.0)
     assert (still.mean_scale, still.std_scale, still.sample_multiplier) == pytest.approx((1, 1, 1))
     near = distinguishability_frontier(mixture, math.sqrt(8) * (1 - 1e-9))
-    assert near.sample_multiplier > 1e15
+    m, s = Decimal(3), Decimal(math.sqrt(8))
+    r = Decimal(near.radius)  # tan(phi + psi) / tan(phi) in 28 digits, where tan(phi + psi) cancels in double precision
+    t = (m * m + s * s - r * r).sqrt()
+    ratio = (m * t + s * r) / (s * t - m * r) * s / m
+    assert near.sample_multiplier == pytest.approx(float(ratio**2), rel=1e-7)
     for radius in (math.sqrt(8), 100.0):
         collapsed = distinguishability_frontier(mixture, radius)
         assert collapsed.sample_multiplier == math.inf

@@ -460,3 +460,30 @@ def test_a_diagonal_covariance_needs_no_matrix():
     assert 0.5 < law.robust_accuracy(wide, 0.1) < 1
     assert tracemalloc.get_traced_memory()[1] < 1e7
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("unit", [0.1, 255.0])
+@pytest.mark.parametrize("ratios", [[1.0, 1.0], [400.0, 600.0]])
+def test_the_unit_of_the_data_changes_no_direction(unit, ratios):
+    """Parts of different spread without a ridge, separable and not."""
+    base = ProportionalLaw([3.0, 6.0], ratios, stds=[1.0, 2.0])
+    law = ProportionalLaw([3 * unit, 6 * unit], ratios, stds=[unit, 2 * unit])
+    assert law.separable == base.separable == (ratios[0] == 1.0)
+    assert law.alignment == pytest.approx(base.alignment, abs=1e-7)
+    assert law.largest_margin / unit == pytest.approx(base.largest_margin, rel=1e-6)
+
+
+def test_the_hard_margin_of_parts_of_different_spread_is_that_of_fits():
+    """Twelve fits at d = 150: mean cosine and margin within .006 and 2 % (O(1 / d)) and 4 standard errors."""
+    d, rng, cosines, margins = 150, np.random.default_rng(3), [], []
+    law = ProportionalLaw([3.0, 3.0], [1.0, 1.0], stds=[1.0, 0.4])
+    for _ in range(12):
+        y = rng.choice([-1.0, 1.0], 2 * d)
+        spread = np.repeat([1.0, 0.4], d)
+        x = y[:, None] * np.eye(d)[0] * 3 + spread[:, None] * rng.normal(size=(2 * d, d))
+        w = fit_hard_margin(x, y).weights
+        length = np.linalg.norm(w)
+        cosines.append(w[0] / length)
+        margins.append((y * (x @ w)).min() / length)
+    for values, expected, slack in ((cosines, law.alignment, 0.006), (margins, law.largest_margin, 0.02 * law.largest_margin)):
+        assert abs(np.mean(values) - expected) < slack + 4 * np.std(values, ddof=1) / math.sqrt(12)
