@@ -147,3 +147,15 @@ def test_a_folder_of_another_command_or_program_is_refused(tmp_path):
     with pytest.raises(UserError, match="settings of another program"):
         claim(tmp_path / "b", {"experiment": "sweep", "base": []})
     assert "fontSize" in (tmp_path / "b" / "settings.json").read_text()
+
+
+def test_files_are_those_of_the_run_whatever_the_clock_of_the_disk_says(tmp_path):
+    """On a network disk whose clock is a minute behind ours, a run of a minute had written nothing."""
+    claim_anew(tmp_path, {"seed": 1})
+    behind = (tmp_path / "unfinished.json").stat().st_mtime - 60
+    os.utime(tmp_path / "unfinished.json", (behind, behind))
+    for name, later in (("old.csv", -1), ("new.csv", 1)):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (behind + later, behind + later))
+    finish_claim(tmp_path, {})
+    assert json.loads((tmp_path / "summary.json").read_text())["files"] == ["new.csv"]

@@ -1,5 +1,6 @@
 """The command: what it writes, what it skips, what it refuses, in one line and with the right exit status."""
 
+import contextlib
 import csv
 import json
 import os
@@ -24,10 +25,11 @@ from image_experiments.engine import jobs
 from image_experiments.engine.presets import preset, smoke
 from image_experiments.evaluation.description import to_boundary
 from image_experiments.evaluation.features import class_snr
-from image_experiments.models.classifier_files import load_classifier
+from image_experiments.models.classifier_files import load_classifier, save_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.labels_and_features import unit_features
 from image_experiments.output import tables as report
+from image_experiments.output.pictures import draw_curves
 from image_experiments.output.tables import differences, floor_line
 from tests.image_experiments.conftest import write_folder
 
@@ -678,3 +680,63 @@ def test_a_training_that_failed_is_said(monkeypatch, tmp_path):
     said = report.warnings_of(long, tmp_path)
     assert [text.partition(":")[0] for text in said] == ["real, seed 6", "unguided, seed 5"]
     assert "training loss ended at 1.385, guessing is 1.386: it learned almost nothing under attack" in said[0]
+
+
+def test_the_first_validation_images_are_of_all_classes(tmp_path, monkeypatch):
+    """Files of a folder are read class by class, and AutoAttack sees the first images alone."""
+    write_folder(tmp_path / "data", np.random.default_rng(0), train=60, test=20)
+    seen = []
+    monkeypatch.setattr(jobs, "evaluate_classifier", lambda _c, _x, y, *_a, **_n: seen.append(y) or pytest.skip("seen"))
+    more = (
+        "--dataset",
+        "images",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--train",
+        "30",
+        "--test",
+        "0",
+        "--evaluation.split",
+        "validation",
+    )
+    with contextlib.suppress(pytest.skip.Exception):
+        run("--methods", "real", *more, out=tmp_path / "out")
+    (labels,) = seen
+    assert len(labels) == 20
+    for n in (2, 4, 10, 20):
+        assert labels[:n].double().mean() == 0.5
+
+
+def test_an_encoder_keeps_its_name(tmp_path, capsys):
+    """Two networks of the same shapes differ in what no weight shows; the file says which it is."""
+    file = tmp_path / "encoder.safetensors"
+    save_classifier(file, make_classifier("wrn-10-1-relu", 10, (1, 8, 8), [0.5], [0.3]), "wrn-10-1-relu", (1, 8, 8))
+    flags = ("--methods", "infonce:0.3", "--encoder-from", str(file), "--dry-run")
+    for network in ("wrn-10-1", "small-cnn-8"):
+        assert run(*flags, "--encoder.network", network, out=tmp_path / "out") == 1
+        assert f"--encoder.network {network}: {file} says that it holds a wrn-10-1-relu; name that" in capsys.readouterr().err
+    assert run(*flags, "--encoder.network", "wrn-10-1-relu", out=tmp_path / "out") == 0
+
+
+def test_a_description_of_other_images_does_not_stay(tmp_path):
+    """With --no-describe a description stays, if the images are still those that it describes."""
+    flags = ("--methods", "unguided", "--evaluation.autoattack-images", "0")
+    assert run(*flags, out=tmp_path) == 0
+    described = rows(tmp_path / "description.csv")
+    assert len(described) == 1
+    assert run(*flags, "--no-describe", "--force", out=tmp_path) == 0
+    assert rows(tmp_path / "description.csv") == described
+    assert run(*flags, "--no-describe", "--force", "--generation.steps", "5", out=tmp_path) == 0
+    assert rows(tmp_path / "description.csv") == []
+
+
+def test_curves_are_those_of_the_seeds_of_this_run(tmp_path):
+    (tmp_path / "curves").mkdir()
+    for seed in range(3):
+        (tmp_path / f"curves/diffusion-seed{seed}.csv").write_text(
+            "step,loss,clean_accuracy,robust_accuracy\n100,0.5,,\n200,0.4,,\n"
+        )
+    for models, lines in ((3, 3), (1, 1), (0, 0)):
+        figure = draw_curves(tmp_path, [], 0, models)
+        assert len(figure.axes[0].lines) == lines
+        figure.clear()
