@@ -55,6 +55,7 @@ SWEEPS = {
     "digits-factors": "70 min",
     "mnist-report": "100 min",
     "digits-pipeline": "2.7 hours",
+    "digits-paper": "4 hours",
     "digits-confirm": "90 min",
     "mnist-confirm": "2 hours",
     "mnist-pipeline": "3 hours",

@@ -53,6 +53,7 @@ SECTIONS = {
         "ablation_window",
         "ablation_embedding",
         "ablation_selection",
+        "paper_ablations",
         "diversity_robustness",
         "forecast",
         "comparisons",

@@ -20,7 +20,7 @@ DESIGNS = {
 """{data: (comparisons of its design, the guided images)}."""
 PLAIN = "unguided (soft labels)"
 FIGURE = Figure(
-    "Digits, MNIST and GTSRB lie at the same place of T16's diagram, and gain differently",
+    "Digits, MNIST and GTSRB have as many samples per dimension in T16's diagram, and gain differently",
     "Left: lines, the best class SNR of up to 10 by T16 without a ridge against training samples per dimension n/d; marks, images with "
     "soft labels, open unguided, full under particle guidance. n is the number of real and synthetic images of two classes, d the "
     "effective dimension of the judge's features. Unguided images of all three lie above the lines, where T16 asks for less separation. "

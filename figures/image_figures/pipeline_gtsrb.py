@@ -11,7 +11,7 @@ from figures.inputs import Files
 TABLE = "gtsrb-pipeline/sweep.csv"
 FIGURE = Figure(
     "What labels, selection and guidance are worth together, on traffic signs",
-    pipeline.READ,
+    pipeline.READ + "The paper relabels and keeps the most confident on CIFAR-10, not on this data set.",
     (TABLE,),
     "GTSRB at 16x16, 1,000 real and 2,000 synthetic images chosen from 3,000, l_inf 8/255, 1,000 test images, 10 seeds",
 )

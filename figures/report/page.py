@@ -76,7 +76,7 @@ SHOWN_FIRST = (
     "pipeline",
     "where_guidance_gains",
     "exchange_rate",
-    "comparisons_photographs",
+    "comparisons_confirmed",
 )
 """Figures that are open when the page opens; the others, and all tables, are folded."""
 LONG = 15

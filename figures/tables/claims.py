@@ -17,6 +17,7 @@ from figures.image_figures.comparisons import (
     MNIST,
     MNIST_CONFIRM,
     MNIST_PIPELINE,
+    PAPER,
     PIPELINE,
     REPORT,
     compared,
@@ -29,7 +30,7 @@ FIGURE = Figure(
     "Comparisons fixed beforehand, and their verdicts",
     "Difference in robust accuracy, equal training, paired by seed: mean and 95 % interval of all comparisons of its design together "
     "(Bonferroni), by which the verdict goes; ends of the 95 % interval of this comparison alone (Student); Holm's p.",
-    (EVIDENCE, REPORT, MNIST, APGD, FACTORS, PIPELINE, MNIST_PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT),
+    (EVIDENCE, REPORT, MNIST, APGD, FACTORS, PIPELINE, PAPER, MNIST_PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT),
     "small real images, 300 real and 2,000 synthetic unless said otherwise",
 )
 HEADER = ("comparison", "design", "difference", "verdict", "attack", "low alone", "high alone", "p (Holm)", "seeds")

@@ -13,13 +13,14 @@ from figures.inputs import Files, where
 TABLE = "gaussian_mixture/phase_diagram.csv"
 BORDER = "gaussian_mixture/separability.csv"
 FIGURE = Figure(
-    "The largest separation is best with few samples per dimension or a ridge, not with many and no ridge",
+    "Very far classes are best with few samples per dimension or a ridge, not with many and no ridge",
     "Left and middle: error of logistic regression (tan of its angle to μ), divided by that curve's smallest, so 1 is best, against how "
     "far apart the training classes are (class SNR: distance of a class mean from the boundary over the standard deviation). One curve per "
     "number of samples per dimension n/d. Without a ridge there is a best separation in the middle, and another at the edge of the search; "
     "with more samples the first becomes the better. With a ridge of 0.001 the edge always wins. Right: the best class SNR of up to 10 "
     "against n/d, also for training against attacks of half a standard deviation; left of the dotted line a hyperplane separates the "
-    "samples (T16). Curves go on above the frames: the middle one ends at 20, the right one at 12.",
+    "samples (T16). Steps on the right lie halfway between the n/d computed. The middle frame ends at 20; the dotted line goes on below the "
+    "right one.",
     (TABLE, BORDER),
     "isotropic, aligned classes, d large",
 )

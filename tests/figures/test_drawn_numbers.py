@@ -31,6 +31,7 @@ TURNED = (
     "ablation_window",
     "ablation_embedding",
     "ablation_selection",
+    "paper_ablations",
     "pipeline",
     "pipeline_mnist",
     "pipeline_gtsrb",
