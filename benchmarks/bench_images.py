@@ -217,10 +217,10 @@ def sampler_of(
     diffusion: DiffusionSettings, shape: Shape, encoder_network: str, method: str, settings: GenerationSettings
 ) -> Sampler:
     """A sampler with fresh networks, guided, where there is guidance, by features of a classifier."""
-    network, chosen = sampler_network(diffusion, shape, CLASSES, DEVICE, "no"), parse_method(method)
-    data = random_images(CLASSES, shape)
+    network, schedule = sampler_network(diffusion, shape, CLASSES, DEVICE, "no")
+    chosen, data = parse_method(method), random_images(CLASSES, shape)
     encoder, x = prepared(classifier(encoder_network, shape), "no"), data.x.to(DEVICE).float() / 127.5 - 1
-    networks = Networks(network, diffusion.noise_schedule(), encoder)
+    networks = Networks(network, schedule, encoder)
     guidance = make_guidance(chosen, settings, networks, x, data.y.to(DEVICE), 0)
     return Sampler(networks, chosen, guidance, settings, shape, CLASSES, 0, DEVICE)
 

@@ -34,7 +34,7 @@ def note_claim(out: Path, settings: Mapping[str, Any], free: Collection[str] = F
 
 
 BEGUN = "unfinished.json"
-"""Written when a run begins that has not ended, over all its calls; it names the tables and pictures of others that were there."""
+"""Since when a run that has not ended writes here, over all its calls, and what tables and pictures of others were there."""
 
 
 def claim_anew(out: Path, settings: Mapping[str, Any], force: bool = False) -> None:
@@ -53,7 +53,9 @@ def claim_anew(out: Path, settings: Mapping[str, Any], force: bool = False) -> N
             (out / name).unlink(missing_ok=True)
         begun.unlink(missing_ok=True)
     if not begun.is_file():
-        write_json(begun, {"there": sorted({path.name for path in _shown_in(out)} - set(named))})
+        there = sorted({path.name for path in _shown_in(out)} - set(named))
+        write_json(begun, {"since": 0, "there": there})
+        write_json(begun, {"since": begun.stat().st_mtime, "there": there})  # by the clock of the disk, as the times of files are
     summary.unlink(missing_ok=True)
 
 
@@ -68,10 +70,7 @@ def written_in(out: Path) -> list[str]:
     since, for example the data."""
     try:
         begun = json.loads((out / BEGUN).read_text(encoding="utf-8"))
-        since, there = (
-            (out / BEGUN).stat().st_mtime,
-            set(begun.get("there", ())),
-        )  # by the clock of the disk, as the times of files are
+        since, there = float(begun["since"]), set(begun.get("there", ()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return []
     return sorted(path.name for path in _shown_in(out) if path.name not in there and path.stat().st_mtime >= since)

@@ -31,6 +31,7 @@ class Result:
 
     @property
     def tables(self) -> list[str]:
+        """Names of the csv files in the folder, for table(name)."""
         return sorted(path.stem for path in self.out.glob("*.csv"))
 
     def table(self, name: str) -> Any:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -43,7 +44,9 @@ def in_unit(value: float, name: str) -> float:
 
 def count(value: int, name: str, minimum: int = 1) -> int:
     """Return `value` as an int >= minimum."""
-    number = value if isinstance(value, int) else _number(value, name)
+    number = (
+        int(value) if isinstance(value, int | np.integer) else _number(value, name)
+    )  # a float would round numpy's large whole numbers
     if number != int(number) or number < minimum:
         raise ValueError(f"{name}={number} must be a whole number >= {minimum}")
     return int(number)

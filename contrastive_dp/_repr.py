@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ class Shown:
 
     def __repr__(self) -> str:
         entries: Any = self
+        if not is_dataclass(entries):  # somebody's own class
+            return f"{type(self).__name__}()"
         given = [(entry.name, getattr(self, entry.name)) for entry in fields(entries) if entry.repr]
         return f"{type(self).__name__}({', '.join(f'{name}={shown(value)}' for name, value in given)})"
 

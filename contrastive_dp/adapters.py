@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import batch_labels, count, finite, one_of, positive
+from contrastive_dp._checks import count, one_of, positive
 from contrastive_dp.files import bare_names, check_names, read_safetensors, write_safetensors
 from contrastive_dp.guidance import Guidance
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.randomness import SampleNoise
-from contrastive_dp.samplers import NoisePrediction, OnStep, denoised, predict
+from contrastive_dp.samplers import NoisePrediction, OnStep, check_batch, denoised, predict
 from contrastive_dp.schedules import NoiseSchedule
 
 DDPM_TYPE = re.compile(r"(DDPM|DDIM|PNDM|DPMSolver|UniPC|DEIS|LMS|Euler|Heun|KDPM2)\w*Scheduler")
@@ -97,6 +97,17 @@ class EDMNoisePrediction(nn.Module):
         return (y - denoised) / sigma.reshape(wide)
 
 
+def _check_pixels(folder: Path) -> None:
+    """Raise ValueError for a pipeline whose U-Net works on latents, which would pass for images of its size."""
+    try:
+        named = set(json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        named = set()
+    for part in ("vae", "vqvae", "movq"):
+        if part in named or (folder / part).is_dir():
+            raise ValueError(f"{folder} has a {part}: its U-Net makes latents, not images; give a pipeline of pixels")
+
+
 def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> tuple[DiffusersNoisePrediction, NoiseSchedule]:
     """Noise prediction and schedule of a diffusers pipeline, from a folder on disk or by its name on the Hugging Face hub.
 
@@ -104,25 +115,27 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
     Weights are read only from safetensors files. The U-Net is in evaluation mode and frozen.
     Raises FileNotFoundError for anything missing, ValueError for anything unreadable.
     """
-    from diffusers import DDIMScheduler
+    from diffusers import DDIMScheduler, DDPMScheduler
 
     folder = find_pipeline(folder_or_id)
+    _check_pixels(folder)
     parts = {name: folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")}
     for part, file in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
         if not (parts[part] / file).is_file():
             raise FileNotFoundError(
                 f"{parts[part] / file} is missing: give the folder of a diffusers pipeline (unet and scheduler)"
             )
-    kind = _class_of(parts["scheduler"] / "scheduler_config.json", "DDPMScheduler")
-    if not DDPM_TYPE.fullmatch(kind):
-        raise ValueError(f"{folder_or_id} has a {kind}, whose models know other noise levels: give a pipeline of DDPM type")
+    named = _class_of(parts["scheduler"] / "scheduler_config.json", "DDPMScheduler")
+    if not DDPM_TYPE.fullmatch(named) or "Wuerstchen" in named:
+        raise ValueError(f"{folder_or_id} has a {named}, whose models know other noise levels: give a pipeline of DDPM type")
     kind = _class_of(parts["unet"] / "config.json", "UNet2DModel")
     if kind != "UNet2DModel":
         raise ValueError(
             f"{folder_or_id} holds a {kind}, which works in another space or takes text: give a pipeline with a UNet2DModel"
         )
     try:
-        scheduler = DDIMScheduler.from_pretrained(parts["scheduler"])
+        kind_of: Any = DDPMScheduler if named == "DDPMScheduler" else DDIMScheduler
+        scheduler = kind_of.from_pretrained(parts["scheduler"])
         unet = _load_unet(parts["unet"])
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -133,6 +146,11 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
             f"{folder_or_id} takes custom class embeddings (class_embed_type={kind!r}), not class numbers: give a model "
             "with num_class_embeds, or wrap it yourself as a function of (x, t, labels)"
         )
+    for field, meant in (("rescale_betas_zero_snr", False), ("timestep_type", "discrete")):
+        if (value := scheduler.config.get(field, meant)) != meant:
+            raise ValueError(
+                f"{folder_or_id} has {field}={value!r}, and its levels or times are others: give a model with {meant!r}"
+            )
     schedule = _levels_of(scheduler)
     kind = scheduler.config.get("prediction_type", "epsilon")
     return DiffusersNoisePrediction(unet.eval().requires_grad_(False), schedule, kind, null_label), schedule
@@ -265,6 +283,13 @@ def _prepared(scheduler: Any, steps: int) -> tuple[Any, list[int]]:
     timesteps = [int(t) for t in solver.timesteps.tolist()]
     _check_scaling(solver)
     _check_kind(solver)
+    if hasattr(solver, "final_alpha_cumprod") and type(solver).__name__.startswith("DDIM"):
+        apart = solver.config.num_train_timesteps // steps  # what DDIM steps by, whatever the timesteps are
+        if any(t - after != apart for t, after in itertools.pairwise(timesteps)):
+            raise ValueError(
+                f"{type(scheduler).__name__} with timestep_spacing={solver.config.timestep_spacing!r} and {steps} steps goes to levels "
+                "between its timesteps: take 'leading', or a number of steps that divides the schedule's"
+            )
     twice = next((t for t, after in itertools.pairwise(timesteps) if t == after), None)
     if twice is not None and hasattr(solver, "sigmas"):  # without sigmas, PNDM evaluates some timesteps twice by design
         raise ValueError(
@@ -313,11 +338,9 @@ def diffusers_sample(
     """
     if isinstance(generator, SampleNoise):
         raise ValueError("diffusers' schedulers draw noise themselves: pass a torch.Generator, or use ddim_sample with SampleNoise")
-    finite(x_T, "x_T")
-    if labels is not None:
-        batch_labels(labels, len(x_T))
     bound = None if clip is None else positive(clip, "clip")
     schedule = _levels_of(scheduler)
+    check_batch(noise_prediction, x_T, labels, schedule, guidance)
     solver, timesteps = _prepared(scheduler, count(steps, "steps"))
     if generator is None and _draws_noise(solver):
         raise ValueError(f"{type(scheduler).__name__} draws noise: pass generator=torch.Generator().manual_seed(0)")

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import batch_labels, finite, non_negative, one_of, positive, told_of_training
+from contrastive_dp._checks import batch_labels, count, finite, non_negative, one_of, positive, told_of_training
 from contrastive_dp.guidance import Guidance, GuidedRun
+from contrastive_dp.guidance.base import PURE
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.randomness import SampleNoise, standard_normal
 from contrastive_dp.schedules import NoiseSchedule
@@ -50,7 +51,7 @@ def ddim_sample(
 
     Raises ValueError for settings that do not fit; FloatingPointError naming the timestep and the term that became NaN.
     """
-    _check_batch(noise_prediction, x_T, labels, schedule, guidance)
+    check_batch(noise_prediction, x_T, labels, schedule, guidance)
     if non_negative(eta, "eta") > 1:
         raise ValueError(f"eta={eta:g} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
     guide = guidance.start(schedule, labels) if guidance is not None else None
@@ -78,7 +79,7 @@ def ddpm_sample(
     DDIM with eta = 1; or "beta", s^2 = beta, the published choice for CIFAR-10 (no noise in the last step). A generator is required.
     Other arguments and errors as in ddim_sample.
     """
-    _check_batch(noise_prediction, x_T, labels, schedule, guidance)
+    check_batch(noise_prediction, x_T, labels, schedule, guidance)
     one_of(variance, "variance", ("posterior", "beta"))
     visited = schedule.timesteps(len(schedule) if steps is None else steps)
     guide = guidance.start(schedule, labels) if guidance is not None else None
@@ -101,9 +102,11 @@ def heun_sample(
 
     With y = x / sqrt(a) and sigma = sqrt((1-a)/a) the probability flow is dy/dsigma = eps(x, t). A step from sigma to sigma':
     y~ = y + (sigma' - sigma) eps;   y' = y + (sigma' - sigma) (eps + eps~) / 2, eps~ at y~ and sigma'.   The last, to 0, is Euler's, as
-    DDIM's. It costs 2 steps - 1 evaluations, and guidance acts on each. Other arguments and errors as in ddim_sample.
+    DDIM's, and so is one that starts at pure noise (alpha_bar < 1e-6, the cosine schedule's last level), where the slopes at both ends say
+    nothing of what lies between. It costs 2 steps - 1 evaluations, and guidance acts on each. x0_hat is not clipped: for images with the
+    cosine schedule take ddim_sample. Other arguments and errors as in ddim_sample.
     """
-    _check_batch(noise_prediction, x_T, labels, schedule, guidance)
+    check_batch(noise_prediction, x_T, labels, schedule, guidance)
     timesteps = schedule.timesteps(steps)
     guide = guidance.start(schedule, labels) if guidance is not None else None
     watch = guide.watch if guide is not None else Watch()
@@ -118,7 +121,7 @@ def heun_sample(
     for t, t_next in zip(timesteps, [*timesteps[1:], -1], strict=True):
         step = math.sqrt(1 / schedule[t_next] - 1) - math.sqrt(1 / schedule[t] - 1)
         eps = slope(y, t)
-        if t_next >= 0:
+        if t_next >= 0 and schedule[t] >= PURE:
             eps = (eps + slope(y + step * eps, t_next)) / 2
         y = y + step * eps
         watch("state", t, y)
@@ -201,17 +204,18 @@ def denoised(x: Tensor, eps: Tensor, a: float, bound: float | None) -> tuple[Ten
 def in_pieces(noise_prediction: NoisePrediction, batch_size: int) -> NoisePrediction:
     """The same noise prediction, evaluated on at most batch_size samples at a time: bounds memory without changing how samples interact."""
 
+    size = count(batch_size, "batch_size")
+
     def split(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        rest = () if labels is None else (labels.split(batch_size),)
-        parts = zip(x.split(batch_size), t.split(batch_size), *rest, strict=True)
+        rest = () if labels is None else (labels.split(size),)
+        parts = zip(x.split(size), t.split(size), *rest, strict=True)
         return torch.cat([noise_prediction(*part) for part in parts])
 
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be >= 1")
     return split
 
 
-def _check_batch(noise_prediction: NoisePrediction, x_T: Any, labels: Tensor | None, schedule: Any, guidance: Any) -> None:
+def check_batch(noise_prediction: NoisePrediction, x_T: Any, labels: Tensor | None, schedule: Any, guidance: Any) -> None:
+    """Raise ValueError for arguments of a sampler that are of another kind or shape; warn of networks in training mode."""
     for name, value, kind in (("x_T", x_T, Tensor), ("schedule", schedule, NoiseSchedule), ("guidance", guidance, Guidance | None)):
         if not isinstance(value, kind):
             wanted = getattr(kind, "__name__", "Guidance")

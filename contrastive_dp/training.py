@@ -35,7 +35,8 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of train_noise_prediction; the defaults are those published for CIFAR-10 (Ho, Jain, Abbeel 2020).
+    """Settings of train_noise_prediction. Batch size, learning rate, ema and clip are by default those published for CIFAR-10 (Ho, Jain,
+    Abbeel 2020), who trained 800,000 steps with a warm-up of 5,000 and random flips.
 
     steps: total optimiser steps. batch_size. learning_rate of Adam, reached after `warmup` steps. ema: decay of the averaged weights,
     min(ema, (1 + step) / (10 + step)) so that short runs are averaged too. clip: largest gradient norm (0: no clipping).
@@ -110,6 +111,11 @@ def train_noise_prediction(
             "every parameter of the network is frozen, as load_diffusers leaves them: call network.requires_grad_(True) first"
         )
     needed = next(network.parameters()).dtype
+    if needed in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"the network's parameters are {needed}, in which steps and averages are rounded away: train it in float32, with "
+            'precision="bfloat16"'
+        )
     if data.is_floating_point() and data.dtype != needed:
         raise ValueError(f"data is {data.dtype}, the network {needed}: give data.to({needed})")
     x, y = _held(x, device), None if y is None else y.to(device)

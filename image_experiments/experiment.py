@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from command_line.cluster import usable_cores
 from command_line.command import versions
 from command_line.folder_claim import FILE, check_claim, note_claim
@@ -112,18 +114,22 @@ class Result(ResultOfRun):
 
     @property
     def metrics(self) -> Any:
+        """metrics.csv as a DataFrame: a row per method, seed and attack; columns in docs/outputs.md."""
         return self.table("metrics")
 
     @property
     def details(self) -> Any:
+        """details.csv as a DataFrame: numbers of images and Wilson intervals of the rows of metrics."""
         return self.table("details")
 
     @property
     def description(self) -> Any:
+        """description.csv as a DataFrame: a row per set of synthetic images; columns in docs/outputs.md."""
         return self.table("description")
 
     @property
     def differences(self) -> Any:
+        """differences.csv as a DataFrame: gains over real and over unguided images, paired by seed, with intervals."""
         return self.table("differences")
 
     def synthetic(self, method: str, seed: int = 0) -> tuple[Array, Array]:
@@ -132,12 +138,14 @@ class Result(ResultOfRun):
         return file.images, file.labels
 
     def generated(self, *methods: str, seeds: Sequence[int] | int | None = None, transform: Any = None) -> Generated:
-        """The images of these methods as a torch Dataset, with to_npz and to_image_folder for other trainers. seeds: default all. Raises
-        UserError."""
+        """The images of these methods as a torch Dataset, with to_npz and to_image_folder for other trainers. seeds: default all.
+        transform: of each image, as in torch's data sets. Raises UserError."""
+        wrong = next((method for method in methods if not isinstance(method, str)), None)
+        if wrong is not None:
+            raise UserError(f"methods={wrong!r}: give names, generated('unguided', 'infonce-0.3')")
         first = self.settings["seed"]
-        chosen = list(
-            range(first, first + self.settings["seeds"]) if seeds is None else [seeds] if isinstance(seeds, int) else seeds
-        )
+        every = range(first, first + self.settings["seeds"])
+        chosen = [int(one) for one in (every if seeds is None else [seeds] if isinstance(seeds, int | np.integer) else seeds)]
         if len(set(methods)) < len(methods) or len(set(chosen)) < len(chosen):
             raise UserError(f"methods={methods}, seeds={chosen}: one is named twice; give each once")
         parts = [
@@ -168,6 +176,8 @@ class Result(ResultOfRun):
         return load_classifier(path, len(self.classes), self.shape)
 
     def _file(self, what: str, path: Path, method: str, seed: int) -> Path:
+        if not isinstance(seed, int | np.integer):
+            raise UserError(f"seed={seed!r}: give a whole number")
         known = method in set(self.metrics["method"]) and 0 <= seed - self.settings["seed"] < self.settings["seeds"]
         if not known or not path.is_file():  # a file may also be there of an experiment that --force replaced
             names, seeds = (", ".join(map(str, dict.fromkeys(self.metrics[column]))) for column in ("method", "seed"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.scheduler import as_before
-from image_experiments.engine.settings import OF_METHODS
+from image_experiments.engine.settings import OF_AUTO, OF_METHODS
 from image_experiments.experiment import only_run_in
 from image_experiments.sweeps import (
     DESIGNS,
@@ -41,7 +41,7 @@ from image_experiments.sweeps import (
     resolved,
     run_one,
 )
-from image_experiments.synthesis.methods import NOISES, parse_method
+from image_experiments.synthesis.methods import Method, parse_method
 
 HEADER = ("rung", "run", "method", "seeds", "robust_accuracy", "standard_deviation", "clean_accuracy", "place", "kept")
 Candidate = tuple[str, str]
@@ -216,7 +216,7 @@ def _conduct(settings: SearchSettings, design: Design, talk: Talk, make: Callabl
         write_csv(out / "search.csv", HEADER, rows)
         talk.say(text_table(HEADER[1:7], [_shown(row) for row in ranked[: stays + 2]]))
     best = rows[-len(ranked)]
-    about = {"settings": identity(settings, design) | {"attack": settings.attack}, "versions": versions("torch", "diffusers")}
+    about = {"settings": identity(settings, design), "versions": versions("torch", "diffusers")}
     told = {"run": best[1], "method": best[2], "robust_accuracy": best[4], "seeds": best[3], "note": OPTIMISTIC}
     seconds = {"this call": round(time.perf_counter() - begin, 2)}
     write_json(out / "summary.json", about | {"trained": trainings(settings, design), "best": told, "seconds": seconds})
@@ -257,23 +257,26 @@ def calls_of_rung(settings: SearchSettings, design: Design, rung: int) -> tuple[
     assert sweep.out is not None
     found = []
     for one in runs:
-        kinds = {parse_method(method).kind for method in one.methods}
-        kept = replace(one, arguments=without_others_options(one.arguments, kinds))
-        base = replace(design, base=without_others_options(design.base, kinds))
+        methods = [parse_method(method) for method in one.methods]
+        kept = replace(one, arguments=without_others_options(one.arguments, methods))
+        base = replace(design, base=without_others_options(design.base, methods))
         found.append((kept, arguments_of(sweep, base, kept, sweep.out / "runs" / one.name)))
     return sweep, found
 
 
-def without_others_options(arguments: Sequence[str], kinds: Collection[str]) -> tuple[str, ...]:
-    """The arguments without those that belong to a method of another kind, and without rounds where nothing is generated."""
-    own = {f"--generation.{name}": of for name, of in OF_METHODS.items()}
-    generates = bool(set(kinds) - {"real", "npz", *NOISES})
+def without_others_options(arguments: Sequence[str], methods: Sequence[Method]) -> tuple[str, ...]:
+    """The arguments without those that belong to a method of another kind, or to a scale auto where there is none, and without rounds where
+    nothing is generated."""
+    kinds = {method.kind for method in methods}
+    foreign = {name for name, of in OF_METHODS.items() if not kinds & set(of)}
+    foreign |= set() if any(method.automatic for method in methods) else set(OF_AUTO)
+    unused = {f"--generation.{name.replace('_', '-')}" for name in foreign}
+    unused |= set() if any(method.generates for method in methods) else {"--rounds"}
     found: list[str] = []
     skip = False
     for argument in arguments:
         if argument.startswith("--"):
-            flag = argument.partition("=")[0].replace("_", "-")
-            skip = (flag in own and not set(own[flag]) & set(kinds)) or (flag == "--rounds" and not generates)
+            skip = argument.partition("=")[0].replace("_", "-") in unused
         if not skip:
             found.append(argument)
     return tuple(found)

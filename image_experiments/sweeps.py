@@ -208,6 +208,7 @@ class SweepResult:
 
     @property
     def runs(self) -> dict[str, Result]:
+        """{name in the design: its Result}. Raises UserError where the runs lie elsewhere, or were not made to their end."""
         if self._until:
             raise UserError(
                 f"{self.out}: was made with until={self._until!r}, which leaves no runs but their description; see .description"
@@ -218,14 +219,17 @@ class SweepResult:
 
     @property
     def table(self) -> Any:
+        """sweep.csv as a DataFrame: the rows of all runs' metrics with their settings and descriptions."""
         return read_table(self.out / "sweep.csv")
 
     @property
     def comparisons(self) -> Any:
+        """comparisons.csv as a DataFrame: the differences that the design planned, paired by seed."""
         return read_table(self.out / "comparisons.csv")
 
     @property
     def description(self) -> Any:
+        """description.csv as a DataFrame: with until="description", a row per run, method and seed."""
         return read_table(self.out / "description.csv")
 
 

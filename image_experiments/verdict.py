@@ -91,8 +91,13 @@ def evaluate(
     settings: of EvaluationSettings: pgd_steps, pgd_restarts, autoattack_images, batch_size.
     Raises UserError for images, labels, attacks or outputs of the module that cannot be.
     """
-    if norm not in ("linf", "l2") or isinstance(eps, bool) or not isinstance(eps, int | float):
+    if not isinstance(module, nn.Module):
+        raise UserError(f"module={type(module).__name__}: give an nn.Module, on whose device and in whose mode it is attacked")
+    if norm not in ("linf", "l2") or isinstance(eps, bool) or not isinstance(eps, int | float | np.number):
         raise UserError(f"norm={norm!r}, eps={eps!r}: give norm 'linf' or 'l2', and a number")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise UserError(f"seed={seed!r}: give a whole number")
+    eps, seed, settings = float(eps), int(seed), {name: _as_int(value) for name, value in settings.items()}
     check_radius(f"eps={eps:g}", eps, norm)
     unknown = next((name for name in settings if name not in SETTINGS), None)
     if unknown is not None:
@@ -107,6 +112,11 @@ def evaluate(
     examined = examine(attacked, x, y, chosen.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         return judged(attacked, examined, Threat(norm, eps), chosen, seed, scratch=Path(folder))
+
+
+def _as_int(value: Any) -> Any:
+    """Numpy's whole numbers as Python's; others as they are."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 class _InFloat32(nn.Module):

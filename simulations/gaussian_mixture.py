@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
+if __package__ in (None, ""):  # run as a script, from any folder, from a clone that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from command_line.folder_claim import claim_anew, finish_claim
 from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
 from command_line.output import UserError, prepare_folder, text_table, write_csv
 from command_line.result import Result
-from command_line.values import Radius, changed
+from command_line.values import Radius, changed, checked
 
 if TYPE_CHECKING:
     from simulations.mixtures.tables import Table
@@ -116,7 +117,9 @@ def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) ->
     changes: to the settings, for example run(quick=True, seed=1). Warns if a simulation disagrees with theory.
     Raises UserError: one line that names value, cause and remedy.
     """
-    chosen = prepared(changed(settings or Settings(), **changes))
+    if not isinstance(settings, Settings | None):
+        raise UserError(f"settings={settings!r}: give Settings, or the changes alone, run(quick=True)")
+    chosen = prepared(changed(checked(settings or Settings()), **changes))
     if chosen.dry_run:
         raise UserError("dry_run=True: belongs to the command line, gaussian_mixture.py; leave it out")
     failures = conduct(chosen, read_data(chosen, talk), talk)

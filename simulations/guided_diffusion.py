@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
+if __package__ in (None, ""):  # run as a script, from any folder, from a clone that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import math
 
@@ -31,7 +32,7 @@ from command_line.folder_claim import claim_anew, finish_claim
 from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
 from command_line.output import UserError, prepare_folder, text_table, write_csv
 from command_line.result import Result
-from command_line.values import changed
+from command_line.values import changed, checked
 
 Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value", "gallery"]
 ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value", "gallery")
@@ -236,7 +237,9 @@ def run(settings: Settings | None = None, talk: Talk = QUIET, **changes: Any) ->
 
     changes: to the settings, for example run(guidance="infonce", scale=1.0). Raises UserError: one line that names value, cause, remedy.
     """
-    chosen = resolve(changed(settings or Settings(), **changes))
+    if not isinstance(settings, Settings | None):
+        raise UserError(f"settings={settings!r}: give Settings, or the changes alone, run(quick=True)")
+    chosen = resolve(changed(checked(settings or Settings()), **changes))
     if chosen.dry_run:
         raise UserError("dry_run=True: belongs to the command line, guided_diffusion.py; leave it out")
     conduct(chosen, cells_of(chosen, talk), talk)

@@ -94,11 +94,14 @@ def large_sample_threshold(class_snr: float, learner: str = "logistic", eps: flo
     return math.exp(float(brentq(lambda x: excess(x) - sign, high, last, xtol=1e-4)))
 
 
+LARGEST = 10.0
+
+
 @overload
 def optimal_class_snr(learner: str = "logistic", eps: float = 0.0) -> float: ...
 @overload
 def optimal_class_snr(
-    learner: str = "logistic", eps: float = 0.0, *, samples_per_dim: float, ridge: float = 0.0, largest: float = 10.0
+    learner: str = "logistic", eps: float = 0.0, *, samples_per_dim: float, ridge: float = 0.0, largest: float = LARGEST
 ) -> ClassSnrOptimum: ...
 def optimal_class_snr(
     learner: str = "logistic",
@@ -106,7 +109,7 @@ def optimal_class_snr(
     *,
     samples_per_dim: float | None = None,
     ridge: float = 0.0,
-    largest: float = 10.0,
+    largest: float = LARGEST,
 ) -> float | ClassSnrOptimum:
     """The class SNR of the samples that teach the direction best. Which it is depends on the number of samples per dimension.
 
@@ -120,6 +123,8 @@ def optimal_class_snr(
         return best_class_snr(positive(samples_per_dim, "samples_per_dim"), learner, ridge, eps, largest)
     if ridge:
         raise ValueError(f"ridge={ridge:g}: has no effect as n grows without bound; give samples_per_dim too")
+    if largest != LARGEST:
+        raise ValueError(f"largest={largest:g}: has no effect as n grows without bound; give samples_per_dim too")
     learner, radius = one_of(learner, "learner", DIRECTION_LEARNERS), non_negative(eps, "eps")
     if learner != "logistic":
         if radius:

@@ -179,7 +179,7 @@ def optimal_half_distance(classes: int) -> float:
     return float(found.x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinfTraining:
     """The problem that l_inf adversarial logistic regression really learns (T14). direction: soft(mu, e). class_snr: its norm over sigma.
     active: number of coordinates with nonzero weight. variance: E tan^2(angle to direction) = variance (active - 1) / n."""

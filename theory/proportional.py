@@ -94,6 +94,11 @@ class ProportionalLaw(Remade):
     elongation: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("class_snr", "samples_per_dim", "label_noise", "stds"):
+            if isinstance(value := getattr(self, name), np.ndarray):  # a later change by the caller is none of the law
+                value = value.copy()
+                value.setflags(write=False)
+                object.__setattr__(self, name, value)
         object.__setattr__(self, "elongation", positive(self.elongation, "elongation"))
         object.__setattr__(self, "learner", one_of(self.learner, "learner", PROPORTIONAL_LEARNERS))
         object.__setattr__(self, "ridge", non_negative(self.ridge, "ridge"))

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,13 +64,15 @@ class Guidance(Shown, ABC):
         self.strengths(None)
         window: Any = self.window
         if window is not None:
-            whole = isinstance(window, tuple | list) and len(window) == 2 and all(isinstance(edge, int) for edge in window)
+            whole = (
+                isinstance(window, tuple | list) and len(window) == 2 and all(isinstance(edge, int | np.integer) for edge in window)
+            )
             if not (whole and 0 <= window[0] < window[1]):
                 raise ValueError(f"window={window}: give whole timesteps (low, high) with 0 <= low < high")
 
     def strengths(self, total: int | None) -> list[float]:
         """lambda at timesteps 0..total-1 (a single number if total is None). Raises for NaN, negative values or a wrong length."""
-        values = self.scale.tolist() if isinstance(self.scale, Tensor) else self.scale
+        values = self.scale.tolist() if isinstance(self.scale, Tensor | np.ndarray) else self.scale
         if isinstance(values, Sequence):
             checked = [non_negative(value, f"scale[{t}]", NEGATIVE) for t, value in enumerate(values)]
             if total is not None and len(checked) != total:
@@ -79,6 +82,7 @@ class Guidance(Shown, ABC):
 
     def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
         """Begin one batch of trajectories. Raises ValueError for missing labels, or a window or scale that does not fit the schedule."""
+        self._check()
         total = len(schedule)
         if self.window is not None and self.window[1] > total:
             raise ValueError(f"window={self.window} lies outside the schedule's {total} timesteps: use 0 <= low < high <= {total}")

@@ -43,7 +43,7 @@ class ContrastiveGuidance(Guidance):
     def __post_init__(self) -> None:
         self._check()
         if self.batch_size is not None:
-            count(self.batch_size, "batch_size")
+            object.__setattr__(self, "batch_size", count(self.batch_size, "batch_size"))
 
     def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
         run = super().start(schedule, labels)

@@ -44,7 +44,7 @@ class ParticleGuidance(Guidance):
         if self.bandwidth is not None:
             positive(self.bandwidth, "bandwidth")
         if self.batch_size is not None:
-            count(self.batch_size, "batch_size")
+            object.__setattr__(self, "batch_size", count(self.batch_size, "batch_size"))
 
     def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
         run = super().start(schedule, labels)

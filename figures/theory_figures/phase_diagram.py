@@ -19,8 +19,8 @@ FIGURE = Figure(
     "number of samples per dimension n/d. Without a ridge there is a best separation in the middle, and another at the edge of the search; "
     "with more samples the first becomes the better. With a ridge of 0.001 the edge always wins. Right: the best class SNR of up to 10 "
     "against n/d, also for training against attacks of half a standard deviation; left of the dotted line a hyperplane separates the "
-    "samples (T16). Steps on the right lie halfway between the n/d computed. The middle frame ends at 20; the dotted line goes on below the "
-    "right one.",
+    "samples (T16). Steps on the right lie halfway between the n/d computed. The middle frame ends at 20; the dotted line goes on below "
+    "the right one.",
     (TABLE, BORDER),
     "isotropic, aligned classes, d large",
 )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from command_line.output import UserError, write_csv
+from contrastive_dp import NoiseSchedule
 from image_experiments.data.images import Images
 from image_experiments.evaluation.robustness import PASSES, Parts, make_attack, parts_for, targets_of
 from image_experiments.models.classifiers import Normalised, make_classifier
@@ -140,10 +141,10 @@ class Probe:
         self, diffusion: DiffusionSettings, settings: GenerationSettings, methods: list[Method], encoder: str
     ) -> dict[str, tuple[float, float]]:
         """{method: (seconds per image besides its steps, seconds per image and guided step)}; an unguided step is under "unguided"."""
-        network: Any = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
+        network, schedule = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
         if network.null_label is None and any(method.kind == "classifier-free" for method in methods):
             raise ValueError("--methods classifier-free: this model has no null label; use one with label dropout")
-        plain, schedule = replace(settings, window=None, every=1, head=0), diffusion.noise_schedule()
+        plain = replace(settings, window=None, every=1, head=0)
         real = self.images(self.classes)  # as anchors; their number costs little compared with the network
         x, found = real.x.to(self.device).float() / 127.5 - 1, dict[str, tuple[float, float]]()
         for method in [Method("unguided", "unguided"), *(m for m in methods if m.kind != "unguided")]:
@@ -158,8 +159,8 @@ class Probe:
         """An unguided step of one image, and the seconds before the first. timed: as in `step`."""
         if settings.compile == "yes":
             torch.compiler.reset()
-        network = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
-        networks, plain = Networks(network, diffusion.noise_schedule()), replace(settings, window=None, every=1, head=0)
+        network, schedule = sampler_network(diffusion, self.shape, self.classes, self.device, settings.compile)
+        networks, plain = Networks(network, schedule), replace(settings, window=None, every=1, head=0)
         made = Sampler(networks, Method("unguided", "unguided"), None, plain, self.shape, self.classes, 0, self.device)
         start, _, a_step, n = self._sampler_times(made, timed)
         return Choice(settings.precision, settings.compile, start, a_step / n, n)
@@ -244,14 +245,19 @@ class Probe:
         return once + (whole - short) * max(thrice - once, 1e-9) / (2 * short)
 
 
-def sampler_network(diffusion: DiffusionSettings, shape: Shape, classes: int, device: torch.device, compiled: str) -> nn.Module:
-    """A noise prediction with fresh weights, or the one to be loaded."""
+def sampler_network(
+    diffusion: DiffusionSettings, shape: Shape, classes: int, device: torch.device, compiled: str
+) -> tuple[Any, NoiseSchedule]:
+    """(a noise prediction with fresh weights, or the one to be loaded; its schedule)."""
+    network: Any = None
+    schedule = diffusion.noise_schedule()
     if diffusion.load is not None:
-        labels = diffusion.class_labels or tuple(range(classes))  # the time is the same whichever they are
-        network: Any = read_diffusion(replace(diffusion, class_labels=labels), None, classes, shape)[0]
+        # the time is the same whichever the labels are; "no class" is known by its own label, or as one more than there are names
+        labels = diffusion.class_labels or tuple(range(classes))
+        network, schedule, _ = read_diffusion(replace(diffusion, class_labels=labels), None, classes, shape)
     else:
         network = make_noise_prediction(diffusion, classes, shape, 0)
-    return prepared_unet(network.to(device).eval().requires_grad_(False), compiled)
+    return prepared_unet(network.to(device).eval().requires_grad_(False), compiled), schedule
 
 
 def choose(probe: Probe, name: str, part: Any, diffusion: DiffusionSettings, synthetic: int, file: Path) -> dict[str, str]:

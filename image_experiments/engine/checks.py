@@ -18,7 +18,7 @@ from image_experiments.data.npz_files import ImageFile
 from image_experiments.data.official import CLASSES, check_official, is_a_copy
 from image_experiments.data.read_dataset import read_dataset
 from image_experiments.engine.plan import may_relabel
-from image_experiments.engine.settings import Settings, check_labels
+from image_experiments.engine.settings import Settings, check_labels, check_windows
 from image_experiments.engine.stages import Stage, flat_name
 from image_experiments.evaluation.robustness import square_covers
 from image_experiments.models.classifier_files import read_classifier
@@ -227,16 +227,7 @@ def _check_diffusion(settings: Settings, facts: Facts) -> None:
             )
         if method.automatic and not conditional:
             raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
-    windows = {"windows": settings.generation.windows} if any(method.automatic for method in methods) else {}
-    guided = [method for method in methods if method.uses_encoder]
-    if settings.generation.window is not None and not (guided and all(method.automatic for method in guided)):
-        windows["window"] = (settings.generation.window,)
-    for name, pairs in windows.items():
-        for low, high in pairs:
-            if not 0 <= low < high <= len(schedule):
-                raise UserError(
-                    f"--generation.{name} {low} {high}: must satisfy 0 <= low < high <= {len(schedule)}, the model's timesteps"
-                )
+    check_windows(settings, methods, len(schedule), "model's timesteps")
     if settings.generation.steps > len(schedule):
         raise UserError(f"--generation.steps {settings.generation.steps}: the model has {len(schedule)} timesteps; use fewer")
 

@@ -48,7 +48,7 @@ from image_experiments.synthesis.selection import (
     relabel,
     scores,
 )
-from image_experiments.synthesis.strength import choose_strength
+from image_experiments.synthesis.strength import choose_strength, images_of_trial
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, accuracy, train_classifier
 from image_experiments.training.attacks import Threat
 from image_experiments.training.curves import HEADER, Curve
@@ -210,9 +210,9 @@ def _train_and_save(
 
 
 def find_strength(
-    run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, count: int, seed: int
+    run: StageRun, settings: GenerationSettings, diffusion: DiffusionSettings, method: Method, size: int, seed: int
 ) -> Results:
-    """Find the scale and window of a method whose scale is auto. count: images that the set, or the round, will have."""
+    """Find the scale and window of a method whose scale is auto. size: of the batches that the images will be made in."""
     real = _real(run)
     networks, conditional = _networks(run, diffusion, real)
     if not conditional:
@@ -222,9 +222,8 @@ def find_strength(
     sampler = make_sampler(networks, method, settings, real, seed, run.device)
 
     def make(tried: Method, chosen: GenerationSettings) -> Images:
-        size = min(chosen.batch_size, max(count, 2))  # as in the set that will be made: guidance compares the images of a batch
         aimed = sampler.aimed(tried, chosen)
-        pieces = [aimed.numbered(batch, size) for batch in range(-(-chosen.pilot // size))]
+        pieces = [aimed.numbered(batch, size) for batch in range(images_of_trial(chosen, size) // size)]
         x, y = (torch.cat(parts) for parts in zip(*pieces, strict=True))
         return Images(x, y)
 

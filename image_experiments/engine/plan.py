@@ -293,7 +293,7 @@ class SeedPlan:
         """The stage that samples images of a method, the first number up to the second, after one that finds a scale that is auto."""
         settings = self.settings
         about: dict[str, Any] = {"settings": settings.generation, "diffusion": settings.diffusion, "method": method, "seed": seed}
-        about["count"] = numbers[1] - numbers[0]
+        count = numbers[1] - numbers[0]
         needed = dict(self.real)
         if settings.diffusion.load is None:
             needed["diffusion"] = self.diffusion("diffusion", settings.diffusion, self.seed)
@@ -307,8 +307,9 @@ class SeedPlan:
         outside, advice = _outside("--diffusion", settings.diffusion.load), self.speed["generation"]
         if method.automatic:
             trying = {**needed, "judge": self.judge}
-            needed["strength"] = self.add(f"strength/{where}", jobs.find_strength, about, {}, trying, **outside, advice=advice)
-        about |= {"before": numbers[0]} if numbers[0] else {}
+            tried = about | {"size": min(settings.generation.batch_size, max(count, 2))}
+            needed["strength"] = self.add(f"strength/{where}", jobs.find_strength, tried, {}, trying, **outside, advice=advice)
+        about |= {"count": count, **({"before": numbers[0]} if numbers[0] else {})}
         outputs = {"images": f"{path}.npz", "manifest": f"{path}.json"}
         return self.add(f"generate/{where}", jobs.generate, about, outputs, needed, **outside, shared=True, advice=advice)
 

@@ -137,6 +137,7 @@ def as_before() -> Iterator[None]:
 
 
 LATE = (0.5, 1.5, 8, 20, 35)
+"""Seconds to wait, one after the other, for a stamp that another machine wrote."""
 
 
 def finish(stage: Stage, place: Place, bar: Bar, skipped: bool, on_finished: OnFinished) -> None:
@@ -257,6 +258,16 @@ def _await(
             return
 
 
+BATCHES = {
+    **dict.fromkeys(("generate", "strength"), "generation"),
+    **dict.fromkeys(("diffusion", "weaker"), "diffusion"),
+    **dict.fromkeys(("encoder", "judge", "labeller", "keeper"), "encoder"),
+    "classifier": "classifier",
+    "evaluate": "evaluation",
+}
+"""{kind of stage: the group of settings with its batch size}."""
+
+
 def reason(stage: Stage, error: BaseException) -> str:
     """One line: the stage, the cause and the remedy."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -264,9 +275,9 @@ def reason(stage: Stage, error: BaseException) -> str:
         text = f"cannot use {error.filename or 'a file'} ({error.strerror}); {remedy_for(error)}, then run the same command again"
     if isinstance(error, torch.OutOfMemoryError):
         kind = stage.name.partition("/")[0]
-        part = {"generate": "generation", "strength": "generation", "evaluate": "evaluation"}.get(kind, kind)
-        part = part if part in ("generation", "evaluation", "classifier", "diffusion") else "encoder"
-        text = f"the GPU's memory is full; use a smaller --{part}.batch-size, with --force, which keeps the stages that do not depend on it"
+        text = "the GPU's memory is full"
+        if kind in BATCHES:
+            text += f"; use a smaller --{BATCHES[kind]}.batch-size, with --force, which keeps the stages that do not depend on it"
     return f"{stage.name}: {text}"
 
 

@@ -249,11 +249,8 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
     _check_selection(settings)
     _check_automatic(settings, methods)
     _check_rounds(settings, methods)
-    window = settings.generation.window
-    if settings.diffusion.load is None and window is not None and not 0 <= window[0] < window[1] <= settings.diffusion.timesteps:
-        raise UserError(
-            f"--generation.window {window[0]} {window[1]}: must satisfy 0 <= low < high <= {settings.diffusion.timesteps} timesteps"
-        )
+    if settings.diffusion.load is None:
+        check_windows(settings, methods, settings.diffusion.timesteps, "timesteps of the diffusion")
     if not settings.diffusion.load and settings.generation.steps > settings.diffusion.timesteps:
         raise UserError(
             f"--generation.steps {settings.generation.steps}: the diffusion has {settings.diffusion.timesteps} timesteps; use fewer"
@@ -271,7 +268,8 @@ def _check_recipes(settings: Settings) -> None:
     """Raise UserError for classifiers whose weights are chosen on no images, or on those they are compared on, or that only warm up."""
     if settings.evaluation.split == "validation" and settings.validation == 0:
         raise UserError("--evaluation.split validation: no validation images are set apart; add --validation 100")
-    for part in ("encoder", "classifier"):
+    guided = any(method.kind != "real" for method in settings.parsed_methods())  # or described, which takes an encoder too
+    for part in ("encoder", "classifier") if guided and settings.encoder_from is None else ("classifier",):
         chosen: ClassifierSettings = getattr(settings, part)
         if settings.evaluation.split == "validation" and chosen.keep == "best":
             raise UserError(
@@ -307,11 +305,18 @@ def _check_automatic(settings: Settings, methods: list[Method]) -> None:
         )
     if found and not settings.diffusion.conditional and settings.diffusion.load is None:
         raise UserError(f"--methods {found[0].text}: {UNCONDITIONAL}; give a number, or leave out --diffusion.no-conditional")
-    highest = max(high for _, high in settings.generation.windows)
-    if found and settings.diffusion.load is None and highest > settings.diffusion.timesteps:
-        raise UserError(
-            f"--generation.windows: {highest} is beyond the {settings.diffusion.timesteps} timesteps of the diffusion; give pairs low high"
-        )
+
+
+def check_windows(settings: Settings, methods: list[Method], timesteps: int, whose: str) -> None:
+    """Raise UserError for a window beyond the timesteps: `windows` if a scale is auto, `window` unless all guidance is."""
+    windows = {"windows": settings.generation.windows} if any(method.automatic for method in methods) else {}
+    guided = [method for method in methods if method.uses_encoder]
+    if settings.generation.window is not None and not (guided and all(method.automatic for method in guided)):
+        windows["window"] = (settings.generation.window,)
+    for name, pairs in windows.items():
+        for low, high in pairs:
+            if not 0 <= low < high <= timesteps:
+                raise UserError(f"--generation.{name} {low} {high}: must satisfy 0 <= low < high <= {timesteps}, the {whose}")
 
 
 def _check_rounds(settings: Settings, methods: list[Method]) -> None:

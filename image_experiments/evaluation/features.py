@@ -100,12 +100,11 @@ def class_snr(features: Array, y: Array, seed: int = 0, with_error: bool = True)
     points, labels = features[kept], np.unique(y[kept], return_inverse=True)[1]
     if len(np.unique(labels)) < 2:
         return float("nan"), float("nan")
-    same = np.unique(points, axis=0, return_inverse=True)[1].reshape(-1)
-    first = [_rank_in_class(labels, same, rng) % 2 == 0 for _ in range(SPLITS)]
+    first = [_rank_in_class(labels, rng) % 2 == 0 for _ in range(SPLITS)]
     value = _cross_fitted(points, labels, first)
-    if not with_error or min(len(np.unique(same[labels == k])) for k in np.unique(labels)) < 2 * LEAST_OF_CLASS:
+    if not with_error or np.bincount(labels).min() < 2 * LEAST_OF_CLASS:
         return value, float("nan")
-    group = _rank_in_class(labels, same, rng) % GROUPS
+    group = _rank_in_class(labels, rng) % GROUPS
     without = [
         _cross_fitted(points[left], labels[left], [half[left] for half in first]) for left in (group != g for g in range(GROUPS))
     ]
@@ -113,10 +112,9 @@ def class_snr(features: Array, y: Array, seed: int = 0, with_error: bool = True)
 
 
 def _without_copies(features: Array, y: Array) -> tuple[Array, Array]:
-    """The first of each set of equal images of one class, in their order."""
-    same = np.unique(features, axis=0, return_inverse=True)[1].reshape(-1)
-    first = np.sort(np.unique(np.stack([same, y], axis=1), axis=0, return_index=True)[1])
-    return features[first], y[first]
+    """Every different image of a class once, sorted, so that nothing depends on the order of a file."""
+    different = np.unique(np.column_stack([features, y]), axis=0)
+    return different[:, :-1], different[:, -1].astype(np.int64)
 
 
 SPLITS = 5
@@ -125,13 +123,12 @@ LEAST_OF_CLASS = 4
 """Fewest images of a class such that each half has a standard deviation."""
 
 
-def _rank_in_class(labels: Array, same: Array, rng: np.random.Generator) -> Array:
-    """Rank of each item within its class, in random order; copies (equal numbers in `same`) share one rank."""
+def _rank_in_class(labels: Array, rng: np.random.Generator) -> Array:
+    """Rank of each item within its class, in random order."""
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        different, which = np.unique(same[members], return_inverse=True)
-        rank[members] = rng.permutation(len(different))[which]
+        rank[members] = rng.permutation(len(members))
     return rank
 
 

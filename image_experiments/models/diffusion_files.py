@@ -116,7 +116,9 @@ def _labels_of(settings: UNetSettings, known: int, count: int, names: Sequence[s
             raise ValueError(
                 f"{settings.load} was not trained on class {strangers[0]!r}, but on {', '.join(theirs)}: use another model, or give {flags}"
             )
-        labels, null = [theirs.index(name) for name in names], len(theirs) if null is None and known == len(theirs) + 1 else null
+        labels = [theirs.index(name) for name in names]
+    if theirs and null is None and known == len(theirs) + 1:
+        null = len(theirs)  # trained with label dropout
     if not labels:
         if known != count + (null is not None) or null not in (None, count):
             raise ValueError(f"{settings.load} knows {known} labels, the data have {count} classes: say which are which, {flags}")

@@ -14,7 +14,7 @@ from torch import nn
 from contrastive_dp import DiffusersNoisePrediction, NoiseSchedule
 from contrastive_dp.randomness import seeded
 
-MOST_BLOCKS, MOST_CHANNELS, MOST_TIMESTEPS = 32, 4096, 1_000_000
+MOST_BLOCKS, MOST_CHANNELS, MOST_TIMESTEPS = 32, 4096, 100_000
 
 
 @dataclass(frozen=True)

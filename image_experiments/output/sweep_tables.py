@@ -50,7 +50,7 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
     return header, [[row.get(name, math.nan) for name in header] for row in rows]
 
 
-NOT_SELECTED = {"labels": "given", "labeller": "none", "criterion": "none", "surplus": 1.0}
+NOT_SELECTED = {"labels": "given", "labeller": "none", "ensemble": 0, "criterion": "none", "order": "none", "surplus": 1.0}
 """What stands in sweep.csv for images that are read, or copies of real ones, on which --selection does not act."""
 
 

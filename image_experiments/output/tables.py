@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from command_line.output import listed, text_table, write_csv
 from command_line.statistics import crossed_interval, mean_interval
 from image_experiments.data.dataset import Array
 from image_experiments.engine.settings import Settings
-from image_experiments.engine.stages import of_round, read_stamp
+from image_experiments.engine.stages import of_round, read_stamp, stamp_path
 
 METRICS = ("dataset", "method", "seed", "n_real", "n_synthetic", "clean_accuracy", "robust_accuracy", "attack", "norm", "eps")
 DETAILS = ("method", "seed", "attack", "norm", "eps", "images", "clean_accuracy", "robust_accuracy", "standard_error")
@@ -162,22 +163,32 @@ def outcomes_of(out: Path, row: Row) -> Array | None:
 
 
 def write_tables(out: Path, rows: list[Row], described: list[Row] | None, gains: list[Row]) -> None:
-    """Write the csv files. described: None if nothing is to be described."""
+    """Write the csv files. described: None with --no-describe; what was described before then stays, if it is of the same images."""
     write_csv(out / "metrics.csv", METRICS, [[row[name] for name in METRICS] for row in rows])
     write_csv(out / "details.csv", DETAILS, [[row[name] for name in DETAILS] for row in rows])
-    description = out / "description.csv"
-    if described is not None or not _of_these_images(description, out):  # one that is there stays with --no-describe
-        write_csv(
-            description, list(described[0]) if described else ("method", "seed"), [list(row.values()) for row in described or ()]
-        )
+    if described is None:
+        columns, cells = _still_described(out)
+    else:
+        columns, cells = list(described[0]) if described else ["method", "seed"], [list(row.values()) for row in described]
+    write_csv(out / "description.csv", columns, cells)
     header = ("method", "baseline", "attack", "norm", "eps", "seeds", "gain", "low", "high", "low_images", "high_images")
     write_csv(out / "differences.csv", header, [[row[name] for name in header] for row in gains])
 
 
-def _of_these_images(description: Path, out: Path) -> bool:
-    """Whether a description is there, and no images were made after it."""
-    images = (path for path in (out / "synthetic").rglob("*.npz"))
-    return description.exists() and all(path.stat().st_mtime <= description.stat().st_mtime for path in images)
+def _still_described(out: Path) -> tuple[list[str], list[list[Any]]]:
+    """(header, rows) of the description that is there, without those of images that were made after they were described."""
+    path = out / "description.csv"
+    if not path.is_file():
+        return ["method", "seed"], []
+    with path.open(newline="", encoding="utf-8") as stream:
+        header, *lines = csv.reader(stream)
+    rows = []
+    for line in lines:
+        where = "{}/seed{}".format(*(line[header.index(name)] for name in ("method", "seed")))
+        stamp, images = stamp_path(out, f"describe/{where}"), out / "synthetic" / f"{where}.npz"
+        if stamp.is_file() and images.is_file() and images.stat().st_mtime <= stamp.stat().st_mtime:
+            rows.append(line)
+    return header if rows else ["method", "seed"], rows
 
 
 def final_table(rows: list[Row], described: list[Row]) -> str:
@@ -237,7 +248,7 @@ def strength_lines(settings: Settings, out: Path) -> list[str]:
                 who = f"{method.label}, {name.replace('seed', 'seed ').replace('-round', ', round ')}"
                 told = f"scale {found['scale']:.3g}, window {found['window'][0]} to {found['window'][1]}"
                 rest = "" if found["reached"] else ", more than asked for: the least scale"
-                rest += ": the largest scale tried, labels allow more" if found.get("largest") else ""
+                rest += ": the largest scale tried, labels allow more" if found["largest"] else ""
                 errors = f"label error {found['label_error']:.3f}, unguided {found['unguided_label_error']:.3f}"
                 lines.append(f"{who}: {told}, {errors}{rest}")
     return lines

@@ -68,7 +68,7 @@ class GenerationSettings:
     windows: tuple[tuple[int, int], ...] = ((0, 400), (0, 700))
     """With scale auto: windows to try instead of window; the one with the most diverse images is used."""
     pilot: int = 500
-    """With scale auto: images per trial. With 500, a label error of 5 % has a standard error of 1 %; differences have a smaller one."""
+    """With scale auto: images per trial, in whole batches. With 500, a label error of 5 % has a standard error of 1 %, differences less."""
     at: Literal["x0", "xt"] = "x0"
     """What the encoder sees: the denoised estimate (x0), or the noisy state as in the paper (xt)."""
     relative: bool = True

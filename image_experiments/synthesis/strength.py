@@ -63,6 +63,11 @@ def trials(settings: GenerationSettings) -> int:
     return 1 + len(settings.windows) * len(SCALES).bit_length()
 
 
+def images_of_trial(settings: GenerationSettings, size: int) -> int:
+    """The pilot, in whole batches: guidance compares the images of a batch."""
+    return -(-settings.pilot // size) * size
+
+
 def _wrong(judge: nn.Module, images: Images) -> float:
     """Fraction of labels that the judge disagrees with."""
     return float((pseudo_labels(judge, images.x) != images.y).double().mean())

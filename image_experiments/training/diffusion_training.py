@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from contrastive_dp import Processes, TrainingSettings, train_noise_prediction
 from contrastive_dp.processes import ALONE
+from contrastive_dp.training import Augment
 from image_experiments.data.images import Images
 from image_experiments.models.precision import Compile, Precision, prepared_unet
 from image_experiments.models.unet import UNetSettings, make_noise_prediction
@@ -54,11 +55,20 @@ class DiffusionSettings(UNetSettings):
             loss=self.prediction,
             seed=seed,
             precision="bfloat16" if self.precision == "bfloat16" else "float32",
-            augment=self._augment,
+            augment=AUGMENT[self.augmentation],
         )
 
-    def _augment(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        return augment(batch, self.augmentation, generator, fill=-1.0)
+
+def _crop(batch: Tensor, generator: torch.Generator) -> Tensor:
+    return augment(batch, "crop", generator, fill=-1.0)
+
+
+def _crop_flip(batch: Tensor, generator: torch.Generator) -> Tensor:
+    return augment(batch, "crop-flip", generator, fill=-1.0)
+
+
+AUGMENT: dict[str, Augment | None] = {"none": None, "crop": _crop, "crop-flip": _crop_flip}
+"""Functions with names of their own, by which a checkpoint knows them."""
 
 
 def train_diffusion(

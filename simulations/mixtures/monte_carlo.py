@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -84,11 +85,7 @@ class Check:
 def run_all(jobs: Sequence[Callable[..., Any]], seed: int, effort: Effort, workers: int, cluster: str | None = None) -> list[Any]:
     """[job(seed, effort) for job in jobs] on `workers` processes or a Dask cluster, with a progress bar; in the order of the jobs."""
     calls = [(job, seed, effort) for job in jobs]
-    return fan_out(_call, calls, workers, "theory against simulation", "check", cluster, "simulations")
-
-
-def _call(job: Callable[..., Any], seed: int, effort: Effort) -> Any:
-    return job(seed, effort)
+    return fan_out(operator.call, calls, workers, "theory against simulation", "check", cluster, "simulations")
 
 
 def share(theory: float, hits: int, n: int) -> Estimate:

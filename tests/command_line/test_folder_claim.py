@@ -149,11 +149,14 @@ def test_a_folder_of_another_command_or_program_is_refused(tmp_path):
     assert "fontSize" in (tmp_path / "b" / "settings.json").read_text()
 
 
-def test_files_are_those_of_the_run_whatever_the_clock_of_the_disk_says(tmp_path):
+def test_files_are_those_of_the_run_whatever_the_clock_of_the_disk_says(tmp_path, monkeypatch):
     """On a network disk whose clock is a minute behind ours, a run of a minute had written nothing."""
+    monkeypatch.setattr("time.time", lambda: 0.0)
     claim_anew(tmp_path, {"seed": 1})
+    begun = json.loads((tmp_path / "unfinished.json").read_text())
     behind = (tmp_path / "unfinished.json").stat().st_mtime - 60
-    os.utime(tmp_path / "unfinished.json", (behind, behind))
+    assert abs(begun["since"] - 60 - behind) < 5
+    (tmp_path / "unfinished.json").write_text(json.dumps({**begun, "since": behind}))
     for name, later in (("old.csv", -1), ("new.csv", 1)):
         (tmp_path / name).write_text("x")
         os.utime(tmp_path / name, (behind + later, behind + later))

@@ -1,5 +1,7 @@
 """diffusers models and schedulers: conversions, folders, guided solvers, refusals."""
 
+import json
+import re
 import shutil
 from types import SimpleNamespace
 from typing import ClassVar
@@ -13,6 +15,7 @@ from contrastive_dp import (
     ContrastiveGuidance,
     DiffusersNoisePrediction,
     EDMNoisePrediction,
+    InfoNCE,
     NoiseSchedule,
     SampleNoise,
     SupervisedContrastive,
@@ -318,3 +321,79 @@ def test_the_reason_is_the_hubs_answer_or_the_first_cause():
     assert reason_of(caught(unknown)) == "401 Client Error. Repository Not Found for url: x."
     assert reason_of(caught(ring)) == "b"
     assert reason_of(TimeoutError()) == "TimeoutError"
+
+
+def saved(folder, scheduler=None):
+    """A pipeline in this folder."""
+    diffusers.DDPMPipeline(small_unet(), scheduler or diffusers.DDPMScheduler()).save_pretrained(folder)
+
+
+def test_pipelines_of_latents_are_refused(tmp_path):
+    """Their U-Net has the shape of small images."""
+    saved(tmp_path / "a")
+    load_diffusers(tmp_path / "a")
+    (tmp_path / "a/model_index.json").write_text(json.dumps({"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"]}))
+    with pytest.raises(ValueError, match="has a vqvae: its U-Net makes latents, not images"):
+        load_diffusers(tmp_path / "a")
+    saved(tmp_path / "b")
+    (tmp_path / "b/vae").mkdir()
+    with pytest.raises(ValueError, match="has a vae"):
+        load_diffusers(tmp_path / "b")
+
+
+def test_schedules_that_ddim_does_not_know_are_read_by_ddpm(tmp_path):
+    scheduler = diffusers.DDPMScheduler(beta_schedule="sigmoid")
+    saved(tmp_path, scheduler)
+    _, schedule = load_diffusers(tmp_path)
+    assert torch.allclose(schedule.alpha_bar, scheduler.alphas_cumprod.double(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"_class_name": "DDPMWuerstchenScheduler", "s": 0.008}, "DDPMWuerstchenScheduler, whose models know other noise levels"),
+        ({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}, "rescale_betas_zero_snr=True"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type='continuous'"),
+    ],
+)
+def test_schedulers_with_other_levels_are_named(tmp_path, settings, named):
+    saved(tmp_path)
+    (path,) = tmp_path.rglob("scheduler_config.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    with pytest.raises(ValueError, match=re.escape(named)):
+        load_diffusers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps", "known"), [("linspace", 10, False), ("trailing", 7, False), ("trailing", 10, True), ("leading", 7, True)]
+)
+def test_ddim_that_goes_between_its_timesteps_is_refused(pair, spacing, steps, known):
+    """diffusers' DDIM steps by T // n whatever the spacing, so that with linspace states and timesteps part."""
+    predict, _, _ = pair
+    solver = diffusers.DDIMScheduler(timestep_spacing=spacing, clip_sample=False)
+    x_T, labels = torch.randn(4, 3, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
+    if known:
+        diffusers_sample(predict, solver, x_T, steps, labels)
+        return
+    with pytest.raises(ValueError, match=f"timestep_spacing='{spacing}' and {steps} steps goes to levels between its timesteps"):
+        diffusers_sample(predict, solver, x_T, steps, labels)
+
+
+class WithDropout(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dropout = torch.nn.Dropout(0.1)
+
+    def forward(self, x, t, labels=None):
+        return self.dropout(x)
+
+
+def test_arguments_of_the_wrong_kind_are_named_as_by_our_samplers(pair):
+    predict, _, _ = pair
+    solver, labels = diffusers.DDIMScheduler(), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="x_T is ndarray: it must be a Tensor"):
+        diffusers_sample(predict, solver, np.zeros((4, 3)), 5, labels)
+    with pytest.raises(ValueError, match="guidance is InfoNCE: it must be a Guidance"):
+        diffusers_sample(predict, solver, torch.zeros(4, 3), 5, labels, guidance=InfoNCE())
+    with pytest.warns(UserWarning, match="training mode"):
+        diffusers_sample(WithDropout().train(), solver, torch.zeros(4, 3), 5, labels)

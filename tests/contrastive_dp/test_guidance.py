@@ -442,3 +442,35 @@ def test_every_counts_the_steps_within_the_window(schedule):
     run, eps = guidance.start(schedule), torch.zeros(3, 2, dtype=torch.float64)
     pushed = [bool(run(torch.zeros_like(eps), t, eps).abs().sum()) for t in (900, 800, 700, 500, 400, 300)]
     assert pushed == [False, False, False, True, False, True]
+
+
+class Unchecked(Guidance):
+    """As in docs/extend.md: it checks nothing itself."""
+
+    def __init__(self, **settings):
+        usual = {"scale": 1.0, "window": None, "at": "x0", "relative": False, "every": 1, "reverse": False}
+        for name, value in {**usual, **settings}.items():
+            setattr(self, name, value)
+
+    def gradient(self, seen, run, t):
+        return torch.ones_like(seen)
+
+
+@pytest.mark.parametrize("settings", [{"at": "X0"}, {"window": (700, 0)}, {"every": 0}, {"scale": -1.0}])
+def test_settings_of_ones_own_guidance_are_checked_when_it_starts(schedule, settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name}="):
+        Unchecked(**settings).start(schedule)
+    assert repr(Unchecked()) == "Unchecked()"
+
+
+def test_numpys_numbers_are_numbers(schedule, pair):
+    predict, _, _ = pair
+    x_T, labels, vector = draw(1, 6, 3), torch.arange(6) % 2, torch.ones(3, dtype=torch.float64)
+    plain = Towards(vector, np.linspace(0, 1, 1000).tolist(), window=(0, 700))
+    of_numpy = Towards(vector, np.linspace(0, 1, 1000), window=tuple(np.array([0, 700])))
+    found = [ddim_sample(predict, x_T, schedule, 10, labels, guidance=guidance) for guidance in (plain, of_numpy)]
+    assert torch.equal(*found)
+    guidance = ContrastiveGuidance(lambda x: x, InfoNCE(), scale=0.1, batch_size=np.int64(4))
+    assert type(guidance.batch_size) is int
+    ddim_sample(predict, x_T, schedule, 3, labels, guidance=guidance)

@@ -444,3 +444,11 @@ def test_no_labels_are_the_label_for_no_label():
     x, t = torch.randn(5, 2), torch.arange(5) * 100
     assert torch.equal(network(x, t), network(x, t, torch.full((5,), 3)))
     assert not torch.allclose(network(x, t), network(x, t, torch.zeros(5, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_networks_in_half_precision_are_refused(dtype, schedule):
+    """An average moves by less than half a unit in their last place, so it would stand still."""
+    network = NoisePredictionMLP(2).to(dtype)
+    with pytest.raises(ValueError, match='train it in float32, with precision="bfloat16"'):
+        train_noise_prediction(network, torch.zeros(8, 2, dtype=dtype), schedule, TrainingSettings(steps=1, batch_size=4))

@@ -12,9 +12,10 @@ from sklearn.datasets import load_digits
 from torch._inductor.exc import InvalidCxxCompiler
 
 from command_line.output import UserError
+from contrastive_dp import NoiseSchedule
 from image_experiments import run_cifar
 from image_experiments.engine import progress
-from image_experiments.engine.calibration import Choice, Probe, choose, seconds
+from image_experiments.engine.calibration import Choice, Probe, choose, sampler_network, seconds
 from image_experiments.engine.checks import Facts, facts_without_reading, known_facts
 from image_experiments.engine.cost import (
     CLEAN,
@@ -40,6 +41,8 @@ from image_experiments.engine.progress import ROBUST
 from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Stage
 from image_experiments.evaluation.robustness import EvaluationSettings
+from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
+from image_experiments.models.unet import make_noise_prediction
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import parse_method
 from image_experiments.training.adversarial_training import ClassifierSettings
@@ -47,6 +50,8 @@ from image_experiments.training.attacks import Threat
 from image_experiments.training.diffusion_training import DiffusionSettings
 from tests.image_experiments.conftest import write_folder
 from tests.image_experiments.test_together import SMALL
+
+SHAPE = (1, 8, 8)
 
 
 def stage(name, *needed):
@@ -314,7 +319,7 @@ def test_a_sampler_that_compiles_is_timed_by_its_steps_and_not_by_its_compilatio
         calls.append(len(x))
         return x
 
-    monkeypatch.setattr("image_experiments.engine.calibration.sampler_network", lambda *_: slow_at_first)
+    monkeypatch.setattr("image_experiments.engine.calibration.sampler_network", lambda *_: (slow_at_first, NoiseSchedule.linear()))
     found = probe.sampler(DiffusionSettings(), GenerationSettings(batch_size=32, compile="yes"), 8)
     assert set(calls) == {8}  # as many as were timed without
     assert found.batch == 8
@@ -429,3 +434,14 @@ def test_particles_are_measured_in_company(probe):
     settings = GenerationSettings(steps=4, batch_size=8, window=None)
     found = probe.sampling(DiffusionSettings(channels=(8, 16)), settings, [parse_method("particle:0.1")], "small-cnn")
     assert set(found) == {"unguided", "particle-0.1"}
+
+
+def test_a_loaded_model_is_timed_on_its_own_schedule_and_null_label(tmp_path):
+    """A model of 400 timesteps that predicts v ended in an IndexError, and one with a null label was said to have none."""
+    made = DiffusionSettings(channels=(8, 16), timesteps=400, prediction="v", label_dropout=0.1)
+    save_diffusion(tmp_path, make_noise_prediction(made, 2, SHAPE, 0), made.noise_schedule(), ("cat", "dog"))
+    loaded = DiffusionSettings(load=tmp_path)
+    network, schedule = sampler_network(loaded, SHAPE, 2, torch.device("cpu"), "no")
+    assert len(schedule) == 400
+    assert network.null_label == read_diffusion(loaded, None, ("cat", "dog"), SHAPE)[0].null_label == 2
+    Probe(SHAPE, 2, Threat("linf", 0.1), torch.device("cpu"), 0.1).sampler(loaded, GenerationSettings(steps=5))

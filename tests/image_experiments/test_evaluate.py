@@ -562,3 +562,16 @@ def test_another_device_begins_anew(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "_made_by", lambda network, device: {**original(network, device), "device": "NVIDIA H100"})
     assert main(arguments) == 0
     assert "unchanged:" not in capsys.readouterr().out
+
+
+def test_numpys_numbers_and_what_is_no_module(linear):
+    classifier, x, y = linear
+    plain = evaluate(classifier, x[:20], y[:20], eps=0.125, attacks=("pgd",), batch_size=10, seed=3)
+    of_numpy = evaluate(
+        classifier, x[:20], y[:20], eps=np.float32(0.125), attacks=("pgd",), batch_size=np.int64(10), seed=np.int64(3)
+    )
+    assert plain.rows == of_numpy.rows
+    with pytest.raises(UserError, match=r"module=function: give an nn\.Module"):
+        evaluate(lambda images: images, x[:20], y[:20])
+    with pytest.raises(UserError, match="seed=None"):
+        evaluate(classifier, x[:20], y[:20], seed=None)

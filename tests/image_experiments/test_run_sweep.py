@@ -677,5 +677,5 @@ def test_images_that_are_not_selected_do_not_say_so_in_the_table(tmp_path):
     (folder / "description.csv").write_text("method,seed\n")
     header, table = sweep_tables.gather([("main", folder)])
     by_method = {row["method"]: row for row in (dict(zip(header, cells, strict=True)) for cells in table)}
-    assert [by_method["unguided"][name] for name in names[:3]] == ["soft", "robust", "confidence"]
-    assert [by_method["noise-real-0.1"][name] for name in names[:3]] == ["given", "none", "none"]
+    assert [by_method["unguided"][name] for name in names] == ["soft", "robust", "confidence", "default", 4, 1.5]
+    assert [by_method["noise-real-0.1"][name] for name in names] == ["given", "none", "none", "none", 0, 1.0]

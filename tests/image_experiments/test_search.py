@@ -10,6 +10,7 @@ from command_line.output import UserError
 from image_experiments import run_search, searching
 from image_experiments.searching import SearchSettings, candidates_of, kept_of, rank, search, trainings
 from image_experiments.sweeps import DESIGNS, read_design
+from image_experiments.synthesis.methods import parse_method
 from tests.image_experiments.test_run_cifar import SMALL as WITH_WORKERS
 
 at = WITH_WORKERS.index("--workers")
@@ -144,9 +145,15 @@ def test_the_attack_is_known_before_anything_is_trained(tmp_path, capsys, monkey
 
 def test_options_of_methods_that_fell_out_are_left_out_of_a_rung():
     options = ("--generation.negatives", "same", "--generation.steps", "4", "--rounds", "2", "--generation.window", "0", "400")
-    assert searching.without_others_options(options, {"infonce"}) == options
-    assert searching.without_others_options(options, {"unguided"}) == options[2:]
-    assert searching.without_others_options(options, {"real"}) == ("--generation.steps", "4", "--generation.window", "0", "400")
+    auto = ("--generation.windows", "0", "300", "--generation.label-error", "0.1", "--generation.pilot", "20")
+
+    def left(*methods):
+        return searching.without_others_options((*options, *auto), [parse_method(method) for method in methods])
+
+    assert left("infonce:auto", "infonce:0.3") == (*options, *auto)
+    assert left("infonce:0.3") == options
+    assert left("unguided") == options[2:]
+    assert left("real") == ("--generation.steps", "4", "--generation.window", "0", "400")
 
 
 def test_a_design_beside_the_search_is_no_other_search(tmp_path, monkeypatch):

@@ -1,5 +1,9 @@
 """The simulations from Python: the tables that the commands write, errors as exceptions of one line."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from command_line.output import UserError, write_json
@@ -48,3 +52,17 @@ def test_a_simulation_that_disagrees_with_theory_is_not_silent(tmp_path, monkeyp
     (tmp_path / "out").mkdir()
     with pytest.warns(UserWarning, match=r"^2 simulations disagree with theory; see failing_rows in .*summary\.json"):
         gaussian_mixture.run(part="simulation", out=tmp_path / "out")
+
+
+def test_settings_are_checked_as_from_the_command_line(tmp_path):
+    with pytest.raises(UserError, match="settings='digits:3,8': give Settings"):
+        gaussian_mixture.run("digits:3,8")
+    settings = gaussian_mixture.Settings(
+        data="digits:3,8", part="data", eps=(0.1,), norms=("2",), out=str(tmp_path / "out"), workers=1
+    )
+    assert gaussian_mixture.run(settings).out == tmp_path / "out"
+
+
+def test_importing_changes_no_path():
+    code = "import sys; before = list(sys.path); import simulations.gaussian_mixture, image_experiments.evaluate; assert sys.path == before"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(gaussian_mixture.__file__).parents[1])

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
+import theory as t
 from theory import AveragingLaw, BinaryMixture, GaussianMixture, LinearClassifier, SecondOrderLaw, robust_accuracy
 from theory.subpopulations import SubpopulationMixture
 
@@ -66,3 +67,29 @@ def test_one_covariance_for_three_classes_in_three_dimensions_is_asked_back():
     )  # no covariance: singular
     one_each = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])  # no symmetric matrix: diagonals
     np.testing.assert_array_equal(GaussianMixture(np.eye(3), one_each).covs[1], one_each[1])
+
+
+def test_what_a_caller_changes_afterwards_is_none_of_the_law():
+    snr, n = np.array([2.0, 1.0]), np.array([5.0, 5.0])
+    law = t.ProportionalLaw(snr, n)
+    before = law.alignment
+    snr[1] = 4.0
+    assert copy.deepcopy(law).alignment == before
+    assert not law.class_snr.flags.writeable
+
+
+def test_what_a_law_keeps_cannot_be_sorted():
+    law = t.QuasiMonteCarloLaw(t.BinaryMixture([1.0, 0.5]), t.BinaryMixture([1.0, 0.5]), 5, 0.1)
+    with pytest.raises(ValueError, match="read-only"):
+        law.accuracies.ravel().sort()
+
+
+def test_results_with_arrays_compare_by_identity():
+    one, other = (t.linf_training(t.BinaryMixture([1.0, 0.5]), 0.1) for _ in range(2))
+    assert (one == other) is False
+    assert len({one, other}) == 2
+
+
+def test_a_bound_without_effect_is_refused():
+    with pytest.raises(ValueError, match="largest=5: has no effect as n grows without bound"):
+        t.optimal_class_snr(largest=5.0)
