@@ -15,8 +15,8 @@ TABLE, CEILING = "guided_diffusion/rotation.csv", "guided_diffusion/ceiling.csv"
 FIGURE = Figure(
     "Strong guidance without anchors rotates the classes when it sees the noisy state early",
     "A mark is a batch of 256 samples that saw one another. Left: alignment of what averaging learns with the real optimum, by "
-    "the window of timesteps guided (0 is almost clean). Right: the exact robust accuracy that this alignment allows at any sample size "
-    "and class separation: the ceiling of T3.",
+    "the window of timesteps guided (0 is almost clean). Right: what this alignment allows at any sample size and class separation, "
+    "by the formula of T3. Strengths differ: class SNRs are alike only in the windows that reach 1000.",
     (TABLE, CEILING),
     "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, l_2 attack ε = 0.3; λ = 1 (noisy state), 0.01 (denoised estimate), 0.3 (anchored)",
 )

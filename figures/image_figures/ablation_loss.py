@@ -15,16 +15,16 @@ from figures.inputs import Files, where
 
 FIGURE = Figure(
     "Loss and scale: what guidance gains on images",
-    "Robust accuracy minus that with unguided images; mean and 95 % interval over paired seeds. Left: InfoNCE, hard negatives and away "
-    "from the anchors, "
+    "Robust accuracy minus that with unguided images; mean and 95 % interval over paired seeds. Left: InfoNCE and away from the "
+    "anchors, which spread a class, "
     "against the guidance norm as a share of the noise prediction's. Middle: losses that separate the classes, against the same. Right: "
     "noise added to unguided images, against its standard deviation.",
     (TABLE,),
     SETTINGS,
 )
-SPREADING = ("infonce", "hard-negative", "anchored-reversed")
+SPREADING = ("infonce", "anchored-reversed")
 PANELS = {
-    "spreading": "InfoNCE, hard negatives, away from anchors",
+    "spreading": "InfoNCE, away from the anchors",
     "separating": "Losses that separate classes",
     "noise": "Noise on unguided images",
 }

@@ -25,8 +25,8 @@ KINDS = {
     "unguided": ("unguided",),
     "selected": (),
     "noise": ("noise",),
-    "InfoNCE, hard negatives": ("infonce", "hard-negative"),
-    "class-anchored, supervised, classifier": ("anchored", "supervised", "classifier"),
+    "InfoNCE": ("infonce",),
+    "class-anchored, supervised, classifier, hard negatives": ("anchored", "supervised", "classifier", "hard-negative"),
     "away from the anchors": ("anchored-reversed",),
     "others": (),
 }

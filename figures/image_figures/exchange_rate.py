@@ -89,7 +89,8 @@ FIGURE = Figure(
     "sets of 2,000 images made in other ways. Dotted: to the number of unguided images with equal accuracy, or to the fewest or most "
     "that were tried where none is equal, along each seed's line between the numbers tried. "
     "Right: how many unguided images one such image replaces, with Fieller's 95 % interval, paired by seed, of "
-    "this set alone; a mark or end at 1/8 and 8 (MNIST and GTSRB: 1/4 and 4) lies beyond what was tried. Small marks: labels as drawn.",
+    "this set alone; a mark or end at 1/8 and 8 (MNIST and GTSRB: 1/4 and 4) is a bound: it lies beyond what was tried. Small "
+    "marks: labels as drawn.",
     tuple(study.table for study in STUDIES.values()),
     f"{SETTINGS}; " + "; ".join(study.about for study in STUDIES.values()),
 )

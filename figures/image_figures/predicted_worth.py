@@ -23,7 +23,8 @@ def worth_of(sweep: str) -> str:
 FIGURE = Figure(
     "Worth of a synthetic image: predicted by theory and measured",
     "Measured: exchange rate of each set of 2,000 images, with Fieller's 95 % interval (figure exchange_rate); a mark at the edge "
-    "lies beyond what was tried and does not count; a set with half of its labels wrong has no prediction. Predicted: the number of "
+    "is a bound, beyond what was tried: it can be outside, but is not in the typical factor; a set with half of its labels wrong "
+    "has no prediction. Predicted: the number of "
     "unguided images with soft labels at which T16's two-class logistic learner has the same angle to the best direction, over 2,000. "
     "Its input, per set: number of images, "
     "class SNR, share of wrong labels, effective dimension, in the features of a classifier not used for guidance. It gives real images "

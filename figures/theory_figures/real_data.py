@@ -19,7 +19,8 @@ FIGURE = Figure(
     "Robust accuracy that theory predicts from one half of a real table (lines) and that fitted classifiers reach on the other half, "
     "attacked exactly (marks of the same colour, ± 2 standard errors): against the attack radius, all attacks pooled, and averaging by "
     "sample size. Thin line and band: estimate and 95 % interval of the best classifier's robust accuracy if the "
-    "classes are Gaussian; it ends where the interval cannot be had.",
+    "classes are Gaussian; it ends where the interval cannot be had. "
+    "Real classes are not Gaussian: most predictions are too high.",
     (TABLE, CURVE, CERTAINTY),
     "breast-cancer (569 rows, 30 features), one split",
 )

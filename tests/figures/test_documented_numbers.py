@@ -1,6 +1,7 @@
 """Numbers in the tables of the README and of docs/results stand in the csv files that the page names: <!-- numbers: NAME NAME -->."""
 
 import csv
+import math
 import re
 
 import numpy as np
@@ -451,3 +452,38 @@ def test_images_per_effective_dimension_are_those_of_the_description(data, words
     found = 0.2 * (float(plain["n_real"]) + float(plain["n_synthetic"])) / float(plain["effective_dimension"])
     said = [re.search(words, page.read_text(encoding="utf-8")) for page in PAGES[:2]]
     assert [next(filter(None, one.groups())) for one in said] == [f"{found:.0f}"] * 2
+
+
+def test_the_line_of_where_infonce_gains_on_new_seeds_of_digits():
+    """Ten ways of keeping images in digits-paper; the line is that of the page and of gtsrb-pipeline.toml."""
+    page = (ROOT / "docs" / "results" / "digits.md").read_text(encoding="utf-8")
+    slope, zero = map(float, re.search(r"its gain is ([\d.]+) points times \(class SNR − ([\d.]+)\)", page).groups())
+    with (REFERENCE / "digits-paper" / "sweep.csv").open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["attack"] == "apgd-ce"]
+    values = {(row["run"], row["method"], row["seed"]): row for row in rows}
+    kept = (
+        "random",
+        "confidence",
+        "entropy",
+        "gradient-norm",
+        "gradient-norm-highest",
+        "loss",
+        "boundary",
+        "class-separation",
+        "density",
+        "coverage",
+    )
+    inside, said, found = 0, [], []
+    for run in kept:
+        seeds = [seed for name, method, seed in values if name == run and method == "unguided"]
+        plain, guided = ([values[run, method, seed] for seed in seeds] for method in ("unguided", "infonce-0.3"))
+        gains = [100 * (float(b["robust_accuracy"]) - float(a["robust_accuracy"])) for a, b in zip(plain, guided, strict=True)]
+        said.append(slope * (np.mean([float(row["class_snr_crossfit"]) for row in plain]) - zero))
+        found.append(np.mean(gains))
+        half = stats.t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / math.sqrt(len(gains))
+        inside += abs(said[-1] - found[-1]) <= half
+    assert inside == len(kept) == 10
+    errors = np.array(said) - found
+    text = re.search(r"from \+([\d.]+) to \+([\d.]+) points\s+\(R² = ([\d.]+)\)", page).groups()
+    score = 1 - (errors**2).sum() / ((np.array(found) - np.mean(found)) ** 2).sum()
+    assert [float(one) for one in text] == [round(min(found), 1), round(max(found), 1), round(score, 2)]
