@@ -105,6 +105,6 @@ class NoiseSchedule:
         return self._copies[device]
 
     def add_noise(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise. x_0, noise: (n, ...); t: (n,) int."""
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise. x_0, noise: (n, ...); t: (n,) int, each in 0 .. T - 1."""
         level = self.alpha_bar_on(x_0.device)[t].reshape(-1, *[1] * (x_0.ndim - 1))
         return level.sqrt().to(x_0.dtype) * x_0 + (1 - level).sqrt().to(x_0.dtype) * noise

@@ -106,18 +106,7 @@ def train_noise_prediction(
     """
     device = next(network.parameters()).device
     x, y = _check_data(data, labels, settings)
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ValueError(
-            "every parameter of the network is frozen, as load_diffusers leaves them: call network.requires_grad_(True) first"
-        )
-    needed = next(network.parameters()).dtype
-    if needed in (torch.float16, torch.bfloat16):
-        raise ValueError(
-            f"the network's parameters are {needed}, in which steps and averages are rounded away: train it in float32, with "
-            'precision="bfloat16"'
-        )
-    if data.is_floating_point() and data.dtype != needed:
-        raise ValueError(f"data is {data.dtype}, the network {needed}: give data.to({needed})")
+    _check_trainable(network, data)
     x, y = _held(x, device), None if y is None else y.to(device)
     network, share = normalise_across(network, processes), processes.share(settings.batch_size)
     checkpoints = Checkpoints(None if checkpoint is None else Path(checkpoint), settings.checkpoint_every)
@@ -195,6 +184,22 @@ def _batch(
         dropped = torch.rand(size, device=device, generator=generator) < settings.label_dropout
         labels = labels.masked_fill(dropped, settings.null_label)
     return schedule.add_noise(x_0, t, noise), t, noise, labels
+
+
+def _check_trainable(network: nn.Module, data: Tensor) -> None:
+    """Raise ValueError for a network that is frozen, or of half precision, or of another floating type than the data."""
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(
+            "every parameter of the network is frozen, as load_diffusers leaves them: call network.requires_grad_(True) first"
+        )
+    needed = next(network.parameters()).dtype
+    if needed in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"the network's parameters are {needed}, in which steps and averages are rounded away: train it in float32, with "
+            'precision="bfloat16"'
+        )
+    if data.is_floating_point() and data.dtype != needed:
+        raise ValueError(f"data is {data.dtype}, the network {needed}: give data.to({needed})")
 
 
 def _held(x: Tensor, device: torch.device) -> Tensor:

@@ -70,10 +70,17 @@ def draw(numbers: Numbers) -> Any:
         marks(axes[1], i, series, series.name)
     guide(axes[1], 0)
     axes[0].set(
-        xscale="log", yscale="log", ylim=(0.3, 12), xlabel="samples per dimension n/d", ylabel="class SNR", title=LEFT.capitalize()
+        xscale="log",
+        yscale="log",
+        xlim=(10, 300),
+        ylim=(0.9, 12),
+        xlabel="samples per dimension n/d",
+        ylabel="class SNR",
+        title=LEFT.capitalize(),
     )
-    ticks(axes[0], "y", (0.3, 1, 3, 10))
+    ticks(axes[0], "x", (10, 20, 50, 100, 200))
+    ticks(axes[0], "y", (1, 3, 10))
     axes[1].set(xlabel="share of wrong labels", ylabel="gain in robust accuracy", title=RIGHT.capitalize())
-    axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=7, loc="upper right")
     axes[1].legend(fontsize=7)
     return figure
