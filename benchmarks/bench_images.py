@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 import tempfile
 import time
@@ -35,10 +34,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from command_line.cluster import usable_cores
 from contrastive_dp import NoiseSchedule
 from image_experiments.data.images import Images
 from image_experiments.data.npz_files import ImageFile, stream_images
-from image_experiments.engine.calibration import sampler_network, wait
+from image_experiments.engine.calibration import EnoughError, sampler_network, wait
 from image_experiments.engine.presets import cifar10_gpu
 from image_experiments.engine.scheduler import on_all
 from image_experiments.models.classifiers import Normalised, make_classifier
@@ -52,7 +52,7 @@ from image_experiments.training.diffusion_training import DiffusionSettings, tra
 
 CLASSES, PRODUCT, LARGE_PRODUCT = 10, 1536, 8192
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-CORES = 1 if DEVICE.type == "cuda" else os.cpu_count() or 1
+CORES = 1 if DEVICE.type == "cuda" else usable_cores()
 WAITS = 10 if DEVICE.type == "cuda" else 1
 """Training steps after which a measurement waits for the device: as in a run, what the host prepares meanwhile costs nothing."""
 THREAT = Threat("linf", 8 / 255)
@@ -159,10 +159,6 @@ def plain_attack(network: str, shape: Shape, length: float) -> float:
 
 
 # Ours.
-
-
-class EnoughError(Exception):
-    """Ends a training that was begun to be timed."""
 
 
 def timed_steps(begin: Callable[[Callable[..., None]], Any], batch: int, length: float) -> float:

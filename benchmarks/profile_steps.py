@@ -29,14 +29,13 @@ from bench_images import (
     SAMPLED,
     THREAT,
     UNETS,
-    EnoughError,
     classifier,
     random_images,
     sampler_of,
 )
 from torch.profiler import ProfilerActivity, profile
 
-from image_experiments.engine.calibration import wait
+from image_experiments.engine.calibration import EnoughError, wait
 from image_experiments.models.precision import Precision, gpu_arithmetic
 from image_experiments.synthesis.generation import GenerationSettings, Sampler
 from image_experiments.training.adversarial_training import ClassifierSettings, TrainingImages, train_classifier

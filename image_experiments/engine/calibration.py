@@ -54,7 +54,7 @@ class Choice:
         return self.start + steps * self.step
 
 
-class _EnoughError(Exception):
+class EnoughError(Exception):
     """Ends a training that was only started to be timed."""
 
 
@@ -123,10 +123,10 @@ class Probe:
             wait(self.device)
             times.append(time.perf_counter())
             if len(times) > 2 and (times[-1] - times[1] > self.budget or step >= 40):
-                raise _EnoughError
+                raise EnoughError
 
         endless, data = replace(settings, steps=10**6, batch_size=batch, checkpoint_every=10**6), self.images(256)
-        with contextlib.suppress(_EnoughError):
+        with contextlib.suppress(EnoughError):
             if isinstance(endless, DiffusionSettings):
                 train_diffusion(endless, data, self.classes, 0, self.device, on_step=on_step)
             else:
