@@ -283,13 +283,7 @@ def _prepared(scheduler: Any, steps: int) -> tuple[Any, list[int]]:
     timesteps = [int(t) for t in solver.timesteps.tolist()]
     _check_scaling(solver)
     _check_kind(solver)
-    if hasattr(solver, "final_alpha_cumprod") and type(solver).__name__.startswith("DDIM"):
-        apart = solver.config.num_train_timesteps // steps  # what DDIM steps by, whatever the timesteps are
-        if any(t - after != apart for t, after in itertools.pairwise(timesteps)):
-            raise ValueError(
-                f"{type(scheduler).__name__} with timestep_spacing={solver.config.timestep_spacing!r} and {steps} steps goes to levels "
-                "between its timesteps: take 'leading', or a number of steps that divides the schedule's"
-            )
+    _check_spacing(solver, steps)
     twice = next((t for t, after in itertools.pairwise(timesteps) if t == after), None)
     if twice is not None and hasattr(solver, "sigmas"):  # without sigmas, PNDM evaluates some timesteps twice by design
         raise ValueError(
@@ -297,6 +291,19 @@ def _prepared(scheduler: Any, steps: int) -> tuple[Any, list[int]]:
             "schedule's; leave out use_karras_sigmas, use_lu_lambdas and their like, or take fewer steps"
         )
     return solver, timesteps
+
+
+def _check_spacing(solver: Any, steps: int) -> None:
+    """Raise ValueError where diffusers' solver goes to other levels than those of its timesteps: these step by T // steps, however their
+    timesteps are spaced."""
+    if not {"DDIMScheduler", "DDIMParallelScheduler", "PNDMScheduler"} & {base.__name__ for base in type(solver).__mro__}:
+        return
+    total, spacing = solver.config.num_train_timesteps, solver.config.timestep_spacing
+    if (spacing == "linspace" and steps != total) or (spacing == "trailing" and total % steps):
+        raise ValueError(
+            f"{type(solver).__name__} with timestep_spacing={spacing!r} and {steps} steps goes to levels between its timesteps: take "
+            "'leading', or 'trailing' with a number of steps that divides the schedule's"
+        )
 
 
 def _levels_of(scheduler: Any) -> NoiseSchedule:

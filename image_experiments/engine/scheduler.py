@@ -278,6 +278,8 @@ def reason(stage: Stage, error: BaseException) -> str:
         text = "the GPU's memory is full"
         if kind in BATCHES:
             text += f"; use a smaller --{BATCHES[kind]}.batch-size, with --force, which keeps the stages that do not depend on it"
+        else:
+            text += "; use fewer --workers, or --device cpu"
     return f"{stage.name}: {text}"
 
 

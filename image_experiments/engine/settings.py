@@ -268,8 +268,10 @@ def _check_recipes(settings: Settings) -> None:
     """Raise UserError for classifiers whose weights are chosen on no images, or on those they are compared on, or that only warm up."""
     if settings.evaluation.split == "validation" and settings.validation == 0:
         raise UserError("--evaluation.split validation: no validation images are set apart; add --validation 100")
-    guided = any(method.kind != "real" for method in settings.parsed_methods())  # or described, which takes an encoder too
-    for part in ("encoder", "classifier") if guided and settings.encoder_from is None else ("classifier",):
+    methods = settings.parsed_methods()
+    by_its_recipe = settings.selection.labeller != "encoder" or any(method.kind == "feedback" for method in methods)
+    trained = by_its_recipe or (settings.encoder_from is None and any(method.kind != "real" for method in methods))
+    for part in ("encoder", "classifier") if trained else ("classifier",):
         chosen: ClassifierSettings = getattr(settings, part)
         if settings.evaluation.split == "validation" and chosen.keep == "best":
             raise UserError(

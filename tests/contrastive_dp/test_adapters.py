@@ -370,6 +370,8 @@ def test_schedulers_with_other_levels_are_named(tmp_path, settings, named):
 def test_ddim_that_goes_between_its_timesteps_is_refused(pair, spacing, steps, known):
     """diffusers' DDIM steps by T // n whatever the spacing, so that with linspace states and timesteps part."""
     predict, _, _ = pair
+    with pytest.raises(ValueError, match="PNDMScheduler with timestep_spacing='linspace' and 10 steps goes to levels between"):
+        diffusers_sample(predict, diffusers.PNDMScheduler(timestep_spacing="linspace"), torch.zeros(4, 3), 10)
     solver = diffusers.DDIMScheduler(timestep_spacing=spacing, clip_sample=False)
     x_T, labels = torch.randn(4, 3, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
     if known:

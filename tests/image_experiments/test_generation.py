@@ -352,3 +352,15 @@ def test_noise_within_ddim_is_that_of_the_settings(trained):
 def test_solvers_are_those_that_they_are_called():
     kinds = {name: type(make_solver(name, NoiseSchedule.linear())).__name__ for name in ("unipc", "dpm-solver++")}
     assert kinds == {"unipc": "UniPCMultistepScheduler", "dpm-solver++": "DPMSolverMultistepScheduler"}
+
+
+def test_a_diffusion_training_resumes_with_its_own_augmentation_alone(tmp_path):
+    """A checkpoint knows a function by its name, and all kinds had one."""
+    images = Images(torch.randint(0, 256, (20, *SHAPE), dtype=torch.uint8), torch.arange(20) % 2)
+    settings = DiffusionSettings(channels=(8, 16), steps=2, batch_size=4, warmup=0, augmentation="none")
+    made = {"seed": 0, "device": torch.device("cpu"), "checkpoint": tmp_path / "c.pt"}
+    train_diffusion(settings, images, 2, **made)
+    for other in ("crop", "crop-flip"):
+        with pytest.raises(ValueError, match="was made with other settings"):
+            train_diffusion(replace(settings, augmentation=other, steps=4), images, 2, **made)
+    train_diffusion(replace(settings, steps=4), images, 2, **made)

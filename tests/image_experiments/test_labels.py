@@ -343,3 +343,29 @@ def test_dropping_labels_without_more_images_is_refused_before_training(tmp_path
         in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "refused"),
+    [
+        ({"methods": ("real",)}, False),
+        ({"methods": ("unguided",)}, True),
+        ({"methods": ("unguided",), "selection": {"labels": "soft", "labeller": "robust", "surplus": 1.0}}, True),
+        ({"methods": ("feedback:0.1",)}, True),
+    ],
+)
+@pytest.mark.parametrize("outside", [None, "encoder.safetensors"])
+def test_weights_chosen_by_validation_images_judge_no_method_on_them(more, refused, outside, tmp_path):
+    """By the encoder's recipe labellers and the keeper are trained, also if the encoder itself comes from a file."""
+    named = {
+        "evaluation.split": "validation",
+        "classifier.keep": "last",
+        "encoder_from": None if outside is None else tmp_path / outside,
+    }
+    settings = preset("paper", **named, **more)
+    trained = refused and (outside is None or more["methods"] != ("unguided",) or "selection" in more)
+    if not trained:
+        resolve(settings)
+        return
+    with pytest.raises(UserError, match=r"--encoder\.keep best has chosen the weights by these images"):
+        resolve(settings)
