@@ -285,12 +285,12 @@ def test_precision_and_recall_need_little_memory():
 
 
 def test_class_snr_of_many_classes_needs_little_memory():
-    """The lines between 120 classes of 3,000 numbers would take 171 MB at once, three times."""
+    """The lines between 60 classes of 6,000 numbers would take 85 MB at once, three times."""
     rng = np.random.default_rng(5)
-    x, y = rng.random((960, 3000)), np.arange(960) % 120
+    x, y = rng.random((480, 6000)), np.arange(480) % 60
     tracemalloc.start()
     try:
         class_snr(x, y, with_error=False)
-        assert tracemalloc.get_traced_memory()[1] < 170e6
+        assert tracemalloc.get_traced_memory()[1] < 150e6
     finally:
         tracemalloc.stop()

@@ -640,7 +640,8 @@ def test_the_cores_are_those_that_a_job_was_given(monkeypatch):
     assert cluster.usable_cores() == 3
 
 
-def test_a_folder_in_which_nothing_was_made_takes_a_corrected_design(tmp_path, capsys):
+def test_a_folder_in_which_nothing_was_made_takes_a_corrected_design(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("image_experiments.sweep_cost.cost_of_sweep", lambda *_: "")
     design, out = write_design(tmp_path, '[run.main]\nmethods = ["real"]'), tmp_path / "out"
     settings, runs = sweeps.resolved(SweepSettings(design, seeds=80, out=out), read_design(design))
     sweeps.claim_sweep(settings, read_design(design), runs)  # interrupted after a second
