@@ -95,4 +95,5 @@ def draw(numbers: Numbers) -> Any:
     for axis, (panel, words) in zip(axes, TITLES.items(), strict=True):
         draw_lines(axis, [series for _, series in numbers.all(panel)])
         axis.set(xlabel=words[1], title=words[0])
+        axis.locator_params(axis="x", nbins=5)  # more marks would run over the edge of the picture
     return figure
