@@ -54,7 +54,7 @@ def claim_anew(out: Path, settings: Mapping[str, Any], force: bool = False) -> N
         begun.unlink(missing_ok=True)
     if not begun.is_file():
         there = sorted({path.name for path in _shown_in(out)} - set(named))
-        write_json(begun, {"since": 0, "there": there})
+        begun.touch()
         write_json(begun, {"since": begun.stat().st_mtime, "there": there})  # by the clock of the disk, as the times of files are
     summary.unlink(missing_ok=True)
 

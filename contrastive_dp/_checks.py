@@ -44,9 +44,8 @@ def in_unit(value: float, name: str) -> float:
 
 def count(value: int, name: str, minimum: int = 1) -> int:
     """Return `value` as an int >= minimum."""
-    number = (
-        int(value) if isinstance(value, int | np.integer) else _number(value, name)
-    )  # a float would round numpy's large whole numbers
+    # a float would round numpy's large whole numbers
+    number = int(value) if isinstance(value, int | np.integer) else _number(value, name)
     if number != int(number) or number < minimum:
         raise ValueError(f"{name}={number} must be a whole number >= {minimum}")
     return int(number)

@@ -97,17 +97,6 @@ class EDMNoisePrediction(nn.Module):
         return (y - denoised) / sigma.reshape(wide)
 
 
-def _check_pixels(folder: Path) -> None:
-    """Raise ValueError for a pipeline whose U-Net works on latents, which would pass for images of its size."""
-    try:
-        named = set(json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        named = set()
-    for part in ("vae", "vqvae", "movq"):
-        if part in named or (folder / part).is_dir():
-            raise ValueError(f"{folder} has a {part}: its U-Net makes latents, not images; give a pipeline of pixels")
-
-
 def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> tuple[DiffusersNoisePrediction, NoiseSchedule]:
     """Noise prediction and schedule of a diffusers pipeline, from a folder on disk or by its name on the Hugging Face hub.
 
@@ -154,6 +143,17 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
     schedule = _levels_of(scheduler)
     kind = scheduler.config.get("prediction_type", "epsilon")
     return DiffusersNoisePrediction(unet.eval().requires_grad_(False), schedule, kind, null_label), schedule
+
+
+def _check_pixels(folder: Path) -> None:
+    """Raise ValueError for a pipeline whose U-Net works on latents, which would pass for images of its size."""
+    try:
+        named = set(json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        named = set()
+    for part in ("vae", "vqvae", "movq"):
+        if part in named or (folder / part).is_dir():
+            raise ValueError(f"{folder} has a {part}: its U-Net makes latents, not images; give a pipeline of pixels")
 
 
 def _load_unet(folder: Path) -> Any:

@@ -171,7 +171,7 @@ CODE = (judged, read_classifier)
 def _made_by(network: str, device: torch.device) -> dict[str, str]:
     """Checksum of the code that attacks and loads, the versions of the packages that it uses, and the kind of device, whose random numbers
     differ."""
-    found = {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
+    found = {"device": _kind_of(device)}
     for function in CODE:
         code, packages = code_digest(function)
         found |= {function.__name__: code} | {package: version(package) for package in packages}

@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from command_line.cluster import usable_cores
 from command_line.command import versions
 from command_line.folder_claim import FILE, check_claim, note_claim
@@ -21,7 +19,7 @@ from command_line.messages import QUIET, TERMINAL, Talk, noting
 from command_line.output import TEMPORARY, UserError, prepare_folder, write_json
 from command_line.result import Result as ResultOfRun
 from command_line.spawning import without_main
-from command_line.values import checked
+from command_line.values import as_number, checked
 from contrastive_dp.processes import Processes
 from image_experiments.data.dataset import Array
 from image_experiments.data.given import absolute as absolute_parts
@@ -145,7 +143,8 @@ class Result(ResultOfRun):
             raise UserError(f"methods={wrong!r}: give names, generated('unguided', 'infonce-0.3')")
         first = self.settings["seed"]
         every = range(first, first + self.settings["seeds"])
-        chosen = [int(one) for one in (every if seeds is None else [seeds] if isinstance(seeds, int | np.integer) else seeds)]
+        seeds = every if seeds is None else as_number(seeds)
+        chosen = [as_number(one) for one in ([seeds] if isinstance(seeds, int) else seeds)]
         if len(set(methods)) < len(methods) or len(set(chosen)) < len(chosen):
             raise UserError(f"methods={methods}, seeds={chosen}: one is named twice; give each once")
         parts = [
@@ -176,7 +175,7 @@ class Result(ResultOfRun):
         return load_classifier(path, len(self.classes), self.shape)
 
     def _file(self, what: str, path: Path, method: str, seed: int) -> Path:
-        if not isinstance(seed, int | np.integer):
+        if not isinstance(seed := as_number(seed), int):
             raise UserError(f"seed={seed!r}: give a whole number")
         known = method in set(self.metrics["method"]) and 0 <= seed - self.settings["seed"] < self.settings["seeds"]
         if not known or not path.is_file():  # a file may also be there of an experiment that --force replaced

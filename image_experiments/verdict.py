@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from command_line.output import UserError, did_you_mean, write_csv, write_json
-from command_line.values import check_radius
+from command_line.values import as_number, check_radius
 from contrastive_dp._checks import normal_tensor
 from image_experiments.data.sanity_checks import check_range
 from image_experiments.evaluation.evaluate import evaluate_classifier
-from image_experiments.evaluation.robustness import PARTS, EvaluationSettings, collected, square_covers
+from image_experiments.evaluation.robustness import PARTS, EvaluationSettings, collected, lacks_tiles
 from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.training.attacks import Norm, Threat
 
@@ -91,13 +91,13 @@ def evaluate(
     settings: of EvaluationSettings: pgd_steps, pgd_restarts, autoattack_images, batch_size.
     Raises UserError for images, labels, attacks or outputs of the module that cannot be.
     """
+    eps, seed, settings = as_number(eps), as_number(seed), {name: as_number(value) for name, value in settings.items()}
     if not isinstance(module, nn.Module):
         raise UserError(f"module={type(module).__name__}: give an nn.Module, on whose device and in whose mode it is attacked")
-    if norm not in ("linf", "l2") or isinstance(eps, bool) or not isinstance(eps, int | float | np.number):
+    if norm not in ("linf", "l2") or isinstance(eps, bool) or not isinstance(eps, int | float):
         raise UserError(f"norm={norm!r}, eps={eps!r}: give norm 'linf' or 'l2', and a number")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+    if isinstance(seed, bool) or not isinstance(seed, int):
         raise UserError(f"seed={seed!r}: give a whole number")
-    eps, seed, settings = float(eps), int(seed), {name: _as_int(value) for name, value in settings.items()}
     check_radius(f"eps={eps:g}", eps, norm)
     unknown = next((name for name in settings if name not in SETTINGS), None)
     if unknown is not None:
@@ -112,11 +112,6 @@ def evaluate(
     examined = examine(attacked, x, y, chosen.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         return judged(attacked, examined, Threat(norm, eps), chosen, seed, scratch=Path(folder))
-
-
-def _as_int(value: Any) -> Any:
-    """Numpy's whole numbers as Python's; others as they are."""
-    return int(value) if isinstance(value, np.integer) else value
 
 
 class _InFloat32(nn.Module):
@@ -156,8 +151,7 @@ def judged(
 ) -> Verdict:
     """The verdict. scratch: folder from which an interrupted call goes on, if everything is the same. report(done, total): batches."""
     height, width = examined.x.shape[-2:]
-    square = settings.autoattack_parts == "all" and settings.autoattack_images != 0
-    if threat.norm == "l2" and square and not square_covers(height, width):
+    if lacks_tiles(settings, threat, height, width):
         raise UserError(
             f"norm=l2: AutoAttack's Square attack cannot tile images of {width}x{height} pixels; use attacks pgd and apgd, or another size"
         )

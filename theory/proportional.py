@@ -49,7 +49,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erfcx, expit, ndtr
 
-from theory._checks import Array, Remade, finite_array, non_negative, one_of, positive
+from theory._checks import Array, Remade, finite_array, frozen_array, non_negative, one_of, positive
 from theory.mixtures import BinaryMixture
 
 PROPORTIONAL_LEARNERS = ("averaging", "lda", "least-squares", "logistic", "svm")
@@ -96,9 +96,7 @@ class ProportionalLaw(Remade):
     def __post_init__(self) -> None:
         for name in ("class_snr", "samples_per_dim", "label_noise", "stds"):
             if isinstance(value := getattr(self, name), np.ndarray):  # a later change by the caller is none of the law
-                value = value.copy()
-                value.setflags(write=False)
-                object.__setattr__(self, name, value)
+                object.__setattr__(self, name, frozen_array(value, name, (0, 1)))
         object.__setattr__(self, "elongation", positive(self.elongation, "elongation"))
         object.__setattr__(self, "learner", one_of(self.learner, "learner", PROPORTIONAL_LEARNERS))
         object.__setattr__(self, "ridge", non_negative(self.ridge, "ridge"))

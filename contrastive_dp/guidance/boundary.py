@@ -53,9 +53,8 @@ class BoundaryGuidance(Guidance):
             margin = margins(*logits_of(self.learner, leaf, run, "learner"))
             slope = gradient_of(margin.sum(), leaf, "learner")
         distance, norm = _distances(margin.detach(), slope)
-        wide = torch.promote_types(
-            slope.dtype, torch.float32
-        )  # in half precision the quotient overflows before the product is small
+        # in half precision the quotient overflows before the product is small
+        wide = torch.promote_types(slope.dtype, torch.float32)
         push = torch.where(norm > 0, (distance.to(wide) - self.target) / norm.to(wide), 0.0)
         return (slope.to(wide) * push.reshape(-1, *[1] * (slope.ndim - 1))).to(slope.dtype)
 

@@ -183,9 +183,8 @@ def read_class_folders(path: Path, image_size: int, group_pattern: str | None) -
     met = Met()
     images = {part: decode_all([entry for _, entry in found], image_size, met) for part, found in parts.items()}
     channels = max(part.shape[3] for part in images.values())
-    images = {
-        part: np.repeat(x, 3, axis=3) if x.shape[3] < channels else x for part, x in images.items()
-    }  # one grey, the other in colour
+    # one grey, the other in colour
+    images = {part: np.repeat(x, 3, axis=3) if x.shape[3] < channels else x for part, x in images.items()}
     groups = group_numbers([(name, entry.name) for name, entry in parts["train"]], group_pattern)
     if group_pattern is None and len(set(groups.tolist())) < len(groups):
         notes.append(

@@ -249,14 +249,13 @@ def sampler_network(
     diffusion: DiffusionSettings, shape: Shape, classes: int, device: torch.device, compiled: str
 ) -> tuple[Any, NoiseSchedule]:
     """(a noise prediction with fresh weights, or the one to be loaded; its schedule)."""
-    network: Any = None
-    schedule = diffusion.noise_schedule()
     if diffusion.load is not None:
         # the time is the same whichever the labels are; "no class" is known by its own label, or as one more than there are names
         labels = diffusion.class_labels or tuple(range(classes))
-        network, schedule, _ = read_diffusion(replace(diffusion, class_labels=labels), None, classes, shape)
+        found, schedule, _ = read_diffusion(replace(diffusion, class_labels=labels), None, classes, shape)
     else:
-        network = make_noise_prediction(diffusion, classes, shape, 0)
+        found, schedule = make_noise_prediction(diffusion, classes, shape, 0), diffusion.noise_schedule()
+    network: Any = found
     return prepared_unet(network.to(device).eval().requires_grad_(False), compiled), schedule
 
 

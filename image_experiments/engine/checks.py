@@ -20,7 +20,7 @@ from image_experiments.data.read_dataset import read_dataset
 from image_experiments.engine.plan import may_relabel
 from image_experiments.engine.settings import Settings, check_labels, check_windows
 from image_experiments.engine.stages import Stage, flat_name
-from image_experiments.evaluation.robustness import square_covers
+from image_experiments.evaluation.robustness import lacks_tiles
 from image_experiments.models.classifier_files import read_classifier
 from image_experiments.models.classifiers import classifier_without_weights
 from image_experiments.models.diffusion_files import read_diffusion
@@ -157,8 +157,7 @@ def _check_threats(settings: Settings, facts: Facts) -> None:
     threats = [settings.threat(), *settings.evaluation.further()]
     for threat in threats:
         check_distance("--eps" if threat == settings.threat() else "--evaluation.threats", threat, facts.shape)
-        square = settings.evaluation.autoattack_parts == "all" and settings.evaluation.autoattack_images != 0
-        if threat.norm == "l2" and square and not square_covers(height, width):
+        if lacks_tiles(settings.evaluation, threat, height, width):
             raise UserError(
                 f"--norm l2: AutoAttack's Square attack cannot tile images of {width}x{height} pixels; use "
                 "--evaluation.autoattack-parts apgd, or another --image-size"

@@ -26,7 +26,7 @@ from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import ON_PREDICTION, Method
-from image_experiments.synthesis.strength import images_of_trial, trials
+from image_experiments.synthesis.strength import images_tried
 from image_experiments.training.adversarial_training import ClassifierSettings
 from image_experiments.training.diffusion_training import DiffusionSettings
 
@@ -158,7 +158,7 @@ def stage_seconds(stage: Stage, settings: Settings, facts: Facts, rates: Rates, 
     elif steps := steps_trained(stage):
         seconds = _training_seconds(kind, chosen, steps, settings, rates)
     elif kind in ("generate", "strength"):
-        count = arguments.get("count") or images_of_trial(chosen, arguments["size"]) * trials(chosen)
+        count = arguments.get("count") or images_tried(chosen, arguments["size"])
         seconds = _generation_seconds(arguments["method"], count, settings, rates)
     elif kind == "evaluate":
         images, n = attacked(settings, facts)
@@ -227,8 +227,7 @@ def evaluations(stages: list[Stage], settings: Settings) -> tuple[float, float]:
             twice = stage.arguments["method"].kind in ("classifier-free", "autoguidance")
             forward += stage.arguments["count"] * settings.generation.steps * (1 + twice)
         elif stage.name.startswith("strength/"):
-            tried = images_of_trial(settings.generation, stage.arguments["size"]) * trials(settings.generation)
-            forward += tried * settings.generation.steps
+            forward += images_tried(settings.generation, stage.arguments["size"]) * settings.generation.steps
     return forward, backward
 
 

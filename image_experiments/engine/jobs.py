@@ -214,8 +214,8 @@ def find_strength(
 ) -> Results:
     """Find the scale and window of a method whose scale is auto. size: of the batches that the images will be made in."""
     real = _real(run)
-    networks, conditional = _networks(run, diffusion, real)
-    if not conditional:
+    networks = _networks(run, diffusion, real)
+    if not networks.conditional:
         raise UserError(f"--methods {method.text}: {UNCONDITIONAL}; give a number")
     judge = _classifier(run, "judge", real)
     settings = replace(_as_measured(run, settings)[0], compile="no")  # no trial is long enough to pay off compilation
@@ -242,7 +242,7 @@ def generate(
     """Generate `count` images of a method, first in shards, then in one file; None while shards of other parts are missing. before: images
     that earlier rounds have made."""
     real = _real(run)
-    networks, conditional = _networks(run, diffusion, real)
+    networks = _networks(run, diffusion, real)
     if method.automatic:
         found = run.results["strength"]
         text = f"{method.text.removesuffix('auto')}{found['scale']:g}"
@@ -253,7 +253,7 @@ def generate(
     settings, chosen = _as_measured(run, settings)
     sampler = make_sampler(networks, method, settings, real, seed, run.device)
     whole = _generate_in_shards(run, sampler, count, before)
-    return {"images": count, "conditional": conditional, **chosen} if whole else None
+    return {"images": count, "conditional": networks.conditional, **chosen} if whole else None
 
 
 def _generate_in_shards(run: StageRun, sampler: Sampler, count: int, before: int) -> bool:
@@ -390,13 +390,13 @@ def _validated(real: SplitDataset, synthetic: Images | None) -> TrainingImages:
     return TrainingImages(real.train, len(real.classes), synthetic, real.validation if len(real.validation) else None)
 
 
-def _networks(run: StageRun, settings: DiffusionSettings, real: SplitDataset) -> tuple[Networks, bool]:
-    """(the networks that sampling uses, whether the model is class-conditional)."""
+def _networks(run: StageRun, settings: DiffusionSettings, real: SplitDataset) -> Networks:
+    """The networks that sampling uses."""
     folders = {role: run.inputs[role]["index"].parent for role in ("diffusion", "weaker") if role in run.inputs}
     network, schedule, conditional = read_diffusion(settings, folders.get("diffusion"), real.classes, real.shape)
     weaker = read_diffusion(settings, folders["weaker"], real.classes, real.shape)[0] if "weaker" in folders else None
     encoder, judge = (_classifier(run, role, real) if role in run.inputs else None for role in ("encoder", "keeper"))
-    return Networks(network, schedule, encoder, judge, weaker, conditional), conditional
+    return Networks(network, schedule, encoder, judge, weaker, conditional)
 
 
 def _classifier(run: StageRun, role: str, real: SplitDataset) -> Normalised:

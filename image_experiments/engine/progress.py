@@ -16,7 +16,7 @@ from image_experiments.engine.stages import Stage
 from image_experiments.evaluation.robustness import PASSES, parts_for, targets_of
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.unet import UNetSettings
-from image_experiments.synthesis.strength import images_of_trial, trials
+from image_experiments.synthesis.strength import images_tried
 from image_experiments.training.adversarial_training import ClassifierSettings, steps_of
 from image_experiments.training.diffusion_training import DiffusionSettings
 
@@ -42,7 +42,7 @@ def _work(stage: Stage, settings: Settings, facts: Facts) -> float:
         passes = BACKWARD * (1 + (chosen.adversary != "none") * chosen.attack_steps)
         return float(steps * chosen.batch_size * passes * _classifier(chosen.network, facts.shape, len(facts.classes)))
     if kind in ("generate", "strength"):
-        count = arguments.get("count") or images_of_trial(chosen, arguments["size"]) * trials(chosen)
+        count = arguments.get("count") or images_tried(chosen, arguments["size"])
         guided = 0.0 if not arguments["method"].uses_encoder else BACKWARD * _network(settings, "encoder", facts)
         return float(count * chosen.steps * (unet_work(settings.diffusion, facts.shape) + guided))
     if kind == "evaluate":

@@ -237,7 +237,7 @@ def _check_numbers(settings: Settings) -> None:
 
 def _check_combination(settings: Settings, methods: list[Method]) -> None:
     """Raise UserError for settings that contradict each other, and for options that would have no effect."""
-    _check_recipes(settings)
+    _check_recipes(settings, methods)
     _check_data_options(settings)
     _check_processes(settings)
     free = [method for method in methods if method.kind == "classifier-free"]
@@ -264,11 +264,10 @@ def _check_combination(settings: Settings, methods: list[Method]) -> None:
             )
 
 
-def _check_recipes(settings: Settings) -> None:
+def _check_recipes(settings: Settings, methods: list[Method]) -> None:
     """Raise UserError for classifiers whose weights are chosen on no images, or on those they are compared on, or that only warm up."""
     if settings.evaluation.split == "validation" and settings.validation == 0:
         raise UserError("--evaluation.split validation: no validation images are set apart; add --validation 100")
-    methods = settings.parsed_methods()
     by_its_recipe = settings.selection.labeller != "encoder" or any(method.kind == "feedback" for method in methods)
     trained = by_its_recipe or (settings.encoder_from is None and any(method.kind != "real" for method in methods))
     for part in ("encoder", "classifier") if trained else ("classifier",):

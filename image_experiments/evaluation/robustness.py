@@ -221,6 +221,12 @@ def _withstand(attack: Any, part: str, classifier: nn.Module, x: Tensor, y: Tens
         return (classifier(attacked).argmax(dim=1) == y).cpu()
 
 
+def lacks_tiles(settings: EvaluationSettings, threat: Threat, height: int, width: int) -> bool:
+    """Whether these attacks hold a Square attack that cannot begin on images of this size."""
+    square = settings.autoattack_parts == "all" and settings.autoattack_images != 0
+    return threat.norm == "l2" and square and not square_covers(height, width)
+
+
 def square_covers(height: int, width: int) -> bool:
     """Whether the package's l_2 Square attack can begin on images of this size: its tiles, a fifth of the height wide, must not overhang.
     They do at 12, 14, 18, 19 and 24 pixels. Images of fewer than 5 pixels have none."""

@@ -68,6 +68,11 @@ def images_of_trial(settings: GenerationSettings, size: int) -> int:
     return -(-settings.pilot // size) * size
 
 
+def images_tried(settings: GenerationSettings, size: int) -> int:
+    """Images of all trials together, at most."""
+    return images_of_trial(settings, size) * trials(settings)
+
+
 def _wrong(judge: nn.Module, images: Images) -> float:
     """Fraction of labels that the judge disagrees with."""
     return float((pseudo_labels(judge, images.x) != images.y).double().mean())
