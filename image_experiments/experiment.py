@@ -25,6 +25,7 @@ from image_experiments.data.dataset import Array
 from image_experiments.data.given import absolute as absolute_parts
 from image_experiments.data.given import names_of_parts
 from image_experiments.data.npz_files import ImageFile
+from image_experiments.engine.changes import told_of_changes
 from image_experiments.engine.checks import (
     check_beforehand,
     check_names,
@@ -297,6 +298,8 @@ def conduct(
         taken = processes.told(take_over(stages, place, settings.reuse) if processes.first else None)  # the others wait
         if taken and processes.first:
             talk.say(f"took {taken} of {len(stages)} stages from {' '.join(map(str, settings.reuse))}")
+        if processes.first:
+            tell(talk, (), told_of_changes(stages, place))
         doubts: list[str] = []
         made = look_at_data(settings, stages, place, processes, noting(talk, doubts))
         if processes.first:

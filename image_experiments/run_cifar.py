@@ -117,6 +117,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     """Print which stages would run and what they would cost; a stage whose inputs would be made anew also runs."""
     from image_experiments.data.dataset import described
     from image_experiments.data.splitting import split
+    from image_experiments.engine.changes import told_of_changes
     from image_experiments.engine.checks import check_beforehand, known_facts
     from image_experiments.engine.cost import NOT_DEDUCTED, Work, calibrated, estimate
     from image_experiments.engine.run_stage import to_make
@@ -128,7 +129,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
         tell(TERMINAL, described(read), read.doubts)
         for seed in range(settings.seed, settings.seed + settings.seeds):
             split(read, settings.train, settings.validation, seed)
-    tell(TERMINAL, (), check_beforehand(settings, facts))
+    tell(TERMINAL, (), [*check_beforehand(settings, facts), *told_of_changes(stages, place)])
     left = to_make(stages, place)
     for told, these in (("unchanged ", [stage for stage in stages if stage not in left]), ("would run ", left)):
         for line in grouped([stage.name for stage in these]):

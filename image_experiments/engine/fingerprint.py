@@ -52,17 +52,21 @@ def fingerprint(stage: Stage, out: Path, where: str) -> str | None:
             return None
         results = {name: value for name, value in stamp["results"].items() if name != "about"}
         made[role] = {name: entry["sha256"] for name, entry in stamp["outputs"].items()} | {"results": results}
-    code, packages = code_digest(*_code_of(stage))
     content = {
         "name": stage.name,
-        "code": code,
         "arguments": plain(stage.arguments, paths=False),
         "inputs": made,
         "outside": stage.outside,
-        "versions": {package: version(package) for package in packages},
-        "where": where if stage.on_device else "",
+        **made_with(stage, where),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def made_with(stage: Stage, where: str) -> dict[str, Any]:
+    """The part of a fingerprint that no setting determines: the project's code, versions of packages, and device with threads."""
+    code, packages = code_digest(*_code_of(stage))
+    versions = {package: version(package) for package in packages}
+    return {"code": code, "versions": versions, "where": where if stage.on_device else ""}
 
 
 def _code_of(stage: Stage) -> Function:

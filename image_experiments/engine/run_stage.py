@@ -11,7 +11,7 @@ import torch
 
 from command_line.output import file_digest, write_json
 from contrastive_dp.processes import ALONE, Processes
-from image_experiments.engine.fingerprint import fingerprint
+from image_experiments.engine.fingerprint import fingerprint, made_with
 from image_experiments.engine.stages import Place, Report, Stage, StageRun, flat_name, read_stamp, stamp_path
 from image_experiments.models.precision import gpu_arithmetic
 
@@ -80,6 +80,7 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
         stamp_path(out, stage.name),
         {
             "fingerprint": made_from,
+            "made with": made_with(stage, place.kind),
             "results": results,
             "outputs": {role: {"path": stage.outputs[role], "sha256": file_digest(path)} for role, path in outputs.items()},
             "seconds": round(time.perf_counter() - begin, 2),

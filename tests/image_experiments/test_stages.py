@@ -15,6 +15,7 @@ from command_line import used_code
 from command_line.output import UserError, walk_links
 from command_line.used_code import code_of_function
 from image_experiments.engine import fingerprint, jobs, scheduler
+from image_experiments.engine.changes import told_of_changes
 from image_experiments.engine.fingerprint import PACKAGES, check_code, code_digest, source_digest
 from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import preset, smoke
@@ -103,6 +104,28 @@ def test_another_version_code_or_result_of_an_input_runs_a_stage_again(tmp_path,
     stamp = tmp_path / "stages/first/a.json"
     stamp.write_text(stamp.read_text().replace('"length": 2', '"length": 3'))
     assert run(tmp_path, plan()) == ["copy"]
+
+
+def test_what_other_than_a_setting_has_changed_is_said_before_stages_are_made_again(tmp_path, monkeypatch):
+    def told(where="cpu, 1 threads", **changed):
+        return told_of_changes(plan(**changed), Place(tmp_path, where, "cpu", 1))
+
+    assert told() == []
+    monkeypatch.setattr(fingerprint, "code_digest", lambda function, _types: (function.__name__, ("torch",)))
+    monkeypatch.setattr(fingerprint, "version", lambda _package: "2.12.0")
+    run(tmp_path, plan())
+    assert told() == []
+    assert told(text="cd") == []  # a setting: nothing to explain
+    (changed,) = told("cuda card")
+    assert "2 finished stages" in changed
+    assert "because the device was cpu, 1 threads and is cuda card; to keep them, stop now" in changed
+    monkeypatch.setattr(fingerprint, "version", lambda _package: "2.13.0")
+    assert "because torch was 2.12.0 and is 2.13.0; to" in told()[0]
+    monkeypatch.setattr(fingerprint, "code_digest", lambda function, _types: ("x" if function is copy else "write", ("torch",)))
+    monkeypatch.setattr(fingerprint, "version", lambda _package: "2.12.0")
+    (changed,) = told()
+    assert "1 finished stage and" in changed
+    assert "because the project's code has changed; to" in changed
 
 
 def test_a_file_that_was_touched_or_lost_is_made_again(tmp_path):

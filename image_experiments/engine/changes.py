@@ -1,0 +1,37 @@
+"""Says why finished stages are made again though no setting has changed: other versions, another device, or other code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from image_experiments.engine.fingerprint import made_with
+from image_experiments.engine.stages import Place, Stage, read_stamp
+
+
+def told_of_changes(stages: Sequence[Stage], place: Place) -> list[str]:
+    """One line if there are such stages, otherwise none. Stages that follow from them are not counted."""
+    reasons, outdated = dict[str, None](), 0
+    for stage in stages:
+        before = (read_stamp(place.out, stage.name) or {}).get("made with")
+        now = made_with(stage, place.kind)
+        if before is not None and before != now:
+            outdated += 1
+            reasons |= dict.fromkeys(_differences(before, now))
+    if not outdated:
+        return []
+    return [
+        f"{place.out}: {outdated} finished stage{'s' * (outdated > 1)} and what follows from them will be made again, because "
+        f"{', '.join(reasons)}; to keep them, stop now and choose another --out"
+    ]
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What has changed, in words."""
+    old, new = before["versions"], now["versions"]
+    told = [f"{name} was {old[name]} and is {new[name]}" for name in new if name in old and old[name] != new[name]]
+    if before["where"] != now["where"]:
+        told.append(f"the device was {before['where'] or 'any'} and is {now['where'] or 'any'}")
+    if before["code"] != now["code"] or set(old) != set(new):
+        told.append("the project's code has changed")
+    return told
