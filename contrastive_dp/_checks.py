@@ -77,6 +77,27 @@ def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
     return tensor
 
 
+def shaped_like(x: torch.Tensor, noise_prediction: Any) -> torch.Tensor:
+    """Return a network's noise prediction for x if it is a tensor of x's shape: others would be broadcast."""
+    if not isinstance(noise_prediction, torch.Tensor):
+        kind = type(noise_prediction).__name__
+        raise ValueError(f"the noise prediction returned {kind}: it must return a tensor shaped like x (a U-Net's .sample)")
+    if noise_prediction.shape != x.shape:
+        found = tuple(noise_prediction.shape)
+        raise ValueError(f"the noise prediction has shape {found}, x has {tuple(x.shape)}: they must be equal")
+    return noise_prediction
+
+
+def real_samples(x: torch.Tensor, name: str) -> torch.Tensor:
+    """Real samples, checked as a whole: uint8 images, or floating-point samples without NaN; images in [0, 255] are refused, in [0, 1]
+    warned of."""
+    if x.is_floating_point():
+        finite(x, name)
+    if x.dtype != torch.uint8:
+        warn_if_unit_range(signed_images(x, name), name)
+    return x
+
+
 def normal_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, or a copy if it was made in inference mode: autograd cannot save such a tensor for a backward pass."""
     if not tensor.is_inference():
@@ -101,13 +122,13 @@ def signed_images(x: torch.Tensor, name: str) -> torch.Tensor:
     return x
 
 
-def told_of_unit_range(x: torch.Tensor, name: str) -> None:
+def warn_if_unit_range(x: torch.Tensor, name: str) -> None:
     """Warn of images of which none leaves [0, 1]: [-1, 1] is meant."""
     if x.ndim == 4 and x.numel() and 0 <= float(x.min()) < float(x.max()) <= 1:
         warnings.warn(f"{name} lies in [0, 1], but images in [-1, 1] are meant: give 2 * {name} - 1, or uint8 images", stacklevel=4)
 
 
-def told_of_training(network: Any, name: str) -> None:
+def warn_if_training(network: Any, name: str) -> None:
     """Warn of a network whose dropout is on, or whose batch norm would go on learning from what it is given."""
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
     if isinstance(network, nn.Module) and any(isinstance(part, kinds) and part.training for part in network.modules()):

@@ -11,7 +11,7 @@ FEW = 4
 """Tensors with at most this many numbers are printed; larger ones are shown by their shape."""
 
 
-class Shown:
+class ShortRepr:
     """Base of a dataclass (with repr=False) that shows its fields: tensors by shape, networks and functions by name."""
 
     def __repr__(self) -> str:

@@ -102,7 +102,7 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
 
     Reads the U-Net and the scheduler's settings, in folders unet/ and scheduler/ or together in one folder (as in google/ddpm-cifar10-32).
     Weights are read only from safetensors files. The U-Net is in evaluation mode and frozen.
-    Raises FileNotFoundError for anything missing, ValueError for anything unreadable.
+    Raises FileNotFoundError for a missing folder or configuration, ValueError for weights that are missing, and for anything unreadable.
     """
     from diffusers import DDIMScheduler, DDPMScheduler
 
@@ -232,8 +232,8 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
             f"this scheduler expects {kind!r}, guidance acts on noise: wrap the U-Net in DiffusersNoisePrediction and make the scheduler "
             "with from_config(scheduler.config, prediction_type='epsilon'), or use diffusers_sample"
         )
+    schedule = _levels_of(scheduler)  # first: schedulers of flows have no init_noise_sigma
     _check_scaling(scheduler)
-    schedule = _levels_of(scheduler)
     _check_kind(scheduler)
     return schedule
 

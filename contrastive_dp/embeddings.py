@@ -16,13 +16,12 @@ from torch.nn import functional as F
 from contrastive_dp._checks import (
     batch_labels,
     count,
-    finite,
     normal_tensor,
     one_of,
     positive,
+    real_samples,
     signed_images,
-    told_of_training,
-    told_of_unit_range,
+    warn_if_training,
 )
 from contrastive_dp.files import read_safetensors, write_safetensors
 from contrastive_dp.guidance import Embed
@@ -116,15 +115,6 @@ def _in_range(x: Tensor) -> Tensor:
     return signed_images(x, "x") if looked_at else x
 
 
-def _samples(x: Tensor) -> Tensor:
-    """Real samples, checked as a whole."""
-    if x.is_floating_point():
-        finite(x, "x")
-    if x.dtype != torch.uint8:
-        told_of_unit_range(signed_images(x, "x"), "x")
-    return x
-
-
 @torch.inference_mode(False)
 @torch.no_grad()
 def embed_anchors(embed: Embed, x: Tensor, batch_size: int = 512) -> Tensor:
@@ -132,8 +122,8 @@ def embed_anchors(embed: Embed, x: Tensor, batch_size: int = 512) -> Tensor:
 
     x: images in [-1, 1], or uint8 images, which are mapped to it. Raises ValueError for NaN, and for other types of images in [0, 255].
     """
-    told_of_training(embed, "embed")
-    pieces = (signed_images(piece, "x") for piece in _samples(x).split(count(batch_size, "batch_size")))
+    warn_if_training(embed, "embed")
+    pieces = (signed_images(piece, "x") for piece in real_samples(x, "x").split(count(batch_size, "batch_size")))
     return F.normalize(torch.cat([_wide(embed(piece)) for piece in pieces]), dim=1)
 
 
@@ -151,7 +141,7 @@ class ProjectionHead(nn.Module):
         self.layers = nn.Sequential(nn.Linear(features, hidden or features), nn.ReLU(), nn.Linear(hidden or features, dim))
 
     def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.layers(z)
+        out: Tensor = self.layers(in_type_of(self, z))
         return out
 
     def save(self, path: str | Path) -> Path:
@@ -165,9 +155,9 @@ class ProjectionHead(nn.Module):
         if "projection_head" not in metadata:
             raise ValueError(f"{path} holds no projection head: give a file written by ProjectionHead.save")
         try:
-            head = cls(**json.loads(metadata["projection_head"]))
+            head = cls(**json.loads(metadata["projection_head"])).to(next(iter(tensors.values())).dtype)
             head.load_state_dict(tensors)
-        except (TypeError, RuntimeError, json.JSONDecodeError) as error:
+        except (TypeError, RuntimeError, StopIteration, json.JSONDecodeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path} does not hold the weights of a projection head ({reason}): save it again") from None
         return head.eval().requires_grad_(False)
@@ -190,14 +180,18 @@ def train_projection_head(
 
     embed: frozen features (n, ...) -> (n, k), computed once. x: (m, ...), images in [-1, 1] or uint8. labels: (m,) int. Batch i depends on
     (seed, i) alone. Returns the frozen head; use it as `lambda x: head(embed(x))` or nn.Sequential(embed, head), and `head.save(path)`.
+    Raises ValueError for bad numbers, labels or samples that do not fit, and a loss of previous states, which real samples do not have.
     """
-    count(steps, "steps")
+    steps, batch_size = count(steps, "steps"), count(batch_size, "batch_size")
     positive(learning_rate, "learning_rate")
     batch_labels(labels, len(x))
-    told_of_training(embed, "embed")
+    warn_if_training(embed, "embed")
     objective = loss or SupervisedContrastive()
+    if objective.needs_previous:
+        name = type(objective).__name__
+        raise ValueError(f"loss={name} compares with previous states, which real samples do not have: use SupervisedContrastive")
     with torch.no_grad():
-        features = torch.cat([_wide(embed(signed_images(piece, "x"))) for piece in _samples(x).split(512)])
+        features = torch.cat([_wide(embed(signed_images(piece, "x"))) for piece in real_samples(x, "x").split(512)])
     with seeded(seed):
         head = ProjectionHead(features.shape[1], dim)
     head, classes = head.to(features), labels.to(features.device)

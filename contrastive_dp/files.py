@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -24,9 +25,16 @@ def temporary_name(name: str) -> str:
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Call write(temporary path in the same folder), flush the file to disk and rename it to `path`."""
+    """Call write(temporary path in the same folder), flush the file to disk and rename it to `path`.
+
+    Raises OSError naming `path` if nothing can be written there.
+    """
     target = Path(path)
     temporary = target.with_name(temporary_name(target.name))
+    try:
+        temporary.touch()
+    except OSError as error:  # before a writer, whose own errors do not say why
+        raise OSError(error.errno, error.strerror, str(target)) from None
     try:
         write(temporary)
         with temporary.open("rb") as stream:
@@ -56,7 +64,8 @@ def write_checkpoint(path: str | Path, content: Mapping[str, object]) -> Path:
 
 def _unwritten(path: str | Path, error: Exception) -> OSError:
     reason = " ".join(str(error).split())[:120]
-    return OSError(errno.ENOSPC, f"cannot write, the disk is full perhaps: {reason}", str(path))
+    known = re.search(r"os error (\d+)", reason)
+    return OSError(int(known[1]) if known else errno.ENOSPC, f"cannot write, the disk is full perhaps: {reason}", str(path))
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -109,6 +118,8 @@ def check_names(missing: Collection[str], unknown: Collection[str]) -> None:
 
 def not_the_file(path: str | Path) -> str | None:
     """What a file from a failed download is instead of what its name says, and the remedy; None for anything else."""
+    if is_safetensors(path):  # the length of its header may look like text
+        return None
     with Path(path).open("rb") as stream:
         start = stream.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:

@@ -8,6 +8,7 @@ log space. A sum, not a mean, so that the gradient of a sample does not shrink a
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -16,15 +17,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, normal_tensor, one_of, positive
-from contrastive_dp._repr import Shown
-from contrastive_dp.transfer import sent
+from contrastive_dp._repr import ShortRepr
 
 
 class ContrastiveLoss(Protocol):
     """The interface of a loss for ContrastiveGuidance; any object with these members works."""
 
     needs_previous: ClassVar[bool]
-    """Whether the loss uses `previous`: if so, a step without a known previous state is not guided."""
+    """Whether the loss uses `previous`: if so, a step without a known previous state is not guided.
+
+    Optional members, which let a sampler refuse before its first step: needs_labels, True if the loss needs `labels`; fewest, the least
+    number of samples; check_labels(labels), which may raise or warn.
+    """
 
     def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """The loss summed over samples."""
@@ -43,13 +47,24 @@ class InfoNCE:
     temperature: float = 0.1
     negatives: Literal["all", "other", "same"] = "all"
     needs_previous: ClassVar[bool] = True
+    fewest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         positive(self.temperature, "temperature")
         one_of(self.negatives, "negatives", ("all", "other", "same"))
 
+    @property
+    def needs_labels(self) -> bool:
+        return self.negatives != "all"
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Warn if no sample has a negative, so that the loss is always 0."""
+        if (self.negatives == "other" and len(labels.unique()) == 1) or (self.negatives == "same" and not _shared(labels)):
+            what = "the same label" if self.negatives == "other" else "a label of its own"
+            _warn_of_nothing(f'InfoNCE with negatives="{self.negatives}"', what)
+
     def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        keys = _check_previous(z, previous, "InfoNCE")
+        keys = _check_previous(z, previous, "InfoNCE", self.fewest)
         logits = z @ keys.T / self.temperature  # (n, n)
         if self.negatives != "all":
             classes = _check_labels(labels, z, "InfoNCE")
@@ -74,6 +89,7 @@ class HardNegativeMining:
     tau_plus: float = 0.1
     beta: float = 1.0
     needs_previous: ClassVar[bool] = True
+    fewest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         positive(self.temperature, "temperature")
@@ -81,7 +97,7 @@ class HardNegativeMining:
         non_negative(self.beta, "beta")
 
     def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        keys = _check_previous(z, previous, "HardNegativeMining")
+        keys = _check_previous(z, previous, "HardNegativeMining", self.fewest)
         n, negatives = len(z), 2 * len(z) - 2
         views = torch.cat([z, keys])  # (2n, k)
         logits = views @ views.T / self.temperature
@@ -114,12 +130,19 @@ class SupervisedContrastive:
 
     temperature: float = 0.1
     needs_previous: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+    fewest: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         positive(self.temperature, "temperature")
 
+    def check_labels(self, labels: Tensor) -> None:
+        """Warn if no two samples share a label, so that the loss is always 0."""
+        if not _shared(labels):
+            _warn_of_nothing("SupervisedContrastive", "a label of its own")
+
     def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        _check_batch(z, "SupervisedContrastive", 2)
+        _check_batch(z, "SupervisedContrastive", self.fewest)
         classes = _check_labels(labels, z, "SupervisedContrastive")
         itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
         logits = z @ z.T / self.temperature  # (n, n)
@@ -128,7 +151,7 @@ class SupervisedContrastive:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ClassAnchored(Shown):
+class ClassAnchored(ShortRepr):
     """L = -sum_i 1/|P(i)| sum_{p in P(i)} log( e^{z_i.a_p/tau} / sum_j e^{z_i.a_j/tau} ), a the embeddings of real samples.
 
     P(i): the anchors of i's class; the denominator runs over all anchors. The classes are tied to the real data, so guidance cannot
@@ -143,6 +166,7 @@ class ClassAnchored(Shown):
     anchor_labels: Tensor
     temperature: float = 0.1
     needs_previous: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive(self.temperature, "temperature")
@@ -151,6 +175,7 @@ class ClassAnchored(Shown):
         finite(self.anchors, "anchors")
         batch_labels(self.anchor_labels, len(self.anchors))
         object.__setattr__(self, "anchors", normal_tensor(self.anchors))
+        object.__setattr__(self, "_copies", {})
         norms = self.anchors.float().norm(dim=1)
         if (norms - 1).abs().max() > 1e-3:
             raise ValueError(
@@ -166,19 +191,37 @@ class ClassAnchored(Shown):
     def __call__(self, z: Tensor, previous: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         _check_batch(z, "ClassAnchored", 1)
         classes = _check_labels(labels, z, "ClassAnchored")
-        anchors = sent(self.anchors, z.device).to(z.dtype)
+        anchors, anchor_labels = self._on(z.device, z.dtype)
         if anchors.shape[1] != z.shape[1]:
             raise ValueError(f"anchors have {anchors.shape[1]} features, z has {z.shape[1]}: embed both with the same module")
         logits = z @ anchors.T / self.temperature  # (n, m)
-        return _pull_and_push(logits, logits, classes[:, None] == sent(self.anchor_labels, z.device)[None, :])
+        return _pull_and_push(logits, logits, classes[:, None] == anchor_labels[None, :])
+
+    def _on(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Anchors and their labels on a device, copied to it once."""
+        copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = self._copies  # type: ignore[attr-defined]
+        if (device, dtype) not in copies:
+            with torch.inference_mode(False):
+                copies[device, dtype] = self.anchors.to(device, dtype), self.anchor_labels.to(device)
+        return copies[device, dtype]
 
 
 def _pull_and_push(logits: Tensor, contrast: Tensor, same: Tensor) -> Tensor:
     """Sum over rows of logsumexp(contrast) - mean(logits where same), that is -mean log-probability; a row without positives gives 0."""
     counts = same.sum(dim=1, keepdim=True)
-    weights = same / counts.clamp(min=1)  # (n, m), constant
+    # a quotient of whole numbers would be float32, too coarse beside logits in double precision
+    weights = same.to(torch.promote_types(logits.dtype, torch.float32)) / counts.clamp(min=1)  # (n, m), constant
     pushed = torch.logsumexp(contrast, dim=1) * (counts[:, 0] > 0)
     return pushed.sum() - (logits * weights).sum()
+
+
+def _shared(labels: Tensor) -> bool:
+    """Whether any two samples have the same label."""
+    return len(labels.unique()) < len(labels)
+
+
+def _warn_of_nothing(name: str, what: str) -> None:
+    warnings.warn(f"every sample of this batch has {what}, so {name} does nothing: sample other classes together", stacklevel=4)
 
 
 def _check_batch(z: Tensor, name: str, fewest: int) -> None:
@@ -188,8 +231,8 @@ def _check_batch(z: Tensor, name: str, fewest: int) -> None:
         raise ValueError(f"{name}: a batch of {len(z)} has no negatives; guide at least {fewest} samples together")
 
 
-def _check_previous(z: Tensor, previous: Tensor | None, name: str) -> Tensor:
-    _check_batch(z, name, 2)
+def _check_previous(z: Tensor, previous: Tensor | None, name: str, fewest: int) -> Tensor:
+    _check_batch(z, name, fewest)
     if previous is None:
         raise ValueError(f"{name}: previous is missing; pass the embeddings of the same trajectories' previous states")
     if previous.shape != z.shape:

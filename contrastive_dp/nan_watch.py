@@ -34,7 +34,8 @@ class Watch:
     def report(self) -> None:
         """Raise FloatingPointError for the first term recorded with NaN or infinity, otherwise clear the record."""
         noted, self.noted, self.steps = self.noted, [], 0
-        if noted and not torch.stack([good for _, _, good in noted]).all():
+        # an encoder may be on another device than the samples
+        if noted and not torch.stack([good.to(noted[-1][2].device) for _, _, good in noted]).all():
             term, t = next((term, t) for term, t, good in noted if not good)
             raise FloatingPointError(
                 f"the {term} at timestep {t} is NaN or infinite: check what computes it, lower the guidance scale or use float32"

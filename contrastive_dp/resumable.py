@@ -98,16 +98,18 @@ class ResumableTraining:
             )
         if content["data"] != self.data:
             raise ValueError(f"{path} was made with other data, labels or noise schedule: restore them or delete it to start again")
-        try:
-            self.network.load_state_dict(content["network"])
+        if content["step"] > self.settings["steps"]:
+            raise ValueError(
+                f"{path} is at step {content['step']}, beyond steps={self.settings['steps']}: raise steps or delete it"
+            )
+        try:  # the caller's network last: what does not fit shows before it is changed
             self.average.load_state_dict(content["average"])
             self.optimiser.load_state_dict(content["optimiser"])
+            self.network.load_state_dict(content["network"])
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path} does not fit the network ({reason}): delete it to start again") from None
         self.step, self.extra = content["step"], content["extra"]
-        if self.step > self.settings["steps"]:
-            raise ValueError(f"{path} is at step {self.step}, beyond steps={self.settings['steps']}: raise steps or delete it")
 
 
 class Stoppable:
@@ -189,7 +191,7 @@ def advance_to(
                 stop.check()
         except KeyboardInterrupt:
             # in the middle of a step, weights or buffers have already changed: keep the last checkpoint
-            if path is not None and not within_step and run.step < steps:
+            if path is not None and not within_step:
                 check_losses(losses, run.step)
                 run.save(path)
             raise

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import batch_labels, count, finite, non_negative, one_of, positive, told_of_training
+from contrastive_dp._checks import batch_labels, count, finite, non_negative, one_of, positive, shaped_like, warn_if_training
 from contrastive_dp.guidance import Guidance, GuidedRun
 from contrastive_dp.guidance.base import PURE
 from contrastive_dp.nan_watch import Watch
@@ -180,13 +180,7 @@ def predict(noise_prediction: NoisePrediction, x: Tensor, t: int, labels: Tensor
     """noise_prediction at one timestep for the whole batch, with its shape checked."""
     times = torch.full((len(x),), t, device=x.device)
     eps = noise_prediction(x, times) if labels is None else noise_prediction(x, times, labels.long())
-    if not isinstance(eps, Tensor):
-        raise ValueError(
-            f"the noise prediction returned {type(eps).__name__}: it must return a tensor shaped like x (a U-Net's .sample)"
-        )
-    if eps.shape != x.shape:
-        raise ValueError(f"the noise prediction has shape {tuple(eps.shape)}, x has {tuple(x.shape)}: they must be equal")
-    return eps
+    return shaped_like(x, eps)
 
 
 def denoised(x: Tensor, eps: Tensor, a: float, bound: float | None) -> tuple[Tensor, Tensor]:
@@ -223,6 +217,8 @@ def check_batch(noise_prediction: NoisePrediction, x_T: Any, labels: Tensor | No
     if x_T.ndim < 2 or not x_T.is_floating_point():
         raise ValueError(f"x_T has shape {tuple(x_T.shape)} and dtype {x_T.dtype}: give floating-point noise of shape (n, ...)")
     finite(x_T, "x_T")
-    told_of_training(noise_prediction, "noise_prediction")
+    warn_if_training(noise_prediction, "noise_prediction")
     if labels is not None:
         batch_labels(labels, len(x_T))
+    if guidance is not None:
+        guidance.check_samples(len(x_T))

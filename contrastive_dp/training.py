@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from contrastive_dp._checks import (
     batch_labels,
     count,
-    finite,
     in_unit,
     non_negative,
     one_of,
     positive,
-    signed_images,
-    told_of_unit_range,
+    real_samples,
+    shaped_like,
 )
 from contrastive_dp.processes import ALONE, Processes, normalise_across
 from contrastive_dp.randomness import mixed_seed, seeded
@@ -209,10 +208,12 @@ def _held(x: Tensor, device: torch.device) -> Tensor:
 
 
 def _loss(network: nn.Module, x_t: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None, weight: Tensor | None = None) -> Tensor:
-    predicted = network(x_t, t) if labels is None else network(x_t, t, labels)
+    predicted = shaped_like(x_t, network(x_t, t) if labels is None else network(x_t, t, labels))
+    wide = torch.promote_types(predicted.dtype, torch.float32)
+    predicted, noise = predicted.to(wide), noise.to(wide)
     if weight is None:
-        return torch.nn.functional.mse_loss(predicted.float(), noise.float())
-    errors = (predicted.float() - noise.float()).square().flatten(1).mean(dim=1)
+        return torch.nn.functional.mse_loss(predicted, noise)
+    errors = (predicted - noise).square().flatten(1).mean(dim=1)
     return (weight.to(errors.dtype) * errors).mean()
 
 
@@ -220,10 +221,7 @@ def _check_data(data: Tensor, labels: Tensor | None, settings: TrainingSettings)
     null_label = settings.null_label
     if data.ndim < 2 or len(data) == 0:
         raise ValueError(f"data has shape {tuple(data.shape)}: give (n, ...) with n >= 1")
-    if data.is_floating_point():
-        finite(data, "data")
-    if data.dtype != torch.uint8:
-        told_of_unit_range(signed_images(data, "data"), "data")
+    real_samples(data, "data")
     if settings.label_dropout and (labels is None or null_label is None):
         raise ValueError(f"label_dropout={settings.label_dropout:g} needs labels and null_label, the label that stands for none")
     if labels is not None and null_label is not None and bool((batch_labels(labels, len(data)) == null_label).any()):

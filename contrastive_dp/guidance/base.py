@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import batch_labels, count, non_negative, normal_tensor, one_of, told_of_training
-from contrastive_dp._repr import Shown
+from contrastive_dp._checks import batch_labels, count, non_negative, normal_tensor, one_of, warn_if_training
+from contrastive_dp._repr import ShortRepr
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.schedules import NoiseSchedule
 
@@ -36,7 +36,7 @@ State = tuple[Tensor, Tensor, float]
 """x, eps and alpha_bar."""
 
 
-class Guidance(Shown, ABC):
+class Guidance(ShortRepr, ABC):
     """Base class of every guidance: a subclass defines `gradient`; strength, window and the rest are handled here.
 
     Fields of every subclass:
@@ -57,6 +57,11 @@ class Guidance(Shown, ABC):
     every: int
     reverse: bool
     needs_labels: ClassVar[bool] = False
+
+    @property
+    def fewest(self) -> int:
+        """The least number of samples that can be guided together."""
+        return 1
 
     def _check(self) -> None:
         one_of(self.at, "at", ("x0", "xt"))
@@ -81,20 +86,27 @@ class Guidance(Shown, ABC):
         return [non_negative(values, "scale", NEGATIVE)] * (total or 1)
 
     def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
-        """Begin one batch of trajectories. Raises ValueError for missing labels, or a window or scale that does not fit the schedule."""
+        """Begin one batch of trajectories. Raises ValueError for missing labels, too few of them (see `fewest`), or a window or scale that
+        does not fit the schedule."""
         self._check()
         total = len(schedule)
         if self.window is not None and self.window[1] > total:
             raise ValueError(f"window={self.window} lies outside the schedule's {total} timesteps: use 0 <= low < high <= {total}")
         if labels is not None:
             batch_labels(labels, len(labels))
+            self.check_samples(len(labels))
         if labels is None and self.needs_labels:
             raise ValueError(f"{type(self).__name__} needs labels: pass labels=... to the sampler")
         entries: Any = self
         if is_dataclass(entries):  # of others the networks are not known
             for entry in fields(entries):
-                told_of_training(getattr(self, entry.name), entry.name)
+                warn_if_training(getattr(self, entry.name), entry.name)
         return GuidedRun(self, schedule, None if labels is None else normal_tensor(labels), self.strengths(total))
+
+    def check_samples(self, n: int) -> None:
+        """Raise ValueError if n samples are too few to be guided together."""
+        if n < self.fewest:
+            raise ValueError(f"{n} sample cannot be guided: its loss compares samples; sample at least {self.fewest} together")
 
     def least_change(self, size: Tensor, a: float) -> Tensor | float:
         """With relative=True: a push has full strength only if, at the length of the noise prediction, it would change the loss by this
@@ -190,8 +202,22 @@ def embedding_of(embed: Embed, x: Tensor) -> Tensor:
             f"embed returned {found} for {len(x)} samples: it must return a tensor of shape ({len(x)}, k), features flattened or pooled"
         )
     if torch.is_grad_enabled() and not z.requires_grad:
-        raise ValueError("embed returned a tensor without gradient: it must be differentiable (no torch.no_grad, no detach)")
+        raise ValueError(NO_GRADIENT.format("embed"))
     return z
+
+
+NO_GRADIENT = "{} has no gradient at the samples: it must be differentiable throughout (no torch.no_grad, no detach)"
+
+
+def gradient_of(value: Tensor, leaf: Tensor, name: str, down: Tensor | None = None) -> Tensor:
+    """Gradient of a sum of per-sample values with respect to the samples, or of value . down if that is given. name: of what computed it.
+
+    Raises ValueError if there is none; trainable weights alone do not make one.
+    """
+    found = torch.autograd.grad(value, leaf, down, allow_unused=True)[0] if value.requires_grad else None
+    if found is None:
+        raise ValueError(NO_GRADIENT.format(name))
+    return found
 
 
 def gradient_through(
@@ -204,16 +230,14 @@ def gradient_through(
         leaf = leaf_of(seen)
         with torch.enable_grad():
             z = encode(leaf)
-            (gradient,) = torch.autograd.grad(loss(z), leaf)
-        return gradient, z.detach()
+            return gradient_of(loss(z), leaf, "embed"), z.detach()
     z = leaf_of(torch.cat([encode(leaf_of(piece)) for piece in pieces]))  # as leaves, like the states that are differentiated
     gradients = []
     with torch.enable_grad():
         (down,) = torch.autograd.grad(loss(z), z)
         for piece, down_piece in zip(pieces, down.split(batch_size or len(seen)), strict=True):
             leaf = leaf_of(piece)
-            (gradient,) = torch.autograd.grad(encode(leaf), leaf, down_piece)
-            gradients.append(gradient)
+            gradients.append(gradient_of(encode(leaf), leaf, "embed", down_piece))
     return torch.cat(gradients), z.detach()
 
 

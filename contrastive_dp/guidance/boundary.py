@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import batch_labels, finite_number, normal_tensor, positive, told_of_training
-from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
-from contrastive_dp.guidance.logits import Classifier, checked_logits, gradient_of, logits_of, margins
+from contrastive_dp._checks import batch_labels, count, finite_number, normal_tensor, positive, signed_images, warn_if_training
+from contrastive_dp.guidance.base import At, Guidance, GuidedRun, gradient_of, leaf_of
+from contrastive_dp.guidance.logits import Classifier, checked_logits, logits_of, margins
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,15 +65,22 @@ class BoundaryGuidance(Guidance):
 
 
 @torch.inference_mode(False)  # in the caller's inference mode, gradients could not be computed
-def boundary_distances(learner: Classifier, x: Tensor, labels: Tensor) -> Tensor:
+def boundary_distances(learner: Classifier, x: Tensor, labels: Tensor, batch_size: int = 512) -> Tensor:
     """(n,) l_2 distances d of samples x (n, ...) with labels (n,), as in BoundaryGuidance; negative where the learner is wrong.
 
-    inf or -inf where the learner is flat. Raises ValueError for logits or labels that do not fit.
+    x: what the learner takes, or uint8 images, which are mapped to [-1, 1]. batch_size: so many at once. inf or -inf where the learner is
+    flat. Raises ValueError for samples of another type, and for logits or labels that do not fit.
     """
-    told_of_training(learner, "learner")
+    warn_if_training(learner, "learner")
+    size = count(batch_size, "batch_size")
+    pieces = zip(x.split(size), normal_tensor(batch_labels(labels, len(x))).split(size), strict=True)
+    return torch.cat([_signed_distances(learner, signed_images(piece, "x"), y) for piece, y in pieces])
+
+
+def _signed_distances(learner: Classifier, x: Tensor, labels: Tensor) -> Tensor:
     leaf = leaf_of(x)
     with torch.enable_grad():
-        margin = margins(*checked_logits(learner, leaf, normal_tensor(batch_labels(labels, len(x))), "learner"))
+        margin = margins(*checked_logits(learner, leaf, labels, "learner"))
         slope = gradient_of(margin.sum(), leaf, "learner")
     distance, norm = _distances(margin.detach(), slope)
     return torch.where(norm > 0, distance, torch.copysign(torch.full_like(distance, math.inf), margin.detach()))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
-from contrastive_dp.guidance.logits import Classifier, gradient_of, logits_of
+from contrastive_dp.guidance.base import At, Guidance, GuidedRun, gradient_of, leaf_of
+from contrastive_dp.guidance.logits import Classifier, logits_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,4 +39,4 @@ class ClassifierGuidance(Guidance):
         leaf = leaf_of(seen)
         with torch.enable_grad():
             logits, labels = logits_of(self.classifier, leaf, run)
-            return gradient_of(F.cross_entropy(logits, labels, reduction="sum"), leaf)
+            return gradient_of(F.cross_entropy(logits, labels, reduction="sum"), leaf, "classifier")

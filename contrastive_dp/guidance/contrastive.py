@@ -45,7 +45,13 @@ class ContrastiveGuidance(Guidance):
         if self.batch_size is not None:
             object.__setattr__(self, "batch_size", count(self.batch_size, "batch_size"))
 
+    @property
+    def fewest(self) -> int:
+        return getattr(self.loss, "fewest", 1)
+
     def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
+        if labels is None and getattr(self.loss, "needs_labels", False):
+            raise ValueError(f"{type(self.loss).__name__} needs labels: pass labels=... to the sampler")
         run = super().start(schedule, labels)
         if labels is not None and hasattr(self.loss, "check_labels"):
             self.loss.check_labels(labels)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contrastive_dp._checks import one_of, positive
-from contrastive_dp.guidance.base import At, Guidance, GuidedRun, leaf_of
-from contrastive_dp.guidance.logits import Classifier, gradient_of, logits_of, margins
+from contrastive_dp.guidance.base import At, Guidance, GuidedRun, gradient_of, leaf_of
+from contrastive_dp.guidance.logits import Classifier, logits_of, margins
 
 Hardness = Literal["loss", "entropy", "margin"]
 

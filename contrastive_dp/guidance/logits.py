@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from contrastive_dp._checks import batch_labels
@@ -47,11 +46,3 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     """(n,) logit of the label minus the largest of the others; negative where the classifier is wrong."""
     own = labels[:, None]
     return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -math.inf).amax(dim=1)
-
-
-def gradient_of(value: Tensor, leaf: Tensor, name: str = "classifier") -> Tensor:
-    """Gradient of a sum of per-sample values with respect to the samples. Raises ValueError if there is none."""
-    if not value.requires_grad:
-        raise ValueError(f"{name} returned logits without gradient: it must be differentiable (no torch.no_grad, no detach)")
-    (found,) = torch.autograd.grad(value, leaf)
-    return found

@@ -46,6 +46,10 @@ class ParticleGuidance(Guidance):
         if self.batch_size is not None:
             object.__setattr__(self, "batch_size", count(self.batch_size, "batch_size"))
 
+    @property
+    def fewest(self) -> int:
+        return 2
+
     def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
         run = super().start(schedule, labels)
         if labels is not None and len(labels) > 1 and self.same_class:
@@ -60,10 +64,7 @@ class ParticleGuidance(Guidance):
         return run
 
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor:
-        if len(seen) < 2:
-            raise ValueError(
-                f"particle guidance compares the samples of a batch, and there is {len(seen)}: sample at least 2 together"
-            )
+        self.check_samples(len(seen))
         gradient, _ = gradient_through(self._encode, lambda z: self.energy(z, run.labels), seen, self.batch_size)
         return gradient
 

@@ -171,9 +171,7 @@ def make_guidance(
         return FeedbackGuidance(OnUnitRange(encoder), judge=judge, what=settings.feedback, keep=settings.keep or 1.0, **common)
     if method.kind == "boundary":
         learner = OnUnitRange(encoder)
-        usual = float(
-            torch.cat([boundary_distances(learner, *piece) for piece in zip(x.split(500), y.split(500), strict=True)]).mean()
-        )
+        usual = float(boundary_distances(learner, x, y, 500).mean())
         return BoundaryGuidance(learner, target=settings.target * usual, width=max(WIDTH * abs(usual), 1e-6), **common)
     embed: nn.Module = ClassifierFeatures(encoder)
     if _uses_head(method, settings):

@@ -220,6 +220,8 @@ def test_the_generator_reaches_the_scheduler_and_the_callers_is_left_alone(pair)
             diffusers_sample(pair[0], stochastic, x_T, 10, labels)
     with pytest.raises(ValueError, match="rescales its states"):
         schedule_of(diffusers.EulerDiscreteScheduler())
+    with pytest.raises(ValueError, match="guide_states"):
+        schedule_of(diffusers.FlowMatchEulerDiscreteScheduler())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

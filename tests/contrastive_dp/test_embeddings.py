@@ -133,6 +133,27 @@ def test_a_head_learns_from_features_of_half_precision():
     single = train_projection_head(lambda v: v.half().float(), x, labels, 2, steps=20)
     for ours, theirs in zip(half.parameters(), single.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+    assert torch.equal(half(x.half()), half(x.half().float()))  # as nn.Sequential(embed, head) uses it
+
+
+def test_a_head_of_double_precision_survives_the_disk(tmp_path):
+    x, labels = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    head = train_projection_head(lambda v: v, x, labels, 2, steps=3)
+    again = ProjectionHead.load(head.save(tmp_path / "head.safetensors"))
+    assert again(x).dtype == torch.float64
+    assert torch.equal(again(x), head(x))
+
+
+def test_a_head_is_not_trained_on_a_loss_of_previous_states():
+    seen = []
+    with pytest.raises(ValueError, match=r"loss=InfoNCE compares with previous states.*use SupervisedContrastive"):
+        train_projection_head(lambda v: seen.append(v) or v, torch.zeros(4, 2), torch.arange(4), loss=InfoNCE())
+    assert not seen
+    with pytest.raises(ValueError, match=r"steps=2\.5 must be a whole number"):
+        train_projection_head(lambda v: v, torch.zeros(4, 2), torch.arange(4), steps=2.5)
+    x, labels = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    whole, given = (train_projection_head(lambda v: v, x, labels, 2, steps=steps)(x) for steps in (3, 3.0))
+    assert torch.equal(whole, given)
 
 
 def test_training_a_head_leaves_the_global_stream_alone():

@@ -428,6 +428,10 @@ class OnADevice:
 
 
 def test_a_device_is_asked_for_nan_every_ten_steps(monkeypatch):
+    elsewhere = Watch()  # an encoder on another device: its flags are gathered on one
+    elsewhere("state", 5, torch.zeros(2, device="meta"))
+    with pytest.raises(NotImplementedError, match="meta"):  # the move is asked for; torch.stack would refuse unlike devices
+        elsewhere("embedding", 5, torch.zeros(2))
     watch, reports = Watch(), []
     original = Watch.report
     monkeypatch.setattr(Watch, "report", lambda self: (reports.append(step), original(self)))

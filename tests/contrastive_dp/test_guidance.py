@@ -17,6 +17,7 @@ from contrastive_dp import (
     HardNegativeMining,
     InfoNCE,
     NoiseSchedule,
+    ParticleGuidance,
     SupervisedContrastive,
     classifier_free,
     ddim_sample,
@@ -287,21 +288,73 @@ def test_bad_batches_are_named(schedule, batch):
         ContrastiveGuidance(lambda v: v, SupervisedContrastive(), 1.0).start(schedule, LABELS)(x, 300, eps)
     with pytest.raises(ValueError, match="embed returned tuple"):
         ContrastiveGuidance(lambda v: (v, v), SupervisedContrastive(), 1.0).start(schedule, LABELS)(x, 300, eps)
-    with pytest.raises(ValueError, match="labels are missing"):
-        ContrastiveGuidance(lambda v: v.flatten(1), SupervisedContrastive(), 1.0).start(schedule)(x, 300, eps)
     with pytest.raises(ValueError, match="ClassifierGuidance needs labels"):
         ClassifierGuidance(lambda v: v.flatten(1), 1.0).start(schedule)
     with pytest.raises(ValueError, match=r"classifier returned \(8, 3, 4, 4\)"):
         ClassifierGuidance(lambda v: v, 1.0).start(schedule, LABELS)(x, 300, eps)
     guide = ContrastiveGuidance(lambda v: v.flatten(1), InfoNCE(), 1.0).start(schedule)
     guide(x[:1], 300, eps[:1])
-    with pytest.raises(ValueError, match="a batch of 1 has no negatives"):
+    with pytest.raises(ValueError, match="a batch of 1 has no negatives"):  # in a loop of one's own, without labels to count
         guide(x[:1], 200, eps[:1])
     with pytest.raises(FloatingPointError, match="the embedding at timestep 300 is NaN"):
         ContrastiveGuidance(lambda v: v.flatten(1) * math.nan, SupervisedContrastive(), 1.0).start(schedule, LABELS)(x, 300, eps)
     anchors = ClassAnchored(F.normalize(draw(5, 4, 48), dim=1), torch.arange(4) % 2)
     with pytest.raises(ValueError, match=r"classes \[2\] have no real anchors"):
         ContrastiveGuidance(lambda v: v.flatten(1), anchors, 1.0).start(schedule, LABELS)
+
+
+def anchored():
+    return ClassAnchored(F.normalize(draw(5, 4, 6), dim=1), torch.arange(4) % 2)
+
+
+@pytest.mark.parametrize(
+    "loss", [SupervisedContrastive(), InfoNCE(negatives="other"), InfoNCE(negatives="same"), anchored()], ids=repr
+)
+def test_missing_labels_are_refused_before_the_first_step(schedule, loss):
+    """Not at the window's edge, after hundreds of evaluations of the network."""
+    calls = []
+    guidance = ContrastiveGuidance(lambda v: v, loss, 1.0, window=(0, 10))
+    with pytest.raises(ValueError, match="needs labels: pass labels"):
+        ddim_sample(lambda x, t: calls.append(t) or x, draw(1, 6, 6), schedule, 50, guidance=guidance)
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("guidance", "labels"),
+    [
+        (ContrastiveGuidance(lambda v: v, InfoNCE(), 1.0, window=(0, 10)), None),
+        (ContrastiveGuidance(lambda v: v, HardNegativeMining(), 1.0, window=(0, 10)), None),
+        (ContrastiveGuidance(lambda v: v, SupervisedContrastive(), 1.0, window=(0, 10)), torch.tensor([0])),
+        (ParticleGuidance(1.0, window=(0, 10)), None),
+    ],
+)
+def test_a_single_sample_is_refused_before_the_first_step(schedule, guidance, labels):
+    calls = []
+    with pytest.raises(ValueError, match=r"1 sample cannot be guided.*sample at least 2 together"):
+        ddim_sample(lambda x, t, y=None: calls.append(t) or x, draw(1, 1, 6), schedule, 50, labels, guidance=guidance)
+    assert not calls
+    one = ContrastiveGuidance(lambda v: v, anchored(), 1.0)  # compares with anchors alone
+    assert ddim_sample(lambda x, t, y=None: x, draw(1, 1, 6), schedule, 5, torch.tensor([0]), guidance=one).shape == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "idle", "busy"),
+    [
+        (InfoNCE(negatives="other"), [1, 1, 1], [1, 1, 2]),
+        (InfoNCE(negatives="same"), [0, 1, 2], [0, 1, 1]),
+        (SupervisedContrastive(), [0, 1, 2], [0, 1, 1]),
+    ],
+)
+def test_a_loss_that_does_nothing_to_a_batch_warns(schedule, loss, idle, busy):
+    guidance = ContrastiveGuidance(lambda v: v, loss, 1.0)
+    with pytest.warns(UserWarning, match=f"so {type(loss).__name__}.* does nothing"):
+        guide = guidance.start(schedule, torch.tensor(idle))
+    x, eps = draw(1, 3, 6), draw(2, 3, 6)
+    guide(x, 300, eps)
+    assert torch.equal(guide(x + 0.1, 200, eps), eps)
+    guide = guidance.start(schedule, torch.tensor(busy))  # without a warning
+    guide(x, 300, eps)
+    assert not torch.equal(guide(x + 0.1, 200, eps), eps)
 
 
 def test_windows_fit_the_schedule_they_are_used_with(encoder):
@@ -359,7 +412,7 @@ def test_more_bad_batches_are_named(schedule, batch):
     flat = ClassifierGuidance(lambda v: v.flatten(1)[:, :2], 1.0)
     with pytest.raises(ValueError, match=r"labels reach from 0 to 2, the classifier has classes 0\.\.1"):
         flat.start(schedule, LABELS)(x, 300, eps)
-    with pytest.raises(ValueError, match="embed returned a tensor without gradient"):
+    with pytest.raises(ValueError, match="embed has no gradient at the samples"):
         ContrastiveGuidance(lambda v: v.flatten(1).detach(), SupervisedContrastive(), 1.0).start(schedule, LABELS)(x, 300, eps)
     with pytest.raises(ValueError, match="labels is list"):
         ContrastiveGuidance(lambda v: v.flatten(1), SupervisedContrastive(), 1.0).start(schedule, [0, 1])

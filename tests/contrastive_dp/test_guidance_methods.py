@@ -499,14 +499,39 @@ def test_settings_that_cannot_be_name_value_and_remedy(make, message):
         (FeedbackGuidance(lambda x: x, 1.0), r"learner returned \(7, 2, 3\) for 7 samples"),
         (FeedbackGuidance(network(0), 1.0, lambda x: [x]), "judge returned a list"),
         (FeedbackGuidance(network(0, 2), 1.0), r"labels reach from 0 to 2, the learner has classes 0\.\.1"),
-        (BoundaryGuidance(lambda x: x.flatten(1).detach(), 1.0), "learner returned logits without gradient"),
+        (BoundaryGuidance(lambda x: x.flatten(1).detach(), 1.0), "learner has no gradient at the samples"),
         (ParticleGuidance(1.0, lambda x: x), r"embed returned shape \(7, 2, 3\)"),
-        (ParticleGuidance(1.0, lambda x: x.flatten(1).detach()), "embed returned a tensor without gradient"),
+        (ParticleGuidance(1.0, lambda x: x.flatten(1).detach()), "embed has no gradient at the samples"),
     ],
 )
 def test_networks_that_do_not_fit_name_what_they_returned(batch, guidance, message):
     with pytest.raises(ValueError, match=message):
         pushed(guidance, *batch)
+
+
+class Probe(nn.Module):
+    """Trainable weights on frozen features, which hide that nothing reaches the samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 3).double()
+
+    def forward(self, x):
+        return self.fc(x.detach().flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda f: ClassifierGuidance(f, 1.0), "classifier"),
+        (lambda f: FeedbackGuidance(network(0), 1.0, f), "judge"),
+        (lambda f: ContrastiveGuidance(f, SupervisedContrastive(), 1.0), "embed"),
+        (lambda f: ParticleGuidance(1.0, f, batch_size=3), "embed"),
+    ],
+)
+def test_trainable_weights_alone_are_no_gradient(batch, make, name):
+    with pytest.raises(ValueError, match=f"{name} has no gradient at the samples"):
+        pushed(make(Probe()), *batch)
 
 
 def test_labels_are_needed_where_they_are_used(batch):
@@ -534,8 +559,17 @@ def test_where_a_learner_is_flat_nothing_is_pushed(batch):
         assert torch.isfinite(found).all()
         assert torch.equal((found == 0).all(dim=(1, 2)), flat)
     distances = boundary_distances(Flat(), x, LABELS)
+    assert torch.equal(boundary_distances(Flat(), x, LABELS, batch_size=3), distances)
     assert torch.equal(torch.isinf(distances), flat)
     assert (distances[flat & (LABELS == 1)] > 0).all()
+
+
+def test_distances_of_uint8_images_are_those_in_minus_one_to_one():
+    images = torch.randint(0, 256, (5, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    learner, labels = network(0).float(), torch.arange(5) % 3
+    assert torch.equal(boundary_distances(learner, images, labels), boundary_distances(learner, images / 127.5 - 1, labels))
+    with pytest.raises(ValueError, match=r"x has dtype torch\.int64: give floating-point samples"):
+        boundary_distances(learner, images.long(), labels)
 
 
 def test_the_distance_is_that_to_the_most_probable_other_class():

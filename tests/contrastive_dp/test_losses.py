@@ -160,6 +160,28 @@ def test_bad_losses_are_named(make, message):
         make()
 
 
+def test_anchors_are_copied_to_a_device_once():
+    loss, z, labels = ClassAnchored(unit(11, 6, 4), torch.arange(11) % 3), unit(7, 6, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    loss(z, labels=labels)
+    (first,) = loss._copies.values()
+    loss(z, labels=labels)
+    assert [one[0] is first[0] and one[1] is first[1] for one in loss._copies.values()] == [True]
+    assert loss(z.float(), labels=labels).item() == pytest.approx(loss(z, labels=labels).item(), rel=1e-5)
+
+
+def test_double_precision_is_kept(views):
+    """Weights of 1/3 in float32 made the loss wrong in the eighth digit."""
+    z, _ = views
+    logits = (z @ z.T / 0.1).numpy()
+    expected = 0.0
+    for i in range(len(z)):
+        others = [j for j in range(len(z)) if j != i]
+        positive = [j for j in others if LABELS[j] == LABELS[i]]
+        if positive:
+            expected += np.logaddexp.reduce(logits[i, others]) - np.mean(logits[i, positive])
+    assert float(SupervisedContrastive(0.1)(z, labels=LABELS)) == pytest.approx(expected, rel=1e-13)
+
+
 def test_usual_temperatures_and_priors(views):
     """Those of the docstrings, in which all results with default settings were made."""
     z, previous = views

@@ -272,8 +272,17 @@ def test_checkpoints_that_do_not_fit_are_named(tmp_path, schedule, data):
         train((data[0] + 1, data[1]), schedule, checkpoint=file)
     with pytest.raises(ValueError, match="other data, labels or noise schedule"):
         train(data, NoiseSchedule.cosine(), checkpoint=file)
+    mine = WithDropout()
+    before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
     with pytest.raises(ValueError, match="at step 12, beyond steps=5"):
-        train(data, schedule, replace(QUICK, steps=5), checkpoint=file)
+        train_noise_prediction(mine, data[0], schedule, replace(QUICK, steps=5), data[1], checkpoint=file)
+    assert all(torch.equal(before[name], tensor) for name, tensor in mine.state_dict().items())  # as it came
+    other = WithDropout()
+    other.inner = NoisePredictionMLP(2, classes=2, width=16, depth=2)  # some weights would fit
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(ValueError, match="does not fit the network"):
+        train_noise_prediction(other, data[0], schedule, QUICK, data[1], checkpoint=file)
+    assert all(torch.equal(before[name], tensor) for name, tensor in other.state_dict().items())
     with pytest.raises(ValueError, match="does not fit the network"):
         train_noise_prediction(NoisePredictionMLP(2, 2, 8, 1), data[0], schedule, QUICK, data[1], checkpoint=file)
     file.write_bytes(file.read_bytes()[:-200])
@@ -316,6 +325,57 @@ def test_ctrl_c_within_a_step_saves_at_its_end(tmp_path, schedule, data):
     again = train(data, schedule, checkpoint=file, on_step=lambda step, _loss: steps.append(step))
     assert steps[0] == 5
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_ctrl_c_in_the_last_step_loses_nothing(tmp_path, schedule, data):
+    def interrupt(step, loss):
+        if step == QUICK.steps:
+            raise KeyboardInterrupt
+
+    file, steps = tmp_path / "c.pt", []
+    with pytest.raises(KeyboardInterrupt):
+        train(data, schedule, checkpoint=file, checkpoint_every=1000, on_step=interrupt)
+    assert torch.load(file, weights_only=True)["step"] == QUICK.steps
+    again = train(data, schedule, checkpoint=file, on_step=lambda step, _loss: steps.append(step))
+    assert not steps
+    assert same(again, train(data, schedule))
+
+
+@pytest.mark.parametrize("loss", ["noise", "v"])
+def test_a_prediction_of_another_shape_is_not_trained_on(schedule, loss):
+    """It would be broadcast, and the samplers refuse it after the training."""
+    settings, data = (
+        TrainingSettings(steps=1, batch_size=4, loss=loss),
+        torch.randn(8, 3, generator=torch.Generator().manual_seed(0)),
+    )
+
+    class Narrow(nn.Linear):
+        def forward(self, x, t):
+            return super().forward(x)
+
+    with pytest.raises(ValueError, match=r"the noise prediction has shape \(4, 1\), x has \(4, 3\)"):
+        train_noise_prediction(Narrow(3, 1), data, schedule, settings)
+
+    class Output(Narrow):
+        def forward(self, x, t):
+            return {"sample": super().forward(x, t)}
+
+    with pytest.raises(ValueError, match="returned dict: it must return a tensor shaped like x"):
+        train_noise_prediction(Output(3, 3), data, schedule, settings)
+
+
+def test_double_precision_is_trained_in_double_precision(schedule):
+    seen, data = [], torch.randn(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    class Linear(nn.Linear):
+        def forward(self, x, t):
+            return super().forward(x)
+
+    network = Linear(3, 3, dtype=torch.float64)
+    train_noise_prediction(
+        network, data, schedule, TrainingSettings(steps=1, batch_size=4), on_step=lambda _step, loss: seen.append(loss)
+    )
+    assert seen[0].dtype == torch.float64
 
 
 def test_an_interrupt_within_a_step_leaves_the_last_checkpoint(tmp_path, schedule, data):
