@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from command_line.cluster import usable_cores
 from command_line.command import versions
 from command_line.folder_claim import FILE, check_claim, note_claim
 from command_line.messages import QUIET, TERMINAL, Talk, noting
@@ -25,7 +24,7 @@ from image_experiments.data.dataset import Array
 from image_experiments.data.given import absolute as absolute_parts
 from image_experiments.data.given import names_of_parts
 from image_experiments.data.npz_files import ImageFile
-from image_experiments.engine.changes import told_of_changes
+from image_experiments.engine.changes import told_of_changes, told_of_shards
 from image_experiments.engine.checks import (
     check_beforehand,
     check_names,
@@ -34,14 +33,16 @@ from image_experiments.engine.checks import (
     facts_of,
     facts_without_reading,
 )
+from image_experiments.engine.devices import check_places_alike, place_of
 from image_experiments.engine.fingerprint import check_code, forget_code, source_digest
-from image_experiments.engine.plan import digest_of_parts, may_relabel, needed_for, plan, up_to
+from image_experiments.engine.plan import data_digest, digest_of_parts, may_relabel, needed_for, plan, up_to
 from image_experiments.engine.processes import run_together
 from image_experiments.engine.progress import work_of
 from image_experiments.engine.reuse import check_reuse, take_over
 from image_experiments.engine.scheduler import Bar, as_before, run_all
 from image_experiments.engine.settings import Settings, flat, resolve
 from image_experiments.engine.stages import Place, Stage, read_stamp
+from image_experiments.engine.unused import check_used
 from image_experiments.generated import Generated, Made
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import Normalised
@@ -217,6 +218,7 @@ def checked_stages(settings: Settings) -> list[Stage]:
     if settings.tensorboard:
         tensorboard.check_installed()
     check_apart(settings)
+    check_used(settings)
     check_names(stages)
     check_reuse(settings.reuse)
     check_code(stages)
@@ -242,50 +244,6 @@ def check_settings(settings: Settings) -> None:
         check_beforehand(settings, facts)
 
 
-def place_of(settings: Settings, device: str = "") -> tuple[Place, int]:
-    """Where the run takes place, and in how many processes. device: if it was already chosen."""
-    import torch
-
-    chosen, workers = choose_device(settings)
-    device = device or chosen
-    assert settings.out is not None
-    kind = f"cpu, {settings.threads} threads"
-    if device.startswith("cuda"):
-        kind = torch.cuda.get_device_name(device) + ", TF32" * settings.tf32
-        check_cards_alike(device, workers, [torch.cuda.get_device_name(card) for card in range(torch.cuda.device_count())])
-    return Place(settings.out, kind, device, settings.threads, settings.parts(), settings.tf32, settings.cudnn_benchmark), workers
-
-
-def check_cards_alike(device: str, workers: int, names: Sequence[str]) -> None:
-    """Raise UserError if workers would share stages among cards of different models, whose results differ in the last digits."""
-    used = names[:workers] if device == "cuda" else []
-    if len(set(used)) > 1:
-        raise UserError(f"--workers {workers}: takes cards of different models ({', '.join(used)}); name one with --device cuda:N")
-
-
-def check_places_alike(kinds: Sequence[str]) -> None:
-    """Raise UserError if processes that share stages have cards of different models. kinds: of each process's place."""
-    if len(set(kinds)) > 1:
-        raise UserError(
-            f"--processes {len(kinds)}: have unlike devices ({', '.join(dict.fromkeys(kinds))}); give them cards of one model"
-        )
-
-
-def choose_device(settings: Settings) -> tuple[str, int]:
-    """The device, and the number of processes. Raises UserError for a device that does not exist."""
-    import torch
-
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    number = int(device.partition(":")[2] or 0)
-    if device.startswith("cuda") and number >= torch.cuda.device_count():
-        raise UserError(f"--device {settings.device}: torch finds {torch.cuda.device_count()} CUDA devices; use --device cpu")
-    if device.startswith("cuda"):
-        return device, settings.workers or 1
-    return device, settings.workers or max(usable_cores() // settings.threads, 1)
-
-
 def conduct(
     settings: Settings, stages: list[Stage], place: Place, workers: int, talk: Talk, processes: Processes | None = None
 ) -> None:
@@ -298,10 +256,11 @@ def conduct(
         taken = processes.told(take_over(stages, place, settings.reuse) if processes.first else None)  # the others wait
         if taken and processes.first:
             talk.say(f"took {taken} of {len(stages)} stages from {' '.join(map(str, settings.reuse))}")
-        if processes.first:
-            tell(talk, (), told_of_changes(stages, place))
         doubts: list[str] = []
-        made = look_at_data(settings, stages, place, processes, noting(talk, doubts))
+        talk_and_note = noting(talk, doubts)
+        if processes.first:
+            tell(talk_and_note, (), [*told_of_changes(stages, place), *told_of_shards(stages, place)])
+        made = look_at_data(settings, stages, place, processes, talk_and_note)
         if processes.first:
             note_claim(place.out, identity(settings), FREE)
         left = [stage for stage in stages if stage.name not in made]
@@ -390,8 +349,10 @@ def identity(settings: Settings) -> dict[str, Any]:
     found["methods"] = [
         m.text if m.file is None else f"npz:{names_of_parts(m.file)} {digest_of_parts(m.file)[:12]}" for m in methods
     ]
-    outside = {"data-dir": settings.data_dir, "encoder-from": settings.encoder_from, "diffusion": settings.diffusion.load}
-    return found | {f"content of --{flag}": None if path is None else source_digest(path)[:12] for flag, path in outside.items()}
+    outside = {"encoder-from": settings.encoder_from, "diffusion": settings.diffusion.load}
+    digests = {flag: None if path is None else source_digest(path) for flag, path in outside.items()}
+    digests |= {"data-dir": None if settings.data_dir is None else data_digest(settings.dataset, settings.data_dir)}
+    return found | {f"content of --{flag}": digest and digest[:12] for flag, digest in digests.items()}
 
 
 def tell_refusal(check: Callable[[], None]) -> None:

@@ -31,9 +31,10 @@ try:
     from command_line.command import Help, run_command
     from command_line.messages import TERMINAL
     from command_line.output import UserError, check_writable
+    from image_experiments.engine.devices import place_of
     from image_experiments.engine.presets import PRESETS, preset_named
     from image_experiments.engine.settings import Settings, check_shares, flat, resolve
-    from image_experiments.experiment import SMOKE, check_folder, checked_stages, conduct, place_of, prepared, tell, tell_refusal
+    from image_experiments.experiment import SMOKE, check_folder, checked_stages, conduct, prepared, tell, tell_refusal
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package {error.name} is missing; in a clone of the project: make images, or pip install -e '.[images]'")
 
@@ -117,7 +118,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     """Print which stages would run and what they would cost; a stage whose inputs would be made anew also runs."""
     from image_experiments.data.dataset import described
     from image_experiments.data.splitting import split
-    from image_experiments.engine.changes import told_of_changes
+    from image_experiments.engine.changes import told_of_changes, told_of_shards
     from image_experiments.engine.checks import check_beforehand, known_facts
     from image_experiments.engine.cost import NOT_DEDUCTED, Work, calibrated, estimate
     from image_experiments.engine.run_stage import to_make
@@ -129,12 +130,15 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
         tell(TERMINAL, described(read), read.doubts)
         for seed in range(settings.seed, settings.seed + settings.seeds):
             split(read, settings.train, settings.validation, seed)
-    tell(TERMINAL, (), [*check_beforehand(settings, facts), *told_of_changes(stages, place)])
+    tell(TERMINAL, (), [*check_beforehand(settings, facts), *told_of_changes(stages, place), *told_of_shards(stages, place)])
     left = to_make(stages, place)
     for told, these in (("unchanged ", [stage for stage in stages if stage not in left]), ("would run ", left)):
         for line in grouped([stage.name for stage in these]):
             print(f"{told} {line}")
     print(f"{len(left)} of {len(stages)} stages, results in {place.out}")
+    for way in ("processes", "cluster", "part"):
+        if (value := getattr(settings, way)) not in (None, 1):
+            print(f"--{way} {value}: not deducted; the cost is that of everything on this machine, with --workers {workers}")
     if settings.reuse:
         print(NOT_DEDUCTED)
     begin, count = time.perf_counter(), min(workers, max(len(left), 1))

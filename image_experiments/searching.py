@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,8 @@ from command_line.values import changed
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.scheduler import as_before
-from image_experiments.engine.settings import OF_AUTO, OF_METHODS
+from image_experiments.engine.settings import OF_AUTO, OF_METHODS, resolve
+from image_experiments.engine.unused import without_effect
 from image_experiments.experiment import only_run_in
 from image_experiments.sweeps import (
     DESIGNS,
@@ -112,20 +113,33 @@ def checked(settings: SearchSettings) -> tuple[SearchSettings, Design]:
     settings = replace(settings, out=settings.out or Path("results") / settings.design.stem)
     sweep, runs = resolved(sweep_of(settings, 1), design)
     attacks: dict[str, list[str]] = {}
+    measured: dict[tuple[Any, ...], str] = {}
     for one, arguments in checked_calls(sweep, design, runs):
-        chosen = settings_from(arguments)
+        chosen = resolve(settings_from(arguments))
         evaluation = chosen.evaluation
-        attacks[one.name] = attacks_of(evaluation)
+        attacks[one.name] = attacks_of(chosen)
+        measured[chosen.norm, chosen.eps, chosen.validation, evaluation.autoattack_images] = one.name
         if evaluation.split != "validation":
             raise UserError(
                 f"--design {settings.design}: run {one.name} evaluates on {evaluation.split} images, which must choose nothing; add "
                 '"--evaluation.split", "validation" to its base'
             )
+    if len(measured) > 1:
+        (one_way, one_run), (other_way, other_run) = list(measured.items())[:2]
+        raise UserError(
+            f"--design {settings.design}: runs {one_run} and {other_run} would be ranked by unlike measurements; give all runs the same "
+            f"--norm, --eps, --validation and --evaluation.autoattack-images ({_told(one_way)}; {_told(other_way)})"
+        )
     settings = replace(settings, attack=ranking_attack(settings.attack, attacks))
     planned = trainings(settings, design)
     if settings.most and planned > settings.most:
         raise UserError(f"--most {settings.most}: this search trains {planned} classifiers; use fewer candidates, rungs or seeds")
     return replace(settings, seed=sweep.seed), design
+
+
+def _told(measured: tuple[Any, ...]) -> str:
+    norm, eps, validation, images = measured
+    return f"{norm} {eps:.4g}, {validation} images, {'all' if images is None else images} under AutoAttack"
 
 
 def ranking_attack(chosen: str, attacks: dict[str, list[str]]) -> str:
@@ -260,7 +274,9 @@ def calls_of_rung(settings: SearchSettings, design: Design, rung: int) -> tuple[
         methods = [parse_method(method) for method in one.methods]
         kept = replace(one, arguments=without_others_options(one.arguments, methods))
         base = replace(design, base=without_others_options(design.base, methods))
-        found.append((kept, arguments_of(sweep, base, kept, sweep.out / "runs" / one.name)))
+        arguments = arguments_of(sweep, base, kept, sweep.out / "runs" / one.name)
+        unread = {f"--{name.replace('_', '-')}" for name, _ in without_effect(settings_from(arguments))}
+        found.append((kept, [*without_flags(arguments, unread)]))
     return sweep, found
 
 
@@ -272,11 +288,16 @@ def without_others_options(arguments: Sequence[str], methods: Sequence[Method]) 
     foreign |= set() if any(method.automatic for method in methods) else set(OF_AUTO)
     unused = {f"--generation.{name.replace('_', '-')}" for name in foreign}
     unused |= set() if any(method.generates for method in methods) else {"--rounds"}
+    return without_flags(arguments, unused)
+
+
+def without_flags(arguments: Sequence[str], unused: Collection[str]) -> tuple[str, ...]:
+    """The arguments without these flags, their --part.no- forms and their values."""
     found: list[str] = []
     skip = False
     for argument in arguments:
         if argument.startswith("--"):
-            skip = argument.partition("=")[0].replace("_", "-") in unused
+            skip = argument.partition("=")[0].replace("_", "-").replace(".no-", ".") in unused
         if not skip:
             found.append(argument)
     return tuple(found)

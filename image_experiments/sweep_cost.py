@@ -12,12 +12,13 @@ from typing import Any
 from command_line.output import UserError
 from image_experiments.engine.checks import Facts, check_beforehand, known_facts
 from image_experiments.engine.cost import Rates, Work, calibrated, estimate
+from image_experiments.engine.devices import place_of
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.run_stage import to_make
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Place, Stage, plain
 from image_experiments.evaluation.features import DescriptionSettings
-from image_experiments.experiment import checked_stages, place_of, prepared
+from image_experiments.experiment import checked_stages, prepared
 from image_experiments.sweeps import Run, SweepSettings, waits_for_images
 from image_experiments.synthesis.selection import SelectionSettings
 

@@ -18,12 +18,14 @@ from command_line.output import UserError, did_you_mean, listed, prepare_folder,
 from command_line.result import folder_of, read_table
 from command_line.spawning import without_main
 from command_line.values import changed
+from image_experiments.data.official import CLASSES, is_a_copy
+from image_experiments.engine.devices import place_of
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import flags_of, settings_from
 from image_experiments.engine.scheduler import as_before
 from image_experiments.engine.settings import Settings, resolve
-from image_experiments.evaluation.robustness import EvaluationSettings
-from image_experiments.experiment import Result, check_settings, checked_stages, conduct, only_run_in, place_of, prepared
+from image_experiments.evaluation.robustness import attack_name, parts_for
+from image_experiments.experiment import Result, check_settings, checked_stages, conduct, only_run_in, prepared
 from image_experiments.gathering import Finished, joined, outcomes_in_all, read_finished
 from image_experiments.output.sweep_tables import COMPARED, comparisons, gather, gather_descriptions, outcomes_in
 from image_experiments.output.tables import results
@@ -260,6 +262,8 @@ def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes:
 def run_one(arguments: Sequence[str], talk: Talk) -> int:
     """One run in this process; returns 0."""
     settings = prepared(settings_from(arguments))
+    if settings.processes > 1:
+        raise UserError(f"processes={settings.processes}: belongs to the command line, run_sweep.py or run_search.py; leave it out")
     place, workers = place_of(settings)
     conduct(settings, checked_stages(settings), place, workers, talk)
     return 0
@@ -402,9 +406,13 @@ def _check_calls(settings: SweepSettings, design: Design, calls: Sequence[tuple[
 
 
 def _attacks(settings: Settings) -> set[tuple[Any, ...]]:
-    """(name, norm, eps) of the attacks that the tables of a run may have."""
-    threats = [(threat.norm, round(threat.eps, 9)) for threat in (settings.threat(), *settings.evaluation.further())]
-    return {(name, *threat) for name in attacks_of(settings.evaluation) for threat in threats}
+    """(name, norm, eps, split, number of images: 0 for all) of the attacks that the tables of a run may have."""
+    chosen = settings.evaluation
+    threats = [(threat.norm, round(threat.eps, 9)) for threat in (settings.threat(), *chosen.further())]
+    whole = settings.test if chosen.split == "test" else settings.validation
+    some = chosen.autoattack_images or whole
+    images = {name: whole if name.startswith("pgd") else min(some, whole or some) for name in attacks_of(settings)}
+    return {(name, *threat, chosen.split, images[name]) for name in images for threat in threats}
 
 
 def _check_attacks(settings: SweepSettings, design: Design, of: Mapping[str, set[tuple[Any, ...]]]) -> None:
@@ -417,16 +425,21 @@ def _check_attacks(settings: SweepSettings, design: Design, of: Mapping[str, set
         runs = [of[side[0]] for side in (a, b) if side[0] in of]
         if len(runs) == 2 and not {one for one in runs[0] & runs[1] if not design.attacks or one[0] in design.attacks}:
             raise UserError(
-                f"{where}: compare holds {'/'.join(a)} and {'/'.join(b)}, which no attack of the same radius has in common"
+                f"{where}: compare holds {'/'.join(a)} and {'/'.join(b)}, which have no attack of the same radius on as many images"
             )
 
 
-def attacks_of(evaluation: EvaluationSettings) -> list[str]:
-    """Names of the attacks of a run that its tables may have: with two or three classes apgd is apgd-ce alone."""
-    found = [f"pgd-{evaluation.pgd_steps}"]
-    if evaluation.autoattack_images != 0:
-        found += {"all": ["autoattack"], "apgd": ["apgd", "apgd-ce"], "apgd-ce": ["apgd-ce"]}[evaluation.autoattack_parts]
-    return found
+def attacks_of(settings: Settings) -> list[str]:
+    """Names of the attacks of a run that its tables may have: with two or three classes apgd is apgd-ce alone, and how many there are may
+    not be known beforehand."""
+    evaluation, found = settings.evaluation, [f"pgd-{settings.evaluation.pgd_steps}"]
+    if evaluation.autoattack_images == 0:
+        return found
+    if evaluation.autoattack_parts != "apgd":
+        return [*found, "autoattack" if evaluation.autoattack_parts == "all" else "apgd-ce"]
+    here = settings.dataset in CLASSES and not is_a_copy(settings.dataset, settings.data_dir)
+    classes = len(settings.classes or (CLASSES[settings.dataset] if here else ()))
+    return [*found, *(["apgd-ce", "apgd"] if not classes else [attack_name(parts_for(classes, "apgd"))])]
 
 
 def waits_for_images(settings: SweepSettings, one: Run) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,18 +185,32 @@ def read_class_folders(path: Path, image_size: int, group_pattern: str | None) -
     channels = max(part.shape[3] for part in images.values())
     # one grey, the other in colour
     images = {part: np.repeat(x, 3, axis=3) if x.shape[3] < channels else x for part, x in images.items()}
-    groups = group_numbers([(name, entry.name) for name, entry in parts["train"]], group_pattern)
+    names = {part: [(name, entry.name) for name, entry in found] for part, found in parts.items()}
+    groups = group_numbers(names["train"], group_pattern)
     if group_pattern is None and len(set(groups.tolist())) < len(groups):
         notes.append(
             "groups: names have GTSRB's form TRACK_FRAME, so images of one track stay together; --group-pattern '' parts them"
         )
     notes += met.lines()
-    return Dataset(images["train"], labels["train"], groups, images["test"], labels["test"], classes, str(path), tuple(notes))
+    doubts = shared_groups(names, group_pattern) if group_pattern else ()
+    return Dataset(
+        images["train"], labels["train"], groups, images["test"], labels["test"], classes, str(path), tuple(notes), tuple(doubts)
+    )
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts class 10 after class 9."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def shared_groups(names: Mapping[str, list[tuple[str, str]]], pattern: str) -> list[str]:
+    """A doubt if test images are of groups, by the user's pattern, that training images have: of the same patient, or of one video."""
+    expression = re.compile(pattern)
+    found = {part: [expression.fullmatch(Path(name).stem) for _, name in files] for part, files in names.items()}
+    known = {match.group(1) for match in found["train"] if match}
+    seen = sum(match is not None and match.group(1) in known for match in found["test"])
+    told = f"{seen} of {len(found['test'])} test images are of groups (--group-pattern) that training images have"
+    return [f"{told}: accuracy on them says nothing of new groups"] if seen else []
 
 
 def group_numbers(files: list[tuple[str, str]], pattern: str | None) -> Array:

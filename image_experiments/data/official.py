@@ -103,6 +103,18 @@ def files_of(name: str) -> tuple[str, dict[str, str]]:
     }.get(name, MNIST_FILES)
 
 
+def names_of(name: str) -> list[str]:
+    """Names of the official files that a data set is read from."""
+    return [file for file in files_of(name)[1] if name != "mnist-t10k" or file.startswith("t10k")]
+
+
+def official_in(name: str, path: Path) -> list[Path]:
+    """The official files of a data set, if they are all in the folder; otherwise none."""
+    known = name in COPIES or name.startswith("mnist")
+    paths = [path / file for file in names_of(name)] if known else []
+    return paths if all(file.is_file() for file in paths) else []
+
+
 DIGITS_TEST = 1197  # of scikit-learn's 1797 digits; the other 600 are for training and validation
 
 
@@ -137,7 +149,7 @@ def check_official(name: str, data_dir: Path | None) -> None:
             raise UserError(
                 f"--data-dir {data_dir}: {other} holds Python objects, which are never loaded; give {instead} of the same page"
             )
-    missing = [file for file in wanted if (name != "mnist-t10k" or file.startswith("t10k")) and not (data_dir / file).exists()]
+    missing = [file for file in names_of(name) if not (data_dir / file).exists()]
     if data_dir.is_dir() and missing:
         raise UserError(f"--data-dir {data_dir}: {missing[0]} is missing; put it there, or leave out --data-dir to download it")
 
@@ -276,8 +288,8 @@ def read_gtsrb(data_dir: Path | None, image_size: int = 0) -> Dataset:
     )
 
 
-def is_a_copy(path: Path | None) -> bool:
+def is_a_copy(name: str, path: Path | None) -> bool:
     """Whether this is a folder with train/CLASS/* or an archive, rather than an official file (by its name) or a folder of such files."""
-    if path is None or path.name in OFFICIAL or path.name in OTHER_FORMS:
+    if path is None or path.name in OFFICIAL or path.name in OTHER_FORMS or official_in(name, path):
         return False
     return path.is_file() or (path / "train").is_dir()

@@ -52,7 +52,7 @@ def check_options(name: DatasetName, data_dir: Path | None, image_size: int, gro
         raise UserError(f"--data-dir {data_dir}: digits come with scikit-learn; leave it out, or choose another --dataset")
     if name not in ("images", *COPIES) and group_pattern is not None:
         raise UserError(f"--group-pattern {group_pattern}: {name} has no file names; leave it out")
-    if name in COPIES and group_pattern is not None and not is_a_copy(data_dir):
+    if name in COPIES and group_pattern is not None and not is_a_copy(name, data_dir):
         raise UserError(f"--group-pattern {group_pattern}: the official archives need none; leave it out")
 
 
@@ -60,7 +60,7 @@ def _read(name: DatasetName, data_dir: Path | None, image_size: int, group_patte
     check_options(name, data_dir, image_size, group_pattern)
     if data_dir is not None and not data_dir.exists():
         raise UserError(f"--data-dir {data_dir}: no such file or folder; check the path")
-    if data_dir is not None and (name == "images" or (name in COPIES and is_a_copy(data_dir))):
+    if data_dir is not None and (name == "images" or (name in COPIES and is_a_copy(name, data_dir))):
         return read_class_folders(data_dir, image_size, group_pattern)
     if name in ("mnist", "mnist-t10k"):
         return read_mnist(data_dir, image_size, test_file_alone=name == "mnist-t10k")

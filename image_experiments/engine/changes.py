@@ -1,12 +1,12 @@
-"""Says why finished stages are made again though no setting has changed: other versions, another device, or other code."""
+"""Says what a run will make again though no setting has changed: for other versions, another device, or other code."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from image_experiments.engine.fingerprint import made_with
-from image_experiments.engine.stages import Place, Stage, read_stamp
+from image_experiments.engine.fingerprint import fingerprint, made_with
+from image_experiments.engine.stages import Place, Stage, flat_name, read_stamp
 
 
 def told_of_changes(stages: Sequence[Stage], place: Place) -> list[str]:
@@ -24,6 +24,24 @@ def told_of_changes(stages: Sequence[Stage], place: Place) -> list[str]:
         f"{place.out}: {outdated} finished stage{'s' * (outdated > 1)} and what follows from them will be made again, because "
         f"{', '.join(reasons)}; to keep them, stop now and choose another --out"
     ]
+
+
+def told_of_shards(stages: Sequence[Stage], place: Place) -> list[str]:
+    """One line for each set of images of which there are shards that this run does not use: they were made by another recipe."""
+    told = []
+    for stage in stages:
+        made_from = fingerprint(stage, place.out, place.kind) if "manifest" in stage.outputs else None
+        if made_from is None:
+            continue
+        name = flat_name(stage.name)
+        for folder in sorted((place.out / "shards").glob(f"{name}-????????????")):
+            number = len(list(folder.glob("shard-*.npz")))
+            if number and folder.name != f"{name}-{made_from[:12]}":
+                told.append(
+                    f"{folder}: {number} shards of other settings, weights, code, versions or another device are not used; delete them, or "
+                    "make them a set by merge_shards.py"
+                )
+    return told
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -62,7 +62,7 @@ KNOWN: dict[str, tuple[tuple[int, int, int], int, int]] = {
 
 def facts_without_reading(settings: Settings) -> Facts | None:
     """The facts about a whole data set whose sizes are known in advance; None for others, and for some classes, which differ in number."""
-    if settings.classes or settings.dataset not in KNOWN or is_a_copy(settings.data_dir):
+    if settings.classes or settings.dataset not in KNOWN or is_a_copy(settings.dataset, settings.data_dir):
         return None
     shape, pool, test = KNOWN[settings.dataset]
     if settings.image_size:
@@ -82,7 +82,7 @@ def known_facts(settings: Settings) -> tuple[Dataset | None, Facts]:
 
 def check_beforehand(settings: Settings, facts: Facts) -> list[str]:
     """Check everything that depends on the data; returns what is doubtful but not wrong."""
-    if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):
+    if settings.dataset in CLASSES and not is_a_copy(settings.dataset, settings.data_dir):
         check_official(settings.dataset, settings.data_dir)
     if settings.test > facts.test:
         raise UserError(f"--test {settings.test}: there are {facts.test} test images; use at most that many, or 0 for all")

@@ -12,6 +12,7 @@ from typing import Any
 from command_line.output import UserError
 from contrastive_dp.randomness import mixed_seed
 from image_experiments.data.given import parts_of
+from image_experiments.data.official import official_in
 from image_experiments.engine import jobs
 from image_experiments.engine.fingerprint import source_digest
 from image_experiments.engine.settings import Settings, Until
@@ -27,7 +28,7 @@ def plan(settings: Settings) -> list[Stage]:
     stages: dict[str, Stage] = {}
     read = {name: getattr(settings, name) for name in ("dataset", "image_size", "group_pattern", "classes", "test")}
     file = {"images": "data/images.npz"}
-    data = Stage("data", jobs.read_data, read, file, **_outside("--data-dir", settings.data_dir, "data_dir"), on_device=False)
+    data = Stage("data", jobs.read_data, read, file, **_data_files(settings), on_device=False)
     stages[data.name] = data
     speed = _speed(settings, data)
     seeds = [SeedPlan(settings, seed, stages, data, speed) for seed in range(settings.seed, settings.seed + settings.seeds)]
@@ -44,8 +45,8 @@ Inputs = dict[str, Stage]
 Job = Callable[..., dict[str, Any] | None]
 STEPS: dict[Until, tuple[str, ...]] = {
     "diffusion": ("diffusion", "weaker"),
-    "encoder": ("encoder", "judge", "labeller", "keeper"),
-    "generation": ("strength", "generate", "select", "gather", "noise", "read"),
+    "encoder": ("encoder", "judge", "labeller", "keeper", "strength"),
+    "generation": ("generate", "select", "gather", "noise", "read"),
     "description": ("describe",),
     "training": ("classifier",),
 }
@@ -75,14 +76,29 @@ def needed_for(kinds: Sequence[str], stages: list[Stage]) -> list[Stage]:
     return [stage for stage in stages if stage.name in needed]
 
 
-def _outside(flag: str, path: Path | None, argument: str = "") -> dict[str, Any]:
+def _outside(flag: str, path: Path | None, argument: str = "", digest: Callable[[Path], str] = source_digest) -> dict[str, Any]:
     """Arguments of Stage for an outside file or folder: the checksum of its content, and its path as an argument of the function."""
     found: dict[str, Any] = {"paths": {argument: path}} if argument else {}
     if path is None:
         return found
     if not path.exists():
         raise UserError(f"{flag} {path}: no such file or folder; check the path")
-    return found | {"outside": {flag: source_digest(path)}}
+    return found | {"outside": {flag: digest(path)}}
+
+
+def _data_files(settings: Settings) -> dict[str, Any]:
+    """As _outside, for the files of the data."""
+    return _outside("--data-dir", settings.data_dir, "data_dir", digest=lambda path: data_digest(settings.dataset, path))
+
+
+def data_digest(dataset: str, path: Path) -> str:
+    """Checksum of the files of a data set: its official ones, if they are all in the folder, whatever else is; otherwise all there is."""
+    official = official_in(dataset, path)
+    return _joined([source_digest(file) for file in official]) if official else source_digest(path)
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def digest_of_parts(path: Path) -> str:
@@ -91,8 +107,7 @@ def digest_of_parts(path: Path) -> str:
         parts = parts_of(path)
     except UserError as error:
         raise UserError(f"--methods npz:{error}") from None
-    digests = [source_digest(part) for part in parts]
-    return digests[0] if len(parts) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return _joined([source_digest(part) for part in parts])
 
 
 def _speed(settings: Settings, data: Stage) -> dict[str, dict[str, Stage]]:

@@ -87,9 +87,9 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
             "processes": processes.count,
         },
     )
-    for kind in ("unfinished", "shards"):
-        for left in (out / kind).glob(f"{flat_name(stage.name)}-????????????"):  # of this fingerprint and of others
-            shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(shards, ignore_errors=True)  # those of another fingerprint may have come from another machine
+    for left in (out / "unfinished").glob(f"{flat_name(stage.name)}-????????????"):  # of this fingerprint and of others
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def make_current(device: torch.device) -> None:

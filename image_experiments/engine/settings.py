@@ -309,10 +309,9 @@ def _check_automatic(settings: Settings, methods: list[Method]) -> None:
 
 
 def check_windows(settings: Settings, methods: list[Method], timesteps: int, whose: str) -> None:
-    """Raise UserError for a window beyond the timesteps: `windows` if a scale is auto, `window` unless all guidance is."""
+    """Raise UserError for a window beyond the timesteps: `windows` if a scale is auto, `window` if one is not."""
     windows = {"windows": settings.generation.windows} if any(method.automatic for method in methods) else {}
-    guided = [method for method in methods if method.uses_encoder]
-    if settings.generation.window is not None and not (guided and all(method.automatic for method in guided)):
+    if settings.generation.window is not None and any(method.uses_encoder and not method.automatic for method in methods):
         windows["window"] = (settings.generation.window,)
     for name, pairs in windows.items():
         for low, high in pairs:
@@ -437,7 +436,7 @@ def check_shares(settings: Settings, processes: int) -> None:
 
 def _check_data_options(settings: Settings) -> None:
     """Raise UserError for file options that do not apply to the data set."""
-    if settings.dataset in CLASSES and not is_a_copy(settings.data_dir):
+    if settings.dataset in CLASSES and not is_a_copy(settings.dataset, settings.data_dir):
         check_classes(settings.classes, CLASSES[settings.dataset], settings.dataset)
     check_options(settings.dataset, settings.data_dir, settings.image_size, settings.group_pattern)
 

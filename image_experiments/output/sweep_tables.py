@@ -20,6 +20,7 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
     """
     from command_line.drawing import read_columns
     from image_experiments.output.tables import of_each_round
+    from image_experiments.synthesis.methods import ON_PREDICTION
 
     selection = ("surplus", "criterion", "order", "labels", "labeller", "ensemble")
     settings = ("window_low", "window_high", "at", "head", *selection)
@@ -45,13 +46,18 @@ def gather(runs: Sequence[tuple[str, Path]]) -> tuple[list[str], list[list[Any]]
             images = {"images": attacked[one]} if one in attacked else {}
             described_so = of.get((row["method"], row["seed"]), {})
             given = NOT_SELECTED if row["method"].startswith(("npz-", "noise-real-")) else {}
-            rows.append(about | given | window | row | images | after_parts(summary, row) | described_so)
+            unread = UNREAD if row["method"].startswith(ON_PREDICTION) else {}
+            rows.append(about | given | unread | window | row | images | after_parts(summary, row) | described_so)
     header = list(dict.fromkeys(name for row in rows for name in row))
     return header, [[row.get(name, math.nan) for name in header] for row in rows]
 
 
 NOT_SELECTED = {"labels": "given", "labeller": "none", "ensemble": 0, "criterion": "none", "order": "none", "surplus": 1.0}
 """What stands in sweep.csv for images that are read, or copies of real ones, on which --selection does not act."""
+
+
+UNREAD = {"window_low": math.nan, "window_high": math.nan, "at": "", "head": math.nan}
+"""What stands in sweep.csv for methods that change the noise prediction itself: they act at every step."""
 
 
 def gather_descriptions(
@@ -112,13 +118,13 @@ def comparisons(
     from image_experiments.output.tables import both_ends
 
     table = [dict(zip(header, row, strict=True)) for row in rows]
-    value = {(r["run"], r["method"], r["attack"], r["norm"], r["eps"], r["seed"]): r for r in table}
-    attacks = list(dict.fromkeys((r["attack"], r["norm"], r["eps"]) for r in table if not names or r["attack"] in names))
+    value = {(r["run"], r["method"], *_measured(r), r["seed"]): r for r in table}
+    attacks = list(dict.fromkeys(_measured(r) for r in table if not names or r["attack"] in names))
     missing = sorted(set(names) - {attack[0] for attack in attacks})
     if missing:
         raise UserError(f"the design compares under {missing[0]}, which no run used; its attacks are named in sweep.csv")
     found, ps = [], []
-    attacked = {run: {key[2:5] for key in value if key[0] == run} for run in {key[0] for key in value}}
+    attacked = {run: {key[2:-1] for key in value if key[0] == run} for run in {key[0] for key in value}}
     total = sum(attack in attacked.get(a[0], ()) and attack in attacked.get(b[0], ()) for a, b in pairs for attack in attacks)
     for a, b in pairs:
         for attack in attacks:
@@ -133,8 +139,14 @@ def comparisons(
             ps.append(paired_p(gains, 1 / images))
             withstood = [[outcomes(row) for row in side] for side in zip(*shared, strict=True)]
             wider = [end for level in (0.95, 1 - 0.05 / total) for end in both_ends(withstood[0], withstood[1], level)]
-            found.append(["/".join(a), "/".join(b), *attack, len(gains), mean, low, high, *ends, *wider])
+            found.append(["/".join(a), "/".join(b), *attack[:3], len(gains), mean, low, high, *ends, *wider])
     return [[*row, p] for row, p in zip(found, holm(ps, total), strict=True)]
+
+
+def _measured(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """(attack, norm, eps, split, number of images): accuracies on other images are not compared."""
+    images = row.get("images", math.nan)
+    return row["attack"], row["norm"], row["eps"], row.get("split", ""), -1 if math.isnan(images) else images
 
 
 def records(columns: Any) -> list[dict[str, Any]]:

@@ -245,6 +245,7 @@ def strength_lines(settings: Settings, out: Path) -> list[str]:
         for seed in range(settings.seed, settings.seed + settings.seeds):
             for name in of_each_round(settings.rounds, f"seed{seed}"):
                 found = results(out, f"strength/{method.label}/{name}")
+                found |= found["about"]
                 who = f"{method.label}, {name.replace('seed', 'seed ').replace('-round', ', round ')}"
                 told = f"scale {found['scale']:.3g}, window {found['window'][0]} to {found['window'][1]}"
                 rest = "" if found["reached"] else ", more than asked for: the least scale"

@@ -25,6 +25,7 @@ from image_experiments.data.dataset import Dataset
 from image_experiments.data.official import CIFAR10_CLASSES, averaged
 from image_experiments.data.read_dataset import read_dataset
 from image_experiments.data.splitting import split
+from image_experiments.engine.plan import data_digest
 from tests.image_experiments.conftest import drawings, png, write_folder
 
 
@@ -564,6 +565,42 @@ def test_too_many_are_refused():
         split(data, 0, 119, 0)
     with pytest.raises(UserError, match="--group-pattern ''"):
         split(some_data(groups=np.arange(120) % 4), 0, 4, 0)
+
+
+def test_test_images_of_a_training_patient_are_doubted(tmp_path):
+    """The pattern shows it: once it looked at training images alone."""
+    rng = np.random.default_rng(0)
+    for part, patients in (("train", (1, 2, 3, 4)), ("test", (4, 5, 6))):
+        for name in ("ill", "well"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for patient in patients:
+                image = png(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+                (tmp_path / part / name / f"patient{patient}_{name}.png").write_bytes(image)
+    doubts = read_dataset("images", tmp_path, 0, r"(patient\d+)_\w+").doubts
+    assert [doubt for doubt in doubts if "groups" in doubt] == [
+        "2 of 6 test images are of groups (--group-pattern) that training images have: accuracy on them says nothing of new groups"
+    ]
+    assert not [doubt for doubt in read_dataset("images", tmp_path, 0, None).doubts if "groups" in doubt]
+
+
+def test_official_files_are_read_whatever_lies_beside_them(tmp_path, monkeypatch):
+    """Unpacked pictures of another data set, or a new download: neither is read, nor part of what was read."""
+    files = dict.fromkeys(official.MNIST_FILES[1], "")
+    for name in files:
+        (tmp_path / name).write_bytes(name.encode())
+    before = data_digest("mnist", tmp_path)
+    write_folder(tmp_path, np.random.default_rng(0))
+    assert data_digest("mnist", tmp_path) == before
+    assert data_digest("images", tmp_path) != data_digest("images", tmp_path / "train")
+    (tmp_path / next(iter(files))).write_bytes(b"another")
+    assert data_digest("mnist", tmp_path) != before
+    monkeypatch.setattr(official, "SVHN_FILES", ("", {"train_32x32.mat": "", "test_32x32.mat": ""}))
+    assert official.is_a_copy("svhn", tmp_path)
+    for name in official.SVHN_FILES[1]:
+        (tmp_path / name).write_bytes(b"")
+    assert not official.is_a_copy("svhn", tmp_path)
+    (tmp_path / next(iter(files))).unlink()
+    assert data_digest("mnist", tmp_path) not in (before, "")
 
 
 def test_track_and_frame_are_recognised_or_asked_for():

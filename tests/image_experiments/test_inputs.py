@@ -24,7 +24,9 @@ from image_experiments import experiment, run_cifar
 from image_experiments.data.dataset import described
 from image_experiments.data.read_dataset import read_dataset
 from image_experiments.data.splitting import split
-from image_experiments.engine.presets import settings_from, smoke
+from image_experiments.engine.presets import PRESETS, settings_from, smoke
+from image_experiments.engine.settings import resolve
+from image_experiments.engine.unused import check_used
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
@@ -566,6 +568,38 @@ def test_generated_images_are_refused_before_anything_is_trained(tmp_path, capsy
     for more in (("--dry-run",), ()):
         assert re.search(message, one_line(capsys, *flags, *more))
     assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ("--methods", "classifier-free:1", "--diffusion.label-dropout", "0.1", "--generation.window", "0", "300"),
+            "act.* at every step",
+        ),
+        (("--methods", "unguided", "--generation.every", "2"), "no method is guided by an encoder"),
+        (("--methods", "particle:auto", "--generation.window", "0", "300"), r"a scale auto chooses among --generation\.windows"),
+        (
+            ("--methods", "feedback:0.1", "--generation.head", "16"),
+            "belongs to infonce, hard-negative, supervised, anchored and particle",
+        ),
+        (("--methods", "particle:0.1", "--generation.head", "16", "--generation.repel", "pixels"), "particle in features"),
+        (("--methods", "unguided", "--diffusion", "MODEL", "--diffusion.no-conditional"), "a loaded model takes labels or not"),
+    ],
+)
+def test_options_that_nothing_reads_are_refused(tmp_path, capsys, more, message):
+    (tmp_path / "model").mkdir()
+    arguments = [str(tmp_path / "model") if word == "MODEL" else word for word in more]
+    assert run_cifar.main(["--preset", "smoke", "--dry-run", "--out", str(tmp_path / "out"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert re.search(rf"error: --(generation|diffusion)\.\w+.*{message}.*; leave it out", error), error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper-gtsrb", "cpu", "smoke", "cifar10-gpu"])
+def test_a_presets_own_options_are_no_mistake(preset):
+    for methods in (("unguided",), ("real",), ("cads:0.1",)):
+        check_used(resolve(replace(PRESETS[preset](), methods=methods)))
 
 
 @pytest.mark.parametrize(

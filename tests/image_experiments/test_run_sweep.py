@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -568,10 +569,10 @@ def test_what_cannot_be_compared_is_said_before_anything_is_made(tmp_path, capsy
     for text, words in (
         (
             'attacks = ["autoattack"]\ncompare = [["a/real", "b/real"]]\n',
-            "attacks holds autoattack, which no run has; they have apgd, apgd-ce",
+            "attacks holds autoattack, which no run has; they have apgd, pgd-5",
         ),
         ('compare = [["a/real", "a/real"]]\n', "compare holds"),
-        ('compare = [["a/real", "c/real"]]\n', "a/real and c/real, which no attack of the same radius has in common"),
+        ('compare = [["a/real", "c/real"]]\n', "a/real and c/real, which have no attack of the same radius on as many images"),
     ):
         runs = "".join(f"[run.{name}]\nmethods = ['real']\n" for name in "abc") + 'arguments = ["--eps", "0.05"]\n'
         design = write_design(tmp_path, runs)
@@ -579,6 +580,56 @@ def test_what_cannot_be_compared_is_said_before_anything_is_made(tmp_path, capsy
         assert call("--design", design, "--out", tmp_path / "out") == 1
         assert words in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("more", [("--test", "20", "--evaluation.autoattack-images", "3"), ("--evaluation.split", "validation")])
+def test_accuracies_on_other_images_are_not_compared(tmp_path, capsys, more):
+    """Once a sweep crashed over them after its last run, or compared test with validation images."""
+    runs = '[run.a]\nmethods = ["unguided"]\n[run.b]\nmethods = ["unguided"]\n' + f"arguments = {json.dumps(more)}\n"
+    design = write_design(tmp_path, runs)
+    design.write_text('compare = [["a/unguided", "b/unguided"]]\n' + design.read_text())
+    assert call("--design", design, "--out", tmp_path / "out") == 1
+    assert "a/unguided and b/unguided, which have no attack of the same radius on as many images" in capsys.readouterr().err
+
+
+def test_only_attacks_on_as_many_images_are_compared():
+    header = ["run", "method", "seed", "attack", "norm", "eps", "split", "images", "robust_accuracy"]
+    rows_of = [
+        [run, "unguided", seed, attack, "linf", 0.1, "test", images, accuracy + 0.01 * seed]
+        for run, attack, images, accuracy in (
+            ("a", "pgd-20", 1000, 0.6),
+            ("b", "pgd-20", 1000, 0.5),
+            ("a", "apgd", 100, 0.6),
+            ("b", "apgd", 200, 0.1),
+        )
+        for seed in range(3)
+    ]
+    (found,) = sweep_tables.comparisons(rows_of, header, [(("a", "unguided"), ("b", "unguided"))])
+    assert found[:6] == ["a/unguided", "b/unguided", "pgd-20", "linf", 0.1, 3]
+    assert found[6] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "names"),
+    [
+        ("digits", (), ["apgd"]),
+        ("digits", ("3", "8"), ["apgd-ce"]),
+        ("digits", ("0", "1", "2", "3"), ["apgd"]),
+        ("images", (), ["apgd-ce", "apgd"]),
+        ("images", ("cat", "dog"), ["apgd-ce"]),
+    ],
+)
+def test_with_few_classes_apgd_is_apgd_ce_alone(dataset, classes, names):
+    settings = settings_from(
+        ["--dataset", dataset, "--evaluation.autoattack-parts", "apgd", *(["--classes", *classes] if classes else [])]
+    )
+    assert sweeps.attacks_of(settings)[1:] == names
+
+
+def test_processes_belong_to_the_command_line(tmp_path):
+    design = {"base": {"preset": "smoke", "processes": 2}, "run": {"main": {"methods": ["real"]}}}
+    with pytest.raises(UserError, match=r"processes=2: belongs to the command line, run_sweep\.py"):
+        sweeps.sweep(design, out=tmp_path / "out")
 
 
 def test_other_attacks_to_compare_under_do_not_bind_the_folder(swept, tmp_path):
@@ -673,10 +724,13 @@ def test_images_that_are_not_selected_do_not_say_so_in_the_table(tmp_path):
     settings |= {"generation.window": [0, 700], "generation.at": "x0", "generation.head": 0, "evaluation.split": "test"}
     (folder / "summary.json").write_text(json.dumps({"settings": settings, "results": {}}))
     (folder / "metrics.csv").write_text(
-        "method,seed,attack,norm,eps\nunguided,0,pgd-20,linf,0.1\nnoise-real-0.1,0,pgd-20,linf,0.1\n"
+        "method,seed,attack,norm,eps\nunguided,0,pgd-20,linf,0.1\nnoise-real-0.1,0,pgd-20,linf,0.1\ncads-0.1,0,pgd-20,linf,0.1\n"
     )
     (folder / "description.csv").write_text("method,seed\n")
     header, table = sweep_tables.gather([("main", folder)])
     by_method = {row["method"]: row for row in (dict(zip(header, cells, strict=True)) for cells in table)}
     assert [by_method["unguided"][name] for name in names] == ["soft", "robust", "confidence", "default", 4, 1.5]
     assert [by_method["noise-real-0.1"][name] for name in names] == ["given", "none", "none", "none", 0, 1.0]
+    assert [by_method["unguided"][name] for name in ("window_low", "window_high", "at", "head")] == [0, 700, "x0", 0]
+    assert by_method["cads-0.1"]["at"] == ""  # it acts at every step
+    assert all(math.isnan(by_method["cads-0.1"][name]) for name in ("window_low", "window_high", "head"))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,6 +142,35 @@ def test_the_attack_is_known_before_anything_is_trained(tmp_path, capsys, monkey
     assert call("--design", path, "--out", tmp_path / "out", "--dry-run", "--attack", "apgd-ce") == 0
     with pytest.raises(UserError, match="give the path of a design file"):
         search({"run": {}})
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--eps", "0.05"), "linf 0.05"),
+        (("--norm", "l2"), "l2 "),
+        (("--validation", "25"), "25 images"),
+    ],
+)
+def test_candidates_that_are_attacked_otherwise_are_not_ranked(tmp_path, capsys, more, told):
+    """The smallest radius would have won."""
+    design = write(tmp_path, f'[run.a]\nmethods = ["unguided"]\n[run.b]\nmethods = ["unguided"]\narguments = {json.dumps(more)}\n')
+    assert call("--design", design, "--rungs", 1, "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "runs a and b would be ranked by unlike measurements" in error
+    assert told in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rung_without_guided_methods_loses_their_options(tmp_path):
+    runs = '[run.a]\nmethods = ["unguided", "infonce:0.3"]\narguments = ["--generation.window", "0", "500", "--generation.head", "16"]\n'
+    design, settings = read_design(write(tmp_path, runs)), SearchSettings(tmp_path / "mine.toml", out=tmp_path / "out")
+    (_, whole), *_ = searching.calls_of_rung(settings, design, 1)[1]
+    assert {"--generation.window", "500", "--generation.head"} <= set(whole)
+    left = replace(design, runs=[replace(design.runs[0], methods=("unguided",))])
+    (_, some), *_ = searching.calls_of_rung(settings, left, 1)[1]
+    assert not {"--generation.window", "500", "--generation.head"} & set(some)
+    assert some[-2:] == ["--methods", "unguided"]
 
 
 def test_options_of_methods_that_fell_out_are_left_out_of_a_rung():

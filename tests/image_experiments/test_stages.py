@@ -15,7 +15,8 @@ from command_line import used_code
 from command_line.output import UserError, walk_links
 from command_line.used_code import code_of_function
 from image_experiments.engine import fingerprint, jobs, scheduler
-from image_experiments.engine.changes import told_of_changes
+from image_experiments.engine.changes import told_of_changes, told_of_shards
+from image_experiments.engine.devices import check_cards_alike, device_on_cluster
 from image_experiments.engine.fingerprint import PACKAGES, check_code, code_digest, source_digest
 from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import preset, smoke
@@ -23,7 +24,6 @@ from image_experiments.engine.run_stage import is_current
 from image_experiments.engine.scheduler import Bar, card_of_worker, code_for_worker, run_all
 from image_experiments.engine.settings import resolve
 from image_experiments.engine.stages import Place, Stage, StageRun
-from image_experiments.experiment import check_cards_alike
 from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.synthesis.selection import SelectionSettings
 from image_experiments.training.adversarial_training import ClassifierSettings
@@ -126,6 +126,44 @@ def test_what_other_than_a_setting_has_changed_is_said_before_stages_are_made_ag
     (changed,) = told()
     assert "1 finished stage and" in changed
     assert "because the project's code has changed; to" in changed
+
+
+def test_a_cluster_runs_on_what_its_workers_have():
+    """Not on what the machine has from which the run is started."""
+    plain, cards = {"a": "", "b": ""}, {"a": "H100", "b": "H100"}
+    assert device_on_cluster("auto", plain, "tcp://x") == ("cpu", "")
+    assert device_on_cluster("auto", cards, "tcp://x") == ("cuda", "H100")
+    assert device_on_cluster("cuda:1", cards, "tcp://x") == ("cuda:1", "H100")
+    assert device_on_cluster("cpu", cards | plain, "tcp://x") == ("cpu", "")
+    with pytest.raises(UserError, match=r"--cluster tcp://x: its workers have unlike devices \(H100, no GPU\); stop some"):
+        device_on_cluster("auto", {"a": "H100", "b": ""}, "tcp://x")
+    with pytest.raises(UserError, match="--device cuda: the workers of --cluster tcp://x have no GPU"):
+        device_on_cluster("cuda", plain, "tcp://x")
+
+
+def test_shards_of_another_recipe_are_told_and_kept(tmp_path):
+    """From another machine, after hours: once they were not used, and then deleted."""
+    made = Stage("generate/a/seed0", write, {"text": "x"}, {"file": "made/a.txt", "manifest": "made/a.json"})
+    place = Place(tmp_path, "cpu, 1 threads", "cpu", 1)
+    ours = f"generate_a_seed0-{fingerprint.fingerprint(made, tmp_path, place.kind)[:12]}"
+    theirs, ours = (tmp_path / "shards" / name for name in (f"generate_a_seed0-{'0' * 12}", ours))
+    for folder in (theirs, ours):
+        folder.mkdir(parents=True)
+        (folder / "shard-00000.npz").write_text("images")
+    (told,) = told_of_shards([made, *plan()], place)
+    assert told.startswith(f"{theirs}: 1 shards of other settings")
+    assert "merge_shards.py" in told
+
+    def both(run, text):
+        write(run, text)
+        run.outputs["manifest"].write_text("{}")
+        return {}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprint, "code_digest", lambda _function, _types: ("x", ()))
+        run(tmp_path, [replace(made, function=both)])
+    assert (theirs / "shard-00000.npz").is_file()
+    assert not list((tmp_path / "unfinished").glob("*"))
 
 
 def test_a_file_that_was_touched_or_lost_is_made_again(tmp_path):

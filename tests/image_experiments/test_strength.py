@@ -148,7 +148,9 @@ def test_the_largest_scale_tried_is_told_apart_from_one_within(judge):
     said = []
     for found in (largest, within):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tables, "results", lambda _out, _name, found=found: found)
+            patch.setattr(
+                tables, "results", lambda _out, _name, found=found: {"scale": found["scale"], "window": [0, 400], "about": found}
+            )
             said += tables.strength_lines(resolve(preset("smoke", methods=("infonce:auto",))), Path())
     assert said[0].endswith("label error 0.020, unguided 0.020: the largest scale tried, labels allow more")
     assert "largest" not in said[1]
@@ -190,7 +192,7 @@ def test_a_strength_is_found_on_batches_of_the_size_that_images_are_made_in(tmp_
 
 
 def test_windows_of_auto_are_those_of_a_loaded_model(tmp_path, capsys):
-    more = ("--diffusion.timesteps", "50", "--generation.window", "0", "40")
+    more = ("--diffusion.timesteps", "50")
     assert run("--methods", "unguided", "--until", "diffusion", *more, out=tmp_path / "model") == 0
     (model,) = (path.parent for path in (tmp_path / "model/checkpoints").glob("diffusion-seed0/model_index.json"))
     capsys.readouterr()

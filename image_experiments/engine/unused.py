@@ -1,0 +1,41 @@
+"""Refuses options that a run would not read, where the preset does not have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from command_line.output import UserError
+from image_experiments.engine.presets import PRESETS
+from image_experiments.engine.settings import Settings, flat
+from image_experiments.synthesis.methods import CONTRASTIVE, ON_PREDICTION, Method
+
+
+def check_used(settings: Settings) -> None:
+    """Raise UserError for an option that was changed from the preset and has no effect."""
+    usual, chosen = flat(PRESETS[settings.preset]()), flat(settings)
+    for name, why in without_effect(settings):
+        if chosen[name] != usual[name]:
+            value = " ".join(map(str, chosen[name])) if isinstance(chosen[name], tuple) else chosen[name]
+            raise UserError(f"--{name.replace('_', '-')} {value}: {why}; leave it out")
+
+
+def without_effect(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(name of a setting, why it has no effect)."""
+    if settings.diffusion.load is not None:
+        yield "diffusion.conditional", "a loaded model takes labels or not, and draws by them if it does"
+    methods = settings.parsed_methods()
+    guided = [method for method in methods if method.uses_encoder]
+    if not guided:
+        others = sorted({method.kind for method in methods if method.kind in ON_PREDICTION})
+        why = (
+            f"{' and '.join(others)} act{'s' * (len(others) == 1)} at every step" if others else "no method is guided by an encoder"
+        )
+        yield from ((f"generation.{name}", why) for name in ("window", "at", "every", "relative"))
+    elif all(method.automatic for method in guided):
+        yield "generation.window", "a scale auto chooses among --generation.windows"
+    if not any(_may_use_head(method, settings) for method in methods):
+        yield "generation.head", f"belongs to {', '.join(CONTRASTIVE)} and particle in features, which are not among the methods"
+
+
+def _may_use_head(method: Method, settings: Settings) -> bool:
+    return method.kind in CONTRASTIVE or (method.kind == "particle" and settings.generation.repel == "features")
