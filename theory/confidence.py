@@ -190,7 +190,7 @@ class MixtureEstimate(Remade):
         """Interval for the mean balanced robust accuracy of a learner that is given n fresh rows of the true mixture.
 
         learner: averaging for any covariance (QuasiMonteCarloLaw; SecondOrderLaw beyond 200 dimensions), or one of ProportionalLaw with its
-        ridge and training_eps (in standard deviations), for a scalar covariance and p = 2.
+        ridge and training_eps (in standard deviations), for a scalar covariance and p = 2; where training would return w = 0, 1/2.
         """
         number, radius, order = count(n, "n"), non_negative(eps, "eps") / self._unit, _two_or_inf(p)
         if one_of(learner, "learner", PROPORTIONAL_LEARNERS) == "averaging":
@@ -203,6 +203,8 @@ class MixtureEstimate(Remade):
         def accuracy(s: float) -> float:
             mixture = self._at(max(s, LEAST_SNR / self._at(1.0).covariance.mahalanobis(self._direction)))
             snr = mixture.covariance.mahalanobis(mixture.mean)
+            if training_eps >= math.hypot(snr, math.sqrt(mixture.dim / number)):
+                return 0.5
             law = ProportionalLaw(snr, number / mixture.dim, learner, ridge=ridge, eps=training_eps)
             return law.robust_accuracy(mixture, radius)
 
@@ -396,11 +398,12 @@ def _two_or_inf(p: float) -> float:
 def _unbiased_spectrum(cov: Array, degrees: int) -> Array:
     """The covariance with its eigenvalues drawn to their mean until tr C and tr C^2 are unbiased.
 
-    E tr C^2 = tr S^2 (1 + 1/k) + (tr S)^2 / k for a Wishart estimate C of S with k degrees of freedom.
+    E tr C^2 = tr S^2 (1 + 1/k) + (tr S)^2 / k and E (tr C)^2 = (tr S)^2 + 2 tr S^2 / k for a Wishart estimate C of S with k >= 2 degrees of
+    freedom, so tr C^2 - (tr C)^2 / k has the mean tr S^2 (1 + 1/k - 2/k^2).
     """
     dim = len(cov)
     mean, square = float(np.trace(cov)) / dim, float((cov * cov).sum()) / dim
     spread = square - mean**2
-    unbiased = (square - dim * mean**2 / degrees) / (1 + 1 / degrees) - mean**2
+    unbiased = (square - dim * mean**2 / degrees) / (1 + 1 / degrees - 2 / degrees**2) - mean**2
     keep = math.sqrt(max(unbiased, 0.0) / spread) if spread > 0 else 1.0
     return keep * cov + (1 - keep) * mean * np.eye(dim)

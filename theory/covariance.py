@@ -40,9 +40,9 @@ class Covariance(Remade):
             return
         if value.shape[0] != value.shape[1]:
             raise ValueError(f"cov has shape {value.shape}: a full covariance must be square")
-        gap = np.abs(value - value.T).max()
-        if gap > SYMMETRY_TOLERANCE * np.abs(value).max():
-            raise ValueError(f"cov is not symmetric: |cov - cov.T| reaches {gap:.3g}; pass (cov + cov.T) / 2")
+        gap, std = np.abs(value - value.T), np.sqrt(np.abs(value.diagonal()))
+        if (gap > SYMMETRY_TOLERANCE * np.outer(std, std)).any():
+            raise ValueError(f"cov is not symmetric: |cov - cov.T| reaches {gap.max():.3g}; pass (cov + cov.T) / 2")
         _ = self.factor  # so that a covariance that is not positive definite fails here, not later
 
     @property

@@ -76,7 +76,7 @@ class GaussianMixture(Remade):
         if not shared and not any(isinstance(entry, np.ndarray) and isinstance(self.covs, list | tuple) for entry in self.covs):
             _check_one_array(self.covs, classes, dim)
         same_dimension(len(entries), classes, "covs (one entry a class) and means")
-        weights = np.full(classes, 1 / classes) if self.weights is None else frozen_array(self.weights, "weights", 1)
+        weights = frozen_array(np.full(classes, 1 / classes) if self.weights is None else self.weights, "weights", 1)
         same_dimension(len(weights), classes, "weights and means")
         if weights.min() <= 0 or abs(weights.sum() - 1) > 1e-9:
             raise ValueError(f"weights {weights.tolist()} must be positive and sum to 1 (they sum to {weights.sum():g})")

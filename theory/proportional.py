@@ -28,11 +28,12 @@ Only the angle decides the accuracy: A = Phi((||mu|| a / q - eps) / sigma). Leas
 form up to one root in g. Large n / d: T10, T11, T12. Large lambda: averaging.
 
 Hard margin. Without a ridge, a loss that decreases to 0 sends ||w|| to infinity if some w separates the samples by more than e; w then has
-the direction of the largest margin M = min_i m_i / ||w||. By the same replacement, with c = a / q and Z ~ N(0, 1), margin M is possible iff
+the direction of the largest margin M = min_i m_i / ||w||. By the same replacement, with c = a / q and Z ~ N(0, 1), M >= 0 is possible iff
 
     min_c F(M, c) <= 0,   F(M, c) = E[max((M - k_j c) / s_j - Z, 0)^2] - (1 - c^2) / delta,
 
-so M solves min_c F = 0. M = 0 gives the largest n / d at which the classes are separable (Candes, Sur 2020; Cover: 2 without a signal).
+so M solves min_c F = 0. (For M < 0 the problem is not convex, and this M is an upper bound.) M = 0 gives the largest n / d at which the
+classes are separable (Candes, Sur 2020; Cover: 2 without a signal).
 
 Sources: Thrampoulidis, Abbasi, Hassibi 2018 (M-estimators); Mignacco et al. 2020 (Gaussian mixtures, the hard margin); Taheri, Pedarsani,
 Thrampoulidis 2021 and Javanmard, Soltanolkotabi 2022 (adversarial training).
@@ -131,7 +132,8 @@ class ProportionalLaw(Remade):
 
     @cached_property
     def largest_margin(self) -> float:
-        """M, the largest margin min_i y_i w.x_i / ||w|| of any w, in units of the spread; negative if the samples are not separable.
+        """M, the largest margin min_i y_i w.x_i / ||w|| of any w, in units of the spread; negative if the samples are not separable,
+        and then an upper bound (Montanari, Zhong, Zhou 2021).
 
         Raises ValueError with an elongation, for which it is not known.
         """

@@ -7,9 +7,12 @@ from theory._search import smallest_count
 from theory.averaging import AveragingLaw
 from theory.linear import robust_accuracy
 from theory.mixtures import BinaryMixture
-from theory.sampled import MOST_DIM, QuasiMonteCarloLaw
+from theory.sampled import EXACT_ERROR, MOST_DIM, QuasiMonteCarloLaw
 from theory.second_order import SecondOrderLaw
 from theory.synthetic import learned_classifier
+
+MOST_SAMPLED = 0.999
+"""The largest confidence where points or normal tails decide."""
 
 
 def required_samples(
@@ -22,7 +25,7 @@ def required_samples(
     p = 2, a scalar real covariance and any synthetic one (or eps = 0 and any two), up to 200 dimensions: exact as QuasiMonteCarloLaw says.
     Any other p or covariances, up to 200 dimensions: quasi-Monte Carlo with 8,192 points, which misses a confidence of 0.95 by about 0.001;
     confidences above 0.999 are refused, because too few points decide. Beyond, p = 2 or inf: the second-order law (T5),
-    which has normal tails: at d = 100, isotropic, a confidence of 0.95 is really 0.95, one of 0.999 about 0.996.
+    which has normal tails: at d = 100, isotropic, a confidence of 0.95 is really 0.95, one of 0.999 about 0.996; more is refused too.
 
     mixture: the attacked mixture. eps: radius in units of x. The classifier has no bias, so priors do not matter.
     Raises ValueError naming the ceiling, the accuracy at n = infinity, if accuracy is not below it; for an accuracy outside
@@ -40,14 +43,16 @@ def required_samples(
     exact = order == 2 and mixture.covariance.kind == synthetic.covariance.kind == "scalar"
 
     sampled = not exact and mixture.dim <= MOST_DIM
-    if sampled and level > 0.999:
-        raise ValueError(f"confidence={level:g} is too high for this covariance and norm: use at most 0.999")
 
     def confident(n: int) -> bool:
         if exact:
             return bool(AveragingLaw(mixture, synthetic, n, eps).cdf(wished) <= 1 - level)
-        law = QuasiMonteCarloLaw if sampled else SecondOrderLaw
-        return bool(law(mixture, synthetic, n, eps, order).cdf(wished) <= 1 - level)
+        law = (QuasiMonteCarloLaw if sampled else SecondOrderLaw)(mixture, synthetic, n, eps, order)
+        if level > MOST_SAMPLED and not (isinstance(law, QuasiMonteCarloLaw) and law.cdf_error(wished) == EXACT_ERROR):
+            raise ValueError(
+                f"confidence={level:g} is too high for this covariance, norm and dimension: use at most {MOST_SAMPLED}"
+            )
+        return bool(law.cdf(wished) <= 1 - level)
 
     return smallest_count(confident, f"accuracy={wished:g} (the ceiling is {ceiling:.15g})")
 

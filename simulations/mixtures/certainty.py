@@ -22,14 +22,16 @@ SUBSETS = 60, 300
 MOST_ROWS = 2000
 """Of either half for the measured number of rows: chosen at random, because 50 resamplings of more would take minutes."""
 
+MOST_FEATURES = 200
+"""With a full covariance: intervals redraw a thousand of them, which takes 1 GB here and grows with the square, its time with the cube."""
 DEPENDENT = 1e-6
 """Of the largest singular value of the features: below, one is taken to be a linear combination of others."""
 
 
 @dataclass(frozen=True)
 class Certainty:
-    """At one radius: intervals of 95 %. None: p = 1, too few training rows for the features, or features
-    that depend linearly on others."""
+    """At one radius: intervals of 95 %. None: p = 1, too few training rows for the features, features that depend linearly on others, or
+    more than MOST_FEATURES."""
 
     p: float
     eps: float
@@ -52,8 +54,8 @@ class Attack:
 
 
 def estimate(x: Array, y: Array) -> MixtureEstimate | None:
-    """The training half with a full covariance; None where it has too few rows, or features that depend linearly on others."""
-    if x.shape[1] > FULL_SHARE * (len(y) - 2):
+    """The training half with a full covariance; None where it has too few rows, features that depend linearly on others, or too many."""
+    if x.shape[1] > min(FULL_SHARE * (len(y) - 2), MOST_FEATURES):
         return None
     residual = np.concatenate([x[y == label] - x[y == label].mean(axis=0) for label in (-1.0, 1.0)])
     sizes = np.linalg.svd(residual, compute_uv=False)

@@ -26,6 +26,7 @@ from simulations.mixtures.tables import Table, copy_groups, groups_of
 from theory import (
     BinaryMixture,
     LinearClassifier,
+    QuasiMonteCarloLaw,
     SecondOrderLaw,
     bayes_robust_classifier,
     distinguishability_frontier,
@@ -35,6 +36,7 @@ from theory import (
     robust_accuracy,
     worst_case_perturbation,
 )
+from theory.sampled import MOST_DIM
 
 EPS_FRACTIONS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # of ||mu||_p, if no radius is given; at 1 no robustness is possible
 RADIUS_FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the total standard deviation, for the frontier
@@ -111,7 +113,7 @@ class Analysis:
     distinct_train_rows: int
     test_rows: int
     distinct_test_rows: int
-    """Without copies, which say nothing new: those of which intervals count."""
+    """Without copies, which say nothing new: those that intervals and standard errors count."""
     dropped: tuple[str, ...]
     shrinkage: float
     comparisons: tuple[Comparison, ...]
@@ -153,12 +155,17 @@ def analyse(
         table=table,
         mixture=mixture,
         train_rows=len(train.y),
-        distinct_train_rows=len(np.unique(train.x, axis=0)),
+        distinct_train_rows=len(distinct[0].y),
         test_rows=len(test.y),
         distinct_test_rows=len(distinct[1].y),
         dropped=dropped,
         shrinkage=shrinkage,
-        comparisons=tuple(row for p in norms for radius in grids[p] for row in compare(standard, train, test, mixture, radius, p)),
+        comparisons=tuple(
+            row
+            for p in norms
+            for radius in grids[p]
+            for row in compare(standard, train, test, mixture, radius, p, len(distinct[1].y))
+        ),
         shapes=tuple(describe_shapes(test, mixture, table.classes)),
         needs=tuple(need(mixture, radius, p, accuracy, confidence) for p in norms if p != 1 for radius in grids[p]),
         certainties=tuple(how_sure(*distinct, mixture, grids, accuracy, confidence, seed)),
@@ -246,9 +253,16 @@ def fit_standard(train: _Half) -> dict[str, LinearClassifier]:
 
 
 def compare(
-    standard: dict[str, LinearClassifier], train: _Half, test: _Half, mixture: BinaryMixture, eps: float, p: float
+    standard: dict[str, LinearClassifier],
+    train: _Half,
+    test: _Half,
+    mixture: BinaryMixture,
+    eps: float,
+    p: float,
+    rows_that_count: int,
 ) -> list[Comparison]:
-    """The optimum of T2, the standard learners and adversarial training at one radius, attacked at that radius."""
+    """The optimum of T2, the standard learners and adversarial training at one radius, attacked at that radius. rows_that_count: held-out
+    rows without copies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report covers the trivial radius
         optimum = bayes_robust_classifier(mixture, eps, p)
@@ -260,7 +274,7 @@ def compare(
     for name, classifier in classifiers.items():
         attacked = test.x + worst_case_perturbation(classifier, test.y, eps, p)
         measured = float((classifier.predict(attacked) == test.y).mean())
-        error = math.sqrt(max(measured * (1 - measured), 0.25 / len(test.y)) / len(test.y))
+        error = math.sqrt(max(measured * (1 - measured), 0.25 / rows_that_count) / rows_that_count)
         predicted = robust_accuracy(classifier, mixture, eps, p)
         rows.append(Comparison(p, eps, name, predicted, with_held_out_moments(classifier, test, eps, p), measured, error, trivial))
     return rows
@@ -314,6 +328,7 @@ def learning_curve(
 ) -> list[CurvePoint]:
     """Averaging on random subsets of the training half, attacked on the held-out half; spread over subsets only."""
     sizes = [n for n in (2, 4, 8, 16, 32, 64, 128) if n <= len(train.y) // 2]
+    law = QuasiMonteCarloLaw if mixture.dim <= MOST_DIM else SecondOrderLaw  # right also for two rows, as in required_samples
     points = []
     for eps in radii:
         for n in sizes:
@@ -325,7 +340,7 @@ def learning_curve(
                 right = classifier.predict(attacked) == test.y
                 measured[i] = (right[test.y > 0].mean() + right[test.y < 0].mean()) / 2  # balanced, like the law
             error = float(measured.std(ddof=1) / math.sqrt(CURVE_DRAWS))
-            points.append(CurvePoint(p, eps, n, SecondOrderLaw(mixture, mixture, n, eps, p).mean(), float(measured.mean()), error))
+            points.append(CurvePoint(p, eps, n, law(mixture, mixture, n, eps, p).mean(), float(measured.mean()), error))
     return points
 
 
@@ -352,7 +367,7 @@ def _gap_sizes(rows: list[Comparison]) -> list[str]:
     beyond = sum(abs(gap) > 3 * error for gap, error in optimum)
     lines.append(
         f"predicted robust optimum: mean |measured - predicted| {np.abs(gaps).mean():.3f}, largest {max(gaps, key=abs):+.3f}, "
-        f"beyond 3 standard errors at {beyond} of {len(gaps)} attacks"
+        f"beyond 3 standard errors of the held-out share at {beyond} of {len(gaps)} attacks (the estimate of the mixture errs too)"
     )
     return lines
 

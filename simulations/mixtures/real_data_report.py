@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line.output import text_table, write_csv
-from simulations.mixtures.certainty import MOST_ROWS, subset_sizes
+from simulations.mixtures.certainty import MOST_FEATURES, MOST_ROWS, subset_sizes
 from simulations.mixtures.real_data import OPTIMUM, Analysis, optimum_by_eps, verdict
 from theory import Interval, share_interval
 
@@ -108,10 +108,9 @@ def answer(analysis: Analysis, accuracy: float, confidence: float) -> list[str]:
     where = f"{name}, attacks of l_{p:g} size {eps:.3g} standard deviations"
     if found is None:
         return [f"{where}: the best classifier has robust accuracy {live[p, eps]:.3f}, if the classes are Gaussian"]
-    none = "no interval: too few rows for the features, or one depends on others, so this is too high"
-    best = _shown(found.optimum, ".3f") if found.optimum is not None else f"{live[p, eps]:.3f} ({none})"
+    best = _shown(found.optimum, ".3f") if found.optimum is not None else f"{live[p, eps]:.3f} ({_why_no_interval(p, analysis)})"
     needed, model = found.measured_needed, found.needed
-    most = subset_sizes(min(analysis.train_rows, MOST_ROWS))[-1]
+    most = _most_tried(analysis)
     rows = f"more than {most} rows" if math.isinf(needed.estimate) else f"{_counted(needed, f'more than {most}')} rows"
     took = f"{rows}, measured on subsets of the training half, with the threshold that all its rows give"
     if model is not None:
@@ -124,6 +123,19 @@ def answer(analysis: Analysis, accuracy: float, confidence: float) -> list[str]:
         f"has {_shown(found.measured, '.3f')} on held-out rows; to say {larger!r} always has {max(prior, 1 - prior):.3f}",
         f"for {accuracy:g} there as the mean over both classes, with probability {confidence:g}, the averaging classifier needs {took}",
     ]
+
+
+def _why_no_interval(p: float, analysis: Analysis) -> str:
+    if p == 1:
+        return "no interval: they are for p = 2 and inf"
+    if analysis.mixture.dim > MOST_FEATURES:
+        return f"no interval beyond {MOST_FEATURES} features, and this is too high"
+    return "no interval: too few rows for the features, or one depends on others, so this is too high"
+
+
+def _most_tried(analysis: Analysis) -> int:
+    """The largest number of rows of which averages were measured."""
+    return subset_sizes(min(analysis.distinct_train_rows, MOST_ROWS))[-1]
 
 
 def _counted(interval: Interval, beyond: str) -> str:
@@ -184,7 +196,7 @@ def _how_sure(analysis: Analysis, accuracy: float, confidence: float) -> list[st
         f"n for {accuracy:g}, Gaussian",
         f"n for {accuracy:g}, measured",
     )
-    most = subset_sizes(min(analysis.train_rows, MOST_ROWS))[-1]
+    most = _most_tried(analysis)
     rows = [
         (
             f"p={row.p:g} eps={row.eps:.3g}",
@@ -199,8 +211,9 @@ def _how_sure(analysis: Analysis, accuracy: float, confidence: float) -> list[st
     return [
         text_table(header, rows),
         "best possible: robust accuracy of the best classifier if the classes are Gaussian with one covariance; estimate [95 % interval]",
-        "('-': too few rows for the features, or features that depend on others). measured: the estimated best classifier on the held-out",
-        "rows; the best one reaches at least the low end. averaging: balanced robust accuracy after as many rows, by the Gaussian model.",
+        f"('-': p = 1, too few rows for the features, more than {MOST_FEATURES} of them, or some that depend on others). measured: the",
+        "estimated best classifier on the held-out rows; the best one reaches at least the low end. averaging: balanced robust accuracy",
+        "after as many rows, by the Gaussian model.",
         f"n: rows with which averaging reaches {accuracy:g} with probability {confidence:g}, by the Gaussian model (inf: no number is",
         "enough), and measured with subsets of the training half.",
     ]

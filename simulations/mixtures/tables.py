@@ -146,16 +146,17 @@ def _without_row_numbers(name: str, points: Array, features: tuple[str, ...]) ->
     out, doubtful, repeated = [], list[str](), list[str]()
     for j, feature in enumerate(features):
         column = points[:, j]
-        whole = bool((column == np.round(column)).all()) and len(np.unique(column)) == len(column)
+        integer = bool((column == np.round(column)).all())
+        whole = integer and len(np.unique(column)) == len(column)
         counting = whole and np.ptp(column) == len(column) - 1 and column.min() in (0, 1)
         in_order = whole and bool((np.diff(column) > 0).all())
         nameless = re.fullmatch(r"column \d+", feature) is not None
-        named_so = PANDAS_INDEX.fullmatch(feature) or (whole and INDEX_NAMES.fullmatch(feature))
+        named_so = (integer and PANDAS_INDEX.fullmatch(feature)) or (whole and INDEX_NAMES.fullmatch(feature))
         if named_so or (counting and (in_order or nameless)):
             out.append(j)
         elif counting or in_order:
             doubtful.append(feature)
-        elif INDEX_NAMES.fullmatch(feature) and bool((column == np.round(column)).all()):
+        elif INDEX_NAMES.fullmatch(feature) and integer:
             repeated.append(feature)
     if out and len(out) == points.shape[1]:
         raise UserError(f"--data {name}: column {features[0]!r} numbers the rows, and there is no other; give features")

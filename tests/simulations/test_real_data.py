@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from simulations.mixtures import certainty, real_data
-from simulations.mixtures.certainty import estimate, measured_needs, subset_sizes
+from simulations.mixtures.certainty import MOST_FEATURES, estimate, measured_needs, subset_sizes
 from simulations.mixtures.learners import fit_averaging
 from simulations.mixtures.real_data import OPTIMUM, analyse, estimate_mixture, split_and_scale, verdict
 from simulations.mixtures.real_data_report import answer, doubts
@@ -171,6 +172,41 @@ def test_copies_make_no_interval_narrower():
     (certainty,) = found.certainties
     assert certainty.measured.high - certainty.measured.low > 0.25  # 360 rows would make it .14
     assert {point.n for point in found.curve} == {2, 4, 8}  # up to half of the 30 different training rows, not of 180
+    row = found.comparisons[0]
+    assert row.standard_error == pytest.approx(math.sqrt(row.measured * (1 - row.measured) / found.distinct_test_rows), rel=0.01)
+    said = answer(found, 0.99, 0.9)[-1]
+    assert f"needs more than {subset_sizes(30)[-1]} rows" in said
+    assert subset_sizes(30)[-1] < subset_sizes(180)[-1]
+
+
+def test_rows_of_few_values_are_not_too_few():
+    """400 rows of three yes/no features have eight patterns, and are no copies of eight rows."""
+    rng = np.random.default_rng(4)
+    y = np.repeat([-1.0, 1.0], 200)
+    x = (rng.random((400, 3)) < np.where(y > 0, 0.7, 0.3)[:, None]).astype(float)
+    found = analyse(table_of(x, y), (2.0,), (0.0, 0.3), 0.6, 0.9, (), 1)
+    assert found.distinct_train_rows == 200
+    assert not [line for line in doubts(found) if "WARNING" in line]
+
+
+def test_no_interval_has_the_right_reason():
+    rng = np.random.default_rng(4)
+    y = np.repeat([-1.0, 1.0], 300)
+    found = analyse(table_of(rng.standard_normal((600, 4)) + 0.5 * y[:, None], y), (1.0, 2.0), (0.2,), 0.6, 0.9, (), 1)
+    said = answer(found, 0.6, 0.9)[0]
+    assert "(no interval: they are for p = 2 and inf)" in said
+    assert "too few rows" not in said
+    wide = estimate(rng.standard_normal((600, MOST_FEATURES + 1)), y)
+    assert wide is None
+
+
+def test_the_curve_of_two_rows_is_that_of_two_rows():
+    """One dimension, mean and spread 1, n = 2: Phi(sqrt 2) Phi(1) + Phi(-sqrt 2) Phi(-1); the second-order law says .803."""
+    rng = np.random.default_rng(0)
+    half = real_data._Half(rng.standard_normal((40, 1)), np.repeat([-1.0, 1.0], 20))
+    points = real_data.learning_curve(half, half, BinaryMixture([1.0], 1.0), [0.0], 2.0, rng)
+    exact = ndtr(math.sqrt(2)) * ndtr(1.0) + ndtr(-math.sqrt(2)) * ndtr(-1.0)
+    assert points[0].predicted == pytest.approx(exact, abs=1e-3)
 
 
 def test_rows_of_a_subset_are_different_ones(monkeypatch):
@@ -203,7 +239,7 @@ def test_no_attack_counts_once_whatever_the_norms(gaussian):
     radii = {
         (0 if row.eps == 0 else row.p, row.eps) for row in gaussian.comparisons if row.classifier == OPTIMUM and not row.trivial
     }
-    assert said.endswith(f" of {len(radii)} attacks")
+    assert f" of {len(radii)} attacks (the estimate" in said
     assert len(radii) == 2 * 6 - 1
 
 

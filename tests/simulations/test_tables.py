@@ -138,6 +138,18 @@ def test_bad_csv(tmp_path, data):
 # Tables that were seen to go wrong.
 
 
+@pytest.mark.parametrize("name", ["", "Unnamed: 2"])
+def test_a_feature_without_a_name_is_a_feature(tmp_path, name):
+    """Only whole numbers are an index of pandas."""
+    x, y = noise()
+    path = tmp_path / "t.csv"
+    rows = [f"{a:.3f},{b:.3f},{c:.3f},{'yes' if label else 'no'}" for (a, b, c), label in zip(x, y, strict=True)]
+    path.write_text("\n".join([f"age,bp,{name},sick", *rows]) + "\n")
+    table = load_table(str(path), "sick")
+    assert table.x.shape == (60, 3)
+    assert not [note for note in table.notes if "numbers the rows" in note]
+
+
 def noise(n=60, columns=3, seed=0):
     rng = np.random.default_rng(seed)
     return rng.standard_normal((n, columns)), np.repeat([0, 1], n // 2)

@@ -422,6 +422,31 @@ def test_coverage_over_60_data_sets(name):
         assert covered(truth, intervals) * 60 >= 50 - 1e-9, quantity
 
 
+def test_a_learner_that_learns_nothing_at_the_low_end_guesses():
+    """Labels at random: the low end is a mixture on which adversarial training returns w = 0."""
+    found = MixtureEstimate(np.array([0.4, 0.0, 0.0, 0.0, 0.0]), 1.0, (50, 50)).learner_accuracy(
+        1000, eps=0.05, learner="logistic", training_eps=0.3
+    )
+    assert found.low == 0.5
+    assert found.high > 0.5
+    with pytest.raises(ValueError, match="svm"):
+        MixtureEstimate(np.array([0.12]), [[1.0]], (50, 50)).learner_accuracy(1000, eps=0.05, learner="svms")
+
+
+def test_the_spread_of_eigenvalues_is_unbiased():
+    """tr C^2 of the shrunk covariance, over 20,000 Wishart estimates with 6 degrees of freedom: z below 4."""
+    rng, true = np.random.default_rng(1), np.diag([1.0, 0.4, 0.2])
+    z = rng.standard_normal((20_000, 6, 3)) * np.sqrt(true.diagonal())
+    estimates = np.einsum("bni,bnj->bij", z, z) / 6
+    squares = (estimates**2).sum(axis=(1, 2)) - np.trace(estimates, axis1=1, axis2=2) ** 2 / 6
+    found = squares / (1 + 1 / 6 - 2 / 36)
+    assert abs(found.mean() - (true**2).sum()) < 4 * found.std() / math.sqrt(20_000)
+    one = estimates[0]
+    shrunk = _unbiased_spectrum(one, 6)
+    assert np.trace(shrunk) == pytest.approx(np.trace(one))
+    assert (shrunk**2).sum() == pytest.approx(max(found[0], np.trace(one) ** 2 / 3), rel=1e-9)
+
+
 def test_the_optimum_of_unequal_classes_is_at_least_the_larger_class():
     """No rule is worse than naming it always. Without the prior the estimate would be near Phi(0.6) = .73."""
     found = MixtureEstimate(np.array([0.6]), 1.0, (10, 90), prior=0.1).robust_optimum(0.0)

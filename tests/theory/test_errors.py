@@ -14,6 +14,7 @@ FULL = t.BinaryMixture([1.0, 0.5], [[1.0, 0.2], [0.2, 1.0]])
 CASES = [
     (lambda: t.BinaryMixture([1.0, 2.0], [[1.0, 0.5], [0.1, 1.0]]), "not symmetric.*0.4.*cov . cov.T"),
     (lambda: t.BinaryMixture([1.0, 2.0], [[1.0, 0.1], [0.100001, 1.0]]), "not symmetric.*1e-06"),
+    (lambda: t.BinaryMixture(np.ones(3), [[1e12, 0, 0], [0, 1, 0.5], [0, -0.5, 1]]), "not symmetric.*reaches 1;"),
     (lambda: t.BinaryMixture([1.0], True), "not real numbers"),
     (lambda: t.GaussianMixture([[1.0]], None), "covs is None"),
     (lambda: t.GaussianMixture(np.empty((0, 2)), 1.0), "no rows"),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 from scipy.stats import ncx2, norm
 from scipy.stats import t as t_law
 
@@ -129,6 +129,9 @@ def test_errors():
     mixture = BinaryMixture(MEAN, EQUAL)
     with pytest.raises(ValueError, match=r"confidence=0\.9999 is too high"):
         required_samples(mixture, mixture, eps=0.1, accuracy=0.6, confidence=0.9999)
+    wide = BinaryMixture(np.full(201, 0.1), np.linspace(0.5, 1, 201))
+    with pytest.raises(ValueError, match=r"confidence=0\.9999 is too high"):  # normal tails
+        required_samples(wide, wide, eps=0.1, accuracy=0.6, confidence=0.9999)
     with pytest.raises(ValueError, match="have dimensions 12 and 2"):
         QuasiMonteCarloLaw(mixture, BinaryMixture([1.0, 0.0]), 3, 0.1)
     with pytest.raises(ValueError, match="n=0"):
@@ -179,3 +182,17 @@ def test_noise_that_turns_with_x_leaves_no_part_out():
         share = (values <= ndtr(level)).mean()
         assert abs(law.cdf(float(ndtr(level))) - share) < 4.5 * math.sqrt(max(share * (1 - share), 1e-6) / 400_000)
     assert law.quantile(0.5) == pytest.approx(np.median(values), abs=1e-3)
+
+
+def test_where_the_law_is_exact_any_confidence_is_answered():
+    """A scalar real covariance and a full synthetic one: twelve dimensions, n against draws of the classifier."""
+    rng = np.random.default_rng(5)
+    factor = rng.standard_normal((12, 12)) / 4 + np.eye(12)
+    real, synthetic = BinaryMixture(np.full(12, 0.4), 1.0), BinaryMixture(np.full(12, 0.4), factor @ factor.T)
+    n = required_samples(real, synthetic, eps=0.1, accuracy=0.75, confidence=0.9999)
+    law = QuasiMonteCarloLaw(real, synthetic, n, 0.1)
+    assert law.cdf_error(0.75) == 1e-8
+    assert law.cdf(0.75) <= 1e-4 < QuasiMonteCarloLaw(real, synthetic, n - 1, 0.1).cdf(0.75)
+    theta = synthetic.mean + rng.standard_normal((400_000, 12)) @ factor.T / np.sqrt(n)
+    short = ((theta @ real.mean) / np.linalg.norm(theta, axis=1) - 0.1 < ndtri(0.75)).mean()
+    assert abs(short - 1e-4) < 5 * np.sqrt(1e-4 / 400_000)
