@@ -6,6 +6,12 @@ import torch
 from contrastive_dp import NoiseSchedule
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Draws from the global generator depend on the tests before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def schedule():
     return NoiseSchedule.linear()

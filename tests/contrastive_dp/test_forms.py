@@ -189,7 +189,10 @@ def test_heuns_step_is_the_published_one(schedule):
         lambda x: x @ torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=x.dtype), SupervisedContrastive(), 0.2
     )
     labels, high, low = torch.tensor([0, 1, 0]), 900, 300
-    made = heun_sample(lambda x, t, _y: network(x, t), x_T, schedule, [high, low], labels=labels, guidance=guidance)
+    seen = []
+    made = heun_sample(
+        lambda x, t, _y: network(x, t), x_T, schedule, [high, low], labels, guidance, on_step=lambda t, x: seen.append((t, x))
+    )
     guide = guidance.start(schedule, labels)
 
     def slope(y, t):
@@ -201,6 +204,9 @@ def test_heuns_step_is_the_published_one(schedule):
     d = slope(y, high)
     ahead = y + (sigma[1] - sigma[0]) * d
     y = y + (sigma[1] - sigma[0]) * (d / 2 + slope(ahead, low) / 2)
+    assert [t for t, _ in seen] == [high, low]
+    torch.testing.assert_close(seen[0][1], y * math.sqrt(schedule[low]), rtol=1e-12, atol=1e-12)
+    assert torch.equal(seen[-1][1], made)
     y = y - sigma[1] * slope(y, low)
     torch.testing.assert_close(made, y, rtol=1e-12, atol=1e-12)
 
@@ -340,6 +346,21 @@ def test_solvers_that_visit_a_level_twice_compare_with_the_level_before(schedule
         assert not torch.equal(trial[0], corrected[0])
     assert torch.equal(trial_500[1], corrected_700[0])
     assert torch.equal(trial_300[1], corrected_500[0])
+
+
+def test_pure_noise_is_forgotten():
+    """The state before is none to compare with if it was pure noise, nor is one before that."""
+    schedule = NoiseSchedule.cosine()
+    x, y, e = (torch.from_numpy(np.random.default_rng(i).standard_normal((4, 3))) for i in range(3))
+    guidance = ContrastiveGuidance(lambda x: x, InfoNCE(), 0.3)
+    guide = guidance.start(schedule)
+    assert torch.equal(guide(x, 999, e), e)
+    assert torch.equal(guide(y, 950, e), e)  # nothing yet
+    assert not torch.equal(guide(x, 900, e), e)
+    again = guidance.start(schedule)
+    again(y, 950, e)
+    again(x, 999, e)
+    assert torch.equal(again(x, 900, e), e)
 
 
 def test_nearly_pure_noise_is_not_guided(schedule):

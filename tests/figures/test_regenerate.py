@@ -13,6 +13,7 @@ import pytest
 from figures import experiments, regenerate
 from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
 from figures.inputs import Files
+from figures.keep_reference import MOST_BYTES
 from figures.registry import all_names, entries, figures_of
 from figures.state import made_from, what_changed
 from tests.figures.conftest import ROOT, run_main
@@ -350,13 +351,13 @@ def test_run_missing_runs_what_is_missing_and_draws_it(tmp_path, monkeypatch, ca
 
 def test_the_reference_results_are_small_and_say_where_they_come_from():
     files = [path for path in REFERENCE.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 10_000_000
+    assert sum(path.stat().st_size for path in files) < MOST_BYTES
     notes = json.loads((REFERENCE / "provenance.json").read_text())
     assert set(notes) == set(EXPERIMENTS)
     from command_line.output import file_digest
 
     for name, note in notes.items():
-        assert note["command"] in (EXPERIMENTS[name].command(), EXPERIMENTS[name].command(quick=True))
+        assert note["command"] == EXPERIMENTS[name].command()
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", note["date"])
         assert {"python", "numpy"} <= set(note["versions"])
         kept = {str(path.relative_to(REFERENCE / name)) for path in files if REFERENCE / name in path.parents}

@@ -1,5 +1,7 @@
 """Attacks against what is known exactly: robust accuracy of linear classifiers, the worst perturbation, gradients of nothing else."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_pgd_finds_the_worst_perturbation(problem, norm):
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["linf", "l2"]), st.floats(1e-3, 2.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_projection_stays_in_ball_and_image_and_is_idempotent(seed, norm, eps):
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(4, 2, 3, 3, generator=generator, dtype=torch.float64)
@@ -164,6 +166,34 @@ def test_standard_autoattack_has_nine_targets_and_checks_square(monkeypatch):
     assert (made[0][1]["norm"], made[0][1]["eps"], made[0][1]["version"]) == ("Linf", 0.02, "custom")
     assert found.after == {"clean": 1, "apgd-ce": 1, "apgd-t": 1, "fab-t": 1, "square": 0}
     assert any("Square Attack has decreased" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("norm", "step", "inside"),
+    [
+        ("linf", 0.0199, True),
+        ("linf", 0.0203, False),
+        ("l2", 0.0039, True),
+        ("l2", 0.0041, False),
+    ],  # 25 pixels: an l2 length of 5 steps
+)
+def test_an_attack_that_left_the_ball_is_not_trusted(monkeypatch, norm, step, inside):
+    class Attack:
+        def __init__(self, model, **arguments):
+            self.apgd, self.fab, self.apgd_targeted = (type("Part", (), {})() for _ in range(3))
+
+        def run_standard_evaluation(self, x, y, batch_size):
+            return x + step, y
+
+    def classifier(x):
+        return torch.nn.functional.one_hot((x.flatten(1)[:, 0] > 0.5).long(), 10).float()
+
+    monkeypatch.setattr("pyautoattack.AutoAttack", Attack)
+    x, y = torch.full((50, 1, 5, 5), 0.4), torch.zeros(50).long()
+    network = torch.nn.Module()
+    network.forward = classifier
+    with contextlib.nullcontext() if inside else pytest.raises(FloatingPointError, match="apgd-ce left the ball"):
+        autoattack_robustness(network, x, y, Threat(norm, 0.02), EvaluationSettings(batch_size=50), 3)
 
 
 def test_more_restarts_are_never_weaker():

@@ -1,9 +1,11 @@
 """The dry run: sums that can be done by hand, a schedule that can be drawn by hand, and a calibration that measures what it says."""
 
+import itertools
 import re
 import time
 from collections import defaultdict
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -230,18 +232,32 @@ def probe():
     return Probe((1, 8, 8), 10, Threat("linf", 0.1), torch.device("cpu"), 0.3)
 
 
-def test_a_step_that_is_measured_takes_what_it_takes(probe):
-    """Within a factor of two: more attack steps cost more, a larger batch costs more, and a step is what a training of them shows."""
-    base = ClassifierSettings(batch_size=128, attack_steps=2, augmentation="none")
-    short, long = (probe.step(ClassifierSettings(batch_size=128, attack_steps=n, augmentation="none")) for n in (1, 12))
-    assert 2 < long.step / short.step < 20  # of 13 passes to 2; the machine may be busy
-    measured = probe.step(base).step
-    begin = time.perf_counter()
-    from image_experiments.training.adversarial_training import TrainingImages, train_classifier
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test turns: [seconds]."""
+    now = [0.0]
+    monkeypatch.setattr("image_experiments.engine.calibration.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return now
 
-    settings = ClassifierSettings(batch_size=128, attack_steps=2, augmentation="none", steps=60)
-    train_classifier(probe.classifier("small-cnn"), TrainingImages(probe.images(256), 10), probe.threat, settings, 0)
-    assert 0.5 < measured * 60 / (time.perf_counter() - begin) < 2
+
+def test_a_step_is_timed_after_the_first_and_scaled_to_the_whole_batch(probe, clock, monkeypatch):
+    """An image takes 0.01 s, the first step 5 s more. A budget of 0.3 s holds batches of 2 and 8, not of 32."""
+
+    def training(network, data, threat, settings, seed, on_step):
+        for step in itertools.count(1):
+            clock[0] += 0.01 * settings.batch_size + (5.0 if step == 1 else 0.0)
+            on_step(step, torch.zeros(()))
+
+    monkeypatch.setattr("image_experiments.engine.calibration.train_classifier", training)
+    monkeypatch.setattr(Probe, "attack_passes", lambda *_: 0.0)
+    found = probe.step(ClassifierSettings(batch_size=128, precision="float32", compile="no"))
+    assert (found.batch, found.start, found.step) == (8, pytest.approx(5.0), pytest.approx(1.28))
+
+
+def test_a_step_is_really_taken(probe):
+    found = probe.step(ClassifierSettings(batch_size=16, attack_steps=1, augmentation="none"))
+    assert found.step > 0
+    assert 2 <= found.batch <= 16
 
 
 def test_the_fastest_way_is_chosen_and_what_was_tried_is_written(probe, tmp_path, monkeypatch):
@@ -310,12 +326,12 @@ def test_what_does_not_fit_in_memory_is_not_chosen(probe, tmp_path, monkeypatch)
     assert not (tmp_path / "none.csv").exists()
 
 
-def test_a_sampler_that_compiles_is_timed_by_its_steps_and_not_by_its_compilation(probe, monkeypatch):
+def test_a_sampler_that_compiles_is_timed_by_its_steps_and_not_by_its_compilation(probe, clock, monkeypatch):
     """A network whose first call takes a second: that is the start; a step takes what the others take."""
     calls = []
 
     def slow_at_first(x, t, labels):
-        time.sleep(1.0 if not calls else 0.02)
+        clock[0] += 1.0 if not calls else 0.02
         calls.append(len(x))
         return x
 
@@ -323,8 +339,8 @@ def test_a_sampler_that_compiles_is_timed_by_its_steps_and_not_by_its_compilatio
     found = probe.sampler(DiffusionSettings(), GenerationSettings(batch_size=32, compile="yes"), 8)
     assert set(calls) == {8}  # as many as were timed without
     assert found.batch == 8
-    assert 0.9 < found.start < 1.5
-    assert 0.015 < found.step * 8 < 0.06
+    assert found.start == pytest.approx(0.98)
+    assert found.step * 8 == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_rows_are_paired_with_no_guidance(schedule):
     assert "measured +0.0200 +- 0.0100" in line
 
 
-def test_no_guidance_is_predicted_to_beat_the_best_at_its_price(schedule):
+def test_no_guidance_is_predicted_to_beat_the_best_at_its_price(schedule, monkeypatch):
     """Strong guidance, within the radii that were searched and beyond, where the best is not known."""
     cells = [Setting(problem="d100")]
     cells += [
@@ -170,10 +171,13 @@ def test_no_guidance_is_predicted_to_beat_the_best_at_its_price(schedule):
         for name in ("boundary-near", "anchored", "classifier")
         for scale in (0.05, 0.3)
     ]
+    raw = best_curve(problem_named("d100"), "adversarial", 5, angles=4)
+    monkeypatch.setattr("simulations.guided.value.best_curve", lambda *_: raw)
     rows, best = tabulate({cell: [[("adversarial", 5, 0.9)]] for cell in cells}, schedule)
     table = [dict(zip(HEADER, row, strict=True)) for row in rows]
     within = [row for row in table if row["w2"] <= RADII[-1]]
-    assert all(row["accuracy_predicted"] <= row["best_at_this_w2"] for row in within)
+    # of the search alone: tabulate itself raises the curve to what guidance reaches
+    assert all(row["accuracy_predicted"] <= np.interp(row["w2"], RADII, raw) + 0.004 for row in within)
     assert len(within) >= 5
     assert all(math.isnan(row["best_at_this_w2"]) for row in table if row["w2"] > RADII[-1])
     curve = [row[3] for row in best]
@@ -182,6 +186,7 @@ def test_no_guidance_is_predicted_to_beat_the_best_at_its_price(schedule):
 
 def test_the_part_from_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr("simulations.guided.value.PROBLEM", "d10")
+    monkeypatch.setattr("simulations.guided.value.best_curve", partial(best_curve, angles=4))  # what it finds is tested above
     small = [Setting(problem="d10"), Setting(problem="d10", guidance="boundary", scale=0.05, at="x0", relative=True, high=700)]
     monkeypatch.setattr("simulations.guided.value.settings", lambda: small)
     assert main(["--parts", "value", "--quick", "--seeds", "2", "--workers", "1", "--out", str(tmp_path)]) == 0

@@ -95,6 +95,21 @@ def test_nodes_follow_trajectories():
         assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.98
 
 
+def test_nodes_are_the_trajectories_of_an_affine_prediction(mixture):
+    """Exactly, whatever the map: C = M M' makes the nearest root M itself."""
+    pull, a, z, seen = 0.05 * np.random.default_rng(4).standard_normal((3, 3)), visited(30), gaussian_nodes(3, 50), []
+    plain = exact(mixture, a, 50)
+
+    def predict(x, i):
+        return plain(x, i) + x @ pull.T + 0.03
+
+    guided_ddim_law(lambda x, i: (seen.append(x.copy()), predict(x, i))[1], 2, 3, a, 50)
+    x = np.tile(z, (2, 1))
+    for i, (now, after) in enumerate(itertools.pairwise(a)):
+        np.testing.assert_allclose(seen[i], x, atol=1e-8)
+        x = np.sqrt(after / now) * x + (np.sqrt(1 - after) - np.sqrt(after * (1 - now) / now)) * predict(x, i)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,6 +1,7 @@
 """T15 against T10 to T12, importance-weighted samples, and fits with another library."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -137,6 +138,19 @@ def test_too_few_samples_for_the_asymptotic_law_are_warned_of():
     law = subpopulation_law(SubpopulationMixture(means))
     with pytest.warns(UserWarning, match="n=100 is too small for the law of logistic"):
         law.robust_accuracy(SubpopulationMixture(means), 0.1, 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        law.robust_accuracy(SubpopulationMixture(means), 0.1, 10**7)
+
+
+def test_the_law_knows_its_radius_and_distances_in_standard_deviations():
+    """Both decide whether n is large enough; in other units they are the same."""
+    means, unit = np.zeros((2, 20)), 0.37
+    means[0, 0], means[1, :2] = 2.0, (1.0, 1.5)
+    one = subpopulation_law(SubpopulationMixture(means), eps=0.3)
+    other = subpopulation_law(SubpopulationMixture(unit * means, std=unit), eps=0.3 * unit)
+    np.testing.assert_allclose(other.distances, one.distances, rtol=1e-6)
+    assert (one.eps, other.eps) == (pytest.approx(0.3), pytest.approx(0.3))
 
 
 @pytest.mark.parametrize(
