@@ -270,6 +270,7 @@ def python_block(name):
 def test_readme_guidance_example_runs():
     """The guidance example, with a small U-Net and classifier where the reader has large ones."""
     import torch
+    from diffusers import DDPMScheduler
 
     from tests.contrastive_dp.conftest import small_unet
 
@@ -277,6 +278,7 @@ def test_readme_guidance_example_runs():
     names = {
         "unet": small_unet(classes=10),
         "classifier": classifier,
+        "trained_with": DDPMScheduler(),
         "labels": torch.arange(16) % 10,
         "x": torch.randn(16, 3, 8, 8),
     }
