@@ -187,7 +187,7 @@ def train_projection_head(
     batch_labels(labels, len(x))
     warn_if_training(embed, "embed")
     objective = loss or SupervisedContrastive()
-    if objective.needs_previous:
+    if getattr(objective, "needs_previous", False):
         name = type(objective).__name__
         raise ValueError(f"loss={name} compares with previous states, which real samples do not have: use SupervisedContrastive")
     with torch.no_grad():

@@ -63,9 +63,10 @@ def write_checkpoint(path: str | Path, content: Mapping[str, object]) -> Path:
 
 
 def _unwritten(path: str | Path, error: Exception) -> OSError:
-    reason = " ".join(str(error).split())[:120]
-    known = re.search(r"os error (\d+)", reason)
-    return OSError(int(known[1]) if known else errno.ENOSPC, f"cannot write, the disk is full perhaps: {reason}", str(path))
+    reason = " ".join(str(error).split())
+    if known := re.search(r"os error (\d+)", reason):
+        return OSError(int(known[1]), os.strerror(int(known[1])), str(path))
+    return OSError(errno.ENOSPC, f"cannot write, the disk is full perhaps: {reason[:120]}", str(path))
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -24,7 +24,7 @@ from image_experiments.data.dataset import Array
 from image_experiments.data.given import absolute as absolute_parts
 from image_experiments.data.given import names_of_parts
 from image_experiments.data.npz_files import ImageFile
-from image_experiments.engine.changes import told_of_changes, told_of_shards
+from image_experiments.engine.changes import own_shards, shards_in, told_of_changes, told_of_shards
 from image_experiments.engine.checks import (
     check_beforehand,
     check_names,
@@ -42,7 +42,7 @@ from image_experiments.engine.reuse import check_reuse, take_over
 from image_experiments.engine.scheduler import Bar, as_before, run_all
 from image_experiments.engine.settings import Settings, flat, resolve
 from image_experiments.engine.stages import Place, Stage, read_stamp
-from image_experiments.engine.unused import check_used
+from image_experiments.engine.unused import told_of_unread
 from image_experiments.generated import Generated, Made
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import Normalised
@@ -218,7 +218,6 @@ def checked_stages(settings: Settings) -> list[Stage]:
     if settings.tensorboard:
         tensorboard.check_installed()
     check_apart(settings)
-    check_used(settings)
     check_names(stages)
     check_reuse(settings.reuse)
     check_code(stages)
@@ -259,7 +258,8 @@ def conduct(
         doubts: list[str] = []
         talk_and_note = noting(talk, doubts)
         if processes.first:
-            tell(talk_and_note, (), [*told_of_changes(stages, place), *told_of_shards(stages, place)])
+            tell(talk, (), [*told_of_changes(stages, place), *told_of_shards(stages, place)])
+            tell(talk_and_note, (), told_of_unread(settings))
         made = look_at_data(settings, stages, place, processes, talk_and_note)
         if processes.first:
             note_claim(place.out, identity(settings), FREE)
@@ -270,7 +270,7 @@ def conduct(
         if not processes.first:
             return
         if place.part:
-            talk.say(told_of_part(settings, place.out))
+            talk.say(told_of_part(settings, stages, place))
         elif settings.until is not None:
             talk.say(told_of_step(settings, place.out, len(stages)))
         else:
@@ -296,9 +296,10 @@ def told_of_step(settings: Settings, out: Path, count: int) -> str:
     return f"{told} (the tables in {out} are those of an earlier run)" if (out / "summary.json").is_file() else told
 
 
-def told_of_part(settings: Settings, out: Path) -> str:
+def told_of_part(settings: Settings, stages: list[Stage], place: Place) -> str:
     """Message about what --part has made, and what comes next."""
-    left = len(list((out / "shards").glob("*/shard-*.npz")))
+    out, own = place.out, [own_shards(stage, place) for stage in stages]
+    left = sum(len(shards_in(folder)) for folder in own if folder is not None)
     if not left:
         return f"part {settings.part} was the last: the images are in {out}/synthetic, or {out}/generated where some are to be selected"
     return (

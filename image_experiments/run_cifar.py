@@ -121,7 +121,9 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     from image_experiments.engine.changes import told_of_changes, told_of_shards
     from image_experiments.engine.checks import check_beforehand, known_facts
     from image_experiments.engine.cost import NOT_DEDUCTED, Work, calibrated, estimate
+    from image_experiments.engine.devices import here
     from image_experiments.engine.run_stage import to_make
+    from image_experiments.engine.unused import told_of_unread
 
     check_writable(place.out)
     tell_refusal(lambda: check_folder(settings, place.out))
@@ -130,7 +132,8 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
         tell(TERMINAL, described(read), read.doubts)
         for seed in range(settings.seed, settings.seed + settings.seeds):
             split(read, settings.train, settings.validation, seed)
-    tell(TERMINAL, (), [*check_beforehand(settings, facts), *told_of_changes(stages, place), *told_of_shards(stages, place)])
+    tell(TERMINAL, (), [*check_beforehand(settings, facts), *told_of_unread(settings)])
+    tell(TERMINAL, (), [*told_of_changes(stages, place), *told_of_shards(stages, place)])
     left = to_make(stages, place)
     for told, these in (("unchanged ", [stage for stage in stages if stage not in left]), ("would run ", left)):
         for line in grouped([stage.name for stage in these]):
@@ -142,7 +145,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     if settings.reuse:
         print(NOT_DEDUCTED)
     begin, count = time.perf_counter(), min(workers, max(len(left), 1))
-    measured = calibrated(settings, left, facts, place, count)
+    measured = calibrated(settings, left, facts, here(place), count)
     print(estimate([Work(settings, left, measured, facts, count)], time.perf_counter() - begin))
     return 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,6 @@ from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.scheduler import as_before
 from image_experiments.engine.settings import OF_AUTO, OF_METHODS, resolve
-from image_experiments.engine.unused import without_effect
 from image_experiments.experiment import only_run_in
 from image_experiments.sweeps import (
     DESIGNS,
@@ -36,6 +35,7 @@ from image_experiments.sweeps import (
     arguments_of,
     attacks_of,
     check_experiment,
+    check_in_process,
     checked_calls,
     conduct_sweep,
     read_design,
@@ -89,6 +89,8 @@ def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
         raise UserError("dry_run=True: belongs to the command line, run_search.py; leave it out")
     forget_code()
     settings, parsed = checked(settings)
+    sweep, runs = resolved(sweep_of(settings, 1), parsed)
+    check_in_process(checked_calls(sweep, parsed, runs))
     with without_main(), as_before():
         conduct_search(settings, parsed, talk, lambda arguments: run_one(arguments, talk))
     assert settings.out is not None
@@ -113,33 +115,39 @@ def checked(settings: SearchSettings) -> tuple[SearchSettings, Design]:
     settings = replace(settings, out=settings.out or Path("results") / settings.design.stem)
     sweep, runs = resolved(sweep_of(settings, 1), design)
     attacks: dict[str, list[str]] = {}
-    measured: dict[tuple[Any, ...], str] = {}
+    measured: dict[str, tuple[str, float | None, int, int]] = {}
     for one, arguments in checked_calls(sweep, design, runs):
         chosen = resolve(settings_from(arguments))
         evaluation = chosen.evaluation
         attacks[one.name] = attacks_of(chosen)
-        measured[chosen.norm, chosen.eps, chosen.validation, evaluation.autoattack_images] = one.name
+        images = min(evaluation.autoattack_images or chosen.validation, chosen.validation)
+        measured[one.name] = chosen.norm, chosen.eps, chosen.validation, images
         if evaluation.split != "validation":
             raise UserError(
                 f"--design {settings.design}: run {one.name} evaluates on {evaluation.split} images, which must choose nothing; add "
                 '"--evaluation.split", "validation" to its base'
             )
-    if len(measured) > 1:
-        (one_way, one_run), (other_way, other_run) = list(measured.items())[:2]
-        raise UserError(
-            f"--design {settings.design}: runs {one_run} and {other_run} would be ranked by unlike measurements; give all runs the same "
-            f"--norm, --eps, --validation and --evaluation.autoattack-images ({_told(one_way)}; {_told(other_way)})"
-        )
     settings = replace(settings, attack=ranking_attack(settings.attack, attacks))
+    check_alike(settings, measured)
     planned = trainings(settings, design)
     if settings.most and planned > settings.most:
         raise UserError(f"--most {settings.most}: this search trains {planned} classifiers; use fewer candidates, rungs or seeds")
     return replace(settings, seed=sweep.seed), design
 
 
-def _told(measured: tuple[Any, ...]) -> str:
-    norm, eps, validation, images = measured
-    return f"{norm} {eps:.4g}, {validation} images, {'all' if images is None else images} under AutoAttack"
+def check_alike(settings: SearchSettings, measured: Mapping[str, tuple[str, float | None, int, int]]) -> None:
+    """Raise UserError if runs would be ranked by other radii or images. measured: of each run norm, eps, validation images, and how many of
+    them AutoAttack gets."""
+    by_pgd = settings.attack.startswith("pgd")
+    ways = {run: (norm, eps, images if by_pgd else some) for run, (norm, eps, images, some) in measured.items()}
+    first, *others = ways
+    for run in others:
+        if ways[run] != ways[first]:
+            told = "; ".join(f"{norm} {eps:.4g}, {images} images" for norm, eps, images in (ways[first], ways[run]))
+            raise UserError(
+                f"--design {settings.design}: runs {first} and {run} would be ranked by unlike measurements ({told}); give all runs the "
+                "same --norm, --eps, --validation and --evaluation.autoattack-images"
+            )
 
 
 def ranking_attack(chosen: str, attacks: dict[str, list[str]]) -> str:
@@ -274,9 +282,7 @@ def calls_of_rung(settings: SearchSettings, design: Design, rung: int) -> tuple[
         methods = [parse_method(method) for method in one.methods]
         kept = replace(one, arguments=without_others_options(one.arguments, methods))
         base = replace(design, base=without_others_options(design.base, methods))
-        arguments = arguments_of(sweep, base, kept, sweep.out / "runs" / one.name)
-        unread = {f"--{name.replace('_', '-')}" for name, _ in without_effect(settings_from(arguments))}
-        found.append((kept, [*without_flags(arguments, unread)]))
+        found.append((kept, arguments_of(sweep, base, kept, sweep.out / "runs" / one.name)))
     return sweep, found
 
 
@@ -288,16 +294,11 @@ def without_others_options(arguments: Sequence[str], methods: Sequence[Method]) 
     foreign |= set() if any(method.automatic for method in methods) else set(OF_AUTO)
     unused = {f"--generation.{name.replace('_', '-')}" for name in foreign}
     unused |= set() if any(method.generates for method in methods) else {"--rounds"}
-    return without_flags(arguments, unused)
-
-
-def without_flags(arguments: Sequence[str], unused: Collection[str]) -> tuple[str, ...]:
-    """The arguments without these flags, their --part.no- forms and their values."""
     found: list[str] = []
     skip = False
     for argument in arguments:
         if argument.startswith("--"):
-            skip = argument.partition("=")[0].replace("_", "-").replace(".no-", ".") in unused
+            skip = argument.partition("=")[0].replace("_", "-") in unused
         if not skip:
             found.append(argument)
     return tuple(found)

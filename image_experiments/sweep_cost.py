@@ -12,7 +12,7 @@ from typing import Any
 from command_line.output import UserError
 from image_experiments.engine.checks import Facts, check_beforehand, known_facts
 from image_experiments.engine.cost import Rates, Work, calibrated, estimate
-from image_experiments.engine.devices import place_of
+from image_experiments.engine.devices import here, place_of
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.run_stage import to_make
 from image_experiments.engine.settings import Settings
@@ -81,7 +81,7 @@ def measured(runs: Sequence[Planned]) -> list[Work]:
         first, stages = group[0], [stage for run in group for stage in run.left]
         methods = tuple(dict.fromkeys(method for run in group for method in run.settings.methods))
         count = min(first.workers, max(len(run.left) for run in group))
-        rates: list[Rates] = calibrated(replace(first.settings, methods=methods), stages, first.facts, first.place, count)
+        rates: list[Rates] = calibrated(replace(first.settings, methods=methods), stages, first.facts, here(first.place), count)
         works += [Work(run.settings, run.left, rates, run.facts, min(run.workers, len(run.left))) for run in group]
     return works
 

@@ -19,6 +19,7 @@ from command_line.result import folder_of, read_table
 from command_line.spawning import without_main
 from command_line.values import changed
 from image_experiments.data.official import CLASSES, is_a_copy
+from image_experiments.engine.checks import facts_without_reading
 from image_experiments.engine.devices import place_of
 from image_experiments.engine.fingerprint import forget_code
 from image_experiments.engine.presets import flags_of, settings_from
@@ -253,17 +254,24 @@ def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes:
     if settings.gather:
         gather_sweep(settings, parsed, runs, talk)
     else:
+        calls = checked_calls(settings, parsed, runs)
+        check_in_process(calls)
         with without_main(), as_before():
-            conduct_sweep(settings, parsed, checked_calls(settings, parsed, runs), talk, lambda arguments: run_one(arguments, talk))
+            conduct_sweep(settings, parsed, calls, talk, lambda arguments: run_one(arguments, talk))
     assert settings.out is not None
     return SweepResult(settings.out)
+
+
+def check_in_process(calls: Sequence[tuple[Run, list[str]]]) -> None:
+    """Raise UserError for a run that several processes are to share: from Python there is one."""
+    for one, arguments in calls:
+        if (processes := settings_from(arguments).processes) > 1:
+            raise UserError(f"run {one.name}: processes={processes}: belongs to run_sweep.py and run_search.py; leave it out")
 
 
 def run_one(arguments: Sequence[str], talk: Talk) -> int:
     """One run in this process; returns 0."""
     settings = prepared(settings_from(arguments))
-    if settings.processes > 1:
-        raise UserError(f"processes={settings.processes}: belongs to the command line, run_sweep.py or run_search.py; leave it out")
     place, workers = place_of(settings)
     conduct(settings, checked_stages(settings), place, workers, talk)
     return 0
@@ -406,10 +414,11 @@ def _check_calls(settings: SweepSettings, design: Design, calls: Sequence[tuple[
 
 
 def _attacks(settings: Settings) -> set[tuple[Any, ...]]:
-    """(name, norm, eps, split, number of images: 0 for all) of the attacks that the tables of a run may have."""
+    """(name, norm, eps, split, number of images: 0 where it is not known yet) of the attacks that the tables of a run may have."""
     chosen = settings.evaluation
     threats = [(threat.norm, round(threat.eps, 9)) for threat in (settings.threat(), *chosen.further())]
-    whole = settings.test if chosen.split == "test" else settings.validation
+    facts = facts_without_reading(settings)
+    whole = (settings.test or (facts.test if facts else 0)) if chosen.split == "test" else settings.validation
     some = chosen.autoattack_images or whole
     images = {name: whole if name.startswith("pgd") else min(some, whole or some) for name in attacks_of(settings)}
     return {(name, *threat, chosen.split, images[name]) for name in images for threat in threats}
@@ -423,10 +432,16 @@ def _check_attacks(settings: SweepSettings, design: Design, of: Mapping[str, set
         raise UserError(f"{where}: attacks holds {unknown[0]}, which no run has; they have {', '.join(sorted(known))}")
     for a, b in design.compare if not settings.until else ():
         runs = [of[side[0]] for side in (a, b) if side[0] in of]
-        if len(runs) == 2 and not {one for one in runs[0] & runs[1] if not design.attacks or one[0] in design.attacks}:
+        named = [[one for one in attacks if not design.attacks or one[0] in design.attacks] for attacks in runs]
+        if len(runs) == 2 and not any(_alike(one, other) for one in named[0] for other in named[1]):
             raise UserError(
                 f"{where}: compare holds {'/'.join(a)} and {'/'.join(b)}, which have no attack of the same radius on as many images"
             )
+
+
+def _alike(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether two attacks may be compared: the same on as many images, as far as their number is known."""
+    return one[:-1] == other[:-1] and (one[-1] == other[-1] or 0 in (one[-1], other[-1]))
 
 
 def attacks_of(settings: Settings) -> list[str]:

@@ -49,7 +49,7 @@ from theory.covariance import Covariance
 from theory.linear import check_signs, robust_accuracy, vector_norm
 from theory.mixtures import BinaryMixture
 from theory.optimal import bayes_robust_accuracy
-from theory.proportional import PROPORTIONAL_LEARNERS, ProportionalLaw
+from theory.proportional import ATTACKED, PROPORTIONAL_LEARNERS, ProportionalLaw, mean_length
 from theory.redrawn import Redrawn, Statistic
 from theory.sampled import MOST_DIM, QuasiMonteCarloLaw
 from theory.samples import required_samples, sample_goal
@@ -198,12 +198,14 @@ class MixtureEstimate(Remade):
             return _ordered(self._averaging_mean(s, number, radius, order) for s in scales)
         if self.mixture.covariance.kind != "scalar" or order != 2:
             raise ValueError(f"learner={learner!r} needs a scalar covariance and p=2; use learner='averaging'")
+        ProportionalLaw(1.0, number / len(self.mean), learner, ridge=ridge)  # raises for a ridge that the learner lacks
+        against = non_negative(training_eps, "training_eps") if learner in ATTACKED else 0.0
         scales = self._optimum_scales(radius, order, level)
 
         def accuracy(s: float) -> float:
             mixture = self._at(max(s, LEAST_SNR / self._at(1.0).covariance.mahalanobis(self._direction)))
             snr = mixture.covariance.mahalanobis(mixture.mean)
-            if training_eps >= math.hypot(snr, math.sqrt(mixture.dim / number)):
+            if against and against >= mean_length(snr, number / mixture.dim):
                 return 0.5
             law = ProportionalLaw(snr, number / mixture.dim, learner, ridge=ridge, eps=training_eps)
             return law.robust_accuracy(mixture, radius)

@@ -15,7 +15,7 @@ from scipy.linalg import cho_solve, cholesky
 
 from theory._checks import Array, Remade, frozen_array, same_dimension
 
-SYMMETRY_TOLERANCE = 1e-10  # relative to the largest entry; larger than rounding errors, smaller than any intended asymmetry
+SYMMETRY_TOLERANCE = 1e-10  # relative to both standard deviations; larger than rounding errors, smaller than any intended asymmetry
 
 
 @dataclass(frozen=True, eq=False, repr=False)

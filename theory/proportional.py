@@ -53,6 +53,8 @@ from scipy.special import erfcx, expit, ndtr
 from theory._checks import Array, Remade, finite_array, frozen_array, non_negative, one_of, positive
 from theory.mixtures import BinaryMixture
 
+ATTACKED = ("logistic", "svm")
+"""Learners that can be trained against an adversary."""
 PROPORTIONAL_LEARNERS = ("averaging", "lda", "least-squares", "logistic", "svm")
 MOST_SNR = 30.0
 NODES = np.linspace(-9.0, 9.0, 721)
@@ -64,6 +66,11 @@ HINGE_WEIGHTS = np.tile(_panel_weights / 20, 20)
 """20 panels over [-1, 1]."""
 FEWEST, MOST = 1e-3, 1e15
 """Samples per dimension."""
+
+
+def mean_length(class_snr: float, samples_per_dim: float) -> float:
+    """Length of the mean signed sample, sqrt(k^2 + d / n), from which on a training radius leaves w = 0."""
+    return math.hypot(class_snr, 1 / math.sqrt(samples_per_dim))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,7 +111,7 @@ class ProportionalLaw(Remade):
         object.__setattr__(self, "eps", non_negative(self.eps, "eps"))
         if self.ridge and self.learner in ("averaging", "lda"):
             raise ValueError(f"ridge={self.ridge:g}: {self.learner} has none; use 0, or least-squares, logistic, svm")
-        if self.eps and self.learner not in ("logistic", "svm"):
+        if self.eps and self.learner not in ATTACKED:
             raise ValueError(f"eps={self.eps:g}: {self.learner} does not train against an adversary; use 0, or logistic, svm")
         parts = self._parts
         if self.elongation != 1 and self.learner not in ("logistic", "svm"):
@@ -120,7 +127,7 @@ class ProportionalLaw(Remade):
             raise ValueError(
                 "samples_per_dim=1 without ridge: least squares has no finite limit at n = d; use another n, or a ridge"
             )
-        length = math.hypot(parts.mean_of(parts.k), math.sqrt(parts.mean_of(parts.s**2) / parts.delta) / self.elongation)
+        length = mean_length(parts.mean_of(parts.k), parts.delta * self.elongation**2 / parts.mean_of(parts.s**2))
         if self.eps >= length:
             raise ValueError(
                 f"eps={self.eps:g} >= {length:g}, the length of the mean signed sample: training returns w = 0; use less"

@@ -13,6 +13,8 @@ from theory.synthetic import learned_classifier
 
 MOST_SAMPLED = 0.999
 """The largest confidence where points or normal tails decide."""
+MOST_INTEGRATED = 1 - 100 * EXACT_ERROR
+"""And where an integral does, whose error is absolute."""
 
 
 def required_samples(
@@ -22,7 +24,8 @@ def required_samples(
 
     p = 2 and scalar covariances: exact (T4). P increases with n, so bisection finds n: {A >= accuracy >= 1/2} is a convex cone around
     mu that contains the mean direction, and a larger kappa only moves theta deeper into it.
-    p = 2, a scalar real covariance and any synthetic one (or eps = 0 and any two), up to 200 dimensions: exact as QuasiMonteCarloLaw says.
+    p = 2, a scalar real covariance and any synthetic one (or eps = 0 and any two), up to 200 dimensions: exact as QuasiMonteCarloLaw says,
+    for confidences up to 0.999999.
     Any other p or covariances, up to 200 dimensions: quasi-Monte Carlo with 8,192 points, which misses a confidence of 0.95 by about 0.001;
     confidences above 0.999 are refused, because too few points decide. Beyond, p = 2 or inf: the second-order law (T5),
     which has normal tails: at d = 100, isotropic, a confidence of 0.95 is really 0.95, one of 0.999 about 0.996; more is refused too.
@@ -48,10 +51,10 @@ def required_samples(
         if exact:
             return bool(AveragingLaw(mixture, synthetic, n, eps).cdf(wished) <= 1 - level)
         law = (QuasiMonteCarloLaw if sampled else SecondOrderLaw)(mixture, synthetic, n, eps, order)
-        if level > MOST_SAMPLED and not (isinstance(law, QuasiMonteCarloLaw) and law.cdf_error(wished) == EXACT_ERROR):
-            raise ValueError(
-                f"confidence={level:g} is too high for this covariance, norm and dimension: use at most {MOST_SAMPLED}"
-            )
+        known = isinstance(law, QuasiMonteCarloLaw) and law.cdf_error(wished) == EXACT_ERROR
+        most = MOST_INTEGRATED if known else MOST_SAMPLED
+        if level > most:
+            raise ValueError(f"confidence={level:.10g} is too high for this covariance, norm and dimension: use at most {most}")
         return bool(law.cdf(wished) <= 1 - level)
 
     return smallest_count(confident, f"accuracy={wished:g} (the ceiling is {ceiling:.15g})")

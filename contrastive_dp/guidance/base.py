@@ -230,15 +230,21 @@ def gradient_through(
         leaf = leaf_of(seen)
         with torch.enable_grad():
             z = encode(leaf)
-            return gradient_of(loss(z), leaf, "embed"), z.detach()
+            return gradient_of(_differentiable(loss(z)), leaf, "embed"), z.detach()
     z = leaf_of(torch.cat([encode(leaf_of(piece)) for piece in pieces]))  # as leaves, like the states that are differentiated
     gradients = []
     with torch.enable_grad():
-        (down,) = torch.autograd.grad(loss(z), z)
+        (down,) = torch.autograd.grad(_differentiable(loss(z)), z)
         for piece, down_piece in zip(pieces, down.split(batch_size or len(seen)), strict=True):
             leaf = leaf_of(piece)
             gradients.append(gradient_of(encode(leaf), leaf, "embed", down_piece))
     return torch.cat(gradients), z.detach()
+
+
+def _differentiable(value: Tensor) -> Tensor:
+    if not value.requires_grad:
+        raise ValueError("loss has no gradient at the embeddings: it must be computed from z (no detach, no constant)")
+    return value
 
 
 def leaf_of(x: Tensor) -> Tensor:

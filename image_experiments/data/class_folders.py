@@ -209,8 +209,8 @@ def shared_groups(names: Mapping[str, list[tuple[str, str]]], pattern: str) -> l
     found = {part: [expression.fullmatch(Path(name).stem) for _, name in files] for part, files in names.items()}
     known = {match.group(1) for match in found["train"] if match}
     seen = sum(match is not None and match.group(1) in known for match in found["test"])
-    told = f"{seen} of {len(found['test'])} test images are of groups (--group-pattern) that training images have"
-    return [f"{told}: accuracy on them says nothing of new groups"] if seen else []
+    told = f"{seen} of {len(found['test'])} test images have names of groups (--group-pattern) that training images have"
+    return [f"{told}: if these are the same groups, accuracy on them says nothing of new ones"] if seen else []
 
 
 def group_numbers(files: list[tuple[str, str]], pattern: str | None) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from image_experiments.engine.fingerprint import fingerprint, made_with
@@ -30,18 +31,27 @@ def told_of_shards(stages: Sequence[Stage], place: Place) -> list[str]:
     """One line for each set of images of which there are shards that this run does not use: they were made by another recipe."""
     told = []
     for stage in stages:
-        made_from = fingerprint(stage, place.out, place.kind) if "manifest" in stage.outputs else None
-        if made_from is None:
+        own = own_shards(stage, place)
+        if own is None:
             continue
-        name = flat_name(stage.name)
-        for folder in sorted((place.out / "shards").glob(f"{name}-????????????")):
-            number = len(list(folder.glob("shard-*.npz")))
-            if number and folder.name != f"{name}-{made_from[:12]}":
+        for folder in sorted(own.parent.glob(f"{flat_name(stage.name)}-????????????")):
+            number = len(shards_in(folder))
+            if number and folder != own:
                 told.append(
-                    f"{folder}: {number} shards of other settings, weights, code, versions or another device are not used; delete them, or "
-                    "make them a set by merge_shards.py"
+                    f"{folder}: {number} shard{'s' * (number > 1)} of other settings, weights, code, versions or another device are not "
+                    "used; delete the folder, or make the set whole by merge_shards.py"
                 )
     return told
+
+
+def own_shards(stage: Stage, place: Place) -> Path | None:
+    """The folder of the shards of a stage that makes images; None for others, and while its inputs are missing."""
+    made_from = fingerprint(stage, place.out, place.kind) if "manifest" in stage.outputs else None
+    return None if made_from is None else place.out / "shards" / f"{flat_name(stage.name)}-{made_from[:12]}"
+
+
+def shards_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.npz"))
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

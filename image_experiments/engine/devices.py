@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -14,7 +15,7 @@ from image_experiments.engine.stages import Place
 
 def place_of(settings: Settings, device: str = "") -> tuple[Place, int]:
     """Where the run takes place, and in how many processes. device: if it was already chosen."""
-    if settings.cluster is not None and not settings.dry_run:
+    if settings.cluster is not None:
         chosen, card = device_on_cluster(settings.device, cards_of_workers(settings.cluster), settings.cluster)
         return _place(settings, chosen, card), 1
     chosen, workers = choose_device(settings)
@@ -29,6 +30,11 @@ def _place(settings: Settings, device: str, card: str = "") -> Place:
     assert settings.out is not None
     kind = card + ", TF32" * settings.tf32 if device.startswith("cuda") else f"cpu, {settings.threads} threads"
     return Place(settings.out, kind, device, settings.threads, settings.parts(), settings.tf32, settings.cudnn_benchmark)
+
+
+def here(place: Place) -> Place:
+    """The place with a device of this machine, for measurements: that of a cluster's workers may not be there."""
+    return place if place.device == "cpu" or torch.cuda.is_available() else replace(place, device="cpu")
 
 
 def cards_of_workers(address: str) -> dict[str, str]:

@@ -228,10 +228,8 @@ def find_strength(
         return Images(x, y)
 
     found = choose_strength(make, method, settings, judge, run.report)
-    decides = (
-        "scale",
-        "window",
-    )  # measurements differ in the last digits from machine to machine, and the images do not depend on them
+    # measurements differ in the last digits from machine to machine, and the images do not depend on them
+    decides = ("scale", "window")
     return {name: found[name] for name in decides} | {"about": {n: value for n, value in found.items() if n not in decides}}
 
 

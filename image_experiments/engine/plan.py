@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +57,8 @@ STEPS: dict[Until, tuple[str, ...]] = {
 def up_to(until: Until, stages: list[Stage]) -> list[Stage]:
     """The stages of this step and of the steps before it, and the stages they need."""
     steps = list(STEPS)
+    if until == "encoder":  # the strength of a later round needs what the rounds before it made and trained
+        stages = [stage for stage in stages if not re.fullmatch(r"strength/.*-round(?!1$)\d+", stage.name)]
     return needed_for([kind for step in steps[: steps.index(until) + 1] for kind in STEPS[step]], stages)
 
 

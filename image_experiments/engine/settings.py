@@ -106,8 +106,8 @@ class Settings:
     part: str | None = None
     """K/N: generate only the K-th of N parts of each method's images, as shards in OUT/shards, then stop. See merge_shards.py."""
     until: Until | None = None
-    """Run only up to this step: diffusion, encoder (and judge), generation, description (of the images) or training. To continue, run the
-    same command with a later step, or without this option (default: run everything, including evaluation)."""
+    """Run only up to this step: diffusion, encoder (judge, and scales auto), generation, description (of the images) or training. To
+    continue, run the same command with a later step, or without this option (default: run everything, including evaluation)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     tf32: bool = False

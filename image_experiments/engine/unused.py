@@ -1,25 +1,27 @@
-"""Refuses options that a run would not read, where the preset does not have them."""
+"""Names options that a run does not read, so that nobody believes in their effect."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from command_line.output import UserError
 from image_experiments.engine.presets import PRESETS
 from image_experiments.engine.settings import Settings, flat
 from image_experiments.synthesis.methods import CONTRASTIVE, ON_PREDICTION, Method
 
 
-def check_used(settings: Settings) -> None:
-    """Raise UserError for an option that was changed from the preset and has no effect."""
-    usual, chosen = flat(PRESETS[settings.preset]()), flat(settings)
-    for name, why in without_effect(settings):
-        if chosen[name] != usual[name]:
+def told_of_unread(settings: Settings) -> list[str]:
+    """A line for each option that differs from the preset and from its default, and has no effect. No refusal: a design's options are
+    for all of its runs."""
+    presets, defaults, chosen = flat(PRESETS[settings.preset]()), flat(Settings()), flat(settings)
+    told = []
+    for name, why in _without_effect(settings):
+        if chosen[name] not in (presets[name], defaults[name]):
             value = " ".join(map(str, chosen[name])) if isinstance(chosen[name], tuple) else chosen[name]
-            raise UserError(f"--{name.replace('_', '-')} {value}: {why}; leave it out")
+            told.append(f"--{name.replace('_', '-')} {value}: has no effect here, as {why}")
+    return told
 
 
-def without_effect(settings: Settings) -> Iterator[tuple[str, str]]:
+def _without_effect(settings: Settings) -> Iterator[tuple[str, str]]:
     """(name of a setting, why it has no effect)."""
     if settings.diffusion.load is not None:
         yield "diffusion.conditional", "a loaded model takes labels or not, and draws by them if it does"
@@ -34,7 +36,7 @@ def without_effect(settings: Settings) -> Iterator[tuple[str, str]]:
     elif all(method.automatic for method in guided):
         yield "generation.window", "a scale auto chooses among --generation.windows"
     if not any(_may_use_head(method, settings) for method in methods):
-        yield "generation.head", f"belongs to {', '.join(CONTRASTIVE)} and particle in features, which are not among the methods"
+        yield "generation.head", f"only {', '.join(CONTRASTIVE)} and particle in features take one"
 
 
 def _may_use_head(method: Method, settings: Settings) -> bool:

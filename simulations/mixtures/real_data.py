@@ -93,7 +93,7 @@ class Need:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Mean robust accuracy of averaging n training samples: predicted by the second-order law, measured over random subsets."""
+    """Mean robust accuracy of averaging n training samples: predicted by its law, measured over random subsets."""
 
     p: float
     eps: float

@@ -570,6 +570,20 @@ def test_distances_of_uint8_images_are_those_in_minus_one_to_one():
     assert torch.equal(boundary_distances(learner, images, labels), boundary_distances(learner, images / 127.5 - 1, labels))
     with pytest.raises(ValueError, match=r"x has dtype torch\.int64: give floating-point samples"):
         boundary_distances(learner, images.long(), labels)
+    bright = images.float()[:, None]  # (n, 1, 2, 3): what a learner for [0, 255] takes
+    assert not torch.isnan(boundary_distances(lambda x: learner(x[:, 0]), bright, labels)).any()
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_loss_that_does_not_depend_on_the_embeddings_is_named(batch, batch_size):
+    class Constant:
+        needs_previous = False
+
+        def __call__(self, z, previous=None, labels=None):
+            return z.detach().sum()
+
+    with pytest.raises(ValueError, match="loss has no gradient at the embeddings"):
+        pushed(ContrastiveGuidance(lambda x: x.flatten(1), Constant(), 1.0, batch_size=batch_size), *batch)
 
 
 def test_the_distance_is_that_to_the_most_probable_other_class():

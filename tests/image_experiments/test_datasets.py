@@ -578,7 +578,8 @@ def test_test_images_of_a_training_patient_are_doubted(tmp_path):
                 (tmp_path / part / name / f"patient{patient}_{name}.png").write_bytes(image)
     doubts = read_dataset("images", tmp_path, 0, r"(patient\d+)_\w+").doubts
     assert [doubt for doubt in doubts if "groups" in doubt] == [
-        "2 of 6 test images are of groups (--group-pattern) that training images have: accuracy on them says nothing of new groups"
+        "2 of 6 test images have names of groups (--group-pattern) that training images have: if these are the same groups, accuracy on "
+        "them says nothing of new ones"
     ]
     assert not [doubt for doubt in read_dataset("images", tmp_path, 0, None).doubts if "groups" in doubt]
 

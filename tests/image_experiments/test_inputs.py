@@ -26,13 +26,14 @@ from image_experiments.data.read_dataset import read_dataset
 from image_experiments.data.splitting import split
 from image_experiments.engine.presets import PRESETS, settings_from, smoke
 from image_experiments.engine.settings import resolve
-from image_experiments.engine.unused import check_used
+from image_experiments.engine.unused import told_of_unread
 from image_experiments.models.classifier_files import load_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
 from image_experiments.models.unet import make_noise_prediction
 from image_experiments.training.diffusion_training import DiffusionSettings
 from tests.image_experiments.conftest import write_folder
+from tests.image_experiments.test_together import SMALL
 
 RNG = np.random.default_rng(0)
 
@@ -575,31 +576,45 @@ def test_generated_images_are_refused_before_anything_is_trained(tmp_path, capsy
     [
         (
             ("--methods", "classifier-free:1", "--diffusion.label-dropout", "0.1", "--generation.window", "0", "300"),
-            "act.* at every step",
+            "--generation.window 0 300: has no effect here, as classifier-free acts at every step",
         ),
-        (("--methods", "unguided", "--generation.every", "2"), "no method is guided by an encoder"),
-        (("--methods", "particle:auto", "--generation.window", "0", "300"), r"a scale auto chooses among --generation\.windows"),
+        (("--methods", "unguided", "--generation.every", "2"), "--generation.every 2: has no effect here, as no method is guided"),
+        (("--methods", "particle:auto", "--generation.window", "0", "300"), "a scale auto chooses among --generation.windows"),
         (
             ("--methods", "feedback:0.1", "--generation.head", "16"),
-            "belongs to infonce, hard-negative, supervised, anchored and particle",
+            "only infonce, hard-negative, supervised, anchored and particle",
         ),
-        (("--methods", "particle:0.1", "--generation.head", "16", "--generation.repel", "pixels"), "particle in features"),
+        (("--methods", "particle:0.1", "--generation.head", "16", "--generation.repel", "pixels"), "particle in features take one"),
         (("--methods", "unguided", "--diffusion", "MODEL", "--diffusion.no-conditional"), "a loaded model takes labels or not"),
+        (("--methods", "infonce:0.1", "--generation.window", "0", "300", "--generation.head", "16"), ""),
     ],
 )
-def test_options_that_nothing_reads_are_refused(tmp_path, capsys, more, message):
-    (tmp_path / "model").mkdir()
-    arguments = [str(tmp_path / "model") if word == "MODEL" else word for word in more]
-    assert run_cifar.main(["--preset", "smoke", "--dry-run", "--out", str(tmp_path / "out"), *arguments]) == 1
-    error = capsys.readouterr().err
-    assert re.search(rf"error: --(generation|diffusion)\.\w+.*{message}.*; leave it out", error), error
-    assert not (tmp_path / "out").exists()
+def test_options_that_nothing_reads_are_told(more, message):
+    told = told_of_unread(resolve(settings_from(["--preset", "smoke", *more])))
+    assert len(told) == bool(message)
+    assert message in "".join(told)
+
+
+def test_what_is_told_before_a_run_is_noted_only_where_it_concerns_the_results(tmp_path, capsys):
+    """An option without effect does; that stages are made again does not."""
+    command = [*SMALL, "--methods", "real", "--generation.every", "3", "--out", str(tmp_path / "out")]
+    assert run_cifar.main(command) == 0
+    line = "--generation.every 3: has no effect here, as no method is guided by an encoder"
+    assert line in capsys.readouterr().err
+    stamp = tmp_path / "out/stages/classifier/real/seed0.json"
+    made = json.loads(stamp.read_text())
+    assert made["made with"]["versions"]["torch"] == torch.__version__.partition("+")[0] or made["made with"]["versions"]["torch"]
+    made["made with"]["versions"]["torch"] = "1.0"
+    stamp.write_text(json.dumps(made))
+    assert run_cifar.main(command) == 0
+    assert "torch was 1.0 and is" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out/summary.json").read_text())["warnings"] == [line]
 
 
 @pytest.mark.parametrize("preset", ["paper", "paper-gtsrb", "cpu", "smoke", "cifar10-gpu"])
 def test_a_presets_own_options_are_no_mistake(preset):
     for methods in (("unguided",), ("real",), ("cads:0.1",)):
-        check_used(resolve(replace(PRESETS[preset](), methods=methods)))
+        assert not told_of_unread(resolve(replace(PRESETS[preset](), methods=methods)))
 
 
 @pytest.mark.parametrize(
@@ -760,7 +775,7 @@ def test_a_model_without_a_size_takes_images_that_it_can_halve(pipeline, tmp_pat
 )
 def test_other_diffusion_models_are_refused_before_anything_is_trained(pipeline, tmp_path, capsys, config, weights, flags, message):
     path = changed(pipeline, tmp_path / "d", config, weights)
-    line = one_line(capsys, "--methods", "unguided", "--diffusion", path, *flags, "--out", tmp_path / "out", "--dry-run")
+    line = one_line(capsys, "--methods", "infonce:0.1", "--diffusion", path, *flags, "--out", tmp_path / "out", "--dry-run")
     assert line.startswith("error: --")
     assert re.search(message, line)
 

@@ -610,6 +610,31 @@ def test_only_attacks_on_as_many_images_are_compared():
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ((), ("--test", "1197"), True),  # 0: all of digits
+        ((), ("--evaluation.autoattack-images", "1197"), True),
+        ((), ("--test", "1000"), False),
+        (
+            ("--dataset", "images", "--data-dir", "."),
+            ("--dataset", "images", "--data-dir", ".", "--test", "50"),
+            True,
+        ),  # not known yet
+    ],
+)
+def test_as_many_images_however_it_is_said(one, other, same):
+    base = ["--preset", "cpu", "--test", "0", "--evaluation.autoattack-parts", "apgd-ce"]
+    found = []
+    for more in (one, other):
+        settings = settings_from([*base, *more])
+        if "--evaluation.autoattack-images" not in more:
+            settings = replace(settings, evaluation=replace(settings.evaluation, autoattack_images=None))
+        found.append(sweeps._attacks(sweeps.resolve(settings)))
+    named = [[attack for attack in attacks if attack[0] == "apgd-ce"] for attacks in found]
+    assert any(sweeps._alike(a, b) for a in named[0] for b in named[1]) is same
+
+
+@pytest.mark.parametrize(
     ("dataset", "classes", "names"),
     [
         ("digits", (), ["apgd"]),
@@ -627,9 +652,11 @@ def test_with_few_classes_apgd_is_apgd_ce_alone(dataset, classes, names):
 
 
 def test_processes_belong_to_the_command_line(tmp_path):
-    design = {"base": {"preset": "smoke", "processes": 2}, "run": {"main": {"methods": ["real"]}}}
-    with pytest.raises(UserError, match=r"processes=2: belongs to the command line, run_sweep\.py"):
-        sweeps.sweep(design, out=tmp_path / "out")
+    """Known before the first run is made, also if it is of the last."""
+    runs = {"a": {"methods": ["real"]}, "b": {"methods": ["real"], "arguments": {"processes": 2}}}
+    with pytest.raises(UserError, match=r"run b: processes=2: belongs to run_sweep\.py"):
+        sweeps.sweep({"base": {"preset": "smoke"}, "run": runs}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_attacks_to_compare_under_do_not_bind_the_folder(swept, tmp_path):

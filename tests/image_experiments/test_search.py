@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,15 +161,13 @@ def test_candidates_that_are_attacked_otherwise_are_not_ranked(tmp_path, capsys,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_rung_without_guided_methods_loses_their_options(tmp_path):
-    runs = '[run.a]\nmethods = ["unguided", "infonce:0.3"]\narguments = ["--generation.window", "0", "500", "--generation.head", "16"]\n'
-    design, settings = read_design(write(tmp_path, runs)), SearchSettings(tmp_path / "mine.toml", out=tmp_path / "out")
-    (_, whole), *_ = searching.calls_of_rung(settings, design, 1)[1]
-    assert {"--generation.window", "500", "--generation.head"} <= set(whole)
-    left = replace(design, runs=[replace(design.runs[0], methods=("unguided",))])
-    (_, some), *_ = searching.calls_of_rung(settings, left, 1)[1]
-    assert not {"--generation.window", "500", "--generation.head"} & set(some)
-    assert some[-2:] == ["--methods", "unguided"]
+def test_how_many_images_autoattack_gets_counts_only_where_it_ranks():
+    ways = {"a": ("linf", 0.1, 100, 100), "b": ("linf", 0.1, 100, 20)}
+    searching.check_alike(SearchSettings(DESIGNS / "x.toml", attack="pgd-20"), ways)
+    with pytest.raises(
+        UserError, match=r"runs a and b would be ranked by unlike measurements \(linf 0.1, 100 images; linf 0.1, 20"
+    ):
+        searching.check_alike(SearchSettings(DESIGNS / "x.toml", attack="apgd"), ways)
 
 
 def test_options_of_methods_that_fell_out_are_left_out_of_a_rung():

@@ -151,7 +151,7 @@ def test_shards_of_another_recipe_are_told_and_kept(tmp_path):
         folder.mkdir(parents=True)
         (folder / "shard-00000.npz").write_text("images")
     (told,) = told_of_shards([made, *plan()], place)
-    assert told.startswith(f"{theirs}: 1 shards of other settings")
+    assert told.startswith(f"{theirs}: 1 shard of other settings")
     assert "merge_shards.py" in told
 
     def both(run, text):

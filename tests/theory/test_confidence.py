@@ -443,8 +443,15 @@ def test_a_learner_that_learns_nothing_at_the_low_end_guesses():
     )
     assert found.low == 0.5
     assert found.high > 0.5
-    with pytest.raises(ValueError, match="svm"):
-        MixtureEstimate(np.array([0.12]), [[1.0]], (50, 50)).learner_accuracy(1000, eps=0.05, learner="svms")
+    estimate = MixtureEstimate(np.array([0.4, 0.0]), 1.0, (50, 50))
+    for more, message in (
+        ({"learner": "lda", "training_eps": 5.0}, "does not train against an adversary"),
+        ({"learner": "logistic", "training_eps": math.inf}, "training_eps=inf"),
+        ({"learner": "logistic", "training_eps": 5.0, "ridge": -1.0}, "ridge=-1"),
+        ({"learner": "lda", "ridge": 0.1}, "lda has none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            estimate.learner_accuracy(1000, eps=0.05, **more)
 
 
 def test_the_spread_of_eigenvalues_is_unbiased():
