@@ -19,6 +19,7 @@ OTHERS = (
     "mnist-confirm/sweep.csv",
     "gtsrb-confirm/sweep.csv",
     "digits-default/sweep.csv",
+    "mnist-default/sweep.csv",
     "gtsrb-default/sweep.csv",
     "gtsrb-pipeline/sweep.csv",
 )

@@ -100,6 +100,7 @@ EVIDENCE = (
     ("gtsrb-pipeline", CONFIDENT, DRAWN),
     *((f"{data}-confirm", guided, UNGUIDED) for data, guided in PARTICLE.items()),
     ("digits-default", "particle auto (soft labels)", UNGUIDED),
+    ("mnist-default", "particle auto (soft labels)", UNGUIDED),
     ("gtsrb-default", "particle auto (labels as drawn)", DRAWN),
     *((f"{data}-confirm", guided, HOT) for data, guided in PARTICLE.items()),
     *((f"{data}-confirm", guided, TWICE) for data, guided in PARTICLE.items()),
@@ -143,6 +144,7 @@ PAPER = (
     ("mnist-report", "InfoNCE auto", "unguided"),
     ("mnist-report", "class-anchored 0.1", "unguided"),
     ("mnist-confirm", "particle 0.05 (soft labels)", "unguided (soft labels)"),
+    ("mnist-default", "particle auto (soft labels)", "unguided (soft labels)"),
     ("gtsrb-confirm", "InfoNCE 0.3 (soft labels)", "unguided (soft labels)"),
     ("gtsrb-confirm", "particle 0.1 (soft labels)", "unguided (soft labels)"),
     ("gtsrb-default", "particle auto (labels as drawn)", "unguided (labels as drawn)"),
@@ -230,13 +232,17 @@ FIXED = [
     (f"{data}-confirm", f"soft/particle-{scale}", "soft/unguided")
     for data, scale in (("digits", 0.1), ("mnist", 0.05), ("gtsrb", 0.1))
 ]
-AUTO = [("digits-default", "soft/particle-auto", "soft/unguided"), ("gtsrb-default", "drawn/particle-auto", "drawn/unguided")]
+AUTO = [
+    ("digits-default", "soft/particle-auto", "soft/unguided"),
+    ("mnist-default", "soft/particle-auto", "soft/unguided"),
+    ("gtsrb-default", "drawn/particle-auto", "drawn/unguided"),
+]
 CHOICES = (
     [(f"{data}-confirm", "soft/unguided", "drawn/unguided") for data in ("digits", "mnist", "gtsrb")],
     [(f"{data}-confirm", "soft-hot/unguided", "soft/unguided") for data in ("digits", "mnist", "gtsrb")],
     FIXED,
     AUTO,
-    [FIXED[0], AUTO[0], FIXED[1], FIXED[2], AUTO[1]],
+    [one for both in zip(FIXED, AUTO, strict=True) for one in both],
 )
 """What the rows of the table on the page of guidance compare; the last by clean accuracy."""
 
