@@ -34,9 +34,14 @@ class Watch:
     def report(self) -> None:
         """Raise FloatingPointError for the first term recorded with NaN or infinity, otherwise clear the record."""
         noted, self.noted, self.steps = self.noted, [], 0
-        # an encoder may be on another device than the samples
-        if noted and not torch.stack([good.to(noted[-1][2].device) for _, _, good in noted]).all():
+        if noted and not torch.stack(_on_one_device([good for _, _, good in noted])).all():
             term, t = next((term, t) for term, t, good in noted if not good)
             raise FloatingPointError(
                 f"the {term} at timestep {t} is NaN or infinite: check what computes it, lower the guidance scale or use float32"
             )
+
+
+def _on_one_device(flags: list[Tensor]) -> list[Tensor]:
+    """An encoder may be on another device than the samples."""
+    home = flags[-1].device
+    return [flag if flag.device == home else flag.to(home) for flag in flags]

@@ -236,7 +236,7 @@ def test_until_stops_after_a_step_and_the_whole_run_goes_on_from_there(tmp_path,
     ("until", "expected"),
     [
         ("diffusion", {"data", "split", "diffusion"}),
-        ("encoder", {"data", "split", "diffusion", "encoder", "judge"}),
+        ("encoder", {"data", "split", "diffusion", "encoder", "judge", "strength"}),
         ("generation", {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select"}),
         ("description", {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select", "describe"}),
         (
