@@ -51,10 +51,10 @@ def required_samples(
         if exact:
             return bool(AveragingLaw(mixture, synthetic, n, eps).cdf(wished) <= 1 - level)
         law = (QuasiMonteCarloLaw if sampled else SecondOrderLaw)(mixture, synthetic, n, eps, order)
-        known = isinstance(law, QuasiMonteCarloLaw) and law.cdf_error(wished) == EXACT_ERROR
-        most = MOST_INTEGRATED if known else MOST_SAMPLED
-        if level > most:
-            raise ValueError(f"confidence={level:.10g} is too high for this covariance, norm and dimension: use at most {most}")
+        if level > MOST_SAMPLED:
+            known = isinstance(law, QuasiMonteCarloLaw) and law.cdf_error(wished) == EXACT_ERROR
+            if level > (most := MOST_INTEGRATED if known else MOST_SAMPLED):
+                raise ValueError(f"confidence={level:.10g} is too high for this covariance, norm and dimension: use at most {most}")
         return bool(law.cdf(wished) <= 1 - level)
 
     return smallest_count(confident, f"accuracy={wished:g} (the ceiling is {ceiling:.15g})")
