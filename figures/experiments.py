@@ -60,7 +60,7 @@ SWEEPS = {
     "mnist-confirm": "2 hours",
     "mnist-pipeline": "3 hours",
     "digits-default": "55 min",
-    "mnist-default": "80 min",
+    "mnist-default": "2 hours",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""
 WORTHS = ("digits-confirm", "mnist-confirm", "gtsrb-confirm")

@@ -33,7 +33,7 @@ try:
     from command_line.output import UserError, check_writable
     from image_experiments.engine.devices import place_of
     from image_experiments.engine.presets import PRESETS, preset_named
-    from image_experiments.engine.settings import Settings, check_shares, flat, resolve
+    from image_experiments.engine.settings import Settings, as_flag, check_shares, flat, resolve, shown
     from image_experiments.experiment import SMOKE, check_folder, checked_stages, conduct, prepared, tell, tell_refusal
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package {error.name} is missing; in a clone of the project: make images, or pip install -e '.[images]'")
@@ -121,7 +121,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     from image_experiments.engine.changes import told_of_changes, told_of_shards
     from image_experiments.engine.checks import check_beforehand, known_facts
     from image_experiments.engine.cost import NOT_DEDUCTED, Work, calibrated, estimate
-    from image_experiments.engine.devices import here
+    from image_experiments.engine.devices import here, not_deducted
     from image_experiments.engine.run_stage import to_make
     from image_experiments.engine.unused import told_of_unread
 
@@ -139,9 +139,8 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
         for line in grouped([stage.name for stage in these]):
             print(f"{told} {line}")
     print(f"{len(left)} of {len(stages)} stages, results in {place.out}")
-    for way in ("processes", "cluster", "part"):
-        if (value := getattr(settings, way)) not in (None, 1):
-            print(f"--{way} {value}: not deducted; the cost is that of everything on this machine, with --workers {workers}")
+    for line in not_deducted(settings):
+        print(line)
     if settings.reuse:
         print(NOT_DEDUCTED)
     begin, count = time.perf_counter(), min(workers, max(len(left), 1))
@@ -191,7 +190,7 @@ def beginning(settings: Settings) -> str:
     if settings.preset == "smoke":
         lines.append(SMOKE)
     if other:
-        lines.append("other than the preset: " + " ".join(_as_flag(name, value) for name, value in other.items()))
+        lines.append("other than the preset: " + " ".join(as_flag(name, value) for name, value in other.items()))
     return "\n".join(lines)
 
 
@@ -200,25 +199,10 @@ def everything(settings: Settings) -> str:
     parts: dict[str, list[str]] = {"": []}
     for name, value in flat(settings).items():
         part, _, setting = name.rpartition(".")
-        parts.setdefault(part, []).append(f"{setting}={_shown(value)}")
+        parts.setdefault(part, []).append(f"{setting}={shown(value)}")
     paragraphs = [f"{part}: " * bool(part) + ", ".join(entries) for part, entries in parts.items()]
     form = textwrap.TextWrapper(120, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(["all settings:", *map(form.fill, paragraphs)])
-
-
-def _as_flag(name: str, value: Any) -> str:
-    """--part.name VALUE."""
-    flag = "diffusion" if name == "diffusion.load" else name.replace("_", "-")
-    part, dot, last = flag.rpartition(".")
-    if isinstance(value, bool):
-        return f"--{part}{dot}{'' if value else 'no-'}{last}"
-    return f"--{flag} {_shown(value)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -139,11 +139,11 @@ def check_alike(settings: SearchSettings, measured: Mapping[str, tuple[str, floa
     """Raise UserError if runs would be ranked by other radii or images. measured: of each run norm, eps, validation images, and how many of
     them AutoAttack gets."""
     by_pgd = settings.attack.startswith("pgd")
-    ways = {run: (norm, eps, images if by_pgd else some) for run, (norm, eps, images, some) in measured.items()}
+    ways = {run: (norm, eps, images, images if by_pgd else some) for run, (norm, eps, images, some) in measured.items()}
     first, *others = ways
     for run in others:
         if ways[run] != ways[first]:
-            told = "; ".join(f"{norm} {eps:.4g}, {images} images" for norm, eps, images in (ways[first], ways[run]))
+            told = "; ".join(f"{norm} {eps:.4g}, {some} of {images} images" for norm, eps, images, some in (ways[first], ways[run]))
             raise UserError(
                 f"--design {settings.design}: runs {first} and {run} would be ranked by unlike measurements ({told}); give all runs the "
                 "same --norm, --eps, --validation and --evaluation.autoattack-images"

@@ -12,11 +12,12 @@ from typing import Any
 from command_line.output import UserError
 from image_experiments.engine.checks import Facts, check_beforehand, known_facts
 from image_experiments.engine.cost import Rates, Work, calibrated, estimate
-from image_experiments.engine.devices import here, place_of
+from image_experiments.engine.devices import here, not_deducted, place_of
 from image_experiments.engine.presets import settings_from
 from image_experiments.engine.run_stage import to_make
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Place, Stage, plain
+from image_experiments.engine.unused import told_of_unread
 from image_experiments.evaluation.features import DescriptionSettings
 from image_experiments.experiment import checked_stages, prepared
 from image_experiments.sweeps import Run, SweepSettings, waits_for_images
@@ -50,6 +51,7 @@ def cost_of_sweep(sweep: SweepSettings, calls: Sequence[tuple[Run, list[str]]]) 
             runs.append(planned(arguments, made, known))
         except UserError as error:
             raise UserError(f"run {one.name}: {error}") from None
+        told += [f"run {one.name}: {line}" for line in [*told_of_unread(runs[-1].settings), *not_deducted(runs[-1].settings)]]
     if runs:
         told.append(estimate(measured([run for run in runs if run.left]), time.perf_counter() - begin))
     return "\n".join(told)

@@ -45,6 +45,14 @@ CLAIMS: tuple[tuple[str, str, str, str, str, str], ...] = (
         for data, design in DEFAULTS.items()
         if data != "GTSRB"
     ),
+    (
+        "particle guidance at the strength of the rule auto beats hotter noise, both with soft labels",
+        "MNIST",
+        "mnist-default",
+        "particle auto (soft labels)",
+        HOT,
+        "APGD-CE",
+    ),
     *((BY_DEFAULT, data, design, "particle auto (labels as drawn)", DRAWN, "APGD-CE") for data, design in DEFAULTS.items()),
     (PUSHED, "digits", "digits-evidence", "class-anchored 0.1", "unguided", "PGD-20"),
     (PUSHED, "MNIST", "mnist-report", "class-anchored 0.1", "unguided", "APGD-CE"),

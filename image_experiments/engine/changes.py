@@ -38,8 +38,8 @@ def told_of_shards(stages: Sequence[Stage], place: Place) -> list[str]:
             number = len(shards_in(folder))
             if number and folder != own:
                 told.append(
-                    f"{folder}: {number} shard{'s' * (number > 1)} of other settings, weights, code, versions or another device are not "
-                    "used; delete the folder, or make the set whole by merge_shards.py"
+                    f"{folder}: {number} shard{'s' * (number > 1)} of other settings, weights, code, versions or another device, not used; "
+                    "delete the folder, or, if the set is whole, merge it by merge_shards.py"
                 )
     return told
 

@@ -34,7 +34,14 @@ def _place(settings: Settings, device: str, card: str = "") -> Place:
 
 def here(place: Place) -> Place:
     """The place with a device of this machine, for measurements: that of a cluster's workers may not be there."""
-    return place if place.device == "cpu" or torch.cuda.is_available() else replace(place, device="cpu")
+    known = place.device == "cpu" or int(place.device.partition(":")[2] or 0) < torch.cuda.device_count()
+    return place if known else replace(place, device="cpu")
+
+
+def not_deducted(settings: Settings) -> list[str]:
+    """Ways of running that an estimate of the cost leaves out."""
+    ways = [f"--{way} {value}" for way in ("processes", "cluster", "part") if (value := getattr(settings, way)) not in (None, 1)]
+    return [f"{way}: not deducted; the cost is that of everything on this machine" for way in ways]
 
 
 def cards_of_workers(address: str) -> dict[str, str]:

@@ -451,3 +451,18 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + entry.name] = value
     return found
+
+
+def as_flag(name: str, value: Any) -> str:
+    """--part.name VALUE."""
+    flag = "diffusion" if name == "diffusion.load" else name.replace("_", "-")
+    part, dot, last = flag.rpartition(".")
+    if isinstance(value, bool):
+        return f"--{part}{dot}{'' if value else 'no-'}{last}"
+    return f"--{flag} {shown(value)}"
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from image_experiments.engine.presets import PRESETS
-from image_experiments.engine.settings import Settings, flat
+from image_experiments.engine.settings import Settings, as_flag, flat
 from image_experiments.synthesis.methods import CONTRASTIVE, ON_PREDICTION, Method
 
 
@@ -16,8 +16,7 @@ def told_of_unread(settings: Settings) -> list[str]:
     told = []
     for name, why in _without_effect(settings):
         if chosen[name] not in (presets[name], defaults[name]):
-            value = " ".join(map(str, chosen[name])) if isinstance(chosen[name], tuple) else chosen[name]
-            told.append(f"--{name.replace('_', '-')} {value}: has no effect here, as {why}")
+            told.append(f"{as_flag(name, chosen[name])}: has no effect here, as {why}")
     return told
 
 

@@ -23,7 +23,7 @@ labels (CADS, Sadat et al. 2024)."""
 NOISES = ("noise", "noise-real")
 """Gaussian noise on unguided images, and on copies of the real training images."""
 DEFAULT_GUIDANCE = "particle:auto"
-"""The best of those compared on digits and MNIST, with automatic strength (strength.py); tested in designs/digits-default.toml."""
+"""The best of those compared on digits and MNIST, with automatic strength (strength.py); tested in designs/*-default.toml."""
 DEFAULT_SCALE = 0.3
 DEFAULT_NOISE = 0.1
 UNCONDITIONAL = "auto uses label error, and this model takes no labels"

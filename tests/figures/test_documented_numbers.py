@@ -103,6 +103,7 @@ EVIDENCE = (
     ("mnist-default", "particle auto (soft labels)", UNGUIDED),
     ("gtsrb-default", "particle auto (labels as drawn)", DRAWN),
     *((f"{data}-confirm", guided, HOT) for data, guided in PARTICLE.items()),
+    ("mnist-default", "particle auto (soft labels)", HOT),
     *((f"{data}-confirm", guided, TWICE) for data, guided in PARTICLE.items()),
     ("digits-evidence", "class-anchored 0.1", "unguided"),
     ("mnist-report", "class-anchored 0.1", "unguided"),

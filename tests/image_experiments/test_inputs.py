@@ -603,7 +603,6 @@ def test_what_is_told_before_a_run_is_noted_only_where_it_concerns_the_results(t
     assert line in capsys.readouterr().err
     stamp = tmp_path / "out/stages/classifier/real/seed0.json"
     made = json.loads(stamp.read_text())
-    assert made["made with"]["versions"]["torch"] == torch.__version__.partition("+")[0] or made["made with"]["versions"]["torch"]
     made["made with"]["versions"]["torch"] = "1.0"
     stamp.write_text(json.dumps(made))
     assert run_cifar.main(command) == 0

@@ -582,6 +582,14 @@ def test_what_cannot_be_compared_is_said_before_anything_is_made(tmp_path, capsy
         assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_tells_which_options_a_run_does_not_read(tmp_path, capsys):
+    runs = '[run.a]\nmethods = ["real"]\narguments = ["--generation.every", "2", "--processes", "2"]\n'
+    assert call("--design", write_design(tmp_path, runs), "--out", tmp_path / "out", "--dry-run") == 0
+    told = "".join(capsys.readouterr())
+    assert "run a: --generation.every 2: has no effect here, as no method is guided by an encoder" in told
+    assert "run a: --processes 2: not deducted" in told
+
+
 @pytest.mark.parametrize("more", [("--test", "20", "--evaluation.autoattack-images", "3"), ("--evaluation.split", "validation")])
 def test_accuracies_on_other_images_are_not_compared(tmp_path, capsys, more):
     """Once a sweep crashed over them after its last run, or compared test with validation images."""

@@ -148,7 +148,7 @@ def test_the_attack_is_known_before_anything_is_trained(tmp_path, capsys, monkey
     [
         (("--eps", "0.05"), "linf 0.05"),
         (("--norm", "l2"), "l2 "),
-        (("--validation", "25"), "25 images"),
+        (("--validation", "25"), "25 of 25 images"),
     ],
 )
 def test_candidates_that_are_attacked_otherwise_are_not_ranked(tmp_path, capsys, more, told):
@@ -165,9 +165,12 @@ def test_how_many_images_autoattack_gets_counts_only_where_it_ranks():
     ways = {"a": ("linf", 0.1, 100, 100), "b": ("linf", 0.1, 100, 20)}
     searching.check_alike(SearchSettings(DESIGNS / "x.toml", attack="pgd-20"), ways)
     with pytest.raises(
-        UserError, match=r"runs a and b would be ranked by unlike measurements \(linf 0.1, 100 images; linf 0.1, 20"
+        UserError, match=r"runs a and b would be ranked by unlike measurements \(linf 0.1, 100 of 100 images; linf 0.1, 20"
     ):
         searching.check_alike(SearchSettings(DESIGNS / "x.toml", attack="apgd"), ways)
+    other_images = {"a": ("linf", 0.1, 300, 200), "b": ("linf", 0.1, 400, 200)}
+    with pytest.raises(UserError, match=r"200 of 300 images; linf 0\.1, 200 of 400"):
+        searching.check_alike(SearchSettings(DESIGNS / "x.toml", attack="apgd"), other_images)
 
 
 def test_options_of_methods_that_fell_out_are_left_out_of_a_rung():

@@ -184,7 +184,7 @@ def test_noise_that_turns_with_x_leaves_no_part_out():
     assert law.quantile(0.5) == pytest.approx(np.median(values), abs=1e-3)
 
 
-def test_where_the_law_is_exact_any_confidence_is_answered():
+def test_where_the_law_is_exact_high_confidences_are_answered():
     """A scalar real covariance and a full synthetic one: twelve dimensions, n against draws of the classifier."""
     rng = np.random.default_rng(5)
     factor = rng.standard_normal((12, 12)) / 4 + np.eye(12)
