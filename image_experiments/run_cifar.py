@@ -31,7 +31,7 @@ try:
     from command_line.command import Help, run_command
     from command_line.messages import TERMINAL
     from command_line.output import UserError, check_writable
-    from image_experiments.engine.devices import place_of
+    from image_experiments.engine.devices import here, not_deducted, place_of
     from image_experiments.engine.presets import PRESETS, preset_named
     from image_experiments.engine.settings import Settings, as_flag, check_shares, flat, resolve, shown
     from image_experiments.experiment import SMOKE, check_folder, checked_stages, conduct, prepared, tell, tell_refusal
@@ -121,7 +121,6 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     from image_experiments.engine.changes import told_of_changes, told_of_shards
     from image_experiments.engine.checks import check_beforehand, known_facts
     from image_experiments.engine.cost import NOT_DEDUCTED, Work, calibrated, estimate
-    from image_experiments.engine.devices import here, not_deducted
     from image_experiments.engine.run_stage import to_make
     from image_experiments.engine.unused import told_of_unread
 
@@ -132,8 +131,8 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
         tell(TERMINAL, described(read), read.doubts)
         for seed in range(settings.seed, settings.seed + settings.seeds):
             split(read, settings.train, settings.validation, seed)
-    tell(TERMINAL, (), [*check_beforehand(settings, facts), *told_of_unread(settings)])
-    tell(TERMINAL, (), [*told_of_changes(stages, place), *told_of_shards(stages, place)])
+    doubts = [*check_beforehand(settings, facts), *told_of_unread(settings)]
+    tell(TERMINAL, (), [*doubts, *told_of_changes(stages, place), *told_of_shards(stages, place)])
     left = to_make(stages, place)
     for told, these in (("unchanged ", [stage for stage in stages if stage not in left]), ("would run ", left)):
         for line in grouped([stage.name for stage in these]):

@@ -88,9 +88,7 @@ def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
     if settings.dry_run:
         raise UserError("dry_run=True: belongs to the command line, run_search.py; leave it out")
     forget_code()
-    settings, parsed = checked(settings)
-    sweep, runs = resolved(sweep_of(settings, 1), parsed)
-    check_in_process(checked_calls(sweep, parsed, runs))
+    settings, parsed = checked(settings, in_process=True)
     with without_main(), as_before():
         conduct_search(settings, parsed, talk, lambda arguments: run_one(arguments, talk))
     assert settings.out is not None
@@ -100,8 +98,8 @@ def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
 MOST_SEEDS = 1000
 
 
-def checked(settings: SearchSettings) -> tuple[SearchSettings, Design]:
-    """The settings completed, and the design. Raises UserError before anything is made."""
+def checked(settings: SearchSettings, in_process: bool = False) -> tuple[SearchSettings, Design]:
+    """The settings completed, and the design. in_process: its runs take place in this program. Raises UserError before anything is made."""
     design = read_design(settings.design)
     rungs = settings.rungs
     if not rungs or rungs[0] < 1 or rungs[-1] > MOST_SEEDS or any(a >= b for a, b in pairwise(rungs)):
@@ -116,7 +114,10 @@ def checked(settings: SearchSettings) -> tuple[SearchSettings, Design]:
     sweep, runs = resolved(sweep_of(settings, 1), design)
     attacks: dict[str, list[str]] = {}
     measured: dict[str, tuple[str, float | None, int, int]] = {}
-    for one, arguments in checked_calls(sweep, design, runs):
+    calls = checked_calls(sweep, design, runs)
+    if in_process:
+        check_in_process(calls)
+    for one, arguments in calls:
         chosen = resolve(settings_from(arguments))
         evaluation = chosen.evaluation
         attacks[one.name] = attacks_of(chosen)

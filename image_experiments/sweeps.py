@@ -18,7 +18,6 @@ from command_line.output import UserError, did_you_mean, listed, prepare_folder,
 from command_line.result import folder_of, read_table
 from command_line.spawning import without_main
 from command_line.values import changed
-from image_experiments.data.official import CLASSES, is_a_copy
 from image_experiments.engine.checks import facts_without_reading
 from image_experiments.engine.devices import place_of
 from image_experiments.engine.fingerprint import forget_code
@@ -452,8 +451,8 @@ def attacks_of(settings: Settings) -> list[str]:
         return found
     if evaluation.autoattack_parts != "apgd":
         return [*found, "autoattack" if evaluation.autoattack_parts == "all" else "apgd-ce"]
-    here = settings.dataset in CLASSES and not is_a_copy(settings.dataset, settings.data_dir)
-    classes = len(settings.classes or (CLASSES[settings.dataset] if here else ()))
+    facts = facts_without_reading(settings)
+    classes = len(settings.classes or (facts.classes if facts else ()))
     return [*found, *(["apgd-ce", "apgd"] if not classes else [attack_name(parts_for(classes, "apgd"))])]
 
 

@@ -51,9 +51,7 @@ from theory.mixtures import BinaryMixture
 from theory.optimal import bayes_robust_accuracy
 from theory.proportional import ATTACKED, PROPORTIONAL_LEARNERS, ProportionalLaw, mean_length
 from theory.redrawn import Redrawn, Statistic
-from theory.sampled import MOST_DIM, QuasiMonteCarloLaw
-from theory.samples import required_samples, sample_goal
-from theory.second_order import SecondOrderLaw
+from theory.samples import law_of_averages, required_samples, sample_goal
 from theory.synthetic import learned_classifier
 
 KINDS = ("scalar", "diagonal", "full")
@@ -298,8 +296,7 @@ class MixtureEstimate(Remade):
         mixture = self._at(scale)
         if mixture.covariance.kind == "scalar" and p == 2 and scale > 0:
             return min(AveragingLaw(mixture, mixture, n, eps).mean(), 1.0)
-        law = QuasiMonteCarloLaw if mixture.dim <= MOST_DIM else SecondOrderLaw
-        return law(mixture, mixture, n, eps, p).mean()
+        return law_of_averages(mixture.dim)(mixture, mixture, n, eps, p).mean()
 
 
 def margin_interval(margins: Any, *, level: float = 0.95) -> Interval:

@@ -17,6 +17,11 @@ MOST_INTEGRATED = 1 - 100 * EXACT_ERROR
 """And where an integral does, whose error is absolute."""
 
 
+def law_of_averages(dim: int) -> type[QuasiMonteCarloLaw] | type[SecondOrderLaw]:
+    """The law of the averaging learner for any covariances and norm: sampled up to 200 dimensions, of second order beyond."""
+    return QuasiMonteCarloLaw if dim <= MOST_DIM else SecondOrderLaw
+
+
 def required_samples(
     mixture: BinaryMixture, synthetic: BinaryMixture, *, eps: float, accuracy: float, confidence: float = 0.95, p: float = 2
 ) -> int:
@@ -45,12 +50,10 @@ def required_samples(
         )
     exact = order == 2 and mixture.covariance.kind == synthetic.covariance.kind == "scalar"
 
-    sampled = not exact and mixture.dim <= MOST_DIM
-
     def confident(n: int) -> bool:
         if exact:
             return bool(AveragingLaw(mixture, synthetic, n, eps).cdf(wished) <= 1 - level)
-        law = (QuasiMonteCarloLaw if sampled else SecondOrderLaw)(mixture, synthetic, n, eps, order)
+        law = law_of_averages(mixture.dim)(mixture, synthetic, n, eps, order)
         if level > MOST_SAMPLED:
             known = isinstance(law, QuasiMonteCarloLaw) and law.cdf_error(wished) == EXACT_ERROR
             if level > (most := MOST_INTEGRATED if known else MOST_SAMPLED):

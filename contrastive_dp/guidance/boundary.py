@@ -74,9 +74,7 @@ def boundary_distances(learner: Classifier, x: Tensor, labels: Tensor, batch_siz
     warn_if_training(learner, "learner")
     size = count(batch_size, "batch_size")
     pieces = zip(x.split(size), normal_tensor(batch_labels(labels, len(x))).split(size), strict=True)
-    if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise ValueError(f"x has dtype {x.dtype}: give floating-point samples, or uint8 images")
-    return torch.cat([_signed_distances(learner, signed_images(p, "x") if p.dtype == torch.uint8 else p, y) for p, y in pieces])
+    return torch.cat([_signed_distances(learner, p if p.is_floating_point() else signed_images(p, "x"), y) for p, y in pieces])
 
 
 def _signed_distances(learner: Classifier, x: Tensor, labels: Tensor) -> Tensor:

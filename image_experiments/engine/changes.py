@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from image_experiments.engine.fingerprint import fingerprint, made_with
-from image_experiments.engine.stages import Place, Stage, flat_name, read_stamp
+from image_experiments.engine.stages import Place, Stage, flat_name, of_fingerprint, read_stamp
 
 
 def told_of_changes(stages: Sequence[Stage], place: Place) -> list[str]:
@@ -47,7 +47,7 @@ def told_of_shards(stages: Sequence[Stage], place: Place) -> list[str]:
 def own_shards(stage: Stage, place: Place) -> Path | None:
     """The folder of the shards of a stage that makes images; None for others, and while its inputs are missing."""
     made_from = fingerprint(stage, place.out, place.kind) if "manifest" in stage.outputs else None
-    return None if made_from is None else place.out / "shards" / f"{flat_name(stage.name)}-{made_from[:12]}"
+    return None if made_from is None else place.out / "shards" / of_fingerprint(stage.name, made_from)
 
 
 def shards_in(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import torch
 from command_line.output import file_digest, write_json
 from contrastive_dp.processes import ALONE, Processes
 from image_experiments.engine.fingerprint import fingerprint, made_with
-from image_experiments.engine.stages import Place, Report, Stage, StageRun, flat_name, read_stamp, stamp_path
+from image_experiments.engine.stages import Place, Report, Stage, StageRun, flat_name, of_fingerprint, read_stamp, stamp_path
 from image_experiments.models.precision import gpu_arithmetic
 
 
@@ -48,7 +48,7 @@ def run_stage(stage: Stage, place: Place, report: Report, processes: Processes =
     made_from = fingerprint(stage, out, place.kind)
     if made_from is None:
         raise RuntimeError(f"stage {stage.name} was started before its inputs were made")
-    scratch, shards = (out / kind / f"{flat_name(stage.name)}-{made_from[:12]}" for kind in ("unfinished", "shards"))
+    scratch, shards = (out / kind / of_fingerprint(stage.name, made_from) for kind in ("unfinished", "shards"))
     outputs = {role: out / path for role, path in stage.outputs.items()}
     for folder in (scratch, stamp_path(out, stage.name).parent, *(path.parent for path in outputs.values())):
         folder.mkdir(parents=True, exist_ok=True)

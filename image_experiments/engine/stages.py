@@ -105,6 +105,11 @@ def flat_name(name: str) -> str:
     return name.replace("/", "_")
 
 
+def of_fingerprint(name: str, made_from: str) -> str:
+    """Name of the folder of what a stage has under way with this fingerprint."""
+    return f"{flat_name(name)}-{made_from[:12]}"
+
+
 def plain(value: Any, paths: bool = True) -> Any:
     """Settings as JSON: dataclasses as dictionaries with their type's name. paths: if False, "a path" replaces each path."""
     if is_dataclass(value) and not isinstance(value, type):

@@ -26,8 +26,6 @@ from simulations.mixtures.tables import Table, copy_groups, groups_of
 from theory import (
     BinaryMixture,
     LinearClassifier,
-    QuasiMonteCarloLaw,
-    SecondOrderLaw,
     bayes_robust_classifier,
     distinguishability_frontier,
     is_trivial,
@@ -36,7 +34,7 @@ from theory import (
     robust_accuracy,
     worst_case_perturbation,
 )
-from theory.sampled import MOST_DIM
+from theory.samples import law_of_averages
 
 EPS_FRACTIONS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # of ||mu||_p, if no radius is given; at 1 no robustness is possible
 RADIUS_FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the total standard deviation, for the frontier
@@ -328,7 +326,7 @@ def learning_curve(
 ) -> list[CurvePoint]:
     """Averaging on random subsets of the training half, attacked on the held-out half; spread over subsets only."""
     sizes = [n for n in (2, 4, 8, 16, 32, 64, 128) if n <= len(train.y) // 2]
-    law = QuasiMonteCarloLaw if mixture.dim <= MOST_DIM else SecondOrderLaw  # right also for two rows, as in required_samples
+    law = law_of_averages(mixture.dim)
     points = []
     for eps in radii:
         for n in sizes:
