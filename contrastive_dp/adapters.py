@@ -325,8 +325,8 @@ def _levels_of(scheduler: Any) -> NoiseSchedule:
 @torch.no_grad()
 def diffusers_sample(
     noise_prediction: NoisePrediction,
-    scheduler: Any,
     x_T: Tensor,
+    scheduler: Any,
     steps: int,
     labels: Tensor | None = None,
     guidance: Guidance | None = None,

@@ -96,6 +96,7 @@ def heun_sample(
     labels: Tensor | None = None,
     guidance: Guidance | None = None,
     *,
+    clip: float | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Sample x_0 by Heun's method in EDM's form (Karras et al. 2022, algorithm 1 without churn), of second order.
@@ -103,19 +104,22 @@ def heun_sample(
     With y = x / sqrt(a) and sigma = sqrt((1-a)/a) the probability flow is dy/dsigma = eps(x, t). A step from sigma to sigma':
     y~ = y + (sigma' - sigma) eps;   y' = y + (sigma' - sigma) (eps + eps~) / 2, eps~ at y~ and sigma'.   The last, to 0, is Euler's, as
     DDIM's, and so is one that starts at pure noise (alpha_bar < 1e-6, the cosine schedule's last level), where the slopes at both ends say
-    nothing of what lies between. It costs 2 steps - 1 evaluations, one fewer from pure noise, and guidance acts on each. x0_hat is not
-    clipped: for images with the cosine schedule take ddim_sample. Other arguments and errors as in ddim_sample.
+    nothing of what lies between. It costs 2 steps - 1 evaluations, one fewer from pure noise; guidance acts on each, and so does clip.
+    Other arguments and errors as in ddim_sample.
     """
     check_batch(noise_prediction, x_T, labels, schedule, guidance)
     timesteps = schedule.timesteps(steps)
     guide = guidance.start(schedule, labels) if guidance is not None else None
     watch = guide.watch if guide is not None else Watch()
+    bound = None if clip is None else positive(clip, "clip")
 
     def slope(y: Tensor, t: int) -> Tensor:
         x = y * math.sqrt(schedule[t])
         eps = predict(noise_prediction, x, t, labels)
         watch("noise prediction", t, eps)
-        return eps if guide is None else guide(x, t, eps)
+        if guide is not None:
+            eps = guide(x, t, eps)
+        return eps if bound is None else denoised(x, eps, schedule[t], bound)[1]
 
     y = x_T / math.sqrt(schedule[timesteps[0]])
     for t, t_next in zip(timesteps, [*timesteps[1:], -1], strict=True):

@@ -107,7 +107,7 @@ def test_a_fast_solver_of_diffusers():
     for guidance in (None, ParticleGuidance(0.3, ENCODER)):
         assert_no_stall_a_step(
             lambda steps, guidance=guidance: diffusers_sample(
-                network(), make_solver("dpm-solver++", schedule), x_T, steps, LABELS, guidance=guidance
+                network(), x_T, make_solver("dpm-solver++", schedule), steps, LABELS, guidance=guidance
             )
         )
 

@@ -246,7 +246,7 @@ class Sampler:
         elif settings.solver == "ddpm":
             x = ddpm_sample(predict, x_T, schedule, settings.steps, generator=noise, **common)
         else:
-            x = diffusers_sample(predict, make_solver(settings.solver, schedule), x_T, settings.steps, **common)
+            x = diffusers_sample(predict, x_T, make_solver(settings.solver, schedule), settings.steps, **common)
         return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
     def aimed(self, method: Method, settings: GenerationSettings) -> Sampler:

@@ -153,7 +153,7 @@ def generate(
         elif setting.solver == "ddpm":
             x = ddpm_sample(noise_prediction, x_T, schedule, setting.steps, generator=noise, **shared)
         else:
-            x = diffusers_sample(noise_prediction, fast_solver(setting.solver, schedule), x_T, setting.steps, **shared)
+            x = diffusers_sample(noise_prediction, x_T, fast_solver(setting.solver, schedule), setting.steps, **shared)
         samples.append(x)
         labels.append(y)
     return torch.cat(samples), torch.cat(labels)

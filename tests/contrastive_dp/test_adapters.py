@@ -108,7 +108,7 @@ def test_ddim_inside_diffusers_equals_ours_with_guidance(pair, schedule):
     guidance = ContrastiveGuidance(lambda x: x, SupervisedContrastive(), 0.2, window=(0, 500))
     scheduler = diffusers.DDIMScheduler(clip_sample=False)
     scheduler.set_timesteps(20)
-    theirs = diffusers_sample(pair[0], scheduler, x_T, 20, labels, guidance)
+    theirs = diffusers_sample(pair[0], x_T, scheduler, 20, labels, guidance)
     ours = ddim_sample(pair[0], x_T, schedule, scheduler.timesteps.tolist(), labels, guidance=guidance)
     assert torch.allclose(theirs, ours, atol=2e-5)
     assert scheduler.num_inference_steps == 20  # the caller's scheduler is not touched
@@ -119,7 +119,7 @@ def test_the_loop_of_the_readme_is_diffusers_sample(pair):
     x_T, labels = noise(3, 24, 3, dtype=torch.float64), torch.arange(24) % 2
     guidance = ContrastiveGuidance(lambda x: x, SupervisedContrastive(), 0.2, window=(0, 500))
     scheduler = diffusers.UniPCMultistepScheduler()
-    expected = diffusers_sample(pair[0], scheduler, x_T, 12, labels, guidance)
+    expected = diffusers_sample(pair[0], x_T, scheduler, 12, labels, guidance)
     guide = guidance.start(schedule_of(scheduler), labels)
     scheduler.set_timesteps(12)
     x = x_T
@@ -135,7 +135,7 @@ def test_fast_solvers_reach_the_limit_of_ddim_on_gaussians(pair, schedule, kind)
     """20 evaluations against the exact classes: standard deviation within 1 %, means within 0.01; DDIM at 20 is 9 % off."""
     predict, means, std = pair
     x_T, labels = noise(3, 50, 3, dtype=torch.float64), torch.arange(50) % 2
-    x = diffusers_sample(predict, getattr(diffusers, kind)(), x_T, 20, labels)
+    x = diffusers_sample(predict, x_T, getattr(diffusers, kind)(), 20, labels)
     residual = (x - means[labels]) / std
     assert float((residual - x_T).abs().max()) < 0.03 * float(x_T.abs().max())
     slow = ddim_law(means[0].numpy(), std, schedule.visited(20).numpy())[1]
@@ -151,7 +151,7 @@ def test_guided_fast_solvers_approach_guided_ddim(pair, schedule):
     anchors = embed_anchors(embed, pair[1].repeat(5, 1) + 0.3 * noise(1, 10, 3, dtype=torch.float64))
     guidance = ContrastiveGuidance(embed, ClassAnchored(anchors, torch.arange(10) % 2), 0.1)
     limit = ddim_sample(pair[0], x_T, schedule, 1000, labels, guidance=guidance)
-    fast = diffusers_sample(pair[0], diffusers.UniPCMultistepScheduler(), x_T, 20, labels, guidance)
+    fast = diffusers_sample(pair[0], x_T, diffusers.UniPCMultistepScheduler(), 20, labels, guidance)
     plain = ddim_sample(pair[0], x_T, schedule, 1000, labels)
     assert (limit - plain).norm() > 5 * (fast - limit).norm()
 
@@ -159,13 +159,13 @@ def test_guided_fast_solvers_approach_guided_ddim(pair, schedule):
 def test_bad_models_and_schedulers_are_named(folder, tmp_path, pair):
     x_T, labels = noise(3, 4, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 1])
     with pytest.raises(ValueError, match="rescales its states"):
-        diffusers_sample(pair[0], diffusers.EulerDiscreteScheduler(), x_T, 5, labels)
+        diffusers_sample(pair[0], x_T, diffusers.EulerDiscreteScheduler(), 5, labels)
     with pytest.raises(ValueError, match="has no alphas_cumprod"):
-        diffusers_sample(pair[0], diffusers.FlowMatchEulerDiscreteScheduler(), x_T, 5, labels)
+        diffusers_sample(pair[0], x_T, diffusers.FlowMatchEulerDiscreteScheduler(), 5, labels)
     with pytest.raises(ValueError, match=r"pass a torch\.Generator"):
-        diffusers_sample(pair[0], diffusers.DDPMScheduler(), x_T, 5, labels, generator=SampleNoise(0))
+        diffusers_sample(pair[0], x_T, diffusers.DDPMScheduler(), 5, labels, generator=SampleNoise(0))
     with pytest.raises(ValueError, match=r"labels has shape \(3,\)"):
-        diffusers_sample(pair[0], diffusers.DDIMScheduler(), x_T, 5, labels[:3])
+        diffusers_sample(pair[0], x_T, diffusers.DDIMScheduler(), 5, labels[:3])
     with pytest.raises(FileNotFoundError, match=r"config.json is missing"):
         load_diffusers(tmp_path)
     broken = tmp_path / "broken"
@@ -195,9 +195,9 @@ def test_a_name_that_is_nowhere(monkeypatch):
 def test_schedulers_of_models_that_predict_something_else(pair, kind):
     """diffusers_sample feeds noise predictions whatever the pipeline's scheduler expected; a loop of one's own is refused."""
     x_T, labels = noise(3, 30, 3, dtype=torch.float64), torch.arange(30) % 2
-    expected = diffusers_sample(pair[0], diffusers.DPMSolverMultistepScheduler(), x_T, 15, labels)
+    expected = diffusers_sample(pair[0], x_T, diffusers.DPMSolverMultistepScheduler(), 15, labels)
     other = diffusers.DPMSolverMultistepScheduler(prediction_type=kind)
-    assert torch.equal(diffusers_sample(pair[0], other, x_T, 15, labels), expected)
+    assert torch.equal(diffusers_sample(pair[0], x_T, other, 15, labels), expected)
     with pytest.raises(ValueError, match=f"this scheduler expects '{kind}', guidance acts on noise"):
         schedule_of(other)
 
@@ -205,7 +205,7 @@ def test_schedulers_of_models_that_predict_something_else(pair, kind):
 def test_the_generator_reaches_the_scheduler_and_the_callers_is_left_alone(pair):
     x_T, labels = noise(3, 8, 3, dtype=torch.float64), torch.arange(8) % 2
     scheduler = diffusers.DDPMScheduler(clip_sample=False)
-    runs = [diffusers_sample(pair[0], scheduler, x_T, 10, labels, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    runs = [diffusers_sample(pair[0], x_T, scheduler, 10, labels, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
     assert scheduler.num_inference_steps is None
@@ -217,7 +217,7 @@ def test_the_generator_reaches_the_scheduler_and_the_callers_is_left_alone(pair)
         type("Mine", (diffusers.DDPMScheduler,), {})(clip_sample=False),
     ):
         with pytest.raises(ValueError, match=f"{type(stochastic).__name__} draws noise"):
-            diffusers_sample(pair[0], stochastic, x_T, 10, labels)
+            diffusers_sample(pair[0], x_T, stochastic, 10, labels)
     with pytest.raises(ValueError, match="rescales its states"):
         schedule_of(diffusers.EulerDiscreteScheduler())
     with pytest.raises(ValueError, match="guide_states"):
@@ -373,14 +373,14 @@ def test_ddim_that_goes_between_its_timesteps_is_refused(pair, spacing, steps, k
     """diffusers' DDIM steps by T // n whatever the spacing, so that with linspace states and timesteps part."""
     predict, _, _ = pair
     with pytest.raises(ValueError, match="PNDMScheduler with timestep_spacing='linspace' and 10 steps goes to levels between"):
-        diffusers_sample(predict, diffusers.PNDMScheduler(timestep_spacing="linspace"), torch.zeros(4, 3), 10)
+        diffusers_sample(predict, torch.zeros(4, 3), diffusers.PNDMScheduler(timestep_spacing="linspace"), 10)
     solver = diffusers.DDIMScheduler(timestep_spacing=spacing, clip_sample=False)
     x_T, labels = torch.randn(4, 3, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
     if known:
-        diffusers_sample(predict, solver, x_T, steps, labels)
+        diffusers_sample(predict, x_T, solver, steps, labels)
         return
     with pytest.raises(ValueError, match=f"timestep_spacing='{spacing}' and {steps} steps goes to levels between its timesteps"):
-        diffusers_sample(predict, solver, x_T, steps, labels)
+        diffusers_sample(predict, x_T, solver, steps, labels)
 
 
 class WithDropout(torch.nn.Module):
@@ -396,8 +396,8 @@ def test_arguments_of_the_wrong_kind_are_named_as_by_our_samplers(pair):
     predict, _, _ = pair
     solver, labels = diffusers.DDIMScheduler(), torch.zeros(4, dtype=torch.int64)
     with pytest.raises(ValueError, match="x_T is ndarray: it must be a Tensor"):
-        diffusers_sample(predict, solver, np.zeros((4, 3)), 5, labels)
+        diffusers_sample(predict, np.zeros((4, 3)), solver, 5, labels)
     with pytest.raises(ValueError, match="guidance is InfoNCE: it must be a Guidance"):
-        diffusers_sample(predict, solver, torch.zeros(4, 3), 5, labels, guidance=InfoNCE())
+        diffusers_sample(predict, torch.zeros(4, 3), solver, 5, labels, guidance=InfoNCE())
     with pytest.warns(UserWarning, match="training mode"):
-        diffusers_sample(WithDropout().train(), solver, torch.zeros(4, 3), 5, labels)
+        diffusers_sample(WithDropout().train(), torch.zeros(4, 3), solver, 5, labels)

@@ -484,7 +484,7 @@ def test_the_estimate_is_clipped_after_the_push_and_to_its_bound(schedule, pair)
     solver = DDIMScheduler(beta_schedule="linear", clip_sample=False)
     solver.set_timesteps(4)
     visited = [int(t) for t in solver.timesteps]
-    found = diffusers_sample(predict, solver, x_T, 4, labels, guidance=Towards(h, scale), clip=0.5)
+    found = diffusers_sample(predict, x_T, solver, 4, labels, guidance=Towards(h, scale), clip=0.5)
     levels = NoiseSchedule(solver.alphas_cumprod.double())
     last = by_hand(network, x_T, levels, visited, h, scale, 0.5)
     assert torch.allclose(found.clamp(-0.5, 0.5), last, atol=1e-4)

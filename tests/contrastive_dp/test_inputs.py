@@ -69,7 +69,7 @@ def made_by(solver, kind, schedule, steps=20, n=400):
     if solver == "ddpm":
         return ddpm_sample(network, x_T, schedule, steps, labels, generator=draws, clip=1.0), labels
     scheduler = getattr(diffusers, solver)(num_train_timesteps=len(schedule), trained_betas=schedule.betas.numpy())
-    return diffusers_sample(network, scheduler, x_T, steps, labels, clip=1.0, generator=draws), labels
+    return diffusers_sample(network, x_T, scheduler, steps, labels, clip=1.0, generator=draws), labels
 
 
 SOLVERS = (
@@ -104,7 +104,7 @@ def test_flow_matching_is_refused(kind):
     for flow in ({"use_flow_sigmas": True, "prediction_type": "flow_prediction"}, {"use_flow_sigmas": True}):
         scheduler = getattr(diffusers, kind)(**flow)
         for call in (
-            lambda s=scheduler: diffusers_sample(lambda x, t: x, s, torch.zeros(2, 3), 5),
+            lambda s=scheduler: diffusers_sample(lambda x, t: x, torch.zeros(2, 3), s, 5),
             lambda s=scheduler: schedule_of(s),
         ):
             with pytest.raises(ValueError, match=f"{kind} is set up for flow matching|expects 'flow_prediction'"):
@@ -119,12 +119,12 @@ def test_noise_levels_closer_than_the_schedules_are_refused(sigmas):
         for schedule in schedules:
             scheduler = diffusers.DPMSolverMultistepScheduler(trained_betas=schedule.betas.numpy(), use_beta_sigmas=True)
             with pytest.raises(ValueError, match="with use_beta_sigmas goes from much noise to none in its last step"):
-                diffusers_sample(lambda x, t: x, scheduler, torch.zeros(2, 3), 20)
+                diffusers_sample(lambda x, t: x, torch.zeros(2, 3), scheduler, 20)
         return
     cosine, linear = (diffusers.DPMSolverMultistepScheduler(trained_betas=s.betas.numpy(), **{sigmas: True}) for s in schedules)
     with pytest.raises(ValueError, match=r"visits timestep 99\d twice in 20 steps.*leave out use_karras_sigmas"):
-        diffusers_sample(lambda x, t: x, cosine, torch.zeros(2, 3), 20)
-    assert torch.isfinite(diffusers_sample(lambda x, t: x / 2, linear, torch.ones(2, 3), 12)).all()
+        diffusers_sample(lambda x, t: x, torch.zeros(2, 3), cosine, 20)
+    assert torch.isfinite(diffusers_sample(lambda x, t: x / 2, torch.ones(2, 3), linear, 12)).all()
 
 
 def test_a_scheduler_of_learned_variances_draws_its_own():
@@ -133,8 +133,8 @@ def test_a_scheduler_of_learned_variances_draws_its_own():
     made = [
         diffusers_sample(
             lambda x, t: x / 2,
-            diffusers.DDPMScheduler(variance_type=kind, clip_sample=False),
             x_T,
+            diffusers.DDPMScheduler(variance_type=kind, clip_sample=False),
             10,
             generator=torch.Generator().manual_seed(1),
         )
@@ -250,7 +250,7 @@ def test_the_floor_of_relative_guidance_by_its_definition(schedule):
 )
 def test_schedulers_that_do_something_else_are_refused(kind):
     scheduler = getattr(diffusers, kind)()
-    for call in (lambda: diffusers_sample(lambda x, t: x, scheduler, torch.zeros(2, 3), 5), lambda: schedule_of(scheduler)):
+    for call in (lambda: diffusers_sample(lambda x, t: x, torch.zeros(2, 3), scheduler, 5), lambda: schedule_of(scheduler)):
         with pytest.raises(ValueError, match=f"{kind} (is not known to sample|expects)"):
             call()
 

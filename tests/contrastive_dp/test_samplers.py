@@ -306,3 +306,36 @@ def test_numpys_large_seeds_are_kept(seed):
     assert SampleNoise(np.uint64(seed)).seed == seed
     one, other = (SampleNoise(number).normal_of((2, 3)) for number in (np.uint64(seed), seed))
     assert torch.equal(one, other)
+
+
+def heun_by_hand(network, x_T, alpha_bar, timesteps, bound):
+    """EDM's algorithm 1 in numpy, written from the denoiser: D = clip((y sqrt(a) - sqrt(1-a) eps) / sqrt(a)), dy/dsigma = (y - D) / sigma."""
+    sigma = np.append(np.sqrt(1 / alpha_bar[timesteps] - 1), 0.0)
+
+    def slope(y, i):
+        a = alpha_bar[timesteps[i]]
+        x = np.sqrt(a) * y
+        denoised = np.clip((x - np.sqrt(1 - a) * network(x)) / np.sqrt(a), -bound, bound)
+        return (y - denoised) / sigma[i]
+
+    y = x_T / np.sqrt(alpha_bar[timesteps[0]])
+    for i in range(len(timesteps)):
+        first = slope(y, i)
+        euler = y + (sigma[i + 1] - sigma[i]) * first
+        y = euler if i + 1 == len(timesteps) else y + (sigma[i + 1] - sigma[i]) * (first + slope(euler, i + 1)) / 2
+    return y
+
+
+def test_heun_clips_the_estimate_at_both_ends_of_a_step():
+    """A network that is wrong everywhere, so that the bound of 0.4 bites; one that nothing reaches changes nothing."""
+    schedule, timesteps = NoiseSchedule.linear(), [900, 500, 200, 30]
+    x_T = noise_like(40, 3).double()
+    clipped, wide, plain = (
+        heun_sample(lambda x, t: torch.sin(2 * x), x_T, schedule, timesteps, clip=bound) for bound in (0.4, 1e6, None)
+    )
+    wanted = heun_by_hand(lambda x: np.sin(2 * x), x_T.numpy(), schedule.alpha_bar.numpy(), timesteps, 0.4)
+    np.testing.assert_allclose(clipped.numpy(), wanted, atol=1e-10)
+    assert float(clipped.abs().max()) <= 0.4 + 1e-12 < float(plain.abs().max())
+    torch.testing.assert_close(wide, plain, rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match="clip=-1 must be > 0"):
+        heun_sample(lambda x, t: x, x_T, schedule, timesteps, clip=-1)
