@@ -309,7 +309,7 @@ def test_numpys_large_seeds_are_kept(seed):
 
 
 def heun_by_hand(network, x_T, alpha_bar, timesteps, bound):
-    """EDM's algorithm 1 in numpy, written from the denoiser: D = clip((y sqrt(a) - sqrt(1-a) eps) / sqrt(a)), dy/dsigma = (y - D) / sigma."""
+    """EDM's algorithm 1 in numpy, from the denoiser D = clip((x - sqrt(1-a) eps) / sqrt(a)): dy/dsigma = (y - D) / sigma."""
     sigma = np.append(np.sqrt(1 / alpha_bar[timesteps] - 1), 0.0)
 
     def slope(y, i):
