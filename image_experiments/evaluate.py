@@ -22,7 +22,7 @@ import json
 import shutil
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,7 +41,7 @@ from command_line.command import Help, run_command, settings_line, versions
 from command_line.folder_claim import check_claim, note_claim
 from command_line.output import UserError, check_writable, file_digest, plain, prepare_folder, text_table
 from command_line.values import Radius, as_fraction, check_radius
-from image_experiments.data.dataset import Dataset
+from image_experiments.data.dataset import Dataset, described
 from image_experiments.data.read_dataset import DatasetName, read_dataset
 from image_experiments.data.stored_dataset import order_of_test_images
 from image_experiments.engine.checks import check_distance
@@ -50,9 +50,9 @@ from image_experiments.engine.settings import usual_eps
 from image_experiments.evaluation.robustness import EvaluationSettings
 from image_experiments.experiment import only_run_in
 from image_experiments.models.classifier_files import read_classifier
-from image_experiments.models.classifiers import Normalised, classifier_without_weights
+from image_experiments.models.classifiers import Normalised, classifier_without_weights, make_classifier
 from image_experiments.models.precision import gpu_arithmetic
-from image_experiments.models.published import MEANS, pixels
+from image_experiments.models.published import MEANS, pixels, twin_of
 from image_experiments.models.timm_networks import PREFIX as TIMM
 from image_experiments.training.attacks import Norm, Threat
 from image_experiments.verdict import Attack, Examined, Verdict, evaluate, evaluation_settings, examine, judged, write_verdict
@@ -76,7 +76,7 @@ class Settings:
     data_dir: Path | None = None
     """Its files, as for run_cifar.py (default: downloaded once, if it can be)."""
     image_size: int = 0
-    """Resize images to this many pixels per side (0: keep their size)."""
+    """Resize images to this many pixels per side (0: keep their size; MNIST is padded to 32, GTSRB resized to 32)."""
     classes: tuple[str, ...] = ()
     """Only these classes of the data set, by name."""
     test: int = 0
@@ -130,14 +130,17 @@ def run(settings: Settings) -> int:
     print(
         f"{settings.checkpoint.name}: {about['network']}, pixels {NORMALISED.get(about['normalisation'], 'normalised as for CIFAR')}"
     )
-    print(f"{len(order)} test images, {data.source}")
+    print("\n".join([*described(data), f"{len(order)} test images are attacked"]))
     done = _finished(out, key)
     if done is not None:
         return _tell(done, out, "unchanged:")
     classifier.to(device)
     x, y = torch.from_numpy(images).to(device).float() / 255, torch.from_numpy(labels).to(device)
     examined = examine(classifier, x, y, checked.batch_size)
-    examined.warnings.extend(_other_normalisation(classifier, x[:500], y[:500], about["normalisation"], checked.batch_size))
+    examined.warnings.extend(data.doubts)
+    some = x[:500], y[:500], checked.batch_size
+    examined.warnings.extend(_other_normalisation(classifier, *some, about["normalisation"]))
+    examined.warnings.extend(_other_network(classifier, *some, about["network"]))
     for doubt in examined.warnings:
         print(f"warning: {doubt}", file=sys.stderr)
     prepare_folder(out)
@@ -259,7 +262,12 @@ def _classifier(settings: Settings, data: Dataset) -> tuple[Normalised, dict[str
     height, width, channels = data.images.shape[1:]
     try:
         classifier, network, source = read_classifier(
-            settings.checkpoint, len(data.classes), (channels, height, width), settings.network, settings.normalisation
+            settings.checkpoint,
+            len(data.classes),
+            (channels, height, width),
+            settings.network,
+            settings.normalisation,
+            settings.dataset,
         )
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
@@ -295,17 +303,43 @@ def _attacked(
             raise UserError(f"{' '.join(str(error).split())}") from None
 
 
-def _other_normalisation(classifier: Normalised, x: Tensor, y: Tensor, source: str, size: int) -> list[str]:
+def _clean_accuracy(classify: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, size: int) -> float:
+    """Share of the images that are right. size: of a piece."""
+    with torch.no_grad(), gpu_arithmetic(tf32=False):
+        return float((torch.cat([classify(piece) for piece in x.split(size)]).argmax(dim=1) == y).float().mean())
+
+
+def _other_network(classifier: Normalised, x: Tensor, y: Tensor, size: int, network: str) -> list[str]:
+    """A warning if another network under the same names fits the weights better, as clean accuracy on these images says."""
+    if (twin := twin_of(network)) is None:
+        return []
+    other = make_classifier(
+        twin, classifier.head.out_features, (x.shape[1], x.shape[2], x.shape[3]), [0.0] * x.shape[1], [1.0] * x.shape[1]
+    )
+    other.load_state_dict(classifier.state_dict())
+    ours, theirs = (_clean_accuracy(one, x, y, size) for one in (classifier, other.to(x.device).eval()))
+    if theirs < ours + BETTER:
+        return []
+    return [
+        f"with --network {twin} clean accuracy on {len(y)} images would be {theirs:.1%}, not {ours:.1%} as now ({network}): both have the "
+        "same names; which one was trained?"
+    ]
+
+
+BETTER = 0.02
+"""By how much another reading of a checkpoint must raise clean accuracy to be told."""
+
+
+def _other_normalisation(classifier: Normalised, x: Tensor, y: Tensor, size: int, source: str) -> list[str]:
     """A warning if another normalisation fits the weights better, as clean accuracy on these images says. size: of a piece."""
     found = {}
     choices = {name: pixels(name, x.shape[1]) for name, (mean, _) in MEANS.items() if len(mean) in (1, x.shape[1])}
     choices["file"] = (classifier.mean, classifier.std)
     for name, (mean, std) in choices.items():
-        with torch.no_grad(), gpu_arithmetic(tf32=False):
-            pieces = [classifier.head(classifier.body((piece - mean.to(x)) / std.to(x))) for piece in x.split(size)]
-        found[name] = float((torch.cat(pieces).argmax(dim=1) == y).float().mean())
+        normalised = (x - mean.to(x)) / std.to(x)
+        found[name] = _clean_accuracy(lambda piece: classifier.head(classifier.body(piece)), normalised, y, size)
     best = max(found, key=lambda name: found[name])
-    if found[best] < found["file"] + 0.02:
+    if found[best] < found["file"] + BETTER:
         return []
     return [
         f"with --normalisation {best} clean accuracy on {len(y)} images would be {found[best]:.1%}, not {found['file']:.1%} as now "

@@ -79,7 +79,9 @@ class Generated(torch.utils.data.Dataset[tuple[Any, int]]):
         """Write FOLDER/train/CLASS/METHOD-seedN-NUMBER.png and FOLDER/train/metadata.csv with label, method, strength and seed of each.
 
         It is a folder of images for torchvision's ImageFolder (FOLDER/train) and for Hugging Face's datasets: load_dataset("imagefolder",
-        data_dir=FOLDER). Written beside and renamed, so it is whole or not there. Raises UserError if there is one already.
+        data_dir=FOLDER). ImageFolder numbers classes by their letters ("10" before "8"): take `label` from metadata.csv. It refuses a class
+        without images unless allow_empty=True. Written beside and renamed, so it is whole or not there. Raises UserError if there is one
+        already.
         """
         from PIL import Image
 
@@ -90,7 +92,9 @@ class Generated(torch.utils.data.Dataset[tuple[Any, int]]):
         making = target.with_name(temporary_name(target.name))
         try:
             rows = self._rows()
-            for name in self.classes:  # also those without images, or ImageFolder would number the others anew
+            for (
+                name
+            ) in self.classes:  # also those without images, or ImageFolder would number the others anew (with allow_empty=True)
                 (making / "train" / str(name)).mkdir(parents=True)
             pictures = (image for images, _ in self.pieces() for image in images)
             for image, row in zip(pictures, rows, strict=True):

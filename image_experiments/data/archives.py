@@ -21,8 +21,8 @@ from contrastive_dp.files import not_the_file
 LARGEST_MEMBER = 64 * 2**20
 """Largest archive member that is read, in bytes: anything larger is not a small image."""
 IMAGE_SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".bmp", ".dib"),
-    *(".webp", ".tif", ".tiff", ".gif", ".tga", ".avif"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".ppm", ".pgm", ".pbm", ".pnm", ".bmp", ".dib"),
+    *(".webp", ".tif", ".tiff", ".gif", ".tga"),
 )
 UNREAD_SUFFIXES = (
     *(
@@ -43,6 +43,7 @@ UNREAD_SUFFIXES = (
         ".orf",
         ".rw2",
     ),
+    *(".jp2", ".j2k", ".jpx", ".avif"),  # Pillow opens those of more than 8 bits a channel as 8 bits, without a word
     *(".exr", ".hdr", ".jxl", ".npy", ".npz", ".mat", ".dcm", ".mp4", ".mov", ".avi"),
 )
 """File types that hold images but cannot be read. Ignoring them would silently lose images."""
@@ -60,10 +61,10 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A file: its name within the folder or archive ("train/cat/1.png"), and its content."""
+    """A file: its name within the folder or archive ("train/cat/1.png"), and how to read it: a folder's files are not held in memory."""
 
     name: str
-    content: bytes
+    read: Callable[[], bytes]
     source: str
 
 
@@ -160,7 +161,8 @@ def folder_entries(folder: Path, rest: Rest) -> list[Entry]:
             try:
                 if not path.is_file() or rest.sorted_out(path.relative_to(folder).as_posix(), partial(_start_of, path)):
                     continue
-                found.append(Entry(path.relative_to(folder).as_posix(), path.read_bytes(), str(folder)))
+                path.open("rb").close()  # so that one that cannot be read is told before the first is decoded
+                found.append(Entry(path.relative_to(folder).as_posix(), path.read_bytes, str(folder)))
             except OSError as error:
                 unreadable(error)
     return sorted(found, key=lambda entry: entry.name)
@@ -207,7 +209,7 @@ def _tar_entries(path: Path, rest: Rest) -> Iterator[Entry]:
             content = stream.read()
             if len(content) != member.size:
                 raise EOFError(f"{member.name} is cut short")
-            yield Entry(name, content, str(path))
+            yield Entry(name, partial(bytes, content), str(path))
         while archive.fileobj is not None and archive.fileobj.read(
             2**20
         ):  # to the end, because only there a compressed file proves to be complete
@@ -218,11 +220,21 @@ def _zip_entries(path: Path, rest: Rest) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             _check_member(path, info.filename, info.file_size, link=(info.external_attr >> 28) == 0xA)
-            name = PurePosixPath(info.filename.replace("\\", "/")).as_posix()
+            name = PurePosixPath(_as_named(info).replace("\\", "/")).as_posix()
             if info.is_dir():
                 rest.folders.add(name)
             elif not rest.sorted_out(name, lambda info=info: archive.open(info).read(8)):  # type: ignore[misc]
-                yield Entry(name, archive.read(info), str(path))
+                yield Entry(name, partial(bytes, archive.read(info)), str(path))
+
+
+def _as_named(info: zipfile.ZipInfo) -> str:
+    """The name of a member. Some programs write UTF-8 without saying so, and zipfile then reads the bytes as cp437."""
+    if info.flag_bits & 0x800:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _peek(stream: IO[bytes]) -> bytes:

@@ -38,7 +38,7 @@ def from_tiny_imagenet(entries: Sequence[Entry], rest: Rest) -> tuple[list[Entry
     if labels is None:
         return list(entries), []
     root = labels.name.removesuffix(TINY_LABELS)
-    lines = [line.split("\t") for line in labels.content.decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line.split("\t") for line in labels.read().decode("utf-8", "replace").splitlines() if line.strip()]
     class_of = {line[0]: line[1] for line in lines if len(line) > 1}
     found = []
     for entry in entries:
@@ -221,6 +221,7 @@ def group_numbers(files: list[tuple[str, str]], pattern: str | None) -> Array:
     except re.error as error:
         raise UserError(f"--group-pattern {pattern}: no regular expression ({error}); for example '(\\d+)_\\d+'") from None
     matches = [expression.fullmatch(stem) for stem in stems] if expression.groups else []
+    matches = [match if match and match.group(1) is not None else None for match in matches]
     if not all(matches) or not matches:
         if pattern:
             odd = next((stem for stem, match in zip(stems, matches, strict=False) if not match), stems[0])

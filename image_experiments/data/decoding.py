@@ -79,12 +79,13 @@ def decode(entry: Entry, image_size: int, met: Met | None = None) -> Array:
     """
     from PIL import Image
 
-    met = Met() if met is None else met
+    met, content = Met() if met is None else met, b""
     try:
+        content = entry.read()
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(entry.content)) as opened:
-                if (bits := _bits(opened, entry.content)) > 8:
+            with Image.open(io.BytesIO(content)) as opened:
+                if (bits := _bits(opened, content)) > 8:
                     raise ValueError(f"it has {bits} bits a channel, save it with 8")
                 frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # a photograph followed by a preview
                 if frames > 1:
@@ -93,7 +94,7 @@ def decode(entry: Entry, image_size: int, met: Met | None = None) -> Array:
         if image_size and image.size != (image_size, image_size):
             image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
     except Exception as error:  # Pillow raises many different exceptions for files that are not images
-        reason = " ".join(str(error).split())[:120].replace(repr(entry.content)[:20], "")
+        reason = " ".join(str(error).split())[:120].replace(repr(content)[:20], "")
         raise UserError(f"{entry.source}: {entry.name} cannot be decoded ({reason}); replace or remove it") from None
     values = np.asarray(image, dtype=np.uint8)
     return values[..., None] if values.ndim == 2 else values
@@ -103,7 +104,7 @@ def _upright(image: Any, name: str, met: Met) -> Any:
     """The image as a viewer shows it: cameras store the sensor's rows and record the orientation of the camera."""
     from PIL import ExifTags, ImageOps
 
-    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+    if image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9):  # others mean nothing
         return image
     met.turned.append(name)
     return ImageOps.exif_transpose(image)
@@ -120,6 +121,8 @@ def _on_ground(image: Any, name: str, met: Met) -> Any:
     alpha = np.asarray(layered)[..., 3]
     if (alpha == 255).all():
         return image.convert(mode) if image.mode != "LA" else layered.convert("L")
+    if not alpha.any() and np.ptp(np.asarray(layered)[..., :3].reshape(-1, 3), axis=0).any():
+        raise ValueError("its alpha is 0 everywhere, so nothing of it shows, save it without alpha")
     ground = Image.new("RGBA", layered.size, (*GROUND, 255))
     ground.alpha_composite(layered)
     flat = ground.convert(mode)

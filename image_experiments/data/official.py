@@ -274,7 +274,7 @@ def read_gtsrb(data_dir: Path | None, image_size: int = 0) -> Dataset:
     table = next((entry for entry in archive_entries(truth) if entry.name.endswith("GT-final_test.csv")), None)
     if table is None or not train:
         raise UserError(f"{truth if train else training}: not the official archive of GTSRB; get it again")
-    lines = [line.split(";") for line in table.content.decode("utf-8-sig").split()]
+    lines = [line.split(";") for line in table.read().decode("utf-8-sig").split()]
     class_of = {line[0]: int(line[-1]) for line in lines[1:]}
     test = [entry for entry in archive_entries(tests) if entry.name.rsplit("/", 1)[-1] in class_of]
     return Dataset(

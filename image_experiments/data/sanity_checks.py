@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,10 @@ from image_experiments.data.dataset import Array, Dataset
 
 def check_range(images: Array, what: str) -> None:
     """Raise UserError if uint8 images cannot be on the scale 0..255: all one value, or so dark that they were cast from another scale."""
-    distinct = np.flatnonzero(np.bincount(images.reshape(-1)[:: max(1, images.size // 10**7)], minlength=256))
+    step = max(1, images.size // SAMPLED)
+    while math.gcd(step, math.prod(images.shape[1:])) > 1:  # or the same channel or column would be looked at in every image
+        step += 1
+    distinct = np.flatnonzero(np.bincount(images.reshape(-1)[::step], minlength=256))
     if len(distinct) == 1:
         raise UserError(f"{what} hold the value {distinct[0]} alone: nothing can be seen in them; make the file again")
     if distinct[-1] <= DARKEST or (1 in distinct and set(distinct.tolist()) <= {0, 1, 255}):
@@ -24,6 +28,8 @@ def check_range(images: Array, what: str) -> None:
         )
 
 
+SAMPLED = 10**7
+"""About so many pixels are looked at."""
 DARKEST = 16
 """Any set of images on the scale 0..255 has brighter pixels than this; scikit-learn's digits have 0..16 before they are scaled."""
 

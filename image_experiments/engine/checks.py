@@ -182,7 +182,9 @@ def _check_files(settings: Settings, facts: Facts) -> list[str]:
                 )
     if settings.encoder_from is not None:
         try:
-            _, found, _ = read_classifier(settings.encoder_from, len(facts.classes), facts.shape, settings.encoder.network)
+            _, found, _ = read_classifier(
+                settings.encoder_from, len(facts.classes), facts.shape, settings.encoder.network, dataset=settings.dataset
+            )
         except (ValueError, OSError) as error:
             raise UserError(f"--encoder-from: {error}") from None
         if found != settings.encoder.network:

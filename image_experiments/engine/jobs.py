@@ -138,10 +138,10 @@ def train_encoder(run: StageRun, settings: ClassifierSettings, threat: Threat, s
     return _train_and_save(run, real, _validated(real, None), settings, threat, mixed_seed(seed, 7))
 
 
-def read_encoder(run: StageRun, file: Path, network: str) -> Results:
+def read_encoder(run: StageRun, file: Path, network: str, dataset: str) -> Results:
     """Read an encoder from a file and test it on images that it should know."""
     real = _real(run)
-    encoder = load_classifier(file, len(real.classes), real.shape, network).to(run.device)
+    encoder = load_classifier(file, len(real.classes), real.shape, network, dataset=dataset).to(run.device)
     save_classifier(run.outputs["weights"], encoder, network, real.shape)
     tried, which = (real.validation, "validation") if len(real.validation) else (real.train.some(1000), "training")
     return {"last_clean_accuracy": accuracy(encoder, tried), "tried_on": which}

@@ -193,7 +193,7 @@ class SeedPlan:
             return self.helper("encoder", jobs.train_encoder, self.settings.encoder)
         outside = _outside("--encoder-from", self.settings.encoder_from, "file")
         weights = {"weights": f"checkpoints/encoder-seed{self.seed}.safetensors"}
-        reading = {"network": self.settings.encoder.network}
+        reading = {"network": self.settings.encoder.network, "dataset": self.settings.dataset}
         return self.add(f"encoder/seed{self.seed}", jobs.read_encoder, reading, weights, self.real, **outside)
 
     @property

@@ -41,7 +41,7 @@ class Settings:
     """Folder with the data set's official files. For images, and for copies of the photographs: a folder with train/CLASS/* and
     test/CLASS/*, or a tar or zip of such a folder."""
     image_size: int = 0
-    """Resize images to this many pixels per side (0: keep their size)."""
+    """Resize images to this many pixels per side (0: keep their size; MNIST is padded to 32, GTSRB resized to 32)."""
     classes: tuple[str, ...] = ()
     """Use only these classes of the data set, by name (default: all). Labels are numbered within these, also in npz files and models."""
     group_pattern: str | None = None

@@ -23,7 +23,7 @@ from contrastive_dp.files import (
     write_safetensors,
 )
 from image_experiments.models.classifiers import NETWORKS, PUBLISHED, Normalised, classifier_without_weights, make_classifier
-from image_experiments.models.published import MEANS, as_ours, nearest, pixels, with_normalisation
+from image_experiments.models.published import CODED, MEANS, as_ours, nearest, pixels, with_normalisation
 from image_experiments.models.timm_networks import PREFIX, timm_classifier
 
 
@@ -34,24 +34,34 @@ def save_classifier(path: Path, classifier: Normalised, network: str, shape: tup
 
 
 def load_classifier(
-    path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None, normalisation: str = "auto"
+    path: Path,
+    classes: int,
+    shape: tuple[int, int, int],
+    network: str | None = None,
+    normalisation: str = "auto",
+    dataset: str | None = None,
 ) -> Normalised:
     """Read a classifier, frozen and in evaluation mode; every key must match.
 
     path: a file of `save_classifier`, which names its network; a published checkpoint in one of published.LAYOUTS; or weights of `network`.
     As .safetensors or .pt (read without unpickling code), with or without the prefixes of DataParallel, torch.compile and averaging, at the
     top level or under one of the keys WRAPPERS. network: None recognises it from the keys and sizes.
-    normalisation: of pixels, a name in published.MEANS. auto: as in the file; else that of CIFAR by its number of classes if the layout's
-    public code has it, else none.
+    normalisation: of pixels, a name in published.MEANS. auto: as in the file; else, if the layout's public code normalises, as it does for
+    the data set of this name (None: CIFAR's, by the number of classes); else none.
     Raises FileNotFoundError, or ValueError for a different architecture, classes or image shape, or a damaged file.
     """
-    return read_classifier(path, classes, shape, network, normalisation)[0]
+    return read_classifier(path, classes, shape, network, normalisation, dataset)[0]
 
 
 def read_classifier(
-    path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None, normalisation: str = "auto"
+    path: Path,
+    classes: int,
+    shape: tuple[int, int, int],
+    network: str | None = None,
+    normalisation: str = "auto",
+    dataset: str | None = None,
 ) -> tuple[Normalised, str, str]:
-    """load_classifier's classifier, its network's name, and where its normalisation is from: file, timm, cifar10, cifar100 or none."""
+    """load_classifier's classifier, its network's name, and where its normalisation is from: file, timm, or a name in MEANS."""
     if network is not None and network.startswith(PREFIX):
         return _read_timm(path, classes, shape, network, normalisation)
     tensors, network, coded, names = _recognised(path, classes, shape, network)
@@ -62,7 +72,8 @@ def read_classifier(
             f"{path} does not hold the weights of {network} for these data: it knows {known} classes, they have {classes}"
         )
     inside = {name: tensors[name] for name in NORMALISATION if name in tensors}
-    source = _normalisation(path, normalisation, inside, coded, classes, shape[0])
+    usual = {10: "cifar10", 100: "cifar100"}.get(classes) if dataset is None else CODED.get(dataset)
+    source = _normalisation(path, normalisation, inside, coded, usual if shape[0] == 3 else None)
     if source != "file":
         inside = dict(zip(NORMALISATION, pixels(source, shape[0]), strict=True))
     tensors |= {name: value.expand(1, shape[0], 1, 1) if value.numel() == 1 else value for name, value in inside.items()}
@@ -182,21 +193,23 @@ def _said(path: Path, text: str, classes: int, shape: tuple[int, int, int]) -> s
     return network
 
 
-def _normalisation(path: Path, chosen: str, inside: dict[str, Tensor], coded: bool, classes: int, channels: int) -> str:
-    """Where mean and deviation of the pixels come from. Raises ValueError where only a person can know."""
+def _normalisation(path: Path, chosen: str, inside: dict[str, Tensor], coded: bool, usual: str | None) -> str:
+    """Where mean and deviation of the pixels come from. usual: those of the public code for these data, if it is known.
+
+    Raises ValueError where only a person can know.
+    """
     if chosen != "auto":
         return chosen
     if len(inside) == 2:
         return "file"
     if not coded:
         return "none"
-    name = {10: "cifar10", 100: "cifar100"}.get(classes)
-    if name is None or channels != 3:
+    if usual is None:
         raise ValueError(
             f"{path}: its code normalises pixels by numbers that are not in the file; add tensors mean and std to it, or (evaluate.py) "
             f"name them, --normalisation {'|'.join(MEANS)}"
         )
-    return name
+    return usual
 
 
 def _card_beside(path: Path) -> str | None:
@@ -213,8 +226,8 @@ def _fitting(tensors: dict[str, Tensor], shape: tuple[int, int, int]) -> list[st
     first, head = tensors.get("body.0.weight"), tensors.get("head.weight")
     if head is None or head.ndim != 2:
         return []
-    names = ["linear", "small-cnn", "preact-resnet-18", "wong-preact-resnet-18", "resnet-18", "dm-preact-resnet-18"]
-    names += ["dm-preact-resnet-18-relu"]
+    names = ["linear", "small-cnn", "preact-resnet-18", "wong-preact-resnet-18", "kuangliu-preact-resnet-18", "resnet-18"]
+    names += ["dm-preact-resnet-18", "dm-preact-resnet-18-relu"]
     if first is not None and first.ndim == 4:
         names += [f"small-cnn-{first.shape[0]}"] * (first.shape[0] != 16)
         blocks = sum(name.endswith(".norm1.weight") for name in tensors)
@@ -249,6 +262,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
     while found := [name for name in WRAPPERS if isinstance(content.get(name), dict)]:
         several = [name for name in found if any(isinstance(value, Tensor) for value in content[name].values())]
+        several += _same_names(content, several[0]) if len(several) == 1 else []
         if len(several) > 1:
             raise ValueError(
                 f"{path} holds several weights, under {', '.join(several)}: save those to use alone, for example "
@@ -258,6 +272,15 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not content or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         raise ValueError(f"{path} holds no plain weights by name: save a state_dict")
     return content
+
+
+def _same_names(content: dict[str, Any], chosen: str) -> list[str]:
+    """Keys of other weights of the same network, such as swa_state_dict. Public code that also keeps unaveraged_... names the averaged ones
+    model_state_dict, so there is no doubt."""
+    wanted = set(bare_names(content[chosen]))
+    dictionaries = {key: value for key, value in content.items() if key != chosen and isinstance(value, dict) and value}
+    named = {key: value for key, value in dictionaries.items() if all(isinstance(name, str) for name in value)}
+    return [key for key, value in named.items() if not key.startswith("unaveraged_") and set(bare_names(value)) == wanted]
 
 
 WRAPPERS = (

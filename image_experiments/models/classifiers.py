@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NETWORKS = ("linear", "small-cnn", "preact-resnet-18", "wrn-28-10", "wrn-34-10", "wrn-16-4")
-PUBLISHED = ("dm-wrn-28-10", "dm-preact-resnet-18", "wrn-28-10-relu", "wong-preact-resnet-18", "resnet-18")
+PUBLISHED = (
+    "dm-wrn-28-10",
+    "dm-preact-resnet-18",
+    "wrn-28-10-relu",
+    "wong-preact-resnet-18",
+    "kuangliu-preact-resnet-18",
+    "resnet-18",
+)
 """Networks of published checkpoints that are none of these."""
 
 
@@ -127,6 +134,7 @@ def _form(network: str) -> _Form | None:
     return {
         "preact-resnet-18": _Form(WIDTHS, 2, nn.ReLU),
         "wong-preact-resnet-18": _Form(WIDTHS, 2, nn.ReLU, activated=False, ending=False),
+        "kuangliu-preact-resnet-18": _Form(WIDTHS, 2, nn.ReLU, ending=False),
         "resnet-18": _Form(WIDTHS, 2, nn.ReLU, post=True, ending=False),
     }.get(network)
 

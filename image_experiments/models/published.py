@@ -7,6 +7,7 @@ Layouts (names and shapes as the public code of these papers has them):
     wrn-D-K-relu         TRADES, Carmon et al. 2019, RobustBench's Standard         conv1, blockG.layer.B.bn1, ..., bn1, fc
     preact-resnet-18     Rice et al. 2020                                           conv1, layerG.B.bn1, ..., bn, linear
     wong-preact-resnet-18  Wong et al. 2020                                         the same without bn
+    kuangliu-preact-resnet-18  pytorch-cifar                                        the same names again, shortcuts of activated inputs
     resnet-18            He et al. 2015, for small images                           conv1, bn1, layerG.B.conv1, ..., linear
 """
 
@@ -26,6 +27,8 @@ MEANS = {
     "none": ((0.0,), (1.0,)),
 }
 """Means and standard deviations that the public code of these papers subtracts and divides by."""
+CODED = {"cifar10": "cifar10", "cifar100": "cifar100", "svhn": "half"}
+"""{data set: which of these its public code takes}, for layouts whose files do not hold them."""
 NORMALISERS = {"mean": "mean", "mu": "mean", "std": "std", "sigma": "std"}
 """Last parts of the names of tensors that are a mean or a standard deviation of the pixels, and which."""
 
@@ -124,8 +127,18 @@ class Found:
     """{ours: theirs} of modules."""
 
     def may_be(self, network: str) -> bool:
-        """Whether it may be a network of this name: its own, or for the layouts that exist with both activations, with ReLU."""
-        return network == self.network or (self.network.startswith("dm-") and network == f"{self.network}-relu")
+        """Whether it may be a network of this name: its own, or its twin."""
+        return network in (self.network, twin_of(self.network))
+
+
+def twin_of(network: str) -> str | None:
+    """The other network that public code has under the same names and shapes: with the other activation, or other shortcuts."""
+    if network.startswith("dm-"):
+        return network.removesuffix("-relu") if network.endswith("-relu") else f"{network}-relu"
+    return TWINS.get(network)
+
+
+TWINS = {"wong-preact-resnet-18": "kuangliu-preact-resnet-18", "kuangliu-preact-resnet-18": "wong-preact-resnet-18"}
 
 
 def as_ours(tensors: Mapping[str, Tensor]) -> Found | None:

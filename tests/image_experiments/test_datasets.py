@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from command_line.output import UserError
-from image_experiments.data import dataset, official
+from image_experiments.data import dataset, official, sanity_checks
+from image_experiments.data.archives import Rest, folder_entries
 from image_experiments.data.balance import balanced_order
 from image_experiments.data.class_folders import group_numbers, read_class_folders
 from image_experiments.data.dataset import Dataset
@@ -604,6 +606,81 @@ def test_official_files_are_read_whatever_lies_beside_them(tmp_path, monkeypatch
     assert data_digest("mnist", tmp_path) not in (before, "")
 
 
+def test_a_zip_in_utf8_that_does_not_say_so_has_the_classes_of_its_folder(tmp_path):
+    """As some programs write it: bytes of UTF-8 without the flag, which zipfile reads as cp437."""
+
+    class Silent(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self):
+            return self.filename.encode(), self.flag_bits & ~0x800
+
+    rng, classes = np.random.default_rng(0), ("Zebra", "\u00c4pfel", "caf\u00e9")
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for part in ("train", "test"):
+            for name in classes:
+                content = png(rng.integers(0, 255, (4, 4, 3)).astype(np.uint8))
+                archive.writestr(Silent(f"{part}/{name}/1.png"), content)
+                path = tmp_path / "folder" / part / name / "1.png"
+                path.parent.mkdir(parents=True)
+                path.write_bytes(content)
+    zipped, folder = (read_class_folders(tmp_path / name, 0, None) for name in ("data.zip", "folder"))
+    assert zipped.classes == folder.classes == ("Zebra", "caf\u00e9", "\u00c4pfel")
+    np.testing.assert_array_equal(zipped.images, folder.images)
+
+
+def test_files_of_a_folder_are_read_when_they_are_decoded(tmp_path, monkeypatch):
+    """One at a time, and a table beside the images not at all."""
+    write_folder(tmp_path, np.random.default_rng(0))
+    (tmp_path / "measurements.csv").write_text("a,b\n")
+    entries = folder_entries(tmp_path, Rest())
+    assert len(entries) == 37
+    read = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
+    assert read_class_folders(tmp_path, 0, None).images.shape == (24, 8, 8, 3)
+    assert len(read) == 36
+    assert "measurements.csv" not in read
+
+
+def test_an_unused_alpha_channel_hides_no_image(tmp_path):
+    write_folder(tmp_path, np.random.default_rng(0))
+    hidden = np.concatenate([np.random.default_rng(1).integers(0, 255, (8, 8, 3)), np.zeros((8, 8, 1))], axis=2).astype(np.uint8)
+    (tmp_path / "train/left/000.png").write_bytes(png(hidden))
+    with pytest.raises(UserError, match=r"train/left/000.png cannot be decoded \(its alpha is 0 everywhere"):
+        read_class_folders(tmp_path, 0, None)
+
+
+def test_an_orientation_that_means_nothing_turns_nothing(tmp_path):
+    write_folder(tmp_path, np.random.default_rng(0))
+    told = {}
+    for orientation in (0, 9, 3):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "train/left/000.png", exif=exif)
+        told[orientation] = any("orientation" in note for note in read_class_folders(tmp_path, 0, None).notes)
+    assert told == {0: False, 9: False, 3: True}
+
+
+@pytest.mark.parametrize("suffix", ["jp2", "avif"])
+def test_formats_of_more_than_eight_bits_that_open_as_eight_are_refused(suffix, tmp_path):
+    write_folder(tmp_path, np.random.default_rng(0))
+    (tmp_path / f"train/left/900.{suffix}").write_bytes(b"any")
+    with pytest.raises(UserError, match=f"900.{suffix} is of a kind that is not read; save it as png"):
+        read_class_folders(tmp_path, 0, None)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_every_channel_counts_in_the_range(channel, monkeypatch):
+    """Images that are empty in all channels but one, of so many that every third or ninth value is looked at."""
+    monkeypatch.setattr(sanity_checks, "SAMPLED", 1000)
+    for n in (16, 47):
+        images = np.zeros((n, 8, 8, 3), dtype=np.uint8)
+        images[..., channel] = np.random.default_rng(n).integers(0, 255, (n, 8, 8))
+        assert (images.size // 1000) % 3 == 0
+        sanity_checks.check_range(images, "images")
+    with pytest.raises(UserError, match="hold the value 0 alone"):
+        sanity_checks.check_range(np.zeros((47, 8, 8, 3), dtype=np.uint8), "images")
+
+
 def test_track_and_frame_are_recognised_or_asked_for():
     files = [("stop", "train/stop/00001_00000.ppm"), ("stop", "train/stop/00001_00003.ppm"), ("go", "train/go/00001_00000.ppm")]
     assert group_numbers(files, None).tolist() == [1, 1, 0]  # a track number starts again in every class
@@ -612,6 +689,8 @@ def test_track_and_frame_are_recognised_or_asked_for():
     assert group_numbers(files, r"\d+_(\d+)").tolist() == [0, 1, 0]  # of one's own: the same in every class
     with pytest.raises(UserError, match="does not match"):
         group_numbers(files, r"track(\d+)")
+    with pytest.raises(UserError, match=r"does not match '00001_00000' with one group"):
+        group_numbers(files, r"(?:p(\d+)_)?.*")  # matches, without its group
     with pytest.raises(UserError, match="no regular expression"):
         group_numbers(files, r"(")
 

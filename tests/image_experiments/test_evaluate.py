@@ -21,6 +21,7 @@ from image_experiments.models.classifier_files import save_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.verdict import in_another_order
+from tests.image_experiments.conftest import png, write_folder
 from tests.image_experiments.test_published import made, saved
 
 EPS = 0.12
@@ -330,6 +331,9 @@ def test_a_published_checkpoint_and_a_copy_of_the_data(tmp_path, capsys):
     weights, _ = made("dm-wrn-16-2")
     path = saved(tmp_path / "wrn.pth.tar", weights, "model_state_dict")
     flags = ["--dataset", "images", "--data-dir", str(tmp_path / "data"), "--attacks", "pgd", "--pgd-steps", "2"]
+    assert main([str(path), *flags, "--out", str(tmp_path / "out")]) == 1  # ten classes are not CIFAR-10 yet
+    assert "name them, --normalisation cifar10|" in capsys.readouterr().err
+    flags += ["--normalisation", "cifar10"]
     assert main([str(path), *flags, "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out
     assert "wrn.pth.tar: dm-wrn-16-2, pixels normalised as for CIFAR" in output
@@ -350,6 +354,42 @@ def test_a_wrong_normalisation_is_noticed(linear, tmp_path, capsys, monkeypatch)
     assert "with --normalisation none clean accuracy on 60 images would be" in capsys.readouterr().err
     assert main([*flags, "--out", str(tmp_path / "right")]) == 0
     assert "normalisation" not in capsys.readouterr().err
+
+
+def test_a_network_of_the_same_names_that_fits_better_is_noticed():
+    """Labels by pytorch-cifar's network, weights read as Wong's."""
+    wong, kuangliu = (
+        make_classifier(f"{name}-preact-resnet-18", 10, (3, 8, 8), [0.4] * 3, [0.2] * 3).eval() for name in ("wong", "kuangliu")
+    )
+    kuangliu.load_state_dict(wong.state_dict())
+    x = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = kuangliu(x).argmax(dim=1)
+        ours = float((wong(x).argmax(dim=1) == y).float().mean())
+    assert ours < 0.9
+    (told,) = command._other_network(wong, x, y, 25, "wong-preact-resnet-18")
+    assert told.startswith(f"with --network kuangliu-preact-resnet-18 clean accuracy on 60 images would be 100.0%, not {ours:.1%}")
+    assert not command._other_network(kuangliu, x, y, 25, "kuangliu-preact-resnet-18")
+    assert not command._other_network(wong, x, y, 25, "resnet-18")
+
+
+def test_what_was_read_and_what_is_doubtful_is_said(tmp_path, capsys):
+    """A test image that is a copy of a training image, and one on a transparent ground."""
+    rng = np.random.default_rng(0)
+    write_folder(tmp_path / "data", rng)
+    (tmp_path / "data/test/left/000.png").write_bytes((tmp_path / "data/train/left/000.png").read_bytes())
+    layered = np.concatenate([rng.integers(0, 255, (8, 8, 3)), np.full((8, 8, 1), 100)], axis=2).astype(np.uint8)
+    (tmp_path / "data/test/right/001.png").write_bytes(png(layered))
+    path = saved(tmp_path / "c.pt", dict(make_classifier("linear", 2, (3, 8, 8), [0.5] * 3, [1.0] * 3).state_dict()))
+    flags = [str(path), "--dataset", "images", "--data-dir", str(tmp_path / "data"), "--network", "linear", "--attacks", "pgd"]
+    assert main([*flags, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert "2 classes, training+test: left 12+6, right 12+6" in told.out
+    assert "transparency: 1 images laid over white" in told.out
+    assert "12 test images are attacked" in told.out
+    doubt = "1 of 12 test images are exact copies of training images: accuracy on them says nothing of new images"
+    assert told.err.count(doubt) == 1
+    assert doubt in json.loads((tmp_path / "out/evaluation.json").read_text())["warnings"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from image_experiments.models.classifier_files import load_classifier, read_classifier, save_classifier
 from image_experiments.models.classifiers import make_classifier
-from image_experiments.models.published import pixels
+from image_experiments.models.published import pixels, twin_of
 
 SHAPE = (3, 32, 32)
 MEAN, STD = (torch.tensor(v).reshape(1, 3, 1, 1) for v in ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)))
@@ -93,14 +93,15 @@ def carmon_wrn(w, x):
     return trades_wrn(w, x, 16, 1)
 
 
-def preact(w, x, ending, first="bn"):
+def preact(w, x, ending, first="bn", activated=None):
+    activated = ending if activated is None else activated
     out = w.conv("conv1", x, 64, 3, padding=1)
     for group, outside in enumerate((64, 128, 256, 512)):
         for block in range(2):
             at, stride = f"layer{group + 1}.{block}", 2 if group and not block else 1
             hidden = w.norm(f"{at}.bn1", out).relu()
             changes = stride > 1 or out.shape[1] != outside
-            kept = w.conv(f"{at}.shortcut.0", hidden if ending else out, outside, 1, stride) if changes else out
+            kept = w.conv(f"{at}.shortcut.0", hidden if activated else out, outside, 1, stride) if changes else out
             inner = w.norm(f"{at}.bn2", w.conv(f"{at}.conv1", hidden, outside, 3, stride, 1)).relu()
             out = kept + w.conv(f"{at}.conv2", inner, outside, 3, padding=1)
     out = w.norm(first, out).relu() if ending else out
@@ -113,6 +114,10 @@ def rice_preact(w, x):
 
 def wong_preact(w, x):
     return preact(w, x, False)
+
+
+def kuangliu_preact(w, x):
+    return preact(w, x, False, activated=True)
 
 
 def resnet(w, x, shortcut="shortcut", head="linear"):
@@ -154,6 +159,13 @@ def made(name, prefix="", seed=0):
     x = (images() - MEAN) / STD if normalised else images()
     logits = forward(weights, x)
     return {prefix + key: value for key, value in weights.items()}, logits
+
+
+def known(weights):
+    """Weights that are there, for another pass."""
+    again = Weights(0)
+    again.update(weights)
+    return again
 
 
 def saved(path, weights, container=None):
@@ -300,6 +312,66 @@ def test_a_file_that_lacks_any_key_or_holds_it_in_another_shape_is_one_line(name
         for content in (without(key, weights), weights | {key: torch.ones(())}):
             with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
                 read_classifier(saved(tmp_path / "c.pt", content), 10, SHAPE)
+
+
+def test_names_of_two_networks_are_read_as_either():
+    """Wong's PreActResNet-18 and pytorch-cifar's: the same names and shapes, and logits that differ by more than a tenth."""
+    weights, logits = made("wong-preact-resnet-18")
+    other = kuangliu_preact(known(weights), (images() - MEAN) / STD)
+    assert float((other - logits).abs().max()) > 0.1
+    assert twin_of("dm-wrn-28-10") == "dm-wrn-28-10-relu"
+    assert twin_of("dm-wrn-28-10-relu") == "dm-wrn-28-10"
+    assert twin_of("preact-resnet-18") is None
+    assert twin_of(twin_of("wong-preact-resnet-18")) == "wong-preact-resnet-18"
+
+
+@pytest.mark.parametrize(
+    ("network", "forward"), [("wong-preact-resnet-18", wong_preact), ("kuangliu-preact-resnet-18", kuangliu_preact)]
+)
+def test_each_of_two_networks_of_one_layout_can_be_named(network, forward, tmp_path):
+    weights, _ = made("wong-preact-resnet-18")
+    loaded, found, _ = read_classifier(saved(tmp_path / "c.pt", weights), 10, SHAPE, network)
+    assert found == network
+    torch.testing.assert_close(loaded(images()), forward(known(weights), (images() - MEAN) / STD), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_one_network_under_any_two_keys_are_refused(tmp_path):
+    weights, _ = made("wrn-10-3-relu")
+    content = {
+        "state_dict": dict(weights),
+        "swa_state_dict": {f"module.{name}": tensor for name, tensor in weights.items()},
+        "epoch": 3,
+    }
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="several weights, under state_dict, swa_state_dict: save those to use alone"):
+        read_classifier(tmp_path / "c.pt", 10, SHAPE)
+
+
+def test_weights_beside_unaveraged_ones_are_the_averaged(tmp_path):
+    weights, logits = made("wrn-10-3-relu")
+    raw = {name: tensor + 1 for name, tensor in weights.items()}
+    torch.save(
+        {"unaveraged_model_state_dict": raw, "model_state_dict": dict(weights), "optimizer": {"state": {0: 1}}}, tmp_path / "c.pt"
+    )
+    torch.testing.assert_close(read_classifier(tmp_path / "c.pt", 10, SHAPE)[0](images()), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dataset", "mean", "std"), [("cifar10", MEAN, STD), ("svhn", 0.5, 0.5), (None, MEAN, STD)])
+def test_pixels_are_normalised_as_for_the_data_set(dataset, mean, std, tmp_path):
+    weights, _ = made("dm-wrn-16-2")
+    loaded, _, source = read_classifier(saved(tmp_path / "c.pt", weights), 10, SHAPE, dataset=dataset)
+    assert source == ("half" if dataset == "svhn" else "cifar10")
+    torch.testing.assert_close(loaded(images()), dm_wrn(known(weights), (images() - mean) / std), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dataset", ["images", "stl10", "gtsrb"])
+def test_ten_classes_are_not_taken_for_cifar(dataset, tmp_path):
+    weights, _ = made("dm-wrn-16-2")
+    with pytest.raises(
+        ValueError, match="its code normalises pixels by numbers that are not in the file; add tensors mean and std"
+    ):
+        read_classifier(saved(tmp_path / "c.pt", weights), 10, SHAPE, dataset=dataset)
+    assert read_classifier(tmp_path / "c.pt", 10, SHAPE, normalisation="half", dataset=dataset)[2] == "half"
 
 
 def without(name, weights):
