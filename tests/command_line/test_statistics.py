@@ -195,3 +195,13 @@ def test_no_exchange_rate_where_more_images_are_worth_no_more_or_a_number_is_mis
         (curve, np.array([0.7, np.nan, 0.7])),
     ):
         assert np.isnan(exchange_rate(COUNTS, values, reached, 2000)).all()
+
+
+def test_equal_gains_have_the_spread_of_rounding():
+    """Two uniforms of width 0.01 differ with variance 2 * 0.01^2 / 12."""
+    rounding = math.sqrt(2 * 0.01**2 / 12)
+    reach = stats.t.ppf(0.975, 1) * rounding / math.sqrt(2)
+    assert mean_interval([0.1, 0.1], 0.95, 0.01) == pytest.approx((0.1, 0.1 - reach, 0.1 + reach))
+    rows = np.tile((np.arange(100) < 30).astype(float), (3, 1))
+    reach = math.hypot(stats.t.ppf(0.975, 2) * rounding / math.sqrt(3), stats.t.ppf(0.975, 99) * stats.sem(rows[0]))
+    assert crossed_interval(rows) == pytest.approx((0.3, 0.3 - reach, 0.3 + reach))

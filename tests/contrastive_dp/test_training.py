@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from contrastive_dp import NoisePredictionMLP, NoiseSchedule, TrainingSettings, train_noise_prediction
 from contrastive_dp.processes import ALONE, normalise_across
-from contrastive_dp.resumable import fingerprint
+from contrastive_dp.resumable import ResumableTraining, fingerprint
 from tests.contrastive_dp.conftest import GaussianNoise, small_unet
 
 QUICK = TrainingSettings(steps=12, batch_size=16, learning_rate=1e-3, ema=0.9, label_dropout=0.2, seed=4, null_label=2)
@@ -512,3 +513,44 @@ def test_networks_in_half_precision_are_refused(dtype, schedule):
     network = NoisePredictionMLP(2).to(dtype)
     with pytest.raises(ValueError, match='train it in float32, with precision="bfloat16"'):
         train_noise_prediction(network, torch.zeros(8, 2, dtype=dtype), schedule, TrainingSettings(steps=1, batch_size=4))
+
+
+def test_batch_statistics_are_averaged_and_counters_copied():
+    network = nn.BatchNorm1d(2)
+    run = ResumableTraining(network, torch.optim.SGD(network.parameters(), 0.1), 0.5, {}, "")
+    mean = network.running_mean.clone()
+    for step in (1, 2, 3):
+        network(torch.randn(8, 2, generator=torch.Generator().manual_seed(step)) + 5)
+        run.stepped()
+        decay = min(0.5, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * network.running_mean
+    torch.testing.assert_close(run.averaged.running_mean, mean)
+    assert float((mean - network.running_mean).abs().min()) > 0.01
+    assert int(run.averaged.num_batches_tracked) == 3
+
+
+def test_processes_at_unlike_steps_are_refused():
+    layer = nn.Linear(1, 1)
+    run = ResumableTraining(layer, torch.optim.SGD(layer.parameters(), 0.1), 0.9, {}, "")
+    run.check_same_step(SimpleNamespace(all_of=lambda step: [step, step]))
+    with pytest.raises(ValueError, match=r"checkpoints of steps \[0, 5\]: give them one output folder"):
+        run.check_same_step(SimpleNamespace(all_of=lambda step: [step, step + 5]))
+
+
+def test_the_loss_is_the_mean_squared_error_of_the_noise(schedule):
+    """Of a network that predicts none, recomputed from the states it saw: the mean over entries, not their sum."""
+    x_0, seen, losses = torch.tensor([[0.7, -1.1, 0.4]], dtype=torch.float64), [], []
+
+    class Zero(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+        def forward(self, x, t):
+            seen.append((x, schedule.alpha_bar[t][:, None]))
+            return self.bias.expand_as(x)
+
+    settings = TrainingSettings(steps=2, batch_size=64, learning_rate=1e-9)
+    train_noise_prediction(Zero(), x_0, schedule, settings, on_step=lambda _, loss: losses.append(float(loss)))
+    for (x, a), loss in zip(seen, losses, strict=True):
+        assert loss == pytest.approx(float(((x - a.sqrt() * x_0) / (1 - a).sqrt()).square().mean()), rel=1e-5)

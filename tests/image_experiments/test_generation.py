@@ -367,3 +367,35 @@ def test_a_diffusion_training_resumes_with_its_own_augmentation_alone(tmp_path):
         with pytest.raises(ValueError, match="was made with other settings"):
             train_diffusion(replace(settings, augmentation=other, steps=4), images, 2, **made)
     train_diffusion(replace(settings, steps=4), images, 2, **made)
+
+
+def test_guidance_sees_the_training_images_and_no_others(trained, monkeypatch):
+    """On the scale of the networks: grey 0 is -1."""
+    parts = [Images(torch.full((4, *SHAPE), grey, dtype=torch.uint8), torch.arange(4) % 2) for grey in (0, 51, 255)]
+    seen = []
+    monkeypatch.setattr(generation, "make_guidance", lambda _m, _s, _n, x, y, _seed: seen.append((x, y)))
+    networks = Networks(*trained[:3])
+    make_sampler(networks, parse_method("anchored"), GenerationSettings(), SplitDataset(*parts, ("a", "b")), 0, torch.device("cpu"))
+    ((x, y),) = seen
+    assert torch.equal(x, torch.full((4, *SHAPE), -1.0))
+    assert torch.equal(y, parts[0].y)
+
+
+def test_autoguidance_leaves_from_the_weaker_model(trained):
+    strong, weak = (lambda x, _t, _y, k=k: k * x for k in (3.0, 2.0))
+    networks, method = Networks(strong, trained[1], weaker=weak), parse_method("autoguidance:0.5")
+    made = Sampler(networks, method, None, GenerationSettings(), SHAPE, 2, 0, torch.device("cpu"))
+    x = torch.ones(2, *SHAPE)
+    assert torch.equal(made._prediction(0)(x, torch.zeros(2), torch.zeros(2)), 3.5 * x)  # 2 + 1.5 (3 - 2)
+
+
+def test_blurred_labels_belong_to_the_image_and_not_to_its_noise(trained, monkeypatch):
+    whole, part = sample(trained, "cads:0.5").int(), sample(trained, "cads:0.5", n=8, first=8).int()
+    assert (whole[8:] - part).abs().max() <= 1
+    seen = []
+    monkeypatch.setattr(generation, "cads", lambda unet, _e, steps, noise, _s: seen.append((steps, noise)) or unet)
+    sample(trained, "cads:0.5")
+    ((steps, noise),) = seen
+    assert steps == len(trained[1])
+    ours, states = (one.normal_of((500, 4)).flatten().numpy() for one in (noise, SampleNoise(3)))
+    assert abs(np.corrcoef(ours, states)[0, 1]) < 4 / np.sqrt(2000)  # wrong alarm: 6e-5, of a fixed seed

@@ -769,3 +769,12 @@ def test_images_that_are_not_selected_do_not_say_so_in_the_table(tmp_path):
     assert [by_method["unguided"][name] for name in ("window_low", "window_high", "at", "head")] == [0, 700, "x0", 0]
     assert by_method["cads-0.1"]["at"] == ""  # it acts at every step
     assert all(math.isnan(by_method["cads-0.1"][name]) for name in ("window_low", "window_high", "head"))
+
+
+def test_quick_is_one_seed_three_methods_and_two_more_runs():
+    methods = ["real", "unguided", "noise:0.1", "noise:0.2"]
+    design = sweeps.design_of({"run": {name: {"methods": methods} for name in "abcd"}, "seeds": 5})
+    settings, runs = sweeps.resolved(SweepSettings(quick=True), design)
+    assert settings.seeds == 1
+    assert [(one.name, len(one.methods)) for one in runs] == [("a", 3), ("b", 4), ("c", 4)]
+    assert list(runs[0].methods) == methods[:3]

@@ -11,6 +11,7 @@ from contrastive_dp import ClassifierFeatures
 from image_experiments.data.images import Images
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.labels_and_features import pseudo_labels
+from image_experiments.synthesis import selection
 from image_experiments.synthesis.methods import parse_method
 from image_experiments.synthesis.selection import (
     Scorers,
@@ -248,3 +249,14 @@ def test_entropy_and_gradient_norm_are_the_labellers(problem):
     alone = Scorers(Double(other), Double(other), Images(real, real_y))
     of_both, of_other = (scores("gradient-norm", one, x, y, 12, seed=1).numpy() for one in (by, alone))
     np.testing.assert_array_equal(of_both, of_other)
+
+
+def test_coverage_ranks_the_encoders_unit_features(problem, monkeypatch):
+    """The features that it clusters; of two images in a cluster, both are as near its centre, and rounding decides."""
+    seen = []
+    monkeypatch.setattr(selection, "ranks_in_clusters", lambda *given: seen.append(given) or ranks_in_clusters(*given))
+    ranks = found(problem, "coverage")
+    ((z, y, count, seed),) = seen
+    np.testing.assert_allclose(z.numpy(), features_of(problem, problem[1]), atol=1e-6)
+    assert (y.tolist(), count, seed) == (problem[2].tolist(), 12, 1)
+    np.testing.assert_array_equal(ranks, ranks_in_clusters(z, y, count, seed).numpy())

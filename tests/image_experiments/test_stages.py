@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import torch
 from command_line import used_code
 from command_line.output import UserError, walk_links
 from command_line.used_code import code_of_function
-from image_experiments.engine import fingerprint, jobs, scheduler
+from image_experiments.engine import devices, fingerprint, jobs, processes, scheduler
 from image_experiments.engine.changes import told_of_changes, told_of_shards
 from image_experiments.engine.devices import check_cards_alike, device_on_cluster
 from image_experiments.engine.fingerprint import PACKAGES, check_code, code_digest, source_digest
@@ -22,7 +23,7 @@ from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import preset, smoke
 from image_experiments.engine.run_stage import is_current
 from image_experiments.engine.scheduler import Bar, card_of_worker, code_for_worker, run_all
-from image_experiments.engine.settings import resolve
+from image_experiments.engine.settings import resolve, usual_eps
 from image_experiments.engine.stages import Place, Stage, StageRun
 from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.synthesis.selection import SelectionSettings
@@ -616,3 +617,36 @@ def test_a_stamp_that_a_network_file_system_shows_late_is_waited_for(tmp_path, m
     monkeypatch.setattr(scheduler, "read_stamp", lambda _out, _name: None)
     with pytest.raises(UserError, match="left no stamp"):
         scheduler.finish(stage, Place(tmp_path, "cpu, 1 threads", "cpu", 1), Bar([stage], shown=False), False, lambda _stage: None)
+
+
+def test_what_tf32_made_is_not_what_float32_makes():
+    settings = [resolve(preset("smoke", tf32=tf32)) for tf32 in (False, True)]
+    kinds = {devices._place(one, "cuda", card).kind for one in settings for card in ("A", "B")}
+    assert kinds == {"A", "B", "A, TF32", "B, TF32"}
+
+
+def test_processes_that_do_not_see_one_folder_are_refused(tmp_path):
+    place = Place(tmp_path, "cpu", "cpu", 1)
+    together, apart = (
+        SimpleNamespace(first=True, told=lambda value: value, all_of=lambda token, other=other: [token, other or token])
+        for other in (None, "another")
+    )
+    processes._check_one_folder(place, together)
+    with pytest.raises(UserError, match="not every process sees the same folder there"):
+        processes._check_one_folder(place, apart)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind", "linf", "l2"),
+    [
+        ("digits", "none", 0.15, 0.5),
+        *((name, "crop", 0.3, 2.0) for name in ("mnist", "mnist-t10k")),
+        *((name, "crop", 8 / 255, 128 / 255) for name in ("gtsrb", "svhn")),
+        *((name, "crop-flip", 8 / 255, 128 / 255) for name in ("cifar10", "cifar100", "stl10")),
+    ],
+)
+def test_no_data_set_is_mirrored_whose_classes_are_not(dataset, kind, linf, l2):
+    found = resolve(preset("smoke", dataset=dataset, **{"classifier.augmentation": "auto", "encoder.augmentation": "auto"}))
+    assert (found.classifier.augmentation, found.encoder.augmentation, found.eps) == (kind, kind, linf)
+    assert usual_eps(dataset, "l2") == l2
