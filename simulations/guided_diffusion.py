@@ -147,6 +147,8 @@ def check_scale(settings: Settings) -> None:
             raise UserError(f"{flag} chooses the scale of one guidance: add --guidance, for example --guidance anchored")
         if value is not None and settings.solver != "ddim":
             raise UserError(f"{flag}: theory predicts DDIM only; use --solver ddim")
+        if value is not None and settings.scale != Settings.scale:
+            raise UserError(f"{flag} chooses the scale: leave out --scale {settings.scale:g}")
     if settings.target_w2 is not None and settings.target_snr is not None:
         raise UserError("--target-w2 and --target-snr both choose the scale: give one of them")
 

@@ -45,7 +45,7 @@ class AveragingLaw(Remade):
 
     mixture, synthetic: BinaryMixture with scalar covariance; priors do not matter (y x ~ N(mu, sigma^2 I) for either class,
     and the classifier has no bias, so neither does the test prior). n >= 0 with n + n_real >= 1. eps >= 0 in units of x.
-    Raises ValueError for other covariances (use SecondOrderLaw), different dimensions, or a zero real mean.
+    Raises ValueError for other covariances (use QuasiMonteCarloLaw, or SecondOrderLaw with p=2), different dimensions, or a zero real mean.
     """
 
     mixture: BinaryMixture
@@ -59,7 +59,8 @@ class AveragingLaw(Remade):
         for name, part in (("mixture", self.mixture), ("synthetic", self.synthetic)):
             if part.covariance.kind != "scalar":
                 raise ValueError(
-                    f"{name} has a {part.covariance.kind} covariance: the exact law needs a scalar; use SecondOrderLaw"
+                    f"{name} has a {part.covariance.kind} covariance: the exact law needs a scalar; use QuasiMonteCarloLaw, or "
+                    "SecondOrderLaw with p=2"
                 )
         if not self.mixture.mean.any():
             raise ValueError("mixture.mean is zero: the classes coincide and the angle to it is undefined")
@@ -95,7 +96,10 @@ class AveragingLaw(Remade):
 
     @property
     def ceiling(self) -> float:
-        """Robust accuracy at n -> infinity with this alignment: Phi((rho ||mu|| - eps) / sigma)."""
+        """Robust accuracy at n -> infinity with this alignment: Phi((rho ||mu|| - eps) / sigma). With m = 0 the law is the same for any n,
+        and its mean is the ceiling."""
+        if not self._theta[0].any():
+            return self.mean()
         return misalignment_ceiling(self.mixture, self.alignment, self.eps)
 
     @property

@@ -73,9 +73,10 @@ def guided_ddim_law(
     couple the nodes as guidance couples the samples of a batch. alpha_bars: as in ddim_law. nodes: number per class, >= 2 d.
     Returns means (K, d) and covariances (K, d, d). Raises ValueError for too few nodes, bad alpha_bars, or eps that is misshapen or NaN.
     """
-    a, z = finite_array(alpha_bars, "alpha_bars", 1), gaussian_nodes(count(dim, "dim"), nodes)
+    dim, classes, nodes = count(dim, "dim"), count(classes, "classes"), count(nodes, "nodes")
+    a, z = finite_array(alpha_bars, "alpha_bars", 1), gaussian_nodes(dim, nodes)
     _check_order(a)
-    means, roots = np.zeros((count(classes, "classes"), dim)), np.broadcast_to(np.eye(dim), (classes, dim, dim))
+    means, roots = np.zeros((classes, dim)), np.broadcast_to(np.eye(dim), (classes, dim, dim))
     for i, (now, after) in enumerate(pairwise(a)):
         x = (means[:, None] + np.einsum("kde,ne->knd", roots, z)).reshape(-1, dim)
         eps = finite_array(noise_prediction(x, i), f"noise_prediction at step {i}", 2)
@@ -95,7 +96,8 @@ def gaussian_nodes(dim: int, nodes: int) -> Array:
 
     Raises ValueError for fewer than 2 dim nodes, which could not have that covariance.
     """
-    if count(nodes, "nodes") < max(2 * dim, 4):
+    dim, nodes = count(dim, "dim"), count(nodes, "nodes")
+    if nodes < max(2 * dim, 4):
         raise ValueError(f"nodes={nodes} is too few for {dim} dimensions: use at least {max(2 * dim, 4)}")
     from scipy.stats import qmc  # imported here because it takes 0.3 s, which `import theory` should not
 

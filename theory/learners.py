@@ -191,9 +191,10 @@ def _warn_if_few(
         return
     if ratio > MOST:
         return
-    law_snr = min(class_snr, MOST_PROPORTIONAL_SNR)  # further away hardly anything changes
+    law_snr = min(class_snr, MOST_PROPORTIONAL_SNR)  # further away hardly anything changes, if as much is left of the margin
+    law_eps = max(training_eps - (class_snr - law_snr), 0.0)
     exact = ndtr(-eps / math.sqrt(mixture.cov)) if learner == "lda" and ratio <= 1 else (
-        ProportionalLaw(law_snr, ratio, learner, eps=training_eps).robust_accuracy(mixture, eps)
+        ProportionalLaw(law_snr, ratio, learner, eps=law_eps).robust_accuracy(mixture, eps)
     )  # fmt: skip
     if abs(exact - accuracy) > 0.01:
         least = large_sample_threshold(class_snr, learner, training_eps) * (mixture.dim - 1)

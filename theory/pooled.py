@@ -53,8 +53,8 @@ def pooled_direction_variance(means: Any, stds: Any, shares: Any, eps: float = 0
     """V in E tan^2(angle to mu) = V (d - 1) / n for logistic regression on several parts together (T12), with n samples in total, n large.
 
     The limit n / d -> infinity; for any n / d, ProportionalLaw takes the same parts. accuracy_from_variance turns V into an accuracy.
-    means, stds: (J,), distance of a class mean from the boundary and standard deviation, per part, in one unit. shares: (J,) positive,
-    summing to 1. eps: l_2 training radius in that unit.
+    means, stds: (J,), distance of a class mean from the boundary (>= 0) and standard deviation, per part, in one unit. shares: (J,)
+    positive, summing to 1. eps: l_2 training radius in that unit.
     Raises ValueError for different shapes, values that are not positive, a class SNR above 30, shares that do not sum to 1, and
     eps >= the mean of the means: training then returns w = 0.
     """
@@ -217,7 +217,9 @@ def _parts(means: Any, stds: Any, shares: Any) -> tuple[Array, Array, Array]:
     mu, s, pi = finite_array(means, "means", 1), finite_array(stds, "stds", 1), finite_array(shares, "shares", 1)
     if not len(mu) == len(s) == len(pi) > 0:
         raise ValueError(f"means, stds and shares have lengths {len(mu)}, {len(s)}, {len(pi)}: one of each for every part")
-    for value, name in ((mu, "means"), (s, "stds"), (pi, "shares")):
+    if mu.min() < 0 or not mu.any():
+        raise ValueError(f"means holds {mu.min():g}: all must be >= 0, and one > 0")
+    for value, name in ((s, "stds"), (pi, "shares")):
         if value.min() <= 0:
             raise ValueError(f"{name} holds {value.min():g}: all must be > 0")
     if abs(pi.sum() - 1) > 1e-9:

@@ -337,7 +337,9 @@ def _parts(class_snr: Any, samples_per_dim: Any, label_noise: Any, stds: Any) ->
         if len(values) not in (1, len(k)):
             raise ValueError(f"{name} has {len(values)} entries for {len(k)} parts: give one, or one per part")
     noise, s = np.broadcast_to(noise, k.shape), np.broadcast_to(s, k.shape)
-    for name, values in (("class_snr", k), ("samples_per_dim", counts), ("stds", s)):
+    if k.min() < 0 or not k.any():
+        raise ValueError(f"class_snr={k.min():g} must be > 0; of several parts one may be 0")
+    for name, values in (("samples_per_dim", counts), ("stds", s)):
         if values.min() <= 0:
             raise ValueError(f"{name}={values.min():g} must be > 0")
     if (k / s).max() > MOST_SNR:

@@ -46,15 +46,15 @@ HERMITE_TERMS = 30  # of the Mehler series of cov(|x|, |y|); its remainder is be
 class SecondOrderLaw(Remade):
     """Approximate law of the l_p-robust accuracy on `mixture` after averaging n samples of `synthetic`, p in {2, inf} (T5).
 
-    mixture, synthetic: BinaryMixture with any covariances. n: samples, >= 1. eps: attack radius in units of x.
-    Raises ValueError for any other p, mismatched dimensions, n < 1, or eps < 0.
+    mixture, synthetic: BinaryMixture with any covariances. n: samples, >= 1. eps: attack radius in units of x, in
+    norm p. Raises ValueError for any other p, mismatched dimensions, n < 1, or eps < 0.
     """
 
     mixture: BinaryMixture
     synthetic: BinaryMixture
     n: int
     eps: float
-    p: float = math.inf
+    p: float
 
     def __post_init__(self) -> None:
         same_dimension(self.mixture.dim, self.synthetic.dim, "mixture and synthetic")
@@ -74,9 +74,10 @@ class SecondOrderLaw(Remade):
         return float(ndtr(self._margin_at_means))
 
     def cdf(self, a: Any) -> Any:
-        """P(A <= a) with h normal."""
+        """P(A <= a) with h normal; a step where h does not vary."""
         mean, variance = self._margin
-        probability = ndtr((ndtri(np.clip(numbers_only(a, "a"), 0, 1)) - mean) / math.sqrt(variance))
+        beyond = ndtri(np.clip(numbers_only(a, "a"), 0, 1)) - mean
+        probability = ndtr(beyond / math.sqrt(variance)) if variance else np.asarray(beyond >= 0, dtype=float)
         return float(probability) if probability.ndim == 0 else probability
 
     def quantile(self, q: float) -> float:
@@ -108,7 +109,9 @@ class SecondOrderLaw(Remade):
                 [-1 / (2 * z * root), self.eps * slope / (2 * z * root), 3 * h / (4 * z * z)],
             ]
         )
-        return h + float((hessian * covariance).sum()) / 2, float(gradient @ covariance @ gradient)
+        return h + float((hessian * covariance).sum()) / 2, max(
+            float(gradient @ covariance @ gradient), 0.0
+        )  # of 0, rounding can be below
 
 
 @dataclass(frozen=True)
@@ -206,8 +209,9 @@ def _absolute_moments(m: Array, mu: Array, n: int, products: _Products) -> _Mome
     s = np.sqrt(cov.variances / n)
     r = m / s
     density, sign = np.exp(-r * r / 2) / math.sqrt(2 * math.pi), 2 * ndtr(r) - 1
-    folded = 2 * s * density + m * sign
-    variance = float((m * m + s * s - folded * folded).sum())
+    excess = 2 * (s * density - np.abs(m) * ndtr(-np.abs(r)))  # of E|t| over |m|
+    folded = np.abs(m) + excess
+    variance = float((s * s - excess * (2 * np.abs(m) + excess)).sum())  # m^2 + s^2 - folded^2 without its cancellation
     if cov.is_full:
         spread = np.sqrt(cov.variances)
         correlation = cov.value / np.outer(spread, spread)
@@ -258,8 +262,8 @@ def schmidt_mixture(dim: int, n0: float) -> BinaryMixture:
 def robust_sample_gap(dim: int, n0: float, *, eps: float, accuracy: float = 0.8, separation: float = 1.0) -> SampleGap:
     """How many averaged samples reach a mean accuracy in the Schmidt model, without attack (T4) and at l_inf radius eps (T5).
 
-    carmon_samples = n0 * 4 eps^2 sqrt(d / n0) is the order given by Carmon et al. (2019, theorem 1) for the robust case.
-    separation: c, synthetic mean c mu. theta / c ~ N(mu, sigma^2 / (c^2 n) I), so both counts fall by 1/c^2.
+    carmon_samples = n0 * 4 eps^2 sqrt(d / n0) / c^2 is the order given by Carmon et al. (2019, section 3, c = 1) for the robust case.
+    separation: c, synthetic mean c mu. theta / c ~ N(mu, sigma^2 / (c^2 n) I), so all counts fall by 1/c^2.
 
     Raises ValueError for eps outside [0, 1/2), accuracy outside [1/2, 1) or above the ceiling Phi((d / n0)^{1/4} (1 - eps)).
     """
@@ -276,6 +280,6 @@ def robust_sample_gap(dim: int, n0: float, *, eps: float, accuracy: float = 0.8,
     goal = f"mean accuracy {wished:g}"
     return SampleGap(
         standard_samples=smallest_count(lambda n: AveragingLaw(real, synthetic, n, 0.0).mean() >= wished, goal),
-        robust_samples=smallest_count(lambda n: SecondOrderLaw(real, synthetic, n, radius).mean() >= wished, goal),
-        carmon_samples=n0 * 4 * radius**2 * math.sqrt(dim / n0),
+        robust_samples=smallest_count(lambda n: SecondOrderLaw(real, synthetic, n, radius, math.inf).mean() >= wished, goal),
+        carmon_samples=n0 * 4 * radius**2 * math.sqrt(dim / n0) / c**2,
     )

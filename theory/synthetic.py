@@ -29,9 +29,9 @@ def learned_classifier(
 
     label_noise: probability eta in [0, 1/2) of a flipped label. It scales `averaging`, and does not change the direction of `lda` (its
     pooled covariance gains a multiple of mu~ mu~') and `logistic` (symmetry about mu~ after whitening).
-    eps, p: training radius and norm; only `adversarial` uses them.
-    Raises ValueError for an unknown learner, label_noise outside [0, 1/2), label noise with `adversarial` or, for
-    `lda` and `logistic`, with unequal priors (no closed form).
+    eps, p: training radius in units of x, and norm, of `adversarial`.
+    Raises ValueError for an unknown learner, an eps > 0 of another than `adversarial`, p not in {1, 2, inf}, label_noise outside
+    [0, 1/2), label noise with `adversarial` or, for `lda` and `logistic`, with unequal priors (no closed form).
     """
     learner = one_of(learner, "learner", LEARNERS)
     eta = real_number(label_noise, "label_noise")
@@ -41,6 +41,9 @@ def learned_classifier(
         raise ValueError(
             f"label_noise={eta:g} has no closed form for {learner!r} here: use 0, or balanced classes with lda or logistic"
         )
+    norm_order(p)
+    if non_negative(eps, "eps") and learner != "adversarial":
+        raise ValueError(f"eps={eps:g}: {learner!r} trains without attacks; use 'adversarial', or eps=0")
     if learner == "averaging":
         return LinearClassifier((1 - 2 * eta) * synthetic.mean)
     if learner == "adversarial":
@@ -51,10 +54,10 @@ def learned_classifier(
 def optimality_gap(mixture: BinaryMixture, synthetic: BinaryMixture, eps: float, p: float = 2, learner: str = "averaging") -> float:
     """Robust accuracy lost with infinitely many samples of `synthetic`: A* - A(learned classifier) >= 0 (T3).
 
-    If both mixtures are balanced, it is 0 iff the learned direction is proportional to w* of T2; unequal synthetic priors also move
-    the threshold. `adversarial` trains at the same (eps, p).
+    If both mixtures are balanced and eps < ||mu||_p, it is 0 iff the learned direction is a positive multiple of w* of T2; unequal
+    synthetic priors also move the threshold. `adversarial` trains at the same (eps, p).
     """
-    learned = learned_classifier(synthetic, learner, eps, p)
+    learned = learned_classifier(synthetic, learner, eps if learner == "adversarial" else 0.0, p)
     return bayes_robust_accuracy(mixture, eps, p) - robust_accuracy(learned, mixture, eps, p)
 
 

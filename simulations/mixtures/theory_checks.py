@@ -315,8 +315,8 @@ def check_sample_gap(rng: Rng, effort: Effort, dim: int, n0: float, eps: float, 
     _, attacked = averaged_accuracies(mixture, synthetic, robust, eps, math.inf, 0, replicates, rng)
     return {
         ": standard accuracy at the standard n": average(AveragingLaw(mixture, synthetic, standard, 0.0).mean(), clean),
-        ": robust accuracy at the standard n": average(SecondOrderLaw(mixture, synthetic, standard, eps).mean(), early),
-        ": robust accuracy at the robust n": average(SecondOrderLaw(mixture, synthetic, robust, eps).mean(), attacked),
+        ": robust accuracy at the standard n": average(SecondOrderLaw(mixture, synthetic, standard, eps, np.inf).mean(), early),
+        ": robust accuracy at the robust n": average(SecondOrderLaw(mixture, synthetic, robust, eps, np.inf).mean(), attacked),
     }
 
 

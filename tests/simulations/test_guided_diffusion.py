@@ -298,6 +298,10 @@ def test_one_guidance_from_the_command_line(tmp_path, capsys):
         (("--low", "500", "--high", "400"), "error: --low 500 --high 400: the window must satisfy"),
         (("--high", "1001"), "error: --low 0 --high 1001: the window must satisfy"),
         (("--target-snr", "2"), "error: --target-snr chooses the scale of one guidance: add --guidance"),
+        (
+            ("--guidance", "anchored", "--target-snr", "2", "--scale", "5"),
+            "error: --target-snr chooses the scale: leave out --scale 5",
+        ),
         (("--guidance", "anchored", "--target-snr", "nan"), "error: --target-snr nan: must be a finite number > 0"),
         (("--guidance", "anchored", "--target-snr", "2", "--target-w2", "1"), "both choose the scale"),
         (("--guidance", "anchored", "--target-w2", "1", "--solver", "unipc"), "theory predicts DDIM only"),

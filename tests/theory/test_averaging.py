@@ -250,3 +250,12 @@ def test_in_one_dimension_every_angle_is_at_most_pi():
     lowest, highest = norm.cdf(-1.0), norm.cdf(1.0)
     np.testing.assert_allclose(one.cdf([lowest - 1e-9, lowest, 0.5, highest]), [0, 1 - norm.cdf(1), 1 - norm.cdf(1), 1])
     assert one.mean() == pytest.approx(norm.cdf(1) * highest + (1 - norm.cdf(1)) * lowest, rel=1e-12)
+
+
+def test_the_ceiling_without_any_class_signal_is_the_mean():
+    """The direction is uniform for every n; the accuracies of 4,000 directions, wrong alarm 6e-5, of a fixed seed."""
+    real, law = BinaryMixture([2.0, 0.0]), AveragingLaw(BinaryMixture([2.0, 0.0]), BinaryMixture([0.0, 0.0]), 10**9, 0.5)
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, 4000)
+    accuracies = norm.cdf(2 * np.cos(angles) - 0.5)
+    assert abs(law.ceiling - accuracies.mean()) < 4 * accuracies.std() / np.sqrt(4000)
+    assert law.ceiling == AveragingLaw(real, BinaryMixture([0.0, 0.0]), 3, 0.5).ceiling

@@ -124,3 +124,10 @@ def test_bad_calls_are_named(change, message):
     arguments = {"noise_prediction": lambda x, i: x, "classes": 2, "dim": 3, "alpha_bars": visited(4), "nodes": 8} | change
     with pytest.raises(ValueError, match=message):
         guided_ddim_law(**arguments)
+
+
+def test_whole_numbers_as_floats_are_taken():
+    np.testing.assert_array_equal(gaussian_nodes(2.0, 256.0), gaussian_nodes(2, 256))
+    levels = np.linspace(0.1, 1, 5)
+    found, wanted = (guided_ddim_law(lambda x, _i: 0 * x, k, 2, levels, 64 * k / k)[0] for k in (2.0, 2))
+    np.testing.assert_array_equal(found, wanted)

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from simulations.mixtures.learners import fit_adversarial
 from theory import (
     BinaryMixture,
+    ProportionalLaw,
     direction_variance,
     linf_training,
     multiclass_direction_variance,
@@ -241,3 +242,15 @@ def test_classes_that_nearly_coincide(half, classes):
     """V -> K / (2 h^2), in little memory; the next term is of relative order h^2."""
     found = multiclass_direction_variance(half, classes)
     assert found == pytest.approx(classes / (2 * half**2), rel=5 * half**2 + 1e-10)
+
+
+def test_synthetic_samples_without_a_class_signal_have_a_variance():
+    """optimal_synthetic_snr can be 0: both laws take such a part, and agree with parts next to it."""
+    assert optimal_synthetic_snr(3.0, 0.1, 0.5) == 0.0
+    at = pooled_direction_variance([3.0, 0.0], [1, 1], [0.9, 0.1], 0.5)
+    assert at == pytest.approx(pooled_direction_variance([3.0, 1e-6], [1, 1], [0.9, 0.1], 0.5), rel=1e-5)
+    assert at < pooled_direction_variance([3.0, 0.5], [1, 1], [0.9, 0.1], 0.5)
+    law = ProportionalLaw([3.0, 0.0], [1800.0, 200.0], eps=0.5)
+    assert 1 / law.alignment**2 - 1 == pytest.approx(at / 2000, rel=2e-2)
+    with pytest.raises(ValueError, match="means holds 0: all must be >= 0, and one > 0"):
+        pooled_direction_variance([0.0, 0.0], [1, 1], [0.5, 0.5])

@@ -491,3 +491,13 @@ def test_the_hard_margin_of_parts_of_different_spread_is_that_of_fits():
         margins.append((y * (x @ w)).min() / length)
     for values, expected, slack in ((cosines, law.alignment, 0.006), (margins, law.largest_margin, 0.02 * law.largest_margin)):
         assert abs(np.mean(values) - expected) < slack + 4 * np.std(values, ddof=1) / math.sqrt(12)
+
+
+def test_far_classes_with_a_large_radius_are_warned_of():
+    """Class SNR 60 and radius 35 leave the margin of class SNR 25: such samples are separable, and V, though finite, says 1/2."""
+    mixture = t.BinaryMixture([2.0] + [0.0] * 19)
+    with pytest.warns(UserWarning, match=r"it gives 0.500, ProportionalLaw at class SNR 30 0.97") as caught:
+        t.large_sample_accuracy(mixture, 60.0, "logistic", 10**6, training_eps=35.0)
+    assert len(caught) == 1
+    exact = t.ProportionalLaw(30.0, 10**6 / 19, "logistic", eps=5.0).robust_accuracy(mixture, 0.0)
+    assert exact == pytest.approx(ndtr(2.0), abs=2e-3)

@@ -42,7 +42,7 @@ def test_mean_in_linf_to_its_stated_error(dim, n, tolerance):
     rng = np.random.default_rng(dim)
     mean = rng.standard_normal(dim)
     mixture = BinaryMixture(2 * mean / np.linalg.norm(mean))
-    law = SecondOrderLaw(mixture, mixture, n, 0.5 / math.sqrt(dim))
+    law = SecondOrderLaw(mixture, mixture, n, 0.5 / math.sqrt(dim), math.inf)
     accuracies, _ = sampled_accuracies(mixture, mixture, n, 0.5 / math.sqrt(dim), np.inf, 200_000 if dim <= 50 else 50_000, 33)
     error = abs(law.mean() - accuracies.mean())
     assert error < tolerance
@@ -62,7 +62,7 @@ def test_mean_with_anisotropic_covariance(kind, p):
 
 def test_cdf_and_quantile():
     mixture = BinaryMixture(np.full(200, 0.15))
-    law = SecondOrderLaw(mixture, mixture, 5, 0.03)
+    law = SecondOrderLaw(mixture, mixture, 5, 0.03, math.inf)
     accuracies, _ = sampled_accuracies(mixture, mixture, 5, 0.03, np.inf, 40_000, 36)
     for q in (0.1, 0.5, 0.9):
         assert law.cdf(law.quantile(q)) == pytest.approx(q, abs=1e-12)
@@ -78,13 +78,13 @@ def test_agrees_with_the_exact_law_in_l2():
 
 def test_no_square_matrix_for_a_million_dimensions():
     mixture = BinaryMixture(np.full(1_000_000, 0.003), np.linspace(0.5, 1.5, 1_000_000))
-    assert 0.5 < SecondOrderLaw(mixture, mixture, 10, 1e-5).mean() < 1
+    assert 0.5 < SecondOrderLaw(mixture, mixture, 10, 1e-5, math.inf).mean() < 1
 
 
 def test_exchange_law_holds_in_linf():
     mixture = BinaryMixture(np.full(50, 0.3))
-    near = SecondOrderLaw(mixture, mixture, 90, 0.05).mean()
-    far = SecondOrderLaw(mixture, BinaryMixture(np.full(50, 0.9)), 10, 0.05).mean()
+    near = SecondOrderLaw(mixture, mixture, 90, 0.05, math.inf).mean()
+    far = SecondOrderLaw(mixture, BinaryMixture(np.full(50, 0.9)), 10, 0.05, math.inf).mean()
     assert near == pytest.approx(far, abs=1e-12)
 
 
@@ -129,7 +129,7 @@ def test_strongly_correlated_coordinates(low, n):
     """
     mixture = BinaryMixture(np.linspace(low, 1.0, 40), np.full((40, 40), 0.95) + 0.05 * np.eye(40))
     _, theta = sampled_accuracies(mixture, mixture, n, 0.1, np.inf, 400_000, 37)
-    variance = SecondOrderLaw(mixture, mixture, n, 0.1)._statistics[1][1, 1]
+    variance = SecondOrderLaw(mixture, mixture, n, 0.1, math.inf)._statistics[1][1, 1]
     assert variance == pytest.approx(np.abs(theta).sum(axis=1).var(), rel=0.007)
 
 
@@ -148,3 +148,25 @@ def test_gap_uses_the_standard_accuracy_and_names_the_ceiling():
     ceiling = ndtr((400 - 0.25 * 400) / math.sqrt(float(mixture.cov) * 400))
     with pytest.raises(ValueError, match=f"the ceiling at eps=0.25 is {ceiling:.6g}"):
         robust_sample_gap(400, 4.0, eps=0.25, accuracy=0.9999)
+
+
+@pytest.mark.parametrize("n", [10**4, 10**12, 10**16])
+def test_the_variance_of_the_l1_norm_keeps_its_digits(n):
+    """For s small against m, |theta_i| is normal: the variance is d s^2, which m^2 + s^2 - E|theta|^2 loses to rounding."""
+    mixture = BinaryMixture(np.ones(300))
+    law = SecondOrderLaw(mixture, mixture, n, 0.5, math.inf)
+    assert law._statistics[1][1, 1] == pytest.approx(300 / n, rel=1e-9)
+    assert 0 <= law.cdf(0.9) <= 1  # was a bare error of the square root
+    assert law.quantile(0.1) <= law.mean() + 1e-12
+
+
+def test_the_law_of_an_accuracy_that_does_not_vary_is_a_step():
+    law = SecondOrderLaw(BinaryMixture(np.zeros(50)), BinaryMixture(np.ones(50)), 5, 0.0, 2)
+    assert law.cdf([0.499, 0.5, 0.501]).tolist() == [0.0, 1.0, 1.0]  # classes that coincide: 1/2, whatever was learned
+    assert law.quantile(0.3) == 0.5
+
+
+def test_all_three_counts_of_the_gap_fall_by_the_square_of_the_separation():
+    near, far = (robust_sample_gap(400, 4, eps=0.3, separation=c) for c in (1.0, 2.0))
+    assert far.carmon_samples == near.carmon_samples / 4
+    assert far.robust_samples == pytest.approx(near.robust_samples / 4, abs=1)
