@@ -9,7 +9,6 @@ Where a name cannot be followed exactly, more is taken: every definition of it, 
 from __future__ import annotations
 
 import ast
-import copy
 import functools
 import hashlib
 import importlib.util
@@ -56,7 +55,7 @@ class Module:
     imported: dict[str, list[Place]] = field(default_factory=dict)
     always: list[ast.stmt] = field(default_factory=list)
     read: dict[str, tuple[str, list[Place]]] = field(default_factory=dict)
-    """{name: (its tree as text, places that it names)}, filled on demand."""
+    """{name: (its tree as text, places that it names)}, filled on demand. All statements are bare, see _Bare."""
 
 
 def code_of_function(function: Callable[..., Any], packages: tuple[str, ...], classes: Iterable[type] = ()) -> Code:
@@ -66,8 +65,8 @@ def code_of_function(function: Callable[..., Any], packages: tuple[str, ...], cl
     home = module_named(function.__module__, packages) or Module(function.__module__, "")
     if "<locals>" not in function.__qualname__ and home.defined:
         return _follow([*roots, (home.name, _top(function.__qualname__))], packages, [])
-    source = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return _follow(roots, packages, [(home, function.__qualname__, source.body)])
+    source = [_Bare().visit(statement) for statement in ast.parse(textwrap.dedent(inspect.getsource(function))).body]
+    return _follow(roots, packages, [(home, function.__qualname__, source)])
 
 
 def code_of_modules(modules: Iterable[str], packages: tuple[str, ...]) -> Code:
@@ -82,9 +81,8 @@ def _follow(roots: list[Place], packages: tuple[str, ...], begun: list[tuple[Mod
 
     def take(module: Module, name: str, statements: list[ast.stmt]) -> None:
         if name not in module.read:
-            bare = [_Bare().visit(copy.deepcopy(statement)) for statement in statements]
-            used = [place for statement in bare for place in _used(statement, module, packages)]
-            module.read[name] = "\n".join(map(_as_text, bare)), used
+            used = [place for statement in statements for place in _used(statement, module, packages)]
+            module.read[name] = "\n".join(map(_as_text, statements)), used
         trees[f"{module.name}:{name}"], named = module.read[name]
         waiting.extend(named)
 
@@ -252,7 +250,8 @@ def module_named(name: str, packages: tuple[str, ...]) -> Module | None:
 @functools.cache
 def _parsed(name: str, path: Path) -> Module:
     module = Module(name, name if path.stem == "__init__" else name.rpartition(".")[0])
-    statements = [each for statement in ast.parse(path.read_text(encoding="utf-8")).body for each in _with_effect(statement)]
+    bare = [_Bare().visit(statement) for statement in ast.parse(path.read_text(encoding="utf-8")).body if not _is_text(statement)]
+    statements = [each for statement in bare for each in _with_effect(statement)]
     module.imported = _by_name(pair for statement in statements for pair in _imports_at_top(statement, module.package))
     statements = [each for each in statements if not isinstance(each, ast.Import | ast.ImportFrom)]
     for statement in statements:
@@ -269,11 +268,11 @@ def _parsed(name: str, path: Path) -> Module:
 
 
 def _with_effect(statement: ast.stmt) -> list[ast.stmt]:
-    """The statement, without texts and without what runs only in a type checker or in a program."""
+    """The statement, without what runs only in a type checker or in a program."""
     test = ast.unparse(statement.test) if isinstance(statement, ast.If) else ""
     if isinstance(statement, ast.If) and (test in ("TYPE_CHECKING", "typing.TYPE_CHECKING") or test.startswith("__name__ == ")):
         return statement.orelse
-    return [] if _is_text(statement) else [statement]
+    return [statement]
 
 
 def _imports_at_top(statement: ast.stmt, package: str) -> Iterator[tuple[str, Place]]:
