@@ -285,7 +285,9 @@ def test_a_run_is_evaluated_to_its_own_numbers(tmp_path):
 
 
 def test_interrupted_at_five_moments_it_ends_with_the_same_tables(checkpoint, tmp_path, monkeypatch, capsys):
-    assert main(command_line(checkpoint, tmp_path / "whole")) == 0
+    """All four parts of AutoAttack: test_attacks.py."""
+    gradient = ("--attacks", "pgd", "apgd")
+    assert main(command_line(checkpoint, tmp_path / "whole", *gradient)) == 0
     whole, calls = {name: (tmp_path / "whole" / name).read_bytes() for name in TABLES}, 0
     original = command.judged
 
@@ -302,15 +304,15 @@ def test_interrupted_at_five_moments_it_ends_with_the_same_tables(checkpoint, tm
     with monkeypatch.context() as patch:
         patch.setattr(command, "judged", interrupted)
         for _ in range(5):
-            assert main(command_line(checkpoint, out)) == 130
+            assert main(command_line(checkpoint, out, *gradient)) == 130
             assert "interrupted" in capsys.readouterr().err
             assert not any((out / name).exists() for name in TABLES)
     assert calls == 5  # each went a batch further, or it would stop at the first for ever
-    assert main(command_line(checkpoint, out)) == 0
+    assert main(command_line(checkpoint, out, *gradient)) == 0
     assert {name: (out / name).read_bytes() for name in TABLES} == whole
     assert not (out / "unfinished").exists()
     before = {name: (out / name).stat().st_mtime_ns for name in TABLES}
-    assert main(command_line(checkpoint, out)) == 0
+    assert main(command_line(checkpoint, out, *gradient)) == 0
     assert "unchanged: evaluation.csv" in capsys.readouterr().out
     assert {name: (out / name).stat().st_mtime_ns for name in TABLES} == before
 
@@ -559,15 +561,13 @@ def test_modules_of_other_floating_types_are_attacked_in_float32(dtype, linear):
         assert abs(right.mean() - usual.outcomes[name].mean()) <= (0 if dtype == torch.float64 else 0.1), name
 
 
-@pytest.mark.parametrize(
-    ("size", "fits"), [((12, 12), False), ((14, 14), False), ((13, 13), True), ((32, 48), False), ((20, 28), True)]
-)
-def test_sizes_that_the_square_attack_cannot_tile_are_refused_before_any_attack(size, fits):
+@pytest.mark.parametrize("size", [(12, 12), (14, 14), (32, 48), pytest.param((13, 13), marks=pytest.mark.slow)])
+def test_sizes_that_the_square_attack_cannot_tile_are_refused_before_any_attack(size):
     """12, 14, 18, 19 and 24 pixels: the package's tiles overhang, and after three attacks it ended with a traceback."""
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Flatten(), nn.Linear(size[0] * size[1], 3)), torch.rand(4, 1, *size)
     y = net(x).argmax(dim=1)
-    if fits:
+    if size == (13, 13):
         assert evaluate(net, x, y, norm="l2", eps=1e-6, autoattack_images=4).outcomes["autoattack"].all()
         return
     with pytest.raises(UserError, match=f"Square attack cannot tile images of {size[1]}x{size[0]} pixels"):

@@ -19,7 +19,7 @@ METHODS = ("unguided", "infonce-0.3", "noise-0.2")
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    settings = {**TINY, "methods": ["unguided", "infonce:0.3", "noise:0.2", "anchored:auto"], "seeds": 2, "generation.pilot": 100}
+    settings = {**TINY, "methods": ["unguided", "infonce:0.3", "noise:0.2", "anchored:auto"], "seeds": 2, "generation.pilot": 20}
     out = tmp_path_factory.mktemp("formats") / "out"
     return run(preset("smoke", out=str(out), **settings))
 

@@ -341,17 +341,25 @@ def test_pseudo_labels_and_selection_where_the_model_is_unconditional(tmp_path):
         assert len(content["label"]) == 40
 
 
-@pytest.mark.parametrize(
-    ("name", "strength"), [("paper-gtsrb", 5000 / 128), pytest.param("paper-mnist", 100_000 / 128, marks=pytest.mark.slow)]
-)
-def test_the_published_settings_run_reduced(tmp_path, name, strength):
-    """Schedule, window and summed lambda of the public code, on digits with small networks."""
+PUBLISHED = [("paper-gtsrb", 5000 / 128), ("paper-mnist", 100_000 / 128)]
+
+
+@pytest.mark.parametrize(("name", "strength"), PUBLISHED)
+def test_the_published_settings(name, strength):
+    """Schedule, window and summed lambda of the public code."""
     settings = preset(name)
     assert (settings.diffusion.timesteps, settings.diffusion.schedule, settings.generation.window) == (250, "cosine", (51, 150))
     assert (settings.generation.relative, settings.generation.at, settings.generation.batch_size) == (False, "xt", 128)
     guided = [method for method in settings.parsed_methods() if method.scale]
     assert [method.kind for method in guided] == ["infonce", "hard-negative"]
     assert all(method.scale == pytest.approx(strength, rel=0.01) for method in guided)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, _ in PUBLISHED])
+def test_the_published_settings_run_reduced(tmp_path, name):
+    """On digits with small networks."""
+    guided = [method for method in preset(name).parsed_methods() if method.scale]
     reduced = ("--preset", name, "--dataset", "digits", "--diffusion.blocks", "1", "--diffusion.attention", "False", "False")
     part = ("--classifier.validate-every", "30", "--encoder.validate-every", "30", "--classifier.adversary", "pgd")
     part += ("--classifier.warmup", "2", "--encoder.warmup", "2")
@@ -524,9 +532,8 @@ def test_a_failing_run_leaves_earlier_results_untouched(finished):
     assert contents() == before
 
 
-@pytest.mark.parametrize(
-    ("limit", "stage"), [pytest.param(30_000, "data", marks=pytest.mark.slow), (120_000, "classifier/real/seed0")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("limit", "stage"), [(30_000, "data"), (120_000, "classifier/real/seed0")])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(limit, stage, tmp_path):
     """Simulated by the largest file that a process may write: the system then refuses to write as on a full disk. The data or the weights
     do not fit."""

@@ -582,7 +582,9 @@ def test_what_cannot_be_compared_is_said_before_anything_is_made(tmp_path, capsy
         assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_tells_which_options_a_run_does_not_read(tmp_path, capsys):
+def test_a_dry_run_tells_which_options_a_run_does_not_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("image_experiments.sweep_cost.calibrated", lambda *_: [])
+    monkeypatch.setattr("image_experiments.sweep_cost.estimate", lambda *_: "")
     runs = '[run.a]\nmethods = ["real"]\narguments = ["--generation.every", "2", "--processes", "2"]\n'
     assert call("--design", write_design(tmp_path, runs), "--out", tmp_path / "out", "--dry-run") == 0
     told = "".join(capsys.readouterr())

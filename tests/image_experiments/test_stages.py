@@ -353,21 +353,17 @@ def altered(tmp_path, monkeypatch):
     """altered(module, old, new): from now on the module's source is read with this change."""
     original = used_code.module_path
 
-    def forget():
-        used_code._parsed.cache_clear()
-        fingerprint._digests.clear()
-
     def alter(module, old, new):
         text = original(module).read_text()
         assert text.count(old) >= 1, (module, old)
         file = tmp_path / f"{module}.py"
         file.write_text(text.replace(old, new))
         monkeypatch.setattr(used_code, "module_path", lambda name: file if name == module else original(name))
-        forget()
+        fingerprint._digests.clear()  # what was read stays read: a module is known by its file
 
-    forget()
+    fingerprint._digests.clear()
     yield alter
-    forget()
+    fingerprint._digests.clear()
 
 
 ALL_KINDS = {"data", "split", "diffusion", "encoder", "judge", "strength", "generate", "select", "noise", "describe", "classifier"}
