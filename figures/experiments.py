@@ -61,6 +61,7 @@ SWEEPS = {
     "mnist-pipeline": "3 hours",
     "digits-default": "55 min",
     "mnist-default": "2 hours",
+    "digits-rivals": "95 min",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""
 WORTHS = ("digits-confirm", "mnist-confirm", "gtsrb-confirm")

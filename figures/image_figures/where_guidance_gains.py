@@ -19,6 +19,7 @@ OTHERS = (
     "mnist-confirm/sweep.csv",
     "gtsrb-confirm/sweep.csv",
     "digits-default/sweep.csv",
+    "digits-rivals/sweep.csv",
     "mnist-default/sweep.csv",
     "gtsrb-default/sweep.csv",
     "gtsrb-pipeline/sweep.csv",
@@ -36,7 +37,7 @@ FIGURE = Figure(
     "mnist-pipeline (least squares); marks of one design share seeds, and one of MNIST is of the automatic strength. Right: other guidance "
     "and noise. Colours name the method, marks the data. Where a design was described again, its class SNR is of three seeds.",
     (*FITTED, *OTHERS, *DESCRIBED_AGAIN, *map(described_again, DESCRIBED_AGAIN)),
-    "300 real images (photographs: 1,000) and 2,000 synthetic ones (CIFAR-10: 1,000), at the radius of training; 3 to 16 seeds",
+    "300 real images (photographs: 1,000) and 2,000 synthetic ones (CIFAR-10: 1,000), at the radius of training; 3 to 24 seeds",
 )
 ATTACK, PLAIN, INFONCE = "apgd-ce", "unguided", "infonce-0.3"
 LEFT, RIGHT, LINE = "InfoNCE", "other guidance, and noise", "line"

@@ -21,6 +21,7 @@ from figures.image_figures.comparisons import (
     PAPER,
     PIPELINE,
     REPORT,
+    RIVALS_OF_DEFAULT,
     compared,
 )
 from figures.inputs import Files
@@ -31,7 +32,21 @@ FIGURE = Figure(
     "Comparisons fixed beforehand, and their verdicts",
     "Difference in robust accuracy, equal training, paired by seed: mean and 95 % interval of all comparisons of its design together "
     "(Bonferroni), by which the verdict goes; ends of the 95 % interval of this comparison alone (Student); Holm's p.",
-    (EVIDENCE, REPORT, MNIST, APGD, FACTORS, PIPELINE, PAPER, MNIST_PIPELINE, CONFIRM, MNIST_CONFIRM, DEFAULT, MNIST_DEFAULT),
+    (
+        EVIDENCE,
+        REPORT,
+        MNIST,
+        APGD,
+        FACTORS,
+        PIPELINE,
+        PAPER,
+        MNIST_PIPELINE,
+        CONFIRM,
+        MNIST_CONFIRM,
+        DEFAULT,
+        MNIST_DEFAULT,
+        RIVALS_OF_DEFAULT,
+    ),
     "small real images, 300 real and 2,000 synthetic unless said otherwise",
 )
 HEADER = ("comparison", "design", "difference", "verdict", "attack", "low alone", "high alone", "p (Holm)", "seeds")
