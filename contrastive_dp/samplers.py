@@ -104,8 +104,8 @@ def heun_sample(
     With y = x / sqrt(a) and sigma = sqrt((1-a)/a) the probability flow is dy/dsigma = eps(x, t). A step from sigma to sigma':
     y~ = y + (sigma' - sigma) eps;   y' = y + (sigma' - sigma) (eps + eps~) / 2, eps~ at y~ and sigma'.   The last, to 0, is Euler's, as
     DDIM's, and so is one that starts at pure noise (alpha_bar < 1e-6, the cosine schedule's last level), where the slopes at both ends say
-    nothing of what lies between. It costs 2 steps - 1 evaluations, one fewer from pure noise; guidance acts on each, and so does clip.
-    Other arguments and errors as in ddim_sample.
+    nothing of what lies between. It costs 2 steps - 1 evaluations, one fewer from pure noise; guidance acts on each, and so does clip,
+    which a trained network needs with the cosine schedule (images: 1). Other arguments and errors as in ddim_sample.
     """
     check_batch(noise_prediction, x_T, labels, schedule, guidance)
     timesteps = schedule.timesteps(steps)

@@ -27,9 +27,8 @@ COMMANDS = (
 HEAD = """# Commands
 
 Every command has `--help` (long ones also `--help-all`), `--version` and `--traceback`, which shows where an error arose. It prints its
-settings first. It exits with 0
-if all is well, 1 for an error that you can fix (gaussian_mixture.py also where a simulation disagrees with theory), 2 for an unknown flag,
-130 if it was interrupted. `python docs/write_commands.py` writes this page.
+settings first. It exits with 0 if all is well, 1 for an error that you can fix (gaussian_mixture.py also where a simulation disagrees
+with theory), 2 for an unknown flag, 130 if it was interrupted. `python docs/write_commands.py` writes this page.
 """
 
 

@@ -92,9 +92,8 @@ class Generated(torch.utils.data.Dataset[tuple[Any, int]]):
         making = target.with_name(temporary_name(target.name))
         try:
             rows = self._rows()
-            for (
-                name
-            ) in self.classes:  # also those without images, or ImageFolder would number the others anew (with allow_empty=True)
+            # also classes without images, or ImageFolder would number the others anew (with allow_empty=True)
+            for name in self.classes:
                 (making / "train" / str(name)).mkdir(parents=True)
             pictures = (image for images, _ in self.pieces() for image in images)
             for image, row in zip(pictures, rows, strict=True):

@@ -192,7 +192,9 @@ class MixtureEstimate(Remade):
         """
         number, radius, order = count(n, "n"), non_negative(eps, "eps") / self._unit, _two_or_inf(p)
         if one_of(learner, "learner", PROPORTIONAL_LEARNERS) == "averaging":
-            ProportionalLaw(1.0, 1.0, learner, ridge=ridge, eps=training_eps)  # raises for settings that the learner lacks
+            ProportionalLaw(1.0, 1.0, learner, ridge=ridge)  # raises for a ridge that the learner lacks
+            if non_negative(training_eps, "training_eps"):
+                raise ValueError(f"training_eps={training_eps:g}: averaging does not train against an adversary; use 0")
             scales = self._scales(lambda spreads, means: spreads.averaging_margin(means, radius, order, number), level)
             return _ordered(self._averaging_mean(s, number, radius, order) for s in scales)
         if self.mixture.covariance.kind != "scalar" or order != 2:

@@ -198,9 +198,10 @@ def _warn_if_few(
     )  # fmt: skip
     if abs(exact - accuracy) > 0.01:
         least = large_sample_threshold(class_snr, learner, training_eps) * (mixture.dim - 1)
+        at = f" at class SNR {law_snr:g}" * far + f" and eps {law_eps:g}" * (far and training_eps > 0)
+        more = f", or n >= {least:.3g}" if math.isfinite(least) else ""
         warnings.warn(
-            f"n={n} is too small for this law: it gives {accuracy:.3f}, ProportionalLaw{f' at class SNR {law_snr:g}' * far} {exact:.3f}; "
-            f"use that, or n >= {least:.3g}",
+            f"n={n} is too small for this law: it gives {accuracy:.3f}, ProportionalLaw{at} {exact:.3f}; use that{more}",
             stacklevel=3,
         )
 

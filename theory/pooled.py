@@ -55,7 +55,7 @@ def pooled_direction_variance(means: Any, stds: Any, shares: Any, eps: float = 0
     The limit n / d -> infinity; for any n / d, ProportionalLaw takes the same parts. accuracy_from_variance turns V into an accuracy.
     means, stds: (J,), distance of a class mean from the boundary (>= 0) and standard deviation, per part, in one unit. shares: (J,)
     positive, summing to 1. eps: l_2 training radius in that unit.
-    Raises ValueError for different shapes, values that are not positive, a class SNR above 30, shares that do not sum to 1, and
+    Raises ValueError for different shapes, values out of these ranges, a class SNR above 30, shares that do not sum to 1, and
     eps >= the mean of the means: training then returns w = 0.
     """
     mu, s, pi, e = *_parts(means, stds, shares), non_negative(eps, "eps")

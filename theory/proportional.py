@@ -77,10 +77,11 @@ def mean_length(class_snr: float, samples_per_dim: float) -> float:
 class ProportionalLaw(Remade):
     """What a learner learns from n = samples_per_dim * d samples, for any samples_per_dim (T16). d large: errors are O(1 / d).
 
-    class_snr: k > 0, distance of a class mean from the boundary over the standard deviation. samples_per_dim: n / d. Both (J,) for J parts
-    pooled, such as real and synthetic samples. learner: averaging, lda, least-squares, logistic or svm. ridge: lambda in
-    mean loss + (lambda / 2) ||w||^2, data scaled to unit spread (scikit-learn: C = 1 / (lambda n)); 0: the limit of a vanishing ridge,
-    which is the hard margin on separable data (logistic, svm) and the interpolator of least norm for n < d (least-squares).
+    class_snr: distance k of a class mean from the boundary over the standard deviation, >= 0, for one part at least > 0. samples_per_dim:
+    n / d. Both (J,) for J parts pooled, such as real and synthetic samples. learner: averaging, lda, least-squares, logistic or svm.
+    ridge: lambda in mean loss + (lambda / 2) ||w||^2, data scaled to unit spread (scikit-learn: C = 1 / (lambda n)); 0: the limit of a
+    vanishing ridge, which is the hard margin on separable data (logistic, svm) and the interpolator of least norm for n < d
+    (least-squares).
     eps: l_2 training radius over the standard deviation (logistic, svm). label_noise: share of wrong labels, number or (J,), below 1/2.
     stds: (J,) standard deviations (default 1), in the unit of class_snr, ridge and eps.
     elongation: standard deviation of the classes along mu over that across it (logistic, svm); class_snr, stds, ridge and eps are then in
@@ -338,7 +339,7 @@ def _parts(class_snr: Any, samples_per_dim: Any, label_noise: Any, stds: Any) ->
             raise ValueError(f"{name} has {len(values)} entries for {len(k)} parts: give one, or one per part")
     noise, s = np.broadcast_to(noise, k.shape), np.broadcast_to(s, k.shape)
     if k.min() < 0 or not k.any():
-        raise ValueError(f"class_snr={k.min():g} must be > 0; of several parts one may be 0")
+        raise ValueError(f"class_snr={k.min():g} must be > 0, or of several parts >= 0 and one > 0")
     for name, values in (("samples_per_dim", counts), ("stds", s)):
         if values.min() <= 0:
             raise ValueError(f"{name}={values.min():g} must be > 0")

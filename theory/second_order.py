@@ -109,9 +109,8 @@ class SecondOrderLaw(Remade):
                 [-1 / (2 * z * root), self.eps * slope / (2 * z * root), 3 * h / (4 * z * z)],
             ]
         )
-        return h + float((hessian * covariance).sum()) / 2, max(
-            float(gradient @ covariance @ gradient), 0.0
-        )  # of 0, rounding can be below
+        variance = float(gradient @ covariance @ gradient)
+        return h + float((hessian * covariance).sum()) / 2, max(variance, 0.0)  # rounding can make less of 0
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ def _quadratic_moments(m: Array, mu: Array, n: int, products: _Products, a: _For
 def _absolute_moments(m: Array, mu: Array, n: int, products: _Products) -> _Moments:
     """Moments of ||theta||_1, theta ~ N(m, C/n): folded normals, joined by Stein's lemma and Mehler's series. With s_i^2 = C_ii / n:
 
-    E|t| = 2 s phi(r) + m (2 Phi(r) - 1), r = m/s; cov(|t_i|, t_j) = C_ij (2 Phi(r_i) - 1) / n;
+    E|t| = |m| + 2 s phi(r) - 2 |m| Phi(-|r|), r = m/s; cov(|t_i|, t_j) = C_ij (2 Phi(r_i) - 1) / n;
     cov(|t_i|, t'At) = 2 (CAm)_i (2 Phi(r_i) - 1) / n + 2 (CAC)_ii phi(r_i) / (s_i n^2);
     cov(|t_i|, |t_j|) = sum_k rho_ij^k a_k(i) a_k(j) / k!, a_1 = s (2 Phi(r) - 1), a_k = 2 s (-1)^k He_{k-2}(r) phi(r).
     """

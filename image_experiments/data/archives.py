@@ -43,7 +43,8 @@ UNREAD_SUFFIXES = (
         ".orf",
         ".rw2",
     ),
-    *(".jp2", ".j2k", ".jpx", ".avif"),  # Pillow opens those of more than 8 bits a channel as 8 bits, without a word
+    # Pillow opens those of more than 8 bits a channel as 8 bits, without a word
+    *(".jp2", ".j2k", ".jpx", ".j2c", ".jpc", ".jpf", ".avif", ".avifs"),
     *(".exr", ".hdr", ".jxl", ".npy", ".npz", ".mat", ".dcm", ".mp4", ".mov", ".avi"),
 )
 """File types that hold images but cannot be read. Ignoring them would silently lose images."""
@@ -70,7 +71,7 @@ class Entry:
 
 TINY_LABELS = "val/val_annotations.txt"
 """Where TinyImageNet says which class each of its validation images is of."""
-IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P4", b"P5", b"P6")
+IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P4", b"P5", b"P6", b"\0\0\0\x0cjP")
 """First bytes of common image formats."""
 
 
@@ -210,9 +211,8 @@ def _tar_entries(path: Path, rest: Rest) -> Iterator[Entry]:
             if len(content) != member.size:
                 raise EOFError(f"{member.name} is cut short")
             yield Entry(name, partial(bytes, content), str(path))
-        while archive.fileobj is not None and archive.fileobj.read(
-            2**20
-        ):  # to the end, because only there a compressed file proves to be complete
+        # to the end, because only there a compressed file proves to be complete
+        while archive.fileobj is not None and archive.fileobj.read(2**20):
             pass
 
 

@@ -85,6 +85,8 @@ def decode(entry: Entry, image_size: int, met: Met | None = None) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content)) as opened:
+                if opened.format in ("JPEG2000", "AVIF"):  # whatever its name; Pillow opens more than 8 bits as 8, without a word
+                    raise ValueError(f"it is {opened.format}, save it as png")
                 if (bits := _bits(opened, content)) > 8:
                     raise ValueError(f"it has {bits} bits a channel, save it with 8")
                 frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # a photograph followed by a preview

@@ -73,6 +73,7 @@ def read_classifier(
         )
     inside = {name: tensors[name] for name in NORMALISATION if name in tensors}
     usual = {10: "cifar10", 100: "cifar100"}.get(classes) if dataset is None else CODED.get(dataset)
+    usual = "pytorch-cifar" if network.startswith("kuangliu-") and usual == "cifar10" else usual
     source = _normalisation(path, normalisation, inside, coded, usual if shape[0] == 3 else None)
     if source != "file":
         inside = dict(zip(NORMALISATION, pixels(source, shape[0]), strict=True))
@@ -212,6 +213,12 @@ def _normalisation(path: Path, chosen: str, inside: dict[str, Tensor], coded: bo
     return usual
 
 
+def names_its_network(path: Path) -> bool:
+    """Whether a file, or the card beside it, says which network it holds."""
+    safe = path.suffix == ".safetensors" or is_safetensors(path)
+    return _card_beside(path) is not None or (safe and "classifier" in read_safetensors(path)[1])
+
+
 def _card_beside(path: Path) -> str | None:
     """The network that the model card of export.py beside the weights names."""
     try:
@@ -222,12 +229,13 @@ def _card_beside(path: Path) -> str | None:
 
 
 def _fitting(tensors: dict[str, Tensor], shape: tuple[int, int, int]) -> list[str]:
-    """The networks of ours with these names and shapes. Several differ in what no weight shows: the activation, the padding."""
+    """The networks of ours with these names and shapes. Several differ in what no weight shows: the activation, the padding. Of the two
+    PreActResNet-18 that differ in their shortcuts alone, Wong's, as in published layouts."""
     first, head = tensors.get("body.0.weight"), tensors.get("head.weight")
     if head is None or head.ndim != 2:
         return []
-    names = ["linear", "small-cnn", "preact-resnet-18", "wong-preact-resnet-18", "kuangliu-preact-resnet-18", "resnet-18"]
-    names += ["dm-preact-resnet-18", "dm-preact-resnet-18-relu"]
+    names = ["linear", "small-cnn", "preact-resnet-18", "wong-preact-resnet-18", "resnet-18", "dm-preact-resnet-18"]
+    names += ["dm-preact-resnet-18-relu"]
     if first is not None and first.ndim == 4:
         names += [f"small-cnn-{first.shape[0]}"] * (first.shape[0] != 16)
         blocks = sum(name.endswith(".norm1.weight") for name in tensors)
@@ -264,12 +272,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         several = [name for name in found if any(isinstance(value, Tensor) for value in content[name].values())]
         several += _same_names(content, several[0]) if len(several) == 1 else []
         if len(several) > 1:
+            wanted = next((key for key in several if re.search("ema|swa|average", key)), several[0])
             raise ValueError(
                 f"{path} holds several weights, under {', '.join(several)}: save those to use alone, for example "
-                f"torch.save(torch.load(FILE)[{several[-1]!r}], NEW) (published accuracies are usually those of averaged weights, ema)"
+                f"torch.save(torch.load(FILE)[{wanted!r}], NEW) (published accuracies are usually those of averaged weights, ema or swa)"
             )
         content = content[several[0] if several else found[0]]
-    if not content or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+    if not _all_named_tensors(content):
         raise ValueError(f"{path} holds no plain weights by name: save a state_dict")
     return content
 
@@ -277,10 +286,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _same_names(content: dict[str, Any], chosen: str) -> list[str]:
     """Keys of other weights of the same network, such as swa_state_dict. Public code that also keeps unaveraged_... names the averaged ones
     model_state_dict, so there is no doubt."""
-    wanted = set(bare_names(content[chosen]))
-    dictionaries = {key: value for key, value in content.items() if key != chosen and isinstance(value, dict) and value}
-    named = {key: value for key, value in dictionaries.items() if all(isinstance(name, str) for name in value)}
-    return [key for key, value in named.items() if not key.startswith("unaveraged_") and set(bare_names(value)) == wanted]
+    weights = {key: value for key, value in content.items() if isinstance(value, dict) and _all_named_tensors(value)}
+    others = [key for key in weights if key != chosen and not key.startswith("unaveraged_")] if chosen in weights else []
+    return [key for key in others if set(bare_names(weights[key])) == set(bare_names(weights[chosen]))]
+
+
+def _all_named_tensors(content: dict[Any, Any]) -> bool:
+    return bool(content) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
 
 
 WRAPPERS = (

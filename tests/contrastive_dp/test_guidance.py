@@ -24,6 +24,7 @@ from contrastive_dp import (
     ddpm_sample,
     diffusers_sample,
     embed_anchors,
+    heun_sample,
 )
 from tests.contrastive_dp.conftest import CountingEncoder
 from theory import ddim_law
@@ -488,6 +489,29 @@ def test_the_estimate_is_clipped_after_the_push_and_to_its_bound(schedule, pair)
     levels = NoiseSchedule(solver.alphas_cumprod.double())
     last = by_hand(network, x_T, levels, visited, h, scale, 0.5)
     assert torch.allclose(found.clamp(-0.5, 0.5), last, atol=1e-4)
+
+
+def test_heun_clips_after_the_push_too(schedule, pair):
+    """One step to clean data is DDIM's; of two, the first goes on from the mean of the slopes at both ends."""
+    predict, _, _ = pair
+    h, scale, labels = torch.tensor([0.9, -0.7, 0.2], dtype=torch.float64), 0.8, torch.zeros(20, dtype=torch.int64)
+    x_T = 1.5 * torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def slope(y, t):
+        a = schedule[t]
+        x = math.sqrt(a) * y
+        eps = predict(x, torch.full((len(x),), t), labels) + scale * math.sqrt(1 - a) * h
+        return (y - ((x - math.sqrt(1 - a) * eps) / math.sqrt(a)).clamp(-0.5, 0.5)) / sigma(t)
+
+    def sigma(t):
+        return math.sqrt(1 / schedule[t] - 1)
+
+    y = x_T / math.sqrt(schedule[700])
+    first, step = slope(y, 700), sigma(300) - sigma(700)
+    y = y + step * (first + slope(y + step * first, 300)) / 2
+    y = y - sigma(300) * slope(y, 300)
+    found = heun_sample(predict, x_T, schedule, [700, 300], labels, guidance=Towards(h, scale), clip=0.5)
+    torch.testing.assert_close(found, y, rtol=1e-10, atol=1e-10)
 
 
 def test_every_counts_the_steps_within_the_window(schedule):

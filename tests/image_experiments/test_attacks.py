@@ -221,7 +221,6 @@ def test_an_evaluation_makes_as_many_restarts_as_it_is_told():
     assert calls[3] - calls[1] == 2 * (2 + 1)  # two more attacks of two steps and a look each
 
 
-@pytest.mark.slow  # test_evaluate.py interrupts a whole evaluation at five moments
 def test_autoattack_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     """Ten classes: the package's standard version; stopped after every batch in turn, it ends the same and repeats none."""
     network = make_classifier("small-cnn-8", 10, (1, 8, 8), [0.5], [0.3], seed=3).eval()

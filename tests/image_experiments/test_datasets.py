@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 from sklearn.datasets import load_digits
 
 from command_line.output import UserError
@@ -665,6 +665,15 @@ def test_formats_of_more_than_eight_bits_that_open_as_eight_are_refused(suffix, 
     write_folder(tmp_path, np.random.default_rng(0))
     (tmp_path / f"train/left/900.{suffix}").write_bytes(b"any")
     with pytest.raises(UserError, match=f"900.{suffix} is of a kind that is not read; save it as png"):
+        read_class_folders(tmp_path, 0, None)
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow reads no JPEG 2000")
+def test_a_jpeg_2000_by_another_name_is_refused(tmp_path):
+    write_folder(tmp_path, np.random.default_rng(0))
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "a.jp2")
+    (tmp_path / "a.jp2").rename(tmp_path / "train/left/000.png")
+    with pytest.raises(UserError, match=r"000.png cannot be decoded \(it is JPEG2000, save it as png\)"):
         read_class_folders(tmp_path, 0, None)
 
 

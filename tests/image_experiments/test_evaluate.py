@@ -285,7 +285,7 @@ def test_a_run_is_evaluated_to_its_own_numbers(tmp_path):
 
 
 def test_interrupted_at_five_moments_it_ends_with_the_same_tables(checkpoint, tmp_path, monkeypatch, capsys):
-    """All four parts of AutoAttack: test_attacks.py."""
+    """Within all four parts of AutoAttack: test_attacks.py."""
     gradient = ("--attacks", "pgd", "apgd")
     assert main(command_line(checkpoint, tmp_path / "whole", *gradient)) == 0
     whole, calls = {name: (tmp_path / "whole" / name).read_bytes() for name in TABLES}, 0
@@ -403,7 +403,7 @@ def test_what_was_read_and_what_is_doubtful_is_said(tmp_path, capsys):
         (["--dataset", "cifar10", "--data-dir", "/nowhere"], "--data-dir /nowhere: no such file or folder"),
         (["--test", "-1"], "--test -1: must be at least 0"),
         (["--attacks", "apgd", "apgd-ce"], "exclude each other"),
-        (["--normalisation", "imagenet"], "--normalisation imagenet: use auto, cifar10, cifar100, half, none"),
+        (["--normalisation", "imagenet"], "--normalisation imagenet: use auto, cifar10, pytorch-cifar, cifar100, half, none"),
         (["--normalisation", "cifar10"], "is for 3 channels, the images have 1; use none"),
         (["--device", "cuda:7"], "--device cuda:7: torch finds no such device"),
         (["--device", "abacus"], "--device abacus: torch finds no such device"),

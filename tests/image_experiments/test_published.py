@@ -314,7 +314,7 @@ def test_a_file_that_lacks_any_key_or_holds_it_in_another_shape_is_one_line(name
                 read_classifier(saved(tmp_path / "c.pt", content), 10, SHAPE)
 
 
-def test_names_of_two_networks_are_read_as_either():
+def test_two_networks_with_the_same_names_are_twins():
     """Wong's PreActResNet-18 and pytorch-cifar's: the same names and shapes, and logits that differ by more than a tenth."""
     weights, logits = made("wong-preact-resnet-18")
     other = kuangliu_preact(known(weights), (images() - MEAN) / STD)
@@ -330,9 +330,11 @@ def test_names_of_two_networks_are_read_as_either():
 )
 def test_each_of_two_networks_of_one_layout_can_be_named(network, forward, tmp_path):
     weights, _ = made("wong-preact-resnet-18")
-    loaded, found, _ = read_classifier(saved(tmp_path / "c.pt", weights), 10, SHAPE, network)
-    assert found == network
-    torch.testing.assert_close(loaded(images()), forward(known(weights), (images() - MEAN) / STD), rtol=1e-4, atol=1e-4)
+    loaded, found, source = read_classifier(saved(tmp_path / "c.pt", weights), 10, SHAPE, network)
+    kuangliu = network.startswith("kuangliu")
+    assert (found, source) == (network, "pytorch-cifar" if kuangliu else "cifar10")
+    std = torch.tensor([0.2023, 0.1994, 0.2010]).reshape(1, 3, 1, 1) if kuangliu else STD  # as its main.py has them
+    torch.testing.assert_close(loaded(images()), forward(known(weights), (images() - MEAN) / std), rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_one_network_under_any_two_keys_are_refused(tmp_path):
@@ -345,6 +347,37 @@ def test_weights_of_one_network_under_any_two_keys_are_refused(tmp_path):
     torch.save(content, tmp_path / "c.pt")
     with pytest.raises(ValueError, match="several weights, under state_dict, swa_state_dict: save those to use alone"):
         read_classifier(tmp_path / "c.pt", 10, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"lr_mult": lambda w: dict.fromkeys(w, 1.0), "shapes": lambda w: {name: [2] for name in w}}, None),
+        ({"masks": dict}, r"under state_dict, masks: .*torch.load\(FILE\)\['state_dict'\]"),
+        ({"averaged": dict}, r"under state_dict, averaged: .*torch.load\(FILE\)\['averaged'\]"),
+    ],
+)
+def test_what_stands_beside_weights_is_weights_or_not(more, message, tmp_path):
+    weights, logits = made("wrn-10-3-relu")
+    torch.save({"state_dict": dict(weights), **{key: of(weights) for key, of in more.items()}}, tmp_path / "c.pt")
+    if message is not None:
+        with pytest.raises(ValueError, match=message):
+            read_classifier(tmp_path / "c.pt", 10, SHAPE)
+        return
+    torch.testing.assert_close(read_classifier(tmp_path / "c.pt", 10, SHAPE)[0](images()), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("content", [{"params": {0: torch.ones(1)}}, {"state_dict": {0: torch.ones(1), "x": 1}}])
+def test_tensors_without_names_are_one_line(content, tmp_path):
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="holds no plain weights by name"):
+        read_classifier(tmp_path / "c.pt", 10, SHAPE)
+
+
+def test_our_own_weights_of_wongs_network_are_recognised(tmp_path):
+    ours = make_classifier("wong-preact-resnet-18", 10, SHAPE, [0.4] * 3, [0.2] * 3).eval()
+    torch.save(ours.state_dict(), tmp_path / "c.pt")
+    assert read_classifier(tmp_path / "c.pt", 10, SHAPE)[1] == "wong-preact-resnet-18"
 
 
 def test_weights_beside_unaveraged_ones_are_the_averaged(tmp_path):
@@ -399,7 +432,13 @@ def without(name, weights):
             *(10, None, "auto", "nearest to those of dm-wrn, but for stem.weight: name it"),
         ),
         (lambda w: w | {"logits.bias": torch.full((10,), torch.nan)}, 10, None, "auto", "NaN or infinity in logits.bias"),
-        (lambda w: w, 10, None, "imagenet", "normalisation 'imagenet' is unknown: use cifar10, cifar100, half, none"),
+        (
+            lambda w: w,
+            10,
+            None,
+            "imagenet",
+            "normalisation 'imagenet' is unknown: use cifar10, pytorch-cifar, cifar100, half, none",
+        ),
         (
             lambda w: w | {"logits.weight": torch.ones(7, 128), "logits.bias": torch.ones(7)},
             7,

@@ -532,8 +532,9 @@ def test_a_failing_run_leaves_earlier_results_untouched(finished):
     assert contents() == before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("limit", "stage"), [(30_000, "data"), (120_000, "classifier/real/seed0")])
+@pytest.mark.parametrize(
+    ("limit", "stage"), [(30_000, "data"), pytest.param(120_000, "classifier/real/seed0", marks=pytest.mark.slow)]
+)
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(limit, stage, tmp_path):
     """Simulated by the largest file that a process may write: the system then refuses to write as on a full disk. The data or the weights
     do not fit."""

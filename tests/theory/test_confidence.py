@@ -355,7 +355,7 @@ def test_share_interval_covers_on_average():
         (lambda: good().required_samples(eps=0.1, accuracy=0.8, confidence=1.5), "confidence=1.5"),
         (lambda: good().learner_accuracy(0, eps=0.1), "n=0"),
         (lambda: good().learner_accuracy(5, eps=0.1, ridge=0.1), "ridge=0.1"),
-        (lambda: good().learner_accuracy(5, eps=0.1, training_eps=0.5), "eps=0.5"),
+        (lambda: good().learner_accuracy(5, eps=0.1, training_eps=0.5), "^training_eps=0.5: averaging does not train"),
         (lambda: good().learner_accuracy(5, eps=0.1, learner="lgoistic"), "did you mean 'logistic'"),
         (lambda: good().learner_accuracy(5, eps=0.1, learner="logistic"), "needs a scalar covariance"),
         (lambda: good().robust_optimum(0.1, level=0.996), "at most 0.99"),

@@ -496,7 +496,7 @@ def test_the_hard_margin_of_parts_of_different_spread_is_that_of_fits():
 def test_far_classes_with_a_large_radius_are_warned_of():
     """Class SNR 60 and radius 35 leave the margin of class SNR 25: such samples are separable, and V, though finite, says 1/2."""
     mixture = t.BinaryMixture([2.0] + [0.0] * 19)
-    with pytest.warns(UserWarning, match=r"it gives 0.500, ProportionalLaw at class SNR 30 0.97") as caught:
+    with pytest.warns(UserWarning, match=r"it gives 0.500, ProportionalLaw at class SNR 30 and eps 5 0.97.; use that$") as caught:
         t.large_sample_accuracy(mixture, 60.0, "logistic", 10**6, training_eps=35.0)
     assert len(caught) == 1
     exact = t.ProportionalLaw(30.0, 10**6 / 19, "logistic", eps=5.0).robust_accuracy(mixture, 0.0)
