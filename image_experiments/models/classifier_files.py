@@ -33,24 +33,9 @@ def save_classifier(path: Path, classifier: Normalised, network: str, shape: tup
     return write_safetensors(path, classifier.state_dict(), {"classifier": json.dumps(about)})
 
 
-def load_classifier(
-    path: Path,
-    classes: int,
-    shape: tuple[int, int, int],
-    network: str | None = None,
-    normalisation: str = "auto",
-    dataset: str | None = None,
-) -> Normalised:
-    """Read a classifier, frozen and in evaluation mode; every key must match.
-
-    path: a file of `save_classifier`, which names its network; a published checkpoint in one of published.LAYOUTS; or weights of `network`.
-    As .safetensors or .pt (read without unpickling code), with or without the prefixes of DataParallel, torch.compile and averaging, at the
-    top level or under one of the keys WRAPPERS. network: None recognises it from the keys and sizes.
-    normalisation: of pixels, a name in published.MEANS. auto: as in the file; else, if the layout's public code normalises, as it does for
-    the data set of this name (None: CIFAR's, by the number of classes); else none.
-    Raises FileNotFoundError, or ValueError for a different architecture, classes or image shape, or a damaged file.
-    """
-    return read_classifier(path, classes, shape, network, normalisation, dataset)[0]
+def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None, **pixels: Any) -> Normalised:
+    """read_classifier's classifier alone. pixels: its normalisation and dataset."""
+    return read_classifier(path, classes, shape, network, **pixels)[0]
 
 
 def read_classifier(
@@ -61,7 +46,15 @@ def read_classifier(
     normalisation: str = "auto",
     dataset: str | None = None,
 ) -> tuple[Normalised, str, str]:
-    """load_classifier's classifier, its network's name, and where its normalisation is from: file, timm, or a name in MEANS."""
+    """(a classifier, frozen and in evaluation mode; its network's name; where its normalisation is from: file, timm, or a name in MEANS).
+
+    Every key must match. path: a file of `save_classifier`, which names its network; a published checkpoint in one of published.LAYOUTS; or weights of `network`.
+    As .safetensors or .pt (read without unpickling code), with or without the prefixes of DataParallel, torch.compile and averaging, at the
+    top level or under one of the keys WRAPPERS. network: None recognises it from the keys and sizes.
+    normalisation: of pixels, a name in published.MEANS. auto: as in the file; else, if the layout's public code normalises, as it does for
+    the data set of this name (None: CIFAR's, by the number of classes); else none.
+    Raises FileNotFoundError, or ValueError for a different architecture, classes or image shape, or a damaged file.
+    """
     if network is not None and network.startswith(PREFIX):
         return _read_timm(path, classes, shape, network, normalisation)
     tensors, network, coded, names = _recognised(path, classes, shape, network)
