@@ -33,9 +33,9 @@ def save_classifier(path: Path, classifier: Normalised, network: str, shape: tup
     return write_safetensors(path, classifier.state_dict(), {"classifier": json.dumps(about)})
 
 
-def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None, **pixels: Any) -> Normalised:
-    """read_classifier's classifier alone. pixels: its normalisation and dataset."""
-    return read_classifier(path, classes, shape, network, **pixels)[0]
+def load_classifier(path: Path, classes: int, shape: tuple[int, int, int], network: str | None = None, **more: Any) -> Normalised:
+    """read_classifier's classifier alone. more: its normalisation and dataset."""
+    return read_classifier(path, classes, shape, network, **more)[0]
 
 
 def read_classifier(
@@ -48,8 +48,8 @@ def read_classifier(
 ) -> tuple[Normalised, str, str]:
     """(a classifier, frozen and in evaluation mode; its network's name; where its normalisation is from: file, timm, or a name in MEANS).
 
-    Every key must match. path: a file of `save_classifier`, which names its network; a published checkpoint in one of published.LAYOUTS; or weights of `network`.
-    As .safetensors or .pt (read without unpickling code), with or without the prefixes of DataParallel, torch.compile and averaging, at the
+    Every key must match. path: a file of `save_classifier`, which names its network; a published checkpoint in one of
+    published.LAYOUTS; or weights of `network`. As .safetensors or .pt (read without unpickling code), with or without the prefixes of DataParallel, torch.compile and averaging, at the
     top level or under one of the keys WRAPPERS. network: None recognises it from the keys and sizes.
     normalisation: of pixels, a name in published.MEANS. auto: as in the file; else, if the layout's public code normalises, as it does for
     the data set of this name (None: CIFAR's, by the number of classes); else none.
