@@ -49,8 +49,9 @@ def read_classifier(
     """(a classifier, frozen and in evaluation mode; its network's name; where its normalisation is from: file, timm, or a name in MEANS).
 
     Every key must match. path: a file of `save_classifier`, which names its network; a published checkpoint in one of
-    published.LAYOUTS; or weights of `network`. As .safetensors or .pt (read without unpickling code), with or without the prefixes of DataParallel, torch.compile and averaging, at the
-    top level or under one of the keys WRAPPERS. network: None recognises it from the keys and sizes.
+    published.LAYOUTS; or weights of `network`. As .safetensors or .pt (read without unpickling code), with or without the prefixes of
+    DataParallel, torch.compile and averaging, at the top level or under one of the keys WRAPPERS.
+    network: None recognises it from the keys and sizes.
     normalisation: of pixels, a name in published.MEANS. auto: as in the file; else, if the layout's public code normalises, as it does for
     the data set of this name (None: CIFAR's, by the number of classes); else none.
     Raises FileNotFoundError, or ValueError for a different architecture, classes or image shape, or a damaged file.
