@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import count, one_of, positive
+from contrastive_dp._checks import count, one_of
 from contrastive_dp.files import bare_names, check_names, read_safetensors, write_safetensors
 from contrastive_dp.guidance import Guidance
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.randomness import SampleNoise
-from contrastive_dp.samplers import NoisePrediction, OnStep, check_batch, denoised, predict
+from contrastive_dp.samplers import NoisePrediction, OnStep, bound_of, check_batch, denoised, predict
 from contrastive_dp.schedules import NoiseSchedule
 
 DDPM_TYPE = re.compile(r"(DDPM|DDIM|PNDM|DPMSolver|UniPC|DEIS|LMS|Euler|Heun|KDPM2)\w*Scheduler")
@@ -345,7 +345,7 @@ def diffusers_sample(
     """
     if isinstance(generator, SampleNoise):
         raise ValueError("diffusers' schedulers draw noise themselves: pass a torch.Generator, or use ddim_sample with SampleNoise")
-    bound = None if clip is None else positive(clip, "clip")
+    bound = bound_of(clip)
     schedule = _levels_of(scheduler)
     check_batch(noise_prediction, x_T, labels, schedule, guidance)
     solver, timesteps = _prepared(scheduler, count(steps, "steps"))

@@ -111,7 +111,7 @@ def heun_sample(
     timesteps = schedule.timesteps(steps)
     guide = guidance.start(schedule, labels) if guidance is not None else None
     watch = guide.watch if guide is not None else Watch()
-    bound = None if clip is None else positive(clip, "clip")
+    bound = bound_of(clip)
 
     def slope(y: Tensor, t: int) -> Tensor:
         x = y * math.sqrt(schedule[t])
@@ -158,7 +158,7 @@ def _walk(
     eta, generator = fresh.eta, fresh.generator
     if eta > 0 and generator is None:
         raise ValueError("this sampler draws noise: pass generator=torch.Generator().manual_seed(0) or SampleNoise(seed)")
-    bound = None if clip is None else positive(clip, "clip")
+    bound = bound_of(clip)
     watch = guide.watch if guide is not None else Watch()
     for t, t_next in zip(timesteps, [*timesteps[1:], -1], strict=True):
         a, a_next = schedule[t], schedule[t_next]
@@ -185,6 +185,11 @@ def predict(noise_prediction: NoisePrediction, x: Tensor, t: int, labels: Tensor
     times = torch.full((len(x),), t, device=x.device)
     eps = noise_prediction(x, times) if labels is None else noise_prediction(x, times, labels.long())
     return shaped_like(x, eps)
+
+
+def bound_of(clip: float | None) -> float | None:
+    """clip, checked. Raises ValueError for a bound that is not positive."""
+    return None if clip is None else positive(clip, "clip")
 
 
 def denoised(x: Tensor, eps: Tensor, a: float, bound: float | None) -> tuple[Tensor, Tensor]:

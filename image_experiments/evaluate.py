@@ -140,7 +140,7 @@ def run(settings: Settings) -> int:
     examined.warnings.extend(data.doubts)
     some = x[:500], y[:500], checked.batch_size
     examined.warnings.extend(_other_normalisation(classifier, *some, about["normalisation"]))
-    if not names_its_network(settings.checkpoint):
+    if twin_of(about["network"]) and not names_its_network(settings.checkpoint):  # which reads the file again
         examined.warnings.extend(_other_network(classifier, *some, about["network"]))
     for doubt in examined.warnings:
         print(f"warning: {doubt}", file=sys.stderr)

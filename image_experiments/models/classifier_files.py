@@ -163,8 +163,7 @@ def _named_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors by their bare names, with a normalisation of pixels under NORMALISATION; metadata of a safetensors file)."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path")
-    safe = path.suffix == ".safetensors" or is_safetensors(path)  # whatever its name
-    tensors, metadata = read_safetensors(path) if safe else (_read_weights(path), {})
+    tensors, metadata = read_safetensors(path) if _is_safe(path) else (_read_weights(path), {})
     try:
         tensors = with_normalisation(tensors) if "classifier" not in metadata else tensors
     except ValueError as error:
@@ -209,8 +208,12 @@ def _normalisation(path: Path, chosen: str, inside: dict[str, Tensor], coded: bo
 
 def names_its_network(path: Path) -> bool:
     """Whether a file, or the card beside it, says which network it holds."""
-    safe = path.suffix == ".safetensors" or is_safetensors(path)
-    return _card_beside(path) is not None or (safe and "classifier" in read_safetensors(path)[1])
+    return _card_beside(path) is not None or (_is_safe(path) and "classifier" in read_safetensors(path)[1])
+
+
+def _is_safe(path: Path) -> bool:
+    """Whether it is a safetensors file, whatever its name."""
+    return path.suffix == ".safetensors" or is_safetensors(path)
 
 
 def _card_beside(path: Path) -> str | None:
