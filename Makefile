@@ -79,6 +79,7 @@ lint: $(ALL)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin
 
 format: $(ALL)
 	$(VENV)/bin/ruff check --fix .

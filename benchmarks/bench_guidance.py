@@ -49,6 +49,7 @@ from contrastive_dp import (
     frozen,
 )
 from image_experiments.engine.calibration import seconds as seconds_of
+from image_experiments.engine.cost import MAXRSS_BYTES
 from image_experiments.models.classifiers import make_classifier
 
 
@@ -243,7 +244,7 @@ def memory_against_steps(schedule: NoiseSchedule) -> None:
 
         ddim_sample(lambda x, t: x * 0.1, x_T, schedule, steps, guidance=guidance, on_step=look)
         peaks.append(max(held) / 2**20)
-        resident.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+        resident.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES / 2**20)
     print(f"memory: tensors alive after 10 steps {peaks[0]:.1f} MiB, after 100 steps {peaks[1]:.1f} MiB; peak resident grew by "
           f"{resident[1] - resident[0]:.1f} MiB")  # fmt: skip
 

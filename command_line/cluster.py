@@ -72,7 +72,7 @@ def connected(address: str, packages: Iterable[str], folder: Path | None = None)
     try:
         from distributed import Client
     except ModuleNotFoundError:
-        raise UserError(f"--cluster {address}: needs Dask; pip install 'contrastive-dp[cluster]'") from None
+        raise UserError(f"--cluster {address}: needs Dask; pip install dask distributed") from None
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=True)
     except (OSError, ValueError, TimeoutError) as error:

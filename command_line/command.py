@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import tyro
 
 from command_line.help import view
+from command_line.missing import line_for
 from command_line.output import UserError, printable, remedy_for
 from command_line.refusals import framed, refused_flag, refused_value
 from command_line.values import NoNumber, words_at_home
@@ -85,9 +86,7 @@ def run_command(
 def _line_for(error: Exception) -> str | None:
     """The message for an error; "" if another process of the run prints it, None for a bug in the project."""
     if isinstance(error, ModuleNotFoundError):
-        name = error.name or ""
-        ours = (Path(__file__).parents[1] / name.partition(".")[0]).is_dir()
-        return None if ours else f"the package {name} is missing; in a clone: make images, or pip install -e '.[images]'"
+        return line_for(error)
     if isinstance(error, CannotPrintError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python would complain again on exit
         return f"cannot use standard output ({error.strerror}); redirect or free it"

@@ -84,7 +84,7 @@ REMEDIES = {
     (errno.ENAMETOOLONG,): "choose a shorter name",
     (errno.EMFILE, errno.ENFILE): "raise the limit of open files (ulimit -n), or use fewer --workers",
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ESTALE): "it was moved, deleted or replaced: put it right",
-    (errno.EIO, errno.EUCLEAN): "the disk, or the connection to it, fails: check it",
+    (errno.EIO, getattr(errno, "EUCLEAN", errno.EIO)): "the disk, or the connection to it, fails: check it",
 }
 
 

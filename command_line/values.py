@@ -168,8 +168,13 @@ def _fitting(name: str, hint: Any, value: Any) -> Any:
 
 
 def at_home(text: str) -> str:
-    """The path with the home folder for a leading ~, which a shell leaves as it is in --out=~/results and npz:~/images."""
-    return str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
+    """The path with the home folder for a leading ~, which a shell leaves in --out=~/results and npz:~/images. Raises UserError."""
+    if text != "~" and not text.startswith("~/"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise UserError(f"{text}: this user has no home folder; give the whole path") from None
 
 
 def words_at_home(words: Sequence[str]) -> list[str]:

@@ -4,7 +4,10 @@ A sampler only needs a function noise_prediction(x, t[, labels]); guidance is an
 diffusers is imported only by `load_diffusers`. The docstring of each public name states its equation, shapes, source and errors.
 """
 
-from contrastive_dp.adapters import DiffusersNoisePrediction, EDMNoisePrediction, diffusers_sample, load_diffusers, schedule_of
+try:
+    from contrastive_dp.adapters import DiffusersNoisePrediction, EDMNoisePrediction, diffusers_sample, load_diffusers, schedule_of
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f"{error}; contrastive_dp needs it: pip install torch safetensors", name=error.name) from None
 from contrastive_dp.embeddings import ClassifierFeatures, OnUnitRange, ProjectionHead, embed_anchors, frozen, train_projection_head
 from contrastive_dp.forms import NoisePredictionOf, edm_denoiser, guide_states
 from contrastive_dp.guidance import (

@@ -13,6 +13,12 @@ import torch
 from torch import nn
 
 
+def check_float64(device: torch.device) -> None:
+    """Raise ValueError for a device without float64, which noise levels and timesteps are computed in."""
+    if device.type == "mps":
+        raise ValueError("device mps has no float64, which noise levels need: use a CPU or CUDA")
+
+
 def positive(value: float, name: str) -> float:
     """Return `value` as a finite float > 0."""
     number = _number(value, name)

@@ -102,9 +102,13 @@ def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> t
 
     Reads the U-Net and the scheduler's settings, in folders unet/ and scheduler/ or together in one folder (as in google/ddpm-cifar10-32).
     Weights are read only from safetensors files. The U-Net is in evaluation mode and frozen.
-    Raises FileNotFoundError for a missing folder or configuration, ValueError for weights that are missing, and for anything unreadable.
+    Raises FileNotFoundError for a missing folder or configuration, ValueError for weights that are missing, and for anything unreadable,
+    ModuleNotFoundError without diffusers.
     """
-    from diffusers import DDIMScheduler, DDPMScheduler
+    try:
+        from diffusers import DDIMScheduler, DDPMScheduler
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}; load_diffusers needs it: pip install diffusers", name=error.name) from None
 
     folder = find_pipeline(folder_or_id)
     _check_pixels(folder)

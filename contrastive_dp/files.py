@@ -37,7 +37,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         raise OSError(error.errno, error.strerror, str(target)) from None
     try:
         write(temporary)
-        with temporary.open("rb") as stream:
+        with temporary.open("r+b") as stream:  # Windows flushes only what is open for writing
             os.fsync(stream.fileno())
         temporary.replace(target)
     finally:

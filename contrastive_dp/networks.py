@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contrastive_dp._checks import count
+from contrastive_dp._checks import check_float64, count
 
 
 class NoisePredictionMLP(nn.Module):
@@ -55,6 +55,7 @@ class _Block(nn.Module):
 
 def sinusoidal(t: Tensor, width: int, longest_period: float = 10_000.0) -> Tensor:
     """(n, width) cosines and sines of t at frequencies 1 .. 1/longest_period in geometric progression. t: (n,)."""
+    check_float64(t.device)
     half = width // 2
     frequencies = torch.exp(-math.log(longest_period) * torch.arange(half, device=t.device, dtype=torch.float64) / half)
     angles = t[:, None].double() * frequencies

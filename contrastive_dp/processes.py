@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -130,6 +129,8 @@ class _BatchNormAcross(nn.BatchNorm2d):
     """Batch norm over the batch of all processes; torch's own SyncBatchNorm has no CPU form."""
 
     def forward(self, x: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce
+
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None

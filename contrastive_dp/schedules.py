@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import count, positive
+from contrastive_dp._checks import check_float64, count, positive
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,9 +97,10 @@ class NoiseSchedule:
         return torch.tensor([self[t] for t in self.timesteps(steps)] + [1.0], dtype=torch.float64)
 
     def alpha_bar_on(self, device: torch.device) -> Tensor:
-        """alpha_bar on this device, copied to it once."""
+        """alpha_bar on this device, copied to it once. Raises ValueError for a device without float64."""
         if device.type == "cpu":
             return self.alpha_bar
+        check_float64(device)
         if device not in self._copies:
             self._copies[device] = self.alpha_bar.to(device)
         return self._copies[device]

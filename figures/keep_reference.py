@@ -22,14 +22,17 @@ from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a clone that was not installed, from any folder
 
-import tyro
+from command_line.missing import needs_packages
 
-from command_line.command import Help, run_command, settings_line
-from command_line.folder_claim import differences
-from command_line.output import UserError, did_you_mean, file_digest, listed, temporary_name, write_json
-from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
-from figures.inputs import Files, seeds_of
-from figures.registry import entries
+with needs_packages(__name__):
+    import tyro
+
+    from command_line.command import Help, run_command, settings_line
+    from command_line.folder_claim import differences
+    from command_line.output import UserError, did_you_mean, file_digest, listed, temporary_name, write_json
+    from figures.experiments import EXPERIMENTS, REFERENCE, Experiment, experiment_of
+    from figures.inputs import Files, seeds_of
+    from figures.registry import entries
 
 MOST_BYTES = 10_000_000
 MAY_DIFFER = ("seed", "seeds", "out", "workers", "cluster", "threads", "verbose", "force", "dry_run", "reuse", "gather", "data_dir")

@@ -24,12 +24,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
-from command_line.command import Help, run_command, settings_line
-from command_line.output import UserError, prepare_folder
-from figures.experiments import EXPERIMENTS, REFERENCE, ROOT, experiment_of
-from figures.inputs import Files
-from figures.registry import Entry, all_names, entries
-from figures.state import forget, made_from, remember, what_changed
+from command_line.missing import needs_packages
+
+with needs_packages(__name__):
+    from command_line.command import Help, run_command, settings_line
+    from command_line.output import UserError, prepare_folder
+    from figures.experiments import EXPERIMENTS, REFERENCE, ROOT, experiment_of
+    from figures.inputs import Files
+    from figures.registry import Entry, all_names, entries
+    from figures.state import forget, made_from, remember, what_changed
 
 HELP = Help("Figures, tables and the report, from result files.")
 REPORT = "report"

@@ -7,8 +7,12 @@
 The same as commands: run_cifar.py, run_sweep.py, run_search.py, evaluate.py. Names are imported on first use.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    raise ImportError("the image experiments need Linux or macOS; on Windows run them in WSL")
 
 if TYPE_CHECKING:
     from command_line.output import UserError

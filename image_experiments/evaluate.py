@@ -28,34 +28,36 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 if __package__ in (None, ""):  # run as a script, from any folder, from a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-import torch
-from torch import Tensor
+from command_line.missing import needs_packages
 
-from command_line.command import Help, run_command, settings_line, versions
-from command_line.folder_claim import check_claim, note_claim
-from command_line.output import UserError, check_writable, file_digest, plain, prepare_folder, text_table
-from command_line.values import Radius, as_fraction, check_radius
-from image_experiments.data.dataset import Dataset, described
-from image_experiments.data.read_dataset import DatasetName, read_dataset
-from image_experiments.data.stored_dataset import order_of_test_images
-from image_experiments.engine.checks import check_distance
-from image_experiments.engine.fingerprint import code_digest
-from image_experiments.engine.settings import usual_eps
-from image_experiments.evaluation.robustness import EvaluationSettings
-from image_experiments.experiment import only_run_in
-from image_experiments.models.classifier_files import names_its_network, read_classifier
-from image_experiments.models.classifiers import Normalised, classifier_without_weights, make_classifier
-from image_experiments.models.precision import gpu_arithmetic
-from image_experiments.models.published import MEANS, pixels, twin_of
-from image_experiments.models.timm_networks import PREFIX as TIMM
-from image_experiments.training.attacks import Norm, Threat
-from image_experiments.verdict import Attack, Examined, Verdict, evaluate, evaluation_settings, examine, judged, write_verdict
+with needs_packages(__name__):
+    import numpy as np
+    import torch
+    import tyro
+    from torch import Tensor
+
+    from command_line.command import Help, run_command, settings_line, versions
+    from command_line.folder_claim import check_claim, note_claim
+    from command_line.output import UserError, check_writable, file_digest, plain, prepare_folder, text_table
+    from command_line.values import Radius, as_fraction, check_radius
+    from image_experiments.data.dataset import Dataset, described
+    from image_experiments.data.read_dataset import DatasetName, read_dataset
+    from image_experiments.data.stored_dataset import order_of_test_images
+    from image_experiments.engine.checks import check_distance
+    from image_experiments.engine.fingerprint import code_digest
+    from image_experiments.engine.settings import usual_eps
+    from image_experiments.evaluation.robustness import EvaluationSettings
+    from image_experiments.experiment import only_run_in
+    from image_experiments.models.classifier_files import names_its_network, read_classifier
+    from image_experiments.models.classifiers import Normalised, classifier_without_weights, make_classifier
+    from image_experiments.models.precision import gpu_arithmetic
+    from image_experiments.models.published import MEANS, pixels, twin_of
+    from image_experiments.models.timm_networks import PREFIX as TIMM
+    from image_experiments.training.attacks import Norm, Threat
+    from image_experiments.verdict import Attack, Examined, Verdict, evaluate, evaluation_settings, examine, judged, write_verdict
 
 __all__ = ["Verdict", "evaluate"]
 HELP = Help("Robust accuracy of a checkpoint under PGD and AutoAttack.")

@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
-from command_line.command import Help, run_command, settings_line
-from command_line.output import UserError, file_digest, prepare_folder, write_json, write_whole
-from command_line.values import as_fraction
+from command_line.missing import needs_packages
+
+with needs_packages(__name__):
+    import tyro
+
+    from command_line.command import Help, run_command, settings_line
+    from command_line.output import UserError, file_digest, prepare_folder, write_json, write_whole
+    from command_line.values import as_fraction
 
 HELP = Help("Export the classifiers of a run for RobustBench's loader, with model cards.")
 MODEL = '''"""Builds the network of {name}.pt, which takes images in [0, 1]. Needs torch and architectures.py beside it."""

@@ -94,7 +94,7 @@ class Generated(torch.utils.data.Dataset[tuple[Any, int]]):
             rows = self._rows()
             # also classes without images, or ImageFolder would number the others anew (with allow_empty=True)
             for name in self.classes:
-                (making / "train" / str(name)).mkdir(parents=True)
+                _make_class(making / "train" / str(name))
             pictures = (image for images, _ in self.pieces() for image in images)
             for image, row in zip(pictures, rows, strict=True):
                 Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(making / "train" / row[0])
@@ -113,3 +113,13 @@ class Generated(torch.utils.data.Dataset[tuple[Any, int]]):
                 file = f"{name}/{part.method}-seed{part.seed}-{number:07d}.png"
                 rows.append((file, label, name, part.method, part.strength, part.seed, number))
         return rows
+
+
+def _make_class(folder: Path) -> None:
+    """Create it. Raises UserError if it is there: for a disk that does not tell capitals apart the classes A and a are one folder."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"class {folder.name}: this disk takes its folder for that of another class, as of the same letters; choose another disk"
+        ) from None

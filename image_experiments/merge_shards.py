@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
-from command_line.command import Help, run_command, settings_line
-from command_line.output import UserError, prepare_folder
-from image_experiments.data.shards import check_replaced, find_shards, merge
+from command_line.missing import needs_packages
+
+with needs_packages(__name__):
+    import tyro
+
+    from command_line.command import Help, run_command, settings_line
+    from command_line.output import UserError, prepare_folder
+    from image_experiments.data.shards import check_replaced, find_shards, merge
 
 HELP = Help("Verify shards of generated images and put them together in one npz file.")
 

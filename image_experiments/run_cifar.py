@@ -27,7 +27,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
-try:
+from command_line.missing import needs_packages
+
+with needs_packages(__name__):
     from command_line.command import Help, run_command
     from command_line.messages import TERMINAL
     from command_line.output import UserError, check_writable
@@ -35,8 +37,6 @@ try:
     from image_experiments.engine.presets import PRESETS, preset_named
     from image_experiments.engine.settings import Settings, as_flag, check_shares, flat, resolve, shown
     from image_experiments.experiment import SMOKE, check_folder, checked_stages, conduct, prepared, tell, tell_refusal
-except ModuleNotFoundError as error:
-    sys.exit(f"error: the package {error.name} is missing; in a clone of the project: make images, or pip install -e '.[images]'")
 
 HELP = Help(
     "Generate, select, adversarially train, evaluate: robust accuracy with real, unguided and guided synthetic images.",

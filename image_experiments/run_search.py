@@ -18,19 +18,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
-from command_line.command import Help, run_command, settings_line
-from command_line.messages import TERMINAL
-from image_experiments.experiment import tell_refusal
-from image_experiments.run_cifar import main as run_cifar
-from image_experiments.searching import (
-    SearchSettings,
-    calls_of_rung,
-    candidates_of,
-    check_search,
-    checked,
-    conduct_search,
-    trainings,
-)
+from command_line.missing import needs_packages
+
+with needs_packages(__name__):
+    from command_line.command import Help, run_command, settings_line
+    from command_line.messages import TERMINAL
+    from image_experiments.experiment import tell_refusal
+    from image_experiments.run_cifar import main as run_cifar
+    from image_experiments.searching import (
+        SearchSettings,
+        calls_of_rung,
+        candidates_of,
+        check_search,
+        checked,
+        conduct_search,
+        trainings,
+    )
 
 HELP = Help("Successive halving over the runs and methods of a design, on validation images.")
 

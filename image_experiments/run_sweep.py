@@ -23,23 +23,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
 
-from command_line.command import Help, run_command, settings_line
-from command_line.messages import TERMINAL
-from image_experiments.experiment import tell_refusal
-from image_experiments.run_cifar import main as run_cifar
-from image_experiments.sweeps import (
-    Design,
-    Run,
-    SweepSettings,
-    check_sweep,
-    checked_calls,
-    conduct_sweep,
-    data_flags,
-    finished,
-    gather_sweep,
-    read_design,
-    resolved,
-)
+from command_line.missing import needs_packages
+
+with needs_packages(__name__):
+    from command_line.command import Help, run_command, settings_line
+    from command_line.messages import TERMINAL
+    from image_experiments.experiment import tell_refusal
+    from image_experiments.run_cifar import main as run_cifar
+    from image_experiments.sweeps import (
+        Design,
+        Run,
+        SweepSettings,
+        check_sweep,
+        checked_calls,
+        conduct_sweep,
+        data_flags,
+        finished,
+        gather_sweep,
+        read_design,
+        resolved,
+    )
 
 HELP = Help("Runs of run_cifar.py from a design file, gathered in one table.")
 

@@ -20,15 +20,18 @@ from typing import TYPE_CHECKING, Any, Literal
 if __package__ in (None, ""):  # run as a script, from any folder, from a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
+from command_line.missing import needs_packages
 
-from command_line.cluster import check_ways
-from command_line.command import Help, run_command, settings_line, versions
-from command_line.folder_claim import claim_anew, finish_claim
-from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
-from command_line.output import UserError, prepare_folder, text_table, write_csv
-from command_line.result import Result
-from command_line.values import Radius, changed, checked
+with needs_packages(__name__):
+    import numpy as np
+
+    from command_line.cluster import check_ways
+    from command_line.command import Help, run_command, settings_line, versions
+    from command_line.folder_claim import claim_anew, finish_claim
+    from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
+    from command_line.output import UserError, prepare_folder, text_table, write_csv
+    from command_line.result import Result
+    from command_line.values import Radius, changed, checked
 
 if TYPE_CHECKING:
     from simulations.mixtures.tables import Table

@@ -14,6 +14,7 @@ Exit status: 0 fine; 1 bad input or a run that failed; 2 unknown flag; 130 inter
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -24,15 +25,16 @@ from typing import Any, Literal
 if __package__ in (None, ""):  # run as a script, from any folder, from a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import math
+from command_line.missing import needs_packages
 
-from command_line.cluster import check_ways, fan_out
-from command_line.command import Help, run_command, settings_line, versions
-from command_line.folder_claim import claim_anew, finish_claim
-from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
-from command_line.output import UserError, prepare_folder, text_table, write_csv
-from command_line.result import Result
-from command_line.values import changed, checked
+with needs_packages(__name__):
+    from command_line.cluster import check_ways, fan_out
+    from command_line.command import Help, run_command, settings_line, versions
+    from command_line.folder_claim import claim_anew, finish_claim
+    from command_line.messages import QUIET, TERMINAL, Talk, told_of_files, with_details, write_details
+    from command_line.output import UserError, prepare_folder, text_table, write_csv
+    from command_line.result import Result
+    from command_line.values import changed, checked
 
 Part = Literal["guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value", "gallery"]
 ALL_PARTS: tuple[Part, ...] = ("guidance", "windows", "every", "solvers", "mixtures", "network", "learners", "value", "gallery")

@@ -25,13 +25,16 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script, from any folder, from a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
+from command_line.missing import needs_packages
 
-from command_line.command import Help, run_command, settings_line, versions
-from command_line.drawing import read_columns
-from command_line.folder_claim import claim
-from command_line.output import UserError, did_you_mean, file_digest, prepare_folder, text_table, write_csv, write_json
-from theory import ProportionalLaw, sample_worth
+with needs_packages(__name__):
+    import numpy as np
+
+    from command_line.command import Help, run_command, settings_line, versions
+    from command_line.drawing import read_columns
+    from command_line.folder_claim import claim
+    from command_line.output import UserError, did_you_mean, file_digest, prepare_folder, text_table, write_csv, write_json
+    from theory import ProportionalLaw, sample_worth
 
 HELP = Help("What theory says that the images of a sweep are worth, from their description alone.")
 DESCRIPTION = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ BUDGET = 0.8  # seconds per measurement
 DESCRIPTION_SECONDS = 0.5  # for measures that do not go through a network
 PICTURE_SECONDS = 3.0
 NOT_DEDUCTED = "what --reuse saves is known only when a run begins, and is not deducted"
+MAXRSS_BYTES = 1.0 if sys.platform == "darwin" else 1024.0  # unit of ru_maxrss
 CHOICE_SECONDS, COMPILING_SECONDS = 10.0, 60.0  # to measure a choice of speed, approximately
 
 
@@ -88,7 +90,7 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
         return rates | {"peak": float(torch.cuda.max_memory_allocated(device)), "share": 1.0}
     spent = (time.perf_counter() - wall) * torch.get_num_threads()
     share = min((time.process_time() - processor) / spent, 1.0) if stages else 1.0
-    return rates | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0, "share": share}
+    return rates | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES, "share": share}
 
 
 def calibrated(settings: Settings, stages: list[Stage], facts: Facts, place: Place, count: int) -> list[Rates]:

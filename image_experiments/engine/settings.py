@@ -174,11 +174,13 @@ def resolve(settings: Settings) -> Settings:
     repeated = {name for name in settings.classes if settings.classes.count(name) > 1}
     if repeated:
         raise UserError(f"--classes: {min(repeated)} is named twice; give each class once")
-    stems = {method.label: method.file for method in methods if method.file is not None}
+    # a disk that does not tell capitals apart would keep A.npz and a.npz in one place
+    stems = {method.label.casefold(): method.file for method in methods if method.file is not None}
     for method in methods:
-        if method.file is not None and stems[method.label] != method.file:
+        other = stems.get(method.label.casefold())
+        if method.file is not None and other != method.file:
             raise UserError(
-                f"--methods npz:{method.file} npz:{stems[method.label]}: results are named by the file, and both are called "
+                f"--methods npz:{method.file} npz:{other}: results are named by the file, and both are called "
                 f"{method.label.removeprefix('npz-')}; rename one of them"
             )
     twice = {method.label for method in methods if [m.label for m in methods].count(method.label) > 1}

@@ -1,6 +1,8 @@
 """Files: an error names the path and the cause; a safetensors file is known whatever the length of its header."""
 
 import errno
+import fcntl
+import os
 
 import pytest
 import torch
@@ -24,6 +26,14 @@ def test_a_path_that_is_a_folder_keeps_its_error(tmp_path):
     with pytest.raises(IsADirectoryError):
         write_whole(tmp_path / "a", lambda temporary: temporary.write_text("x"))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_file_that_is_flushed_is_open_for_writing(tmp_path, monkeypatch):
+    """Windows refuses to flush one that is open for reading."""
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE))
+    write_safetensors(tmp_path / "a.safetensors", {"x": torch.zeros(2)}, {})
+    assert flushed == [os.O_RDWR]
 
 
 @pytest.mark.parametrize("length", [0x7B20, 0x5B20, 0x7B0A])

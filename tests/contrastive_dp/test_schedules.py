@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from contrastive_dp import NoiseSchedule
+from contrastive_dp.networks import sinusoidal
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(NoiseSchedule.linear(), "linear"), (NoiseSchedule.cosine(), "squaredcos_cap_v2")])
@@ -48,6 +51,15 @@ def test_levels_and_add_noise(schedule):
 def test_bad_schedules_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_device_without_float64_is_named(schedule):
+    for call in (
+        lambda: schedule.alpha_bar_on(torch.device("mps")),
+        lambda: sinusoidal(SimpleNamespace(device=torch.device("mps")), 8),
+    ):
+        with pytest.raises(ValueError, match="device mps has no float64, which noise levels need: use a CPU or CUDA"):
+            call()
 
 
 def test_numbers_of_steps_may_be_numpys():

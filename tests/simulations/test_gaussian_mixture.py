@@ -284,6 +284,18 @@ def test_a_leading_tilde_is_the_home_folder_in_every_flag(tmp_path, monkeypatch)
         assert settings.reuse == (tmp_path / "b", Path("c~/d"))
 
 
+def test_a_user_without_a_home_folder_is_told(monkeypatch, capsys):
+    """As in a container under a user number of its own."""
+    import pwd
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", dict[int, str]().__getitem__)
+    assert gaussian_mixture.main(["--out=~/results"]) == 1
+    assert capsys.readouterr().err == "error: ~/results: this user has no home folder; give the whole path\n"
+    with pytest.raises(UserError, match="no home folder"):
+        preset("smoke", out="~/a")
+
+
 def test_interrupted_write_keeps_the_earlier_file(tmp_path):
     path = write_csv(tmp_path / "a.csv", ("x",), [(0.1,), (1 / 3,)])
     before = path.read_bytes()
