@@ -138,7 +138,7 @@ def finding(files: Files) -> str:
 
 
 def finding_of(table: str, data: str, files: Files) -> str:
-    """What keeping the most confident costs, what guidance wins back, and what does best."""
+    """What relabelling and keeping the most confident costs, what guidance wins back, and what does best."""
     sets, _ = read_sets(table, files)
     try:
         plain, kept, guided = sets["drawn"]["unguided"], sets["confident"]["unguided"], sets["confident"]["InfoNCE 0.3"]
@@ -158,7 +158,7 @@ def finding_of(table: str, data: str, files: Files) -> str:
     means = {(treatment, images): np.mean(list(of.values())) for treatment, some in sets.items() for images, of in some.items()}
     best, images = max(means, key=lambda key: means[key])
     return (
-        f"On {data}, each interval alone: keeping the most confident images changes the result of unguided ones by {cost}. "
+        f"On {data}, each interval alone: relabelling and keeping the most confident images changes the result of unguided ones by {cost}. "
         f"Guidance then adds {gains}: the paper's claim {claim}. Against unselected unguided images, guided "
         f"ones change it by {left}. The best of all sets: {images} images, {TREATMENTS[best]} ({means[best, images]:.4f})."
     )
