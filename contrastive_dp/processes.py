@@ -153,6 +153,7 @@ class _BatchNormAcross(nn.BatchNorm2d):
 def normalise_across(network: nn.Module, processes: Processes) -> nn.Module:
     """`network` with its BatchNorm2d layers taking statistics over all processes, in place; parameter names do not change.
 
+    On a GPU these are torch's SyncBatchNorm, whose training pass waits for the card once a layer.
     Raises ValueError for BatchNorm1d and BatchNorm3d on a CPU, which have no such form here.
     """
     if processes.count == 1:

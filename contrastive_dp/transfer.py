@@ -13,5 +13,11 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def room_on(device: torch.device) -> float:
-    """Bytes of training images that may be held on a device: a quarter of what is free on a GPU, none on a CPU, where they are already."""
-    return torch.cuda.mem_get_info(device)[0] / 4 if device.type == "cuda" else 0.0
+    """Bytes of training images that may be held on a device: a quarter of what is free on a GPU, none on a CPU, where they are already.
+
+    Free is also what torch keeps of earlier work and nobody uses.
+    """
+    if device.type != "cuda":
+        return 0.0
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + kept) / 4

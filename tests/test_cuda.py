@@ -167,7 +167,8 @@ def test_what_a_plan_is_made_from_runs_on_the_device():
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_attacks_agree(norm):
-    """PGD from the same start: 3e-3 of the perturbation; AutoAttack's first part and PGD-20, from another start: but for three in sixty."""
+    """PGD from the same start: 3e-3 of the perturbation for l_2, all but 1 in 500 pixels for l_inf, which steps by signs; AutoAttack's
+    first part and PGD-20, from another start: but for three in sixty."""
     victim, x, y, threat = *learned(), Threat(norm, {"linf": 0.1, "l2": 1.0}[norm])
     start = threat.random(x, torch.Generator().manual_seed(2))
     found, withstood = [], []
@@ -179,7 +180,10 @@ def test_attacks_agree(norm):
         some = [pgd_robustness(network, x.to(device), y.to(device), threat, settings, 3).robust]
         some.append(autoattack_robustness(network, x.to(device), y.to(device), threat, settings, 3).robust)
         withstood.append(torch.stack(some))
-    close(found[1], found[0], 3e-3)
+    if norm == "l2":
+        close(found[1], found[0], 3e-3)
+    else:
+        assert ((found[1] - found[0]).abs() > 1e-3).double().mean() <= 2e-3
     assert ((withstood[0] != withstood[1]).sum(dim=1) <= 3).all()
     assert (withstood[0].sum(dim=1) >= 6).all(), "the attacks have nothing to do"
     assert (withstood[0].sum(dim=1) <= 54).all(), "the attacks do nothing"

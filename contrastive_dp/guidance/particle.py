@@ -6,9 +6,11 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from contrastive_dp._checks import batch_labels, count, positive
 from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, gradient_through
@@ -74,8 +76,7 @@ class ParticleGuidance(Guidance):
     def energy(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """L of points z (n, k) with labels (n,), if there are any."""
         z = z.to(torch.promote_types(z.dtype, torch.float32))  # torch has no distances in half precision
-        # not by products, which lose the digits of small distances between large numbers
-        square = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()  # (n, n)
+        square: Tensor = lean_squared_distances(z) if z.is_cuda else squared_distances(z)  # (n, n)
         paired = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
         if labels is not None and self.same_class:
             classes = batch_labels(labels, len(z)).to(z.device)
@@ -92,6 +93,35 @@ class ParticleGuidance(Guidance):
         together = 1 + paired.sum().to(square.dtype) / len(square)
         # without a pair, the median is not finite and the kernel is not used
         return torch.nan_to_num(middle / torch.log(together), nan=1.0, posinf=1.0).clamp(min=torch.finfo(square.dtype).tiny)
+
+
+def squared_distances(z: Tensor) -> Tensor:
+    """(n, n) ||z_i - z_j||^2 of points z (n, k); not by products, which lose the digits of small distances between large numbers."""
+    return torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def lean_squared_distances(z: Tensor) -> Tensor:
+    """The same with a backward pass in the memory of n^2 + n k numbers; that of torch.cdist takes n^2 k on a GPU."""
+    apply: Any = _SquaredDistances.apply
+    out: Tensor = apply(z)
+    return out
+
+
+class _SquaredDistances(torch.autograd.Function):
+    """With W the gradient by the squared distances, that by z is 2 (diag(V 1) - V) z, V = W + W^T, in double precision."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return squared_distances(z)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_square: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        both = (by_square + by_square.mT).double()
+        wide = z.double() - z.double().mean(dim=0)
+        return (2 * (both.sum(dim=1, keepdim=True) * wide - both @ wide)).to(z.dtype)
 
 
 def lower_median(values: Tensor, kept: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ FIGURE = Figure(
     "of the initial noise varies, from 1.3 (left) to 0.8. Middle: slope of the log odds against the log class SNR (least squares per "
     "seed). Right: its paired change from one radius to the next. Where the best class SNR grows "
     "with the radius, as T11 and T14 say, the slope grows too, and the differences lie above zero. Not shown: at 0.25 training failed for "
-    "all classifiers of the leftmost set and one of the next, which ended at the loss of guessing. They make most of the last slope and change: "
-    "without these two sets no change is detected, without the classifiers that failed a smaller one is.",
+    "all classifiers of the leftmost set and one of the next, which ended at the loss of guessing. They make most of the last slope and "
+    "change: without these two sets no change is detected, without the classifiers that failed a smaller one is.",
     (TABLE, DESCRIPTION),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attacks, PGD-20 on 1,197 test images",
 )

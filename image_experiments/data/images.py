@@ -12,6 +12,9 @@ from contrastive_dp.transfer import sent
 from image_experiments.data.balance import balanced_choice, balanced_order
 from image_experiments.data.npz_files import ImageFile
 
+PIECE = 10_000
+"""Images that go to a device at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -54,7 +57,10 @@ class Images:
         if size > room:
             return self
         p = self.p if soft is None else torch.from_numpy(np.array(soft, dtype=np.float32))
-        held = Images(self.x.contiguous().to(device), self.y.to(device), p=None if p is None else p.to(device))
+        x = torch.empty(self.x.shape, dtype=torch.uint8, device=device)
+        for first in range(0, len(self), PIECE):  # a mapped file is never in memory as a whole
+            x[first : first + PIECE] = self.x[first : first + PIECE].contiguous().to(device)
+        held = Images(x, self.y.to(device), p=None if p is None else p.to(device))
         if self.file is not None:
             self.file.forget()
         return held

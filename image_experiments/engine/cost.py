@@ -24,6 +24,7 @@ from image_experiments.engine.scheduler import FIXABLE, on_all, own_device
 from image_experiments.engine.settings import Settings
 from image_experiments.engine.stages import Place, Stage
 from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.precision import gpu_arithmetic
 from image_experiments.models.unet import make_unet
 from image_experiments.synthesis.generation import GenerationSettings
 from image_experiments.synthesis.methods import ON_PREDICTION, Method
@@ -63,13 +64,25 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
     rates = {"imports": _import_all()}
     wall, processor = time.perf_counter(), time.process_time()
     probe = Probe(facts.shape, len(facts.classes), settings.threat(), torch.device(device), BUDGET)
+    with gpu_arithmetic(settings.tf32, settings.cudnn_benchmark):  # as run_stage.py
+        rates |= _training_and_sampling(settings, stages, probe)
+    with gpu_arithmetic(tf32=False):  # as attacks are judged
+        rates |= _attacks(settings, stages, facts, probe)
+    if device.startswith("cuda"):
+        return rates | {"peak": float(torch.cuda.max_memory_allocated(device)), "share": 1.0}
+    spent = (time.perf_counter() - wall) * torch.get_num_threads()
+    share = min((time.process_time() - processor) / spent, 1.0) if stages else 1.0
+    return rates | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES, "share": share}
+
+
+def _training_and_sampling(settings: Settings, stages: list[Stage], probe: Probe) -> Rates:
+    """ "start KEY", "step KEY", "beyond METHOD" and "step METHOD"."""
+    rates: Rates = {}
     for chosen, kind in ((stage.arguments.get("settings"), stage.name.partition("/")[0]) for stage in stages):
         if isinstance(chosen, ClassifierSettings | DiffusionSettings) and f"step {key(chosen)}" not in rates:
             part = "diffusion" if isinstance(chosen, DiffusionSettings) else "classifier" if kind == "classifier" else "encoder"
             choice = min(_fitting(_explicit(chosen), probe.step, part), key=lambda found: found.step)
             rates |= {f"start {key(chosen)}": choice.start, f"step {key(chosen)}": choice.step}
-    for network in dict.fromkeys((settings.classifier.network, settings.encoder.network)) if stages else ():
-        rates[f"attack {network}"] = probe.attack_passes(network, settings.evaluation.batch_size)
     if any("method" in stage.arguments for stage in stages):
         methods = [method for method in settings.parsed_methods() if method.generates]
         made = next(
@@ -81,16 +94,19 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
         )
         rates |= {f"beyond {name}": beyond for name, (beyond, _) in made.items()}
         rates |= {f"step {name}": a_step for name, (_, a_step) in made.items()}
+    return rates
+
+
+def _attacks(settings: Settings, stages: list[Stage], facts: Facts, probe: Probe) -> Rates:
+    """ "attack NETWORK" and "part PART"."""
+    networks = dict.fromkeys((settings.classifier.network, settings.encoder.network)) if stages else ()
+    rates = {f"attack {network}": probe.attack_passes(network, settings.evaluation.batch_size) for network in networks}
     _, images = attacked(settings, facts)
     if images and any(stage.name.startswith("evaluate/") for stage in stages):
         batch = max(min(settings.evaluation.batch_size, round(ROBUST * images)), 1)
         parts = probe.autoattack_parts(settings.classifier.network, batch, settings.evaluation.autoattack_parts)
         rates |= {f"part {name}": cost for name, cost in parts.items()}
-    if device.startswith("cuda"):
-        return rates | {"peak": float(torch.cuda.max_memory_allocated(device)), "share": 1.0}
-    spent = (time.perf_counter() - wall) * torch.get_num_threads()
-    share = min((time.process_time() - processor) / spent, 1.0) if stages else 1.0
-    return rates | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES, "share": share}
+    return rates
 
 
 def calibrated(settings: Settings, stages: list[Stage], facts: Facts, place: Place, count: int) -> list[Rates]:
@@ -129,10 +145,11 @@ def _fitting(settings: Sequence[Any], measure: Callable[[Any], T], part: str) ->
         except RuntimeError as error:
             if not no_memory(error):
                 raise
-            torch.cuda.empty_cache()  # does nothing without a GPU
+        else:
+            found = True
+            yield made
             continue
-        found = True
-        yield made
+        torch.cuda.empty_cache()  # here, where the error holds no tensor any more; does nothing without a GPU
     if not found:
         raise UserError(f"--{part}.batch-size {settings[0].batch_size}: does not fit in this device's memory; use a smaller one")
 

@@ -222,7 +222,7 @@ def nearest_distances(points: Array, among: Array, device: torch.device | str = 
     A matrix product in single precision finds the nearest few; their distances are then computed exactly, so a copy has distance 0.
     """
     everything = torch.from_numpy(np.ascontiguousarray(among)).to(device)
-    centre = everything.double().mean(dim=0)
+    centre = everything.mean(dim=0, dtype=torch.float64)
     found = []
     for piece in torch.from_numpy(np.ascontiguousarray(points)).to(device).split(PIECE):
         near = (piece - centre).float()

@@ -56,7 +56,7 @@ class Relabelled(nn.Module):
 
     def __init__(self, network: DiffusersNoisePrediction, labels: Sequence[int], null: int | None) -> None:
         super().__init__()
-        self.network, self.unet, self.conditional = network, network.unet, True
+        self.network, self.unet, self.schedule, self.conditional = network, network.unet, network.schedule, True
         self.null_label = None if null is None else len(labels)
         self.register_buffer("theirs", torch.tensor([*labels, *([] if null is None else [null])]))
         self.theirs: Tensor

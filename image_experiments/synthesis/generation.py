@@ -151,7 +151,7 @@ def make_guidance(
 ) -> Guidance | None:
     """The guidance of a method, None for "unguided" and for those that change the noise prediction itself.
 
-    x: real training images (m, C, H, W) in [-1, 1] with labels y, of which only sees_training_images makes use.
+    x: real training images (m, C, H, W), uint8 or in [-1, 1], with labels y, of which only sees_training_images makes use.
     """
     encoder = networks.encoder
     if encoder is None or not method.uses_encoder:
@@ -293,8 +293,8 @@ def make_sampler(
         "no" if method.kind == "cads" else settings.compile
     )  # a hook in a compiled network would compile it anew at every step
     networks = networks.prepared(device, compiled)
-    used = len(real.train) if sees_training_images(method, settings) else 0  # as floats they take four times the memory
-    x, y = real.train.x[:used].to(device).float() / 127.5 - 1, real.train.y[:used].to(device)
+    used = len(real.train) if sees_training_images(method, settings) else 0
+    x, y = real.train.x[:used].to(device), real.train.y[:used].to(device)
     guidance = make_guidance(method, settings, networks, x, y, seed)
     return Sampler(networks, method, guidance, settings, real.shape, len(real.classes), seed, device)
 

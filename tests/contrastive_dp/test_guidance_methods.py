@@ -29,6 +29,7 @@ from contrastive_dp import (
     ddim_sample,
     in_pieces,
 )
+from contrastive_dp.guidance.particle import lean_squared_distances, squared_distances
 from tests.contrastive_dp.conftest import small_unet
 from theory import ddim_law
 
@@ -618,6 +619,23 @@ def test_distances_between_particles_keep_their_digits_far_from_each_other(far):
         (found,) = torch.autograd.grad(guidance.energy(leaf, labels), leaf)
         gradients.append(found.double())
     assert (gradients[0] - gradients[1]).abs().max() < 2e-6 * far * gradients[0].abs().max()
+
+
+@pytest.mark.parametrize("far", [0.0, 1e3])
+def test_a_gpus_lean_distances_have_the_same_gradient(far):
+    """Against automatic differentiation; pairs of distance 1e-3 and 0, in single precision too."""
+    z = draw(23, 9, 4)
+    z[1], z[2] = z[0] + 1e-3, z[0]
+    z = z + far * torch.where(torch.arange(9) % 2 == 0, 1.0, -1.0)[:, None].double()
+    weights = torch.exp(-draw(24, 9, 9).abs())
+    for points, tolerance in ((z, 1e-12), (z.float(), 1e-6)):
+        leaf = points.clone().requires_grad_()
+        lean = lean_squared_distances(leaf)
+        assert torch.equal(lean, squared_distances(points))
+        (found,) = torch.autograd.grad((lean * weights).sum(), leaf)
+        (expected,) = torch.autograd.grad((squared_distances(leaf := points.double().requires_grad_()) * weights).sum(), leaf)
+        assert found.dtype == points.dtype
+        assert (found - expected).abs().max() < tolerance * expected.abs().max()
 
 
 @pytest.mark.parametrize("copies", [2, 6, 8])

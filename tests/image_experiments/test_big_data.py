@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from image_experiments.data.images import Images
 from image_experiments.data.npz_files import ImageFile, stream_images
@@ -129,6 +130,19 @@ def test_places_near_each_other_are_sent_far_apart():
     shuffled = Permutation(n, 1, 0)
     distance = np.abs(shuffled(first) - shuffled(first + 1)) / n
     assert abs(distance.mean() - 1 / 3) < 4 * np.sqrt(1 / 18 / len(first))
+
+
+def test_mapped_images_go_to_a_device_in_pieces(tmp_path, monkeypatch):
+    x, y = np.random.default_rng(1).integers(0, 256, (25, 4, 5, 3), dtype=np.uint8), np.arange(25) % 3
+    stream_images(tmp_path / "a.npz", 25, x.shape[1:], [(x, y)])
+    monkeypatch.setattr("image_experiments.data.images.PIECE", 10)
+    images = Images.mapped(ImageFile(tmp_path / "a.npz", 3, (4, 5, 3)))
+    held = images.held_on(torch.device("cpu"), 1e9)
+    assert held.file is None
+    assert held.x.is_contiguous()
+    np.testing.assert_array_equal(held.x.numpy(), x.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(held.y.numpy(), y)
+    assert images.held_on(torch.device("cpu"), 1000.0) is images
 
 
 def test_mapped_images_are_those_of_the_file_and_are_never_written(tmp_path):

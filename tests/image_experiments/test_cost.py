@@ -25,6 +25,7 @@ from image_experiments.engine.cost import (
     Work,
     _explicit,
     _fitting,
+    calibrate,
     disk_bytes,
     estimate,
     evaluations,
@@ -252,6 +253,29 @@ def test_a_step_is_timed_after_the_first_and_scaled_to_the_whole_batch(probe, cl
     monkeypatch.setattr(Probe, "attack_passes", lambda *_: 0.0)
     found = probe.step(ClassifierSettings(batch_size=128, precision="float32", compile="no"))
     assert (found.batch, found.start, found.step) == (8, pytest.approx(5.0), pytest.approx(1.28))
+
+
+def test_everything_is_timed_with_the_arithmetic_it_has_in_a_run(monkeypatch):
+    """Training and sampling as the settings say, attacks in full float32."""
+    seen = defaultdict(set)
+
+    def look(name, found):
+        def measured(*_args, **_more):
+            cudnn = torch.backends.cudnn
+            seen[name].add((torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark))
+            return found
+
+        monkeypatch.setattr(Probe, name, measured)
+
+    look("step", Choice("float32", "no", 0.1, 0.1, 2))
+    look("sampling", {"unguided": (0.1, 0.1)})
+    look("attack_passes", 0.1)
+    look("autoattack_parts", {"apgd-ce": 0.1})
+    settings = resolve(replace(smoke(), tf32=True, cudnn_benchmark=True))
+    facts = known_facts(settings)[1]
+    calibrate(settings, plan(settings), facts, "cpu")
+    trained, judged = ("high", True, True), ("highest", False, False)
+    assert seen == {"step": {trained}, "sampling": {trained}, "attack_passes": {judged}, "autoattack_parts": {judged}}
 
 
 def test_a_step_is_really_taken(probe):

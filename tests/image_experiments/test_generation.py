@@ -370,14 +370,14 @@ def test_a_diffusion_training_resumes_with_its_own_augmentation_alone(tmp_path):
 
 
 def test_guidance_sees_the_training_images_and_no_others(trained, monkeypatch):
-    """On the scale of the networks: grey 0 is -1."""
+    """As bytes, which the library maps to the scale of the networks."""
     parts = [Images(torch.full((4, *SHAPE), grey, dtype=torch.uint8), torch.arange(4) % 2) for grey in (0, 51, 255)]
     seen = []
     monkeypatch.setattr(generation, "make_guidance", lambda _m, _s, _n, x, y, _seed: seen.append((x, y)))
     networks = Networks(*trained[:3])
     make_sampler(networks, parse_method("anchored"), GenerationSettings(), SplitDataset(*parts, ("a", "b")), 0, torch.device("cpu"))
     ((x, y),) = seen
-    assert torch.equal(x, torch.full((4, *SHAPE), -1.0))
+    assert torch.equal(x, parts[0].x)
     assert torch.equal(y, parts[0].y)
 
 

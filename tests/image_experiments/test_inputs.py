@@ -791,7 +791,9 @@ def test_classes_are_drawn_by_name_or_as_one_says(pipeline, tmp_path):
     named = shutil.copytree(pipeline, tmp_path / "named")
     (named / "classes.json").write_text(json.dumps({"classes": TEN}))
     for told in (DiffusionSettings(load=named), DiffusionSettings(load=pipeline, class_labels=(7, 8, 9))):
-        assert torch.equal(read_diffusion(told, None, ("7", "8", "9"), SHAPE)[0](x, t, y), expected)
+        relabelled, schedule, _ = read_diffusion(told, None, ("7", "8", "9"), SHAPE)
+        assert torch.equal(relabelled(x, t, y), expected)
+        assert relabelled.schedule is schedule  # which prepared_unet copies to the device before it compiles
 
 
 # Flags.
