@@ -73,7 +73,7 @@ def run_command(
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130
-    except (UserError, ModuleNotFoundError, OSError) as error:
+    except (UserError, ImportError, OSError) as error:
         if wanted:
             traceback.print_exc()
         if (line := _line_for(error)) is None:
@@ -85,7 +85,7 @@ def run_command(
 
 def _line_for(error: Exception) -> str | None:
     """The message for an error; "" if another process of the run prints it, None for a bug in the project."""
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ImportError):
         return line_for(error)
     if isinstance(error, CannotPrintError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python would complain again on exit

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-REMEDY = "in a clone of the project: make images, or pip install -e '.[images]'"
+REMEDY = "in a clone of the project: pip install -e '.[images]', or make images and then .venv/bin/python in place of python"
+
+
+class UnsupportedError(ImportError):
+    """Part of the project cannot run on this system; the message says where it can."""
 
 
 @contextmanager
@@ -23,11 +27,14 @@ def needs_packages(name: str) -> Iterator[None]:
 
 
 def line_for(error: ImportError) -> str | None:
-    """The message for an import that failed; None for a bug in the project."""
-    package = (error.name or "").partition(".")[0]
-    if not package:  # a message of the project itself
-        return str(error)
-    if (Path(__file__).parents[1] / package).is_dir():
+    """The message for an import that failed; None for a bug in the project, or a message without the name of a package."""
+    told, package = " ".join(str(error).split()), (error.name or "").partition(".")[0]
+    if isinstance(error, UnsupportedError):
+        return told
+    if not package or (Path(__file__).parents[1] / package).is_dir():
         return None
-    missing = isinstance(error, ModuleNotFoundError)
-    return f"the package {error.name} is missing; {REMEDY}" if missing else f"{error}; its version does not fit: {REMEDY}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package {error.name} is missing; {REMEDY}"
+    if told.startswith("cannot import name"):
+        return f"{told}; its version does not fit; {REMEDY}"
+    return f"the package {package} cannot be loaded ({told}); put that right"

@@ -7,7 +7,9 @@ diffusers is imported only by `load_diffusers`. The docstring of each public nam
 try:
     from contrastive_dp.adapters import DiffusersNoisePrediction, EDMNoisePrediction, diffusers_sample, load_diffusers, schedule_of
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"{error}; contrastive_dp needs it: pip install torch safetensors", name=error.name) from None
+    if (error.name or "").startswith("contrastive_dp"):
+        raise
+    raise ModuleNotFoundError(f"{error}; contrastive_dp needs it: pip install numpy torch safetensors", name=error.name) from None
 from contrastive_dp.embeddings import ClassifierFeatures, OnUnitRange, ProjectionHead, embed_anchors, frozen, train_projection_head
 from contrastive_dp.forms import NoisePredictionOf, edm_denoiser, guide_states
 from contrastive_dp.guidance import (

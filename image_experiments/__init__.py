@@ -11,8 +11,10 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from command_line.missing import UnsupportedError
+
 if sys.platform == "win32":
-    raise ImportError("the image experiments need Linux or macOS; on Windows run them in WSL")
+    raise UnsupportedError("the image experiments need Linux or macOS; on Windows run them in WSL")
 
 if TYPE_CHECKING:
     from command_line.output import UserError

@@ -58,12 +58,11 @@ class Images:
             return self
         p = self.p if soft is None else torch.from_numpy(np.array(soft, dtype=np.float32))
         x = torch.empty(self.x.shape, dtype=torch.uint8, device=device)
-        for first in range(0, len(self), PIECE):  # a mapped file is never in memory as a whole
+        for first in range(0, len(self), PIECE):
             x[first : first + PIECE] = self.x[first : first + PIECE].contiguous().to(device)
-        held = Images(x, self.y.to(device), p=None if p is None else p.to(device))
-        if self.file is not None:
-            self.file.forget()
-        return held
+            if self.file is not None:
+                self.file.forget()  # so that a mapped file is never in memory as a whole
+        return Images(x, self.y.to(device), p=None if p is None else p.to(device))
 
     def identity(self) -> tuple[Tensor, ...]:
         """The tensors to fingerprint: everything, or for a mapped file the number of images and a thousand of them."""

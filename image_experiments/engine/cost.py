@@ -45,8 +45,8 @@ CHOICE_SECONDS, COMPILING_SECONDS = 10.0, 60.0  # to measure a choice of speed, 
 
 Rates = dict[str, float]
 """Measured seconds: "start KEY" and "step KEY" of a training (see key), "beyond METHOD" and "step METHOD" per image of a sampler, "attack
-NETWORK" per image and step of PGD, "part PART" of AutoAttack per image, "imports". Also "peak", bytes, and "share": the fraction
-of the time in which this process had a processor, 1 if nothing else used it."""
+NETWORK" per image and step of PGD in an evaluation, "pass NETWORK" with the run's own arithmetic, "part PART" of AutoAttack per image,
+"imports". Also "peak", bytes, and "share": the fraction of the time in which this process had a processor, 1 if nothing else used it."""
 
 
 def key(settings: Any) -> str:
@@ -66,7 +66,8 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
     probe = Probe(facts.shape, len(facts.classes), settings.threat(), torch.device(device), BUDGET)
     with gpu_arithmetic(settings.tf32, settings.cudnn_benchmark):  # as run_stage.py
         rates |= _training_and_sampling(settings, stages, probe)
-    with gpu_arithmetic(tf32=False):  # as attacks are judged
+    probe.passes.clear()  # of the other arithmetic
+    with gpu_arithmetic(tf32=False):  # as jobs.evaluate
         rates |= _attacks(settings, stages, facts, probe)
     if device.startswith("cuda"):
         return rates | {"peak": float(torch.cuda.max_memory_allocated(device)), "share": 1.0}
@@ -76,8 +77,8 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
 
 
 def _training_and_sampling(settings: Settings, stages: list[Stage], probe: Probe) -> Rates:
-    """ "start KEY", "step KEY", "beyond METHOD" and "step METHOD"."""
-    rates: Rates = {}
+    """ "start KEY", "step KEY", "pass NETWORK", "beyond METHOD" and "step METHOD"."""
+    rates = _passes("pass", settings, stages, probe)
     for chosen, kind in ((stage.arguments.get("settings"), stage.name.partition("/")[0]) for stage in stages):
         if isinstance(chosen, ClassifierSettings | DiffusionSettings) and f"step {key(chosen)}" not in rates:
             part = "diffusion" if isinstance(chosen, DiffusionSettings) else "classifier" if kind == "classifier" else "encoder"
@@ -99,14 +100,19 @@ def _training_and_sampling(settings: Settings, stages: list[Stage], probe: Probe
 
 def _attacks(settings: Settings, stages: list[Stage], facts: Facts, probe: Probe) -> Rates:
     """ "attack NETWORK" and "part PART"."""
-    networks = dict.fromkeys((settings.classifier.network, settings.encoder.network)) if stages else ()
-    rates = {f"attack {network}": probe.attack_passes(network, settings.evaluation.batch_size) for network in networks}
+    rates = _passes("attack", settings, stages, probe)
     _, images = attacked(settings, facts)
     if images and any(stage.name.startswith("evaluate/") for stage in stages):
         batch = max(min(settings.evaluation.batch_size, round(ROBUST * images)), 1)
         parts = probe.autoattack_parts(settings.classifier.network, batch, settings.evaluation.autoattack_parts)
         rates |= {f"part {name}": cost for name, cost in parts.items()}
     return rates
+
+
+def _passes(name: str, settings: Settings, stages: list[Stage], probe: Probe) -> Rates:
+    """ "NAME NETWORK" of both networks."""
+    networks = dict.fromkeys((settings.classifier.network, settings.encoder.network)) if stages else ()
+    return {f"{name} {network}": probe.attack_passes(network, settings.evaluation.batch_size) for network in networks}
 
 
 def calibrated(settings: Settings, stages: list[Stage], facts: Facts, place: Place, count: int) -> list[Rates]:
@@ -171,7 +177,7 @@ def stage_seconds(stage: Stage, settings: Settings, facts: Facts, rates: Rates, 
     """Estimated seconds of a stage. robust: share of the test images that withstand an attack."""
     arguments, kind = stage.arguments, stage.name.split("/")[0]
     chosen: Any = arguments.get("settings")
-    a_pass = rates.get(f"attack {settings.encoder.network}", 0.0)
+    a_pass = rates.get(f"pass {settings.encoder.network}", 0.0)
     if kind == "speed":
         seconds = CHOICE_SECONDS + COMPILING_SECONDS * (chosen.compile == "auto")
     elif steps := steps_trained(stage):
@@ -201,7 +207,7 @@ def _training_seconds(kind: str, chosen: Any, steps: int, settings: Settings, ra
     if isinstance(chosen, DiffusionSettings) or kind == "judge":
         return seconds
     looks = math.ceil(steps / chosen.validate_every)
-    return seconds + looks * settings.validation * 12 * rates[f"attack {chosen.network}"]
+    return seconds + looks * settings.validation * 12 * rates[f"pass {chosen.network}"]
 
 
 def _generation_seconds(method: Method, count: int, settings: Settings, rates: Rates) -> float:

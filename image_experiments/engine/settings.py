@@ -174,14 +174,14 @@ def resolve(settings: Settings) -> Settings:
     repeated = {name for name in settings.classes if settings.classes.count(name) > 1}
     if repeated:
         raise UserError(f"--classes: {min(repeated)} is named twice; give each class once")
-    # a disk that does not tell capitals apart would keep A.npz and a.npz in one place
-    stems = {method.label.casefold(): method.file for method in methods if method.file is not None}
+    named = {method.label.casefold(): method for method in methods if method.file is not None}
     for method in methods:
-        other = stems.get(method.label.casefold())
-        if method.file is not None and other != method.file:
+        other = named.get(method.label.casefold(), method)
+        if other.file != method.file:
+            called = sorted({each.label.removeprefix("npz-") for each in (method, other)})
+            alike = f"both are called {called[0]}" if len(called) == 1 else f"some disks do not tell {' from '.join(called)}"
             raise UserError(
-                f"--methods npz:{method.file} npz:{other}: results are named by the file, and both are called "
-                f"{method.label.removeprefix('npz-')}; rename one of them"
+                f"--methods npz:{method.file} npz:{other.file}: results are named by the file, and {alike}; rename one of them"
             )
     twice = {method.label for method in methods if [m.label for m in methods].count(method.label) > 1}
     if twice:

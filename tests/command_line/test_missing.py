@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line.missing import line_for, needs_packages
+from command_line.missing import REMEDY, UnsupportedError, line_for, needs_packages
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(
@@ -24,7 +24,7 @@ def python(code, *arguments):
     return found.stdout.splitlines()
 
 
-def test_every_program_says_in_one_line_which_package_is_missing():
+def test_programs_that_people_run_say_in_one_line_which_package_is_missing():
     code = """
 import runpy, sys
 sys.modules["tyro"] = None
@@ -34,7 +34,7 @@ for program in sys.argv[1:]:
     except SystemExit as end:
         print(program, end.code)
 """
-    line = "error: the package tyro is missing; in a clone of the project: make images, or pip install -e '.[images]'"
+    line = f"error: the package tyro is missing; {REMEDY}"
     assert len(PROGRAMS) >= 11
     assert python(code, *PROGRAMS) == [f"{program} {line}" for program in PROGRAMS]
 
@@ -47,12 +47,17 @@ def test_from_python_a_missing_package_is_pythons_own_error():
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ModuleNotFoundError("", name="scipy.stats"), "the package scipy.stats is missing; in a clone"),
+        (ModuleNotFoundError("", name="scipy.stats"), f"the package scipy.stats is missing; {REMEDY}"),
         (
             ImportError("cannot import name 'cli' from 'tyro'", name="tyro"),
-            "cannot import name 'cli' from 'tyro'; its version does not",
+            "cannot import name 'cli' from 'tyro'; its version does not fit; in",
         ),
-        (ImportError("needs Linux"), "needs Linux"),
+        (
+            ImportError("libcudart.so.12: cannot open\nshared object file", name="torch._C"),
+            "the package torch cannot be loaded (libcudart.so.12: cannot open shared object file); put that right",
+        ),
+        (UnsupportedError("needs Linux"), "needs Linux"),
+        (ImportError("attempted relative import with no known parent package"), None),
         (ImportError("cannot import name 'old' from 'theory.value'", name="theory.value"), None),
     ],
 )
@@ -61,16 +66,17 @@ def test_what_is_said_of_an_import_that_failed(error, line):
     assert said is None if line is None else said.startswith(line)
 
 
-def test_the_library_says_what_to_install():
+@pytest.mark.parametrize("package", ["torch", "numpy", "safetensors.torch"])
+def test_the_library_says_what_to_install(package):
     code = """
 import sys
-sys.modules["torch"] = None
+sys.modules[sys.argv[1]] = None
 try:
     import contrastive_dp
 except ModuleNotFoundError as error:
     print(error.name, str(error).rpartition("; ")[2])
 """
-    assert python(code) == ["torch contrastive_dp needs it: pip install torch safetensors"]
+    assert python(code, package) == [f"{package} contrastive_dp needs it: pip install numpy torch safetensors"]
 
 
 def test_a_torch_without_its_distributed_part_is_enough_for_one_process():
@@ -91,5 +97,14 @@ try:
     import image_experiments
 except ImportError as error:
     print(error)
+sys.platform = "linux"
+from command_line.command import Help, run_command
+from tests.command_line.test_output import Nothing
+sys.platform = "win32"
+def run(settings):
+    import image_experiments
+sys.stderr = sys.stdout
+print(run_command(Nothing, run, Help("Nothing."), []))
 """
-    assert python(code) == ["the image experiments need Linux or macOS; on Windows run them in WSL"]
+    told = "the image experiments need Linux or macOS; on Windows run them in WSL"
+    assert python(code) == [told, f"error: {told}", "1"]

@@ -103,7 +103,12 @@ def rates_of(settings):
         for part in (settings.classifier, settings.encoder)
         for what, value in (("start", 2.0), ("step", 0.5))
     }
-    rates |= {"start diffusion": 1.0, "step diffusion": 0.25, f"attack {settings.classifier.network}": 1e-4}
+    rates |= {
+        "start diffusion": 1.0,
+        "step diffusion": 0.25,
+        f"attack {settings.classifier.network}": 1e-4,
+        f"pass {settings.classifier.network}": 1e-4,
+    }
     rates |= {"beyond unguided": 0.001, "step unguided": 0.01, "beyond infonce-0.3": 0.002, "step infonce-0.3": 0.03}
     rates |= {"part apgd-ce": 0.1, "part apgd-t": 0.2, "part fab-t": 0.3, "part square": 0.4}
     return rates | {"imports": 4.0, "peak": 1e9, "share": 1.0}
@@ -256,7 +261,7 @@ def test_a_step_is_timed_after_the_first_and_scaled_to_the_whole_batch(probe, cl
 
 
 def test_everything_is_timed_with_the_arithmetic_it_has_in_a_run(monkeypatch):
-    """Training and sampling as the settings say, attacks in full float32."""
+    """As the settings say, evaluations in full float32."""
     seen = defaultdict(set)
 
     def look(name, found):
@@ -273,9 +278,10 @@ def test_everything_is_timed_with_the_arithmetic_it_has_in_a_run(monkeypatch):
     look("autoattack_parts", {"apgd-ce": 0.1})
     settings = resolve(replace(smoke(), tf32=True, cudnn_benchmark=True))
     facts = known_facts(settings)[1]
-    calibrate(settings, plan(settings), facts, "cpu")
+    rates = calibrate(settings, plan(settings), facts, "cpu")
+    assert {name.partition(" ")[0] for name in rates} >= {"attack", "pass", "part", "start", "step", "beyond"}
     trained, judged = ("high", True, True), ("highest", False, False)
-    assert seen == {"step": {trained}, "sampling": {trained}, "attack_passes": {judged}, "autoattack_parts": {judged}}
+    assert seen == {"step": {trained}, "sampling": {trained}, "attack_passes": {trained, judged}, "autoattack_parts": {judged}}
 
 
 def test_a_step_is_really_taken(probe):

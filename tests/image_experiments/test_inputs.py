@@ -824,7 +824,7 @@ def test_classes_are_drawn_by_name_or_as_one_says(pipeline, tmp_path):
         ),
         (("--diffusion.channels", *["8"] * 5), "images of 8x8 cannot be halved 4 times"),
         (("--methods", "npz:a/x.npz", "npz:b/x.npz"), "results are named by the file, and both are called x; rename one of them"),
-        (("--methods", "npz:a/edm.npz", "npz:b/EDM.npz"), "npz:a/edm.npz npz:b/EDM.npz: results are named by the file"),
+        (("--methods", "npz:a/edm.npz", "npz:b/EDM.npz"), "and some disks do not tell EDM from edm; rename one of them"),
         (("--methods", f"npz:{'x' * 240}.npz"), "no such file|bytes in the name|File name too long"),
         (("--norm", "l2", "--dataset", "mnist", "--image-size", "4"), "Square attack cannot tile images of 4x4 pixels"),
         (("--diffusion.null-label", "3"), "class_labels and null_label belong to a loaded model"),
