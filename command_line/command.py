@@ -19,7 +19,7 @@ import tyro
 
 from command_line.help import view
 from command_line.missing import line_for
-from command_line.output import UserError, printable, remedy_for
+from command_line.output import UserError, printable, remedy_for, tame
 from command_line.refusals import framed, refused_flag, refused_value
 from command_line.values import NoNumber, words_at_home
 
@@ -79,7 +79,7 @@ def run_command(
         if (line := _line_for(error)) is None:
             raise
         if line:
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {tame(line)}", file=sys.stderr)
         return 1
 
 

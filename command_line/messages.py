@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from command_line.output import write_whole
+from command_line.output import tame, write_whole
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,15 @@ def _silent(_line: str) -> None:
 
 
 def _warn(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
+    print(f"warning: {tame(line)}", file=sys.stderr)
+
+
+def _say(line: str) -> None:
+    print(tame(line))
 
 
 QUIET = Talk(_silent, _silent, shown=False)
-TERMINAL = Talk(print, _warn)
+TERMINAL = Talk(_say, _warn)
 
 
 def noting(talk: Talk, doubts: list[str]) -> Talk:

@@ -9,6 +9,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def tame(text: str) -> str:
+    """`text` without control characters, by which the name of a file could write over other lines of a terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
 def remedy_for(error: OSError) -> str:
     """What to do about a file that cannot be written or read, depending on the system's error."""
     return next((remedy for codes, remedy in REMEDIES.items() if error.errno in codes), "check it, or choose another --out")
@@ -112,9 +119,13 @@ TEMPORARY = ".contrastive-dp-unfinished-"
 """Prefix of files that are still being written (contrastive_dp.files has its own copy, to be independent of this package)."""
 
 
+PROCESS = secrets.token_hex(4)
+"""Two containers may have processes of one number."""
+
+
 def temporary_name(name: str) -> str:
     """Temporary name, unique to this process, for a file or folder being written. Keeps the suffix; its length is bounded for any name."""
-    return f"{TEMPORARY}{os.getpid()}-{hashlib.sha256(name.encode()).hexdigest()[:12]}{Path(name).suffix}"
+    return f"{TEMPORARY}{PROCESS}-{os.getpid()}-{hashlib.sha256(name.encode()).hexdigest()[:12]}{Path(name).suffix}"
 
 
 def shortened(path: Path) -> str:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -18,10 +19,14 @@ TEMPORARY = ".contrastive-dp-unfinished-"
 """Prefix of files that are still being written. It marks what a killed process left behind; nothing else is ever removed."""
 
 
+PROCESS = secrets.token_hex(4)
+"""Two containers may have processes of one number."""
+
+
 def temporary_name(name: str) -> str:
     """Temporary name, unique to this process, for a file or folder being written. Keeps the suffix; its length is bounded for any name."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    return f"{TEMPORARY}{os.getpid()}-{digest}{Path(name).suffix}"
+    return f"{TEMPORARY}{PROCESS}-{os.getpid()}-{digest}{Path(name).suffix}"
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -499,7 +500,8 @@ def only_run_in(out: Path, first: bool = True) -> Iterator[None]:
     if not first:
         yield
         return
-    with (out / ".lock").open("w") as stream:
+    # not what a link in a folder of others leads to
+    with os.fdopen(os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as stream:
         for _ in range(20):
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,6 +10,7 @@ Exit status: 0 fine; 1 bad input; 2 unknown flag; 130 interrupted.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -36,8 +37,9 @@ from architectures import make_classifier
 
 def model():
     """The network; load with model().load_state_dict(torch.load("{name}.pt", weights_only=True), strict=True)."""
-    return make_classifier({network!r}, {classes}, {shape}, [0.0] * {channels}, [1.0] * {channels})
+    return make_classifier({network!r}, {classes!r}, {shape!r}, [0.0] * {channels!r}, [1.0] * {channels!r})
 '''
+NAME = re.compile(r"[\w.-]+/seed\d+")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ def run(settings: Settings) -> int:
             f"{settings.run}: was attacked on validation images, which choose; export what was run with --evaluation.split test"
         )
     known = [name.removeprefix("evaluate/") for name in summary["results"] if name.startswith("evaluate/")]
+    if odd := next((name for name in known if not NAME.fullmatch(name)), None):
+        raise UserError(
+            f"{settings.run}: {odd!r} is no name of a method and a seed, and names go into code; do not use this folder"
+        )
     methods = list(dict.fromkeys(name.rpartition("/seed")[0] for name in known))
     unknown = [method for method in settings.methods if method not in methods]
     if unknown:
@@ -104,15 +110,28 @@ def export_classifier(folder: Path, to: Path, name: str, summary: dict[str, Any]
 
     flat_name = name.replace("/", "-")
     tensors, metadata = read_safetensors(folder / "checkpoints" / f"{flat_name}.safetensors")
-    about = json.loads(metadata["classifier"])
+    about = known_facts(folder / "checkpoints" / f"{flat_name}.safetensors", metadata)
     to = prepare_folder(to / flat_name)
     write_checkpoint(to / f"{flat_name}.pt", tensors)
     write_json(to / f"{flat_name}.json", model_card(name, about["network"], summary))
-    shape = tuple(about["shape"])
+    shape = about["shape"]
     text = MODEL.format(name=flat_name, network=about["network"], classes=about["classes"], shape=shape, channels=shape[0])
     write_whole(to / "model.py", lambda path: path.write_text(text, encoding="utf-8"))
     source = Path(architectures.__file__)
     write_whole(to / "architectures.py", lambda path: shutil.copyfile(source, path))
+
+
+def known_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """network, classes and shape of the weights. Raises UserError for anything else, as they are written into code."""
+    try:
+        about: dict[str, Any] = json.loads(metadata["classifier"])
+        found = {"network": about["network"], "classes": about["classes"], "shape": tuple(about["shape"])}
+        numbers = (found["classes"], *found["shape"])
+        if isinstance(found["network"], str) and [type(number) for number in numbers] == [int] * 4:
+            return found
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path}: does not say what it holds; run the command again that made it")
 
 
 def model_card(name: str, network: str, summary: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ from image_experiments.output.tables import results
 DESIGNS = Path(__file__).resolve().parent / "designs"
 OWN_FLAGS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--force", "--dry-run")
 PIECES = ("--part", "--until")
+ELSEWHERE = "--cluster"
+"""A design is a file of results, also of other people; whoever answers at a Dask address may run code here."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ def _check_arguments(where: str, arguments: Sequence[str]) -> None:
         flag = argument.partition("=")[0].replace("_", "-")
         if flag in PIECES:
             raise UserError(f"{where}: {argument} makes a piece of a run, and a sweep needs whole ones; take it out")
+        if flag == ELSEWHERE:
+            raise UserError(f"{where}: {argument} names a machine, and a design may come from others; take it out")
         if flag in OWN_FLAGS:
             raise UserError(f"{where}: {argument} belongs to run_sweep.py or to methods = [...]; take it out of the arguments")
 

@@ -319,7 +319,7 @@ def _provenance(files: Files, inputs: Iterable[str]) -> tuple[str, list[str]]:
             parts.append(f'<details id="made-{name}"><summary>{name}</summary><p>{html.escape(str(error))}</p></details>')
             continue
         of = dates.get(name, {})
-        when = f", {of['date']}" if "date" in of else ""
+        when = f", {html.escape(str(of['date']))}" if "date" in of else ""
         facts = {"settings": summary.get("settings", {}), "versions": summary.get("versions", {}), "seconds": of.get("seconds")}
         lines = html.escape(json.dumps({key: value for key, value in facts.items() if value}, indent=1, ensure_ascii=False))
         words = " ".join(f"<span>{html.escape(word)}</span>" for word in _command(files, name).split())  # a line ends between words

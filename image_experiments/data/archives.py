@@ -250,7 +250,7 @@ def _check_member(path: Path, name: str, size: int, link: bool) -> None:
         raise UserError(f"{path}: member {name!r} points outside the archive; do not use it")
     if link:
         raise UserError(f"{path}: member {name!r} is a link; give an archive of plain files")
-    if size > LARGEST_MEMBER and name.lower().endswith((*IMAGE_SUFFIXES, ".csv")):
+    if size > LARGEST_MEMBER and name.lower().endswith((*IMAGE_SUFFIXES, ".csv", TINY_LABELS)):
         raise UserError(f"{path}: member {name!r} has {size} bytes, more than {LARGEST_MEMBER}; it is no small image")
 
 

@@ -98,6 +98,9 @@ def make_shards(
         write_json(path.with_suffix(".json"), about | data)
 
 
+MOST_SHARDS = 10**7
+
+
 def read_note(path: Path) -> dict[str, Any] | None:
     """The note of a shard, or None if there is none. Raises UserError for a damaged one."""
     note = path.with_suffix(".json")
@@ -105,9 +108,9 @@ def read_note(path: Path) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        if set(found) == NOTE:
+        if set(found) == NOTE and 0 < found["shards"] <= MOST_SHARDS:
             return found
-    except ValueError:
+    except (ValueError, TypeError):
         pass
     raise UserError(f"{note} is damaged; delete it and its npz, and make the shard again")
 

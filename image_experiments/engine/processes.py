@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch.distributed
 
-from command_line.output import UserError
+from command_line.output import UserError, write_whole
 from contrastive_dp.processes import Processes, ProcessLostError
 from image_experiments.engine.run_stage import is_current, run_stage
 from image_experiments.engine.scheduler import FIXABLE, Bar, OnFinished, end_with, finish, reason, set_up
@@ -51,7 +51,8 @@ def launch(processes: int, port: int, program: Path, arguments: Sequence[str]) -
         max_nodes=1,
         nproc_per_node=processes,
         run_id="contrastive-dp",
-        rdzv_backend="c10d",
+        rdzv_backend="static",  # c10d would unpickle what it finds at the port, which others may reach
+        rdzv_configs={"rank": 0},
         rdzv_endpoint=f"127.0.0.1:{_free_port(port)}",
         max_restarts=0,
         local_addr="127.0.0.1",
@@ -179,7 +180,7 @@ def _check_one_folder(place: Place, processes: Processes) -> None:
     """Raise UserError if the processes do not see the same output folder."""
     token = place.out / ".together"
     if processes.first:
-        token.write_text(str(os.getpid()), encoding="utf-8")
+        write_whole(token, lambda path: path.write_text(str(os.getpid()), encoding="utf-8"))
     processes.told(None)
     seen = processes.all_of(token.read_text(encoding="utf-8") if token.is_file() else "")
     if processes.first:

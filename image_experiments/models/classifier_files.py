@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -72,6 +73,7 @@ def read_classifier(
     if source != "file":
         inside = dict(zip(NORMALISATION, pixels(source, shape[0]), strict=True))
     tensors |= {name: value.expand(1, shape[0], 1, 1) if value.numel() == 1 else value for name, value in inside.items()}
+    _check_size(path, network, classes, shape, tensors)
     classifier = make_classifier(network, classes, shape, [0.0] * shape[0], [1.0] * shape[0])
     try:
         load_strictly(classifier, tensors)
@@ -83,6 +85,17 @@ def read_classifier(
 
 
 NORMALISATION = ("mean", "std")
+SMALL_NETWORK = 2**28
+"""Numbers that any machine has room for."""
+
+
+def _check_size(path: Path, network: str, classes: int, shape: tuple[int, int, int], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a name of a network so large that its weights cannot be in the file, before it fills the memory."""
+    needed = sum(tensor.numel() for tensor in classifier_without_weights(network, classes, shape).state_dict().values())
+    if needed > max(SMALL_NETWORK, 2 * sum(tensor.numel() for tensor in tensors.values())):
+        raise ValueError(
+            f"{path} does not hold the weights of {network}, which has {needed:.2g} numbers: name the network it holds"
+        )
 
 
 def _check_finite(path: Path, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
@@ -255,11 +268,20 @@ def _unlike(tensors: dict[str, Tensor]) -> str:
     return f"its names are nearest to those of {near}" if near else "its names are those of no network here"
 
 
+SAFE_TORCH = (2, 10)
+UNSAFE = (
+    "{path}: a file made for it can run code in torch {torch} (CVE-2026-24747, mended in 2.10); use it only if you trust where it is from, "
+    "or take another torch"
+)
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Named tensors of a torch file, wrappers and prefixes removed."""
     if (problem := not_the_file(path)) is not None:
         raise ValueError(f"{path} {problem}")
     try:
+        if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+            warnings.warn(UNSAFE.format(path=path, torch=torch.__version__), stacklevel=2)
         content: dict[str, Any] = read_checkpoint(path)
     except ValueError:
         raise ValueError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from command_line.command import Help, Unbroken, run_command
-from command_line.messages import told_of_files
+from command_line.messages import TERMINAL, told_of_files
 from command_line.output import TEMPORARY, UserError, remedy_for, temporary_name, write_whole
 from command_line.values import check_radius, number
 
@@ -121,6 +121,20 @@ def test_standard_output_that_is_full_is_named():
     assert (found.returncode, found.stderr) == (
         1,
         "error: cannot use standard output (No space left on device); redirect or free it\n",
+    )
+
+
+def test_names_of_files_cannot_write_over_a_terminal(capsys):
+    def run(settings):
+        TERMINAL.say("read \x1b[2Ka\tb")
+        TERMINAL.warn("left out \x9d0;c\x07")
+        raise UserError("\x1b]52;c;eA==\x07 is no image; é, ᶠ, \u200d and \u202f stay")
+
+    assert run_command(Nothing, run, Help("Nothing."), []) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "read \\x1b[2Ka\tb\n"
+    assert printed.err == (
+        "warning: left out \\x9d0;c\\x07\nerror: \\x1b]52;c;eA==\\x07 is no image; é, ᶠ, \u200d and \u202f stay\n"
     )
 
 

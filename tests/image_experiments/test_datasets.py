@@ -437,6 +437,15 @@ def test_an_archive_that_points_outside_is_refused_whole(tmp_path, content):
     assert os.listdir(tmp_path) == ["archive"]
 
 
+def test_a_member_too_large_for_a_list_of_labels_is_not_read(tmp_path):
+    info = tarfile.TarInfo("tiny/val/val_annotations.txt")
+    info.size = 65 * 2**20
+    with tarfile.open(tmp_path / "tiny.tar.gz", "w:gz", compresslevel=1) as archive:
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    with pytest.raises(UserError, match=r"val_annotations.txt' has 68157440 bytes, more than 67108864"):
+        read_class_folders(tmp_path / "tiny.tar.gz", 0, None)
+
+
 def test_damaged_archives_and_images_are_one_line(tmp_path):
     written = write_folder(tmp_path / "set", np.random.default_rng(0))
     members = {name: (tmp_path / "set" / name).read_bytes() for name in written}

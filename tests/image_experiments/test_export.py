@@ -1,6 +1,7 @@
 """Out to the tools that people use: RobustBench's loader, written here from its documentation, gives the same answers to the image."""
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from command_line.output import file_digest
 from command_line.values import as_fraction
+from contrastive_dp.files import read_safetensors, write_safetensors
 from image_experiments import run_cifar
 from image_experiments.data.npz_files import ImageFile
 from image_experiments.export import main, model_card
@@ -113,6 +116,35 @@ def test_what_cannot_be_exported_is_one_line(exported, tmp_path, capsys):
     assert "not what was evaluated; run the command again" in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
     name.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"network": "small-cnn-8", "classes": "10) or print('run') or (1", "shape": [1, 8, 8]}, "does not say what it holds"),
+        ({"network": "small-cnn-8", "classes": 10, "shape": ["1", 8, 8]}, "does not say what it holds"),
+        ({"network": ["x"], "classes": 10, "shape": [1, 8, 8]}, "does not say what it holds"),
+        ({"classes": 10}, "does not say what it holds"),
+    ],
+)
+def test_what_others_wrote_into_a_folder_does_not_become_code(about, message, exported, tmp_path, capsys):
+    folder = shutil.copytree(exported, tmp_path / "theirs", ignore=shutil.ignore_patterns("export"))
+    path = folder / "checkpoints" / "real-seed0.safetensors"
+    write_safetensors(path, read_safetensors(path)[0], {"classifier": json.dumps(about)})
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["results"]["evaluate/real/seed0"]["weights_sha256"] = file_digest(path)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert main([str(folder), "--methods", "real"]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(folder.rglob("model.py"))
+
+
+def test_names_that_could_be_code_are_refused(exported, tmp_path, capsys):
+    summary = json.loads((exported / "summary.json").read_text())
+    summary["results"]['evaluate/"""\nimport os\n"""/seed0'] = summary["results"]["evaluate/real/seed0"]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert main([str(tmp_path)]) == 1
+    assert "is no name of a method and a seed, and names go into code; do not use this folder" in capsys.readouterr().err
 
 
 def test_a_diffusion_model_of_diffusers_in_the_layout_of_the_hub_is_taken_and_labelled(tmp_path):

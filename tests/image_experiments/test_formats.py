@@ -112,6 +112,10 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(result, tmp_path, monkeyp
             lambda: Generated(made.parts, [*"ABCDEFGHIA"]).to_image_folder(tmp_path / "new"),
             "class A: this disk takes its folder for",
         ),
+        (
+            lambda: Generated(made.parts, ["../up", *"BCDEFGHIJ"]).to_image_folder(tmp_path / "new"),
+            "'../up': is no name of a folder",
+        ),
         (lambda: made.to_npz(tmp_path / "a.zip"), "ends in .npz"),
         (lambda: result.generated("infonce-0.7"), "has no synthetic images of 'infonce-0.7'"),
         (lambda: result.generated("unguided", seeds=[5]), "seed 5"),

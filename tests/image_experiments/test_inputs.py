@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from command_line.output import UserError
 from command_line.values import number
+from contrastive_dp.files import write_safetensors
 from image_experiments import experiment, run_cifar
 from image_experiments.data.dataset import described
 from image_experiments.data.read_dataset import read_dataset
@@ -27,7 +28,7 @@ from image_experiments.data.splitting import split
 from image_experiments.engine.presets import PRESETS, settings_from, smoke
 from image_experiments.engine.settings import resolve
 from image_experiments.engine.unused import told_of_unread
-from image_experiments.models.classifier_files import load_classifier
+from image_experiments.models.classifier_files import load_classifier, read_classifier
 from image_experiments.models.classifiers import make_classifier
 from image_experiments.models.diffusion_files import read_diffusion, save_diffusion
 from image_experiments.models.unet import make_noise_prediction
@@ -781,6 +782,25 @@ def test_other_diffusion_models_are_refused_before_anything_is_trained(pipeline,
 
 def _without(weights, start):
     return {name: tensor for name, tensor in weights.items() if not name.startswith(start)}
+
+
+def test_a_network_far_too_large_for_its_file_is_refused_before_it_is_made(tmp_path):
+    """wrn-994-99 would take 0.6 TB."""
+    path = write_safetensors(tmp_path / "e.safetensors", {"conv.weight": torch.zeros(3)}, {})
+    with pytest.raises(
+        ValueError, match=r"does not hold the weights of wrn-994-99, which has \S+e\+11 numbers: name the network it holds"
+    ):
+        read_classifier(path, 10, (3, 32, 32), "wrn-994-99")
+
+
+def test_an_older_torch_is_warned_of(tmp_path, monkeypatch):
+    classifier = make_classifier("linear", 10, SHAPE, [0.0], [1.0])
+    torch.save(classifier.state_dict(), tmp_path / "e.pt")
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.warns(
+        UserWarning, match=r"e.pt: a file made for it can run code in torch 2.9.1\+cpu \(CVE-2026-24747, mended in 2.10\)"
+    ):
+        read_classifier(tmp_path / "e.pt", 10, SHAPE, "linear")
 
 
 def test_classes_are_drawn_by_name_or_as_one_says(pipeline, tmp_path):

@@ -320,6 +320,10 @@ def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
         ("[run.a]\nmethods = 'real'\n", "[run.a] methods must be a list of texts"),
         ("[run.a]\nmethods = ['real']\narguments = ['--seeds=3']\n", "--seeds=3 belongs to run_sweep.py"),
         ("[run.a]\nmethods = ['real']\narguments = ['--dry_run']\n", "--dry_run belongs to run_sweep.py"),
+        (
+            "[run.a]\nmethods = ['real']\narguments = ['--cluster', 'tcp://x:1']\n",
+            "--cluster names a machine, and a design may come from",
+        ),
         ("[run.a]\nmethods = ['real']\narguments = ['--until', 'training']\n", "--until makes a piece of a run"),
         ("[run.a]\nmethods = ['real']\narguments = ['--part=1/2']\n", "--part=1/2 makes a piece of a run"),
         ("[run.'../../away']\nmethods = ['real']\n", "[run.../../away] must be named by letters"),
@@ -703,6 +707,15 @@ def test_a_missing_design_and_a_run_that_fails_are_said(tmp_path, capsys):
     assert call("--design", design, "--out", tmp_path / "out", "--data-dir", tmp_path / "set") == 1  # known when the data are read
     assert "run a of" in capsys.readouterr().err
     assert not (tmp_path / "out" / "sweep.csv").exists()
+
+
+def test_nothing_is_written_through_a_link_in_a_folder_of_others(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="symbolic links"), experiment.only_run_in(tmp_path / "out"):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):

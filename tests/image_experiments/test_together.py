@@ -162,8 +162,9 @@ def test_shards_that_do_not_belong_together_are_one_line_and_nothing_is_written(
     note = json.loads(name.with_suffix(".json").read_text())
     name.with_suffix(".json").write_text(json.dumps(note | {"sha256": "0" * 64}))
     refused([*plain, name], "same shard with different content")
-    name.with_suffix(".json").write_text("{")
-    refused([name], "is damaged; delete it")
+    for damaged in ("{", json.dumps(note | {"shards": 10**12}), json.dumps(note | {"shards": "4"})):
+        name.with_suffix(".json").write_text(damaged)
+        refused([name], "is damaged; delete it")
     name.with_suffix(".json").unlink()
     refused([name, *plain[1:]], "has no note")
 
