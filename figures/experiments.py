@@ -62,6 +62,7 @@ SWEEPS = {
     "digits-default": "55 min",
     "mnist-default": "2 hours",
     "digits-rivals": "95 min",
+    "mnist-rivals": "100 min",
 }
 """Comparison designs in image_experiments/designs, and their cost on 2 cores."""
 WORTHS = ("digits-confirm", "mnist-confirm", "gtsrb-confirm")

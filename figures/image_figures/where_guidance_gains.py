@@ -21,6 +21,7 @@ OTHERS = (
     "digits-default/sweep.csv",
     "digits-rivals/sweep.csv",
     "mnist-default/sweep.csv",
+    "mnist-rivals/sweep.csv",
     "gtsrb-default/sweep.csv",
     "gtsrb-pipeline/sweep.csv",
 )

@@ -18,6 +18,7 @@ from figures.image_figures.comparisons import (
     MNIST_CONFIRM,
     MNIST_DEFAULT,
     MNIST_PIPELINE,
+    MNIST_RIVALS,
     PAPER,
     PIPELINE,
     REPORT,
@@ -46,6 +47,7 @@ FIGURE = Figure(
         DEFAULT,
         MNIST_DEFAULT,
         RIVALS_OF_DEFAULT,
+        MNIST_RIVALS,
     ),
     "small real images, 300 real and 2,000 synthetic unless said otherwise",
 )
