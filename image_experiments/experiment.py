@@ -25,7 +25,7 @@ from image_experiments.data.dataset import Array
 from image_experiments.data.given import absolute as absolute_parts
 from image_experiments.data.given import names_of_parts
 from image_experiments.data.npz_files import ImageFile
-from image_experiments.engine.changes import own_shards, shards_in, told_of_changes, told_of_shards
+from image_experiments.engine.changes import check_device, own_shards, shards_in, told_of_changes, told_of_shards
 from image_experiments.engine.checks import (
     check_beforehand,
     check_names,
@@ -253,9 +253,12 @@ def conduct(
     check_places_alike(processes.all_of(place.kind))
     with only_run_in(prepare_folder(place.out), processes.first):
         once(processes, lambda: check_folder(settings, place.out))
+        once(processes, lambda: check_device(stages, place, settings.force))
         taken = processes.told(take_over(stages, place, settings.reuse) if processes.first else None)  # the others wait
         if taken and processes.first:
-            talk.say(f"took {taken} of {len(stages)} stages from {' '.join(map(str, settings.reuse))}")
+            few = len(settings.reuse) <= MOST_NAMED
+            others = " ".join(map(str, settings.reuse)) if few else f"{len(settings.reuse)} runs"
+            talk.say(f"took {taken} of {len(stages)} stages from {others}")
         doubts: list[str] = []
         talk_and_note = noting(talk, doubts)
         if processes.first:
@@ -276,6 +279,9 @@ def conduct(
             talk.say(told_of_step(settings, place.out, len(stages)))
         else:
             report(settings, place, stages, round(time.perf_counter() - begin, 2), talk, doubts)
+
+
+MOST_NAMED = 4
 
 
 def chosen_stages(settings: Settings, stages: list[Stage]) -> list[Stage]:
@@ -301,6 +307,9 @@ def told_of_part(settings: Settings, stages: list[Stage], place: Place) -> str:
     """Message about what --part has made, and what comes next."""
     out, own = place.out, [own_shards(stage, place) for stage in stages]
     left = sum(len(shards_in(folder)) for folder in own if folder is not None)
+    sets = [stage for stage, shards in zip(stages, own, strict=True) if shards is not None]
+    if not left and not all((out / path).is_file() for stage in sets for path in stage.outputs.values()):
+        return f"part {settings.part} makes nothing: no set has so many shards as there are parts; name fewer parts"
     if not left:
         return f"part {settings.part} was the last: the images are in {out}/synthetic, or {out}/generated where some are to be selected"
     return (

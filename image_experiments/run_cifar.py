@@ -36,7 +36,7 @@ with needs_packages(__name__):
     from image_experiments.engine.devices import here, not_deducted, place_of
     from image_experiments.engine.presets import PRESETS, preset_named
     from image_experiments.engine.settings import Settings, as_flag, check_shares, flat, resolve, shown
-    from image_experiments.experiment import SMOKE, check_folder, checked_stages, conduct, prepared, tell, tell_refusal
+    from image_experiments.experiment import MOST_NAMED, SMOKE, check_folder, checked_stages, conduct, prepared, tell, tell_refusal
 
 HELP = Help(
     "Generate, select, adversarially train, evaluate: robust accuracy with real, unguided and guided synthetic images.",
@@ -118,7 +118,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
     """Print which stages would run and what they would cost; a stage whose inputs would be made anew also runs."""
     from image_experiments.data.dataset import described
     from image_experiments.data.splitting import split
-    from image_experiments.engine.changes import told_of_changes, told_of_shards
+    from image_experiments.engine.changes import check_device, told_of_changes, told_of_shards
     from image_experiments.engine.checks import check_beforehand, known_facts
     from image_experiments.engine.cost import NOT_DEDUCTED, Work, calibrated, estimate
     from image_experiments.engine.run_stage import to_make
@@ -126,6 +126,7 @@ def show_plan(settings: Settings, stages: list[Any], place: Any, workers: int) -
 
     check_writable(place.out)
     tell_refusal(lambda: check_folder(settings, place.out))
+    tell_refusal(lambda: check_device(stages, place, settings.force))
     read, facts = known_facts(settings)
     if read is not None:
         tell(TERMINAL, described(read), read.doubts)
@@ -188,6 +189,8 @@ def beginning(settings: Settings) -> str:
     ]
     if settings.preset == "smoke":
         lines.append(SMOKE)
+    if len(settings.reuse) > MOST_NAMED:
+        lines.append(f"reuses what {other.pop('reuse') and len(settings.reuse)} runs have made")
     if other:
         lines.append("other than the preset: " + " ".join(as_flag(name, value) for name, value in other.items()))
     return "\n".join(lines)

@@ -38,9 +38,10 @@ from image_experiments.sweeps import (
     check_in_process,
     checked_calls,
     conduct_sweep,
+    raise_failed,
     read_design,
     resolved,
-    run_one,
+    run_noting,
 )
 from image_experiments.synthesis.methods import Method, parse_method
 
@@ -68,7 +69,7 @@ class SearchSettings:
     data_dir: Path | None = None
     """Files of the data set, passed on to run_cifar.py."""
     workers: int = 0
-    """Number of processes (0: one per core). Does not change the results."""
+    """Number of processes (0: one per core, with CUDA one: give the number of GPUs). Does not change the results."""
     out: Path | None = None
     """Folder for the results (default: results/DESIGN)."""
     force: bool = False
@@ -90,7 +91,9 @@ def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
     forget_code()
     settings, parsed = checked(settings, in_process=True)
     with without_main(), as_before():
-        conduct_search(settings, parsed, talk, lambda arguments: run_one(arguments, talk))
+        failed: list[str] = []
+        conduct_search(settings, parsed, talk, lambda arguments: run_noting(arguments, talk, failed))
+        raise_failed(failed)
     assert settings.out is not None
     return read_table(settings.out / "search.csv")
 

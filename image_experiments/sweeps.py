@@ -32,6 +32,7 @@ from image_experiments.output.tables import results
 
 DESIGNS = Path(__file__).resolve().parent / "designs"
 OWN_FLAGS = ("--out", "--reuse", "--seed", "--seeds", "--workers", "--methods", "--force", "--dry-run")
+INTERRUPTED = 130
 PIECES = ("--part", "--until")
 ELSEWHERE = "--cluster"
 """A design is a file of results, also of other people; whoever answers at a Dask address may run code here."""
@@ -58,7 +59,7 @@ class SweepSettings:
     until: Literal["description"] | None = None
     """description: only make and describe the synthetic images, without training or attacking classifiers; writes only description.csv."""
     workers: int = 0
-    """Number of processes (0: one per core). Does not change the results."""
+    """Number of processes (0: one per core, with CUDA one: give the number of GPUs). Does not change the results."""
     out: Path | None = None
     """Folder for the results (default: results/DESIGN)."""
     force: bool = False
@@ -260,7 +261,9 @@ def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes:
         calls = checked_calls(settings, parsed, runs)
         check_in_process(calls)
         with without_main(), as_before():
-            conduct_sweep(settings, parsed, calls, talk, lambda arguments: run_one(arguments, talk))
+            failed: list[str] = []
+            conduct_sweep(settings, parsed, calls, talk, lambda arguments: run_noting(arguments, talk, failed))
+            raise_failed(failed)
     assert settings.out is not None
     return SweepResult(settings.out)
 
@@ -280,6 +283,21 @@ def run_one(arguments: Sequence[str], talk: Talk) -> int:
     return 0
 
 
+def run_noting(arguments: Sequence[str], talk: Talk, failed: list[str]) -> int:
+    """The same; if it fails, its message is added to a list and 1 is returned, so that other runs can go on."""
+    try:
+        return run_one(arguments, talk)
+    except UserError as error:
+        failed.append(str(error))
+        return 1
+
+
+def raise_failed(failed: Sequence[str]) -> None:
+    """Raise UserError with the messages of runs that failed, if there are any."""
+    if failed:
+        raise UserError(listed(failed, 3, "; "))
+
+
 def checked_calls(settings: SweepSettings, design: Design, runs: Sequence[Run]) -> list[tuple[Run, list[str]]]:
     """Every run with its command line. Raises UserError if one would be refused."""
     assert settings.out is not None
@@ -295,21 +313,33 @@ def conduct_sweep(
     talk: Talk,
     make: Callable[[list[str]], int],
 ) -> int:
-    """Make all runs, one after the other, each reusing what earlier ones share with it; then the tables. make: arguments -> status."""
+    """Make all runs, one after the other, each reusing what earlier ones share with it; then the tables, if none failed.
+
+    make: arguments -> status. One that fails does not keep the others from being made.
+    """
     begin, out, runs = time.perf_counter(), settings.out, [one for one, _ in calls]
     assert out is not None
     with only_run_in(prepare_folder(out)):
         claim_sweep(settings, design, runs)
         if not settings.until:  # until the tables are written again, the sweep is not finished
             (out / "summary.json").unlink(missing_ok=True)
-        made = list(settings.reuse)
+        made, failed = list(settings.reuse), list[str]()
         for i, (one, arguments) in enumerate(calls):
             talk.say(f"\n=== {one.name}: run {i + 1} of {len(runs)}")
             status = make([*arguments, *(["--reuse", *map(str, made)] if made else [])])
+            if status == INTERRUPTED:
+                return status
             if status:
                 talk.warn(f"run {one.name} of {settings.design} ended with status {status}; see above")
-                return status
-            made.append(out / "runs" / one.name)
+                failed.append(one.name)
+            else:
+                made.append(out / "runs" / one.name)
+        if failed:
+            talk.warn(
+                f"{len(failed)} of {len(runs)} runs failed ({listed(failed)}), so there is no table; put right what they say and run the "
+                f"same command again, or give a design without them an --out of its own, with --reuse {out}/runs/*"
+            )
+            return 1
         write_results(settings, design, runs, begin, talk)
     return 0
 

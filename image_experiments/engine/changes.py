@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from command_line.output import UserError
 from image_experiments.engine.fingerprint import fingerprint, made_with
 from image_experiments.engine.stages import Place, Stage, flat_name, of_fingerprint, read_stamp
 
@@ -25,6 +26,17 @@ def told_of_changes(stages: Sequence[Stage], place: Place) -> list[str]:
         f"{place.out}: {outdated} finished stage{'s' * (outdated > 1)} and what follows from them will be made again, because "
         f"{', '.join(reasons)}; to keep them, stop now and choose another --out"
     ]
+
+
+def check_device(stages: Sequence[Stage], place: Place, force: bool) -> None:
+    """Raise UserError if finished stages were made on another device: a job that is queued again elsewhere would make them all again."""
+    found = [(read_stamp(place.out, stage.name) or {}).get("made with", {}).get("where") for stage in stages]
+    elsewhere = [where for where in found if where and where != place.kind]
+    if elsewhere and not force:
+        raise UserError(
+            f"--out {place.out}: {len(elsewhere)} of its finished stages were made on {elsewhere[0]}, not on {place.kind}, and would "
+            "be made again and overwritten; go on where they were made, choose another --out, or give --force"
+        )
 
 
 def told_of_shards(stages: Sequence[Stage], place: Place) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -48,7 +49,21 @@ def cards_of_workers(address: str) -> dict[str, str]:
     """{worker of a Dask cluster: the model of its first card, "" without one}. Raises UserError for a cluster that does not answer."""
     with connected(address, ("image_experiments", "contrastive_dp")) as client:
         found: dict[str, str] = client.run(_first_card)
+        counts: dict[str, int] = client.run(torch.cuda.device_count)
+    check_cards_apart(counts, address)
     return found
+
+
+def check_cards_apart(counts: Mapping[str, int], address: str) -> None:
+    """Raise UserError if workers on one host would all take its first card. counts: {worker: cards that it sees}."""
+    hosts = Counter(worker.rpartition(":")[0] for worker in counts)
+    for worker, cards in counts.items():
+        host = worker.rpartition(":")[0]
+        if cards > 1 and hosts[host] > 1:
+            raise UserError(
+                f"--cluster {address}: {hosts[host]} workers on {host} see {cards} GPUs each and would share the first; start each with "
+                "a card of its own, CUDA_VISIBLE_DEVICES=K dask worker ..."
+            )
 
 
 def _first_card() -> str:

@@ -98,8 +98,7 @@ def source_digest(path: Path) -> str:
 
 def _source_digest(path: Path) -> str:
     if path.is_file():
-        told = path.stat()
-        return _digest_once(path, told.st_size, told.st_mtime_ns)
+        return digest_once(path)
     path.stat()  # raises for what is not there, which is no empty folder
     files = _files_below(path)
     return _folder_digest(path, tuple((str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
@@ -115,9 +114,14 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
+def digest_once(path: Path) -> str:
+    """The digest of a file; while the file is the same, with the same times and size, the program does not read it again."""
+    told = path.stat()
+    return _digest_once(path, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
+
+
 @functools.cache
-def _digest_once(path: Path, _size: int, _mtime_ns: int) -> str:
-    """The digest of a file; while size and time are unchanged, the program does not read it again."""
+def _digest_once(path: Path, *_told: int) -> str:
     return file_digest(path)
 
 

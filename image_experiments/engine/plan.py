@@ -59,7 +59,11 @@ def up_to(until: Until, stages: list[Stage]) -> list[Stage]:
     steps = list(STEPS)
     if until == "encoder":  # the strength of a later round needs what the rounds before it made and trained
         stages = [stage for stage in stages if not re.fullmatch(r"strength/.*-round(?!1$)\d+", stage.name)]
-    return needed_for([kind for step in steps[: steps.index(until) + 1] for kind in STEPS[step]], stages)
+    found = needed_for([kind for step in steps[: steps.index(until) + 1] for kind in STEPS[step]], stages)
+    if until != "encoder":
+        return found
+    # the choice of precision too: machines that then make parts of a set have to make them alike
+    return [stage for stage in stages if stage in found or stage.name == "speed/generation"]
 
 
 def needed_for(kinds: Sequence[str], stages: list[Stage]) -> list[Stage]:

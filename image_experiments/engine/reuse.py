@@ -17,16 +17,17 @@ from image_experiments.engine.stages import Place, Stage, read_stamp, stamp_path
 def take_over(stages: Sequence[Stage], place: Place, others: Sequence[Path]) -> int:
     """Take over every stage that another run has made from the same settings, code and inputs; returns how many.
 
-    others: OUT of other runs; the first that has a stage is used. Files become hard links, which run_stage breaks before it writes, or
+    others: OUT of other runs; one that has a stage is used. Files become hard links, which run_stage breaks before it writes, or
     copies where links are not possible. A stage whose inputs must be made anew is not taken, because they are not known yet.
     """
     taken, anew = 0, set[str]()
+    nearest = sorted(others, key=lambda folder: folder.name != place.out.name)  # the run of the same name has most of it
     for stage in stages if others else ():
         if any(needed.name in anew for needed in stage.inputs.values()):
             anew.add(stage.name)
         elif not is_current(stage, place.out, place.kind):
             made_from = fingerprint(stage, place.out, place.kind)
-            source = next((folder for folder in others if _has(stage, folder, place.kind, made_from)), None)
+            source = next((folder for folder in nearest if _has(stage, folder, place.kind, made_from)), None)
             if source is None:
                 anew.add(stage.name)
             else:

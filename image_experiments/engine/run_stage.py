@@ -11,7 +11,7 @@ import torch
 
 from command_line.output import file_digest, write_json
 from contrastive_dp.processes import ALONE, Processes
-from image_experiments.engine.fingerprint import fingerprint, made_with
+from image_experiments.engine.fingerprint import digest_once, fingerprint, made_with
 from image_experiments.engine.stages import Place, Report, Stage, StageRun, flat_name, of_fingerprint, read_stamp, stamp_path
 from image_experiments.models.precision import gpu_arithmetic
 
@@ -24,7 +24,7 @@ def is_current(stage: Stage, out: Path, where: str) -> bool:
     return all(
         entry["path"] == stage.outputs[role]
         and (out / entry["path"]).is_file()
-        and file_digest(out / entry["path"]) == entry["sha256"]
+        and digest_once(out / entry["path"]) == entry["sha256"]
         for role, entry in stamp["outputs"].items()
     )
 

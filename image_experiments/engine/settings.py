@@ -117,7 +117,7 @@ class Settings:
     tensorboard: bool = False
     """Also write TensorBoard logs to OUT/tensorboard."""
     force: bool = False
-    """Continue in a folder that holds an experiment with other settings. Its tables are overwritten."""
+    """Continue in a folder that holds an experiment with other settings, or made on another device. Its tables are overwritten."""
     dry_run: bool = False
     """Print the resolved settings, what was read, which stages would run and what they would cost, then stop."""
 

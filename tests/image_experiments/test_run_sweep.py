@@ -14,7 +14,7 @@ from scipy import stats
 
 from command_line import cluster
 from command_line.folder_claim import claim
-from command_line.messages import QUIET
+from command_line.messages import QUIET, Talk
 from command_line.output import UserError
 from command_line.statistics import crossed_interval, holm
 from image_experiments import experiment, gathering, run_cifar, run_sweep, sweeps
@@ -295,11 +295,11 @@ def test_the_data_set_lies_where_the_caller_says(tmp_path, monkeypatch, capsys):
     assert call("--design", design, "--data-dir", tmp_path / "set", "--dry-run") == 1
     assert f"--data-dir {tmp_path}/set: does not exist" in capsys.readouterr().err
     (tmp_path / "set").mkdir()
-    assert call("--design", design, "--data-dir", tmp_path / "set", "--out", tmp_path / "out") == 3
+    assert call("--design", design, "--data-dir", tmp_path / "set", "--out", tmp_path / "out") == 1
     arguments = given[0]
     assert arguments[arguments.index("--data-dir") + 1] == str(tmp_path / "set")
     (tmp_path / "set").rename(tmp_path / "moved")  # the content counts, which each run compares
-    assert call("--design", design, "--data-dir", tmp_path / "moved", "--out", tmp_path / "out") == 3
+    assert call("--design", design, "--data-dir", tmp_path / "moved", "--out", tmp_path / "out") == 1
     settings = SweepSettings(design, data_dir=tmp_path / "set", out=tmp_path)
     sweeps.write_summary(settings, (), [], {"this call": 1.0}, {})  # names no folder of this machine
     summary = json.loads((tmp_path / "summary.json").read_text())["settings"]
@@ -671,6 +671,41 @@ def test_processes_belong_to_the_command_line(tmp_path):
     with pytest.raises(UserError, match=r"run b: processes=2: belongs to run_sweep\.py"):
         sweeps.sweep({"base": {"preset": "smoke"}, "run": runs}, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_being_made(tmp_path):
+    """But there is no table, and a run that was interrupted ends all."""
+    parsed = sweeps.design_of({"base": {"preset": "smoke"}, "run": {name: {"methods": ["real"]} for name in "abc"}})
+    settings, runs = sweeps.resolved(SweepSettings(out=tmp_path / "out"), parsed)
+    calls, seen, told = [(one, [one.name]) for one in runs], [], []
+    talk = Talk(lambda _line: None, told.append)
+
+    def make(arguments):
+        seen.append(arguments)
+        return {"a": 0, "b": 1, "c": 0}[arguments[0]]
+
+    assert sweeps.conduct_sweep(settings, parsed, calls, talk, make) == 1
+    assert seen == [["a"], ["b", "--reuse", f"{tmp_path}/out/runs/a"], ["c", "--reuse", f"{tmp_path}/out/runs/a"]]
+    assert told[0].startswith("run b of ")
+    assert told[1].startswith(
+        "1 of 3 runs failed (b), so there is no table; put right what they say and run the same command again"
+    )
+    assert not (tmp_path / "out" / "sweep.csv").exists()
+    seen.clear()
+    assert sweeps.conduct_sweep(settings, parsed, calls, talk, lambda arguments: seen.append(arguments) or 130) == 130
+    assert len(seen) == 1
+
+
+def test_from_python_a_run_that_fails_is_raised_after_the_others(tmp_path):
+    runs = {
+        "a": {"methods": ["unguided"], "arguments": ["--diffusion.learning-rate", "1e30"]},
+        "b": {"methods": ["real"]},
+    }
+    base = [text for i, text in enumerate(SMALL) if "--workers" not in SMALL[max(i - 1, 0) : i + 1]]
+    design = {"base": [*base, "--evaluation.autoattack-images", "0"], "run": runs}
+    with pytest.raises(UserError, match=r"diffusion/seed0: .*(NaN|nan|infinite|not finite)"):
+        sweeps.sweep(design, out=tmp_path / "out", seeds=1)
+    assert (tmp_path / "out" / "runs" / "b" / "metrics.csv").is_file()
 
 
 def test_other_attacks_to_compare_under_do_not_bind_the_folder(swept, tmp_path):

@@ -1,5 +1,6 @@
 """Stages: skipped while nothing changed, run again when settings, code, inputs or outputs did; a failure keeps what was made."""
 
+import contextlib
 import errno
 import json
 import os
@@ -16,12 +17,12 @@ from command_line import used_code
 from command_line.output import UserError, walk_links
 from command_line.used_code import code_of_function
 from image_experiments.engine import devices, fingerprint, jobs, processes, scheduler
-from image_experiments.engine.changes import told_of_changes, told_of_shards
-from image_experiments.engine.devices import check_cards_alike, device_on_cluster
+from image_experiments.engine.changes import check_device, told_of_changes, told_of_shards
+from image_experiments.engine.devices import check_cards_alike, check_cards_apart, device_on_cluster
 from image_experiments.engine.fingerprint import PACKAGES, check_code, code_digest, source_digest
 from image_experiments.engine.plan import plan as make_plan
 from image_experiments.engine.presets import preset, smoke
-from image_experiments.engine.run_stage import is_current
+from image_experiments.engine.run_stage import is_current, run_stage
 from image_experiments.engine.scheduler import Bar, card_of_worker, code_for_worker, run_all
 from image_experiments.engine.settings import resolve, usual_eps
 from image_experiments.engine.stages import Place, Stage, StageRun
@@ -127,6 +128,61 @@ def test_what_other_than_a_setting_has_changed_is_said_before_stages_are_made_ag
     (changed,) = told()
     assert "1 finished stage and" in changed
     assert "because the project's code has changed; to" in changed
+
+
+def test_what_was_made_is_read_once_by_a_program_until_it_changes(tmp_path, monkeypatch):
+    """A sweep asks for the outputs of a run several times; hundreds of gigabytes, on a slow disk."""
+    run(tmp_path, plan())
+    first, read = plan()[0], []
+    whole = fingerprint.file_digest
+    monkeypatch.setattr(fingerprint, "file_digest", lambda path: read.append(path.name) or whole(path))
+    for _ in range(3):
+        assert is_current(first, tmp_path, "cpu, 1 threads")
+    assert read == ["first.txt"]
+    path = tmp_path / "made" / "first.txt"
+    before = path.stat()
+    path.write_text("xy")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # a copy may keep its time
+    assert not is_current(first, tmp_path, "cpu, 1 threads")
+
+
+def test_what_was_made_on_another_device_is_not_made_again_unasked(tmp_path):
+    """As by a job that is queued again on another kind of node, or on one whose driver fails."""
+    run(tmp_path, plan())
+    stages = plan()
+    check_device(stages, Place(tmp_path, "cpu, 1 threads", "cpu", 1), force=False)
+    elsewhere = Place(tmp_path, "cuda card", "cuda", 1)
+    with pytest.raises(
+        UserError, match="2 of its finished stages were made on cpu, 1 threads, not on cuda card, and would be made again"
+    ):
+        check_device(stages, elsewhere, force=False)
+    check_device(stages, elsewhere, force=True)
+    check_device(stages, Place(tmp_path / "new", "cuda card", "cuda", 1), force=False)
+
+
+def test_workers_of_a_cluster_that_would_share_a_card_are_refused():
+    check_cards_apart({"tcp://a:1": 1, "tcp://a:2": 1, "tcp://b:1": 8, "tcp://c:1": 0, "tcp://c:2": 0}, "tcp://x")
+    with pytest.raises(
+        UserError, match=r"--cluster tcp://x: 2 workers on tcp://a see 8 GPUs each .* CUDA_VISIBLE_DEVICES=K dask worker"
+    ):
+        check_cards_apart({"tcp://b:1": 8, "tcp://a:1": 8, "tcp://a:2": 8}, "tcp://x")
+
+
+def test_a_stage_that_another_worker_finishes_meanwhile_is_no_failure(tmp_path, monkeypatch):
+    """A run that was interrupted left it with a worker of the cluster, which then removes what both were writing."""
+    stage = plan()[0]
+    place = Place(tmp_path, "cpu, 1 threads", "cpu", 1)
+
+    def also_finished_elsewhere(stage, place, report):
+        if finished:
+            run_stage(stage, place, report)
+        raise FileNotFoundError(2, "No such file", "checkpoint.pt")
+
+    monkeypatch.setattr(scheduler, "run_stage", also_finished_elsewhere)
+    monkeypatch.setattr(scheduler, "check_worker", lambda *_: None)
+    for finished in (False, True):
+        with contextlib.nullcontext() if finished else pytest.raises(FileNotFoundError):
+            scheduler._work(stage, place, False, None)
 
 
 def test_a_cluster_runs_on_what_its_workers_have():

@@ -95,7 +95,7 @@ def test_two_processes_generate_what_one_does(alone, trained):
     assert generated(trained) == generated(alone)
 
 
-def test_three_parts_merged_out_of_order_are_what_one_process_generates(alone, trained, tmp_path):
+def test_three_parts_merged_out_of_order_are_what_one_process_generates(alone, trained, tmp_path, capsys):
     for part in "123":
         shutil.copytree(trained, tmp_path / part)
         assert run_cifar.main([*SMALL, "--workers", "1", "--part", f"{part}/3", "--out", str(tmp_path / part)]) == 0
@@ -113,6 +113,9 @@ def test_three_parts_merged_out_of_order_are_what_one_process_generates(alone, t
         manifest = json.loads(to.with_suffix(".json").read_text())
         assert [shard["images"] for shard in manifest["shards"]] == [16, 16, 16, 8]
         assert manifest["sha256"] == file_digest(to)
+    shutil.copytree(trained, tmp_path / "9")
+    assert run_cifar.main([*SMALL, "--workers", "1", "--part", "9/9", "--out", str(tmp_path / "9")]) == 0
+    assert "part 9/9 makes nothing: no set has so many shards as there are parts; name fewer parts" in capsys.readouterr().out
     for part in "23":  # or one run takes them all
         shutil.copytree(tmp_path / part / "shards", tmp_path / "1" / "shards", dirs_exist_ok=True)
     assert run_cifar.main([*SMALL, "--workers", "1", "--out", str(tmp_path / "1")]) == 0
