@@ -54,8 +54,8 @@ def claim_anew(out: Path, settings: Mapping[str, Any], force: bool = False) -> N
         begun.unlink(missing_ok=True)
     if not begun.is_file():
         there = sorted({path.name for path in _shown_in(out)} - set(named))
-        begun.touch()
-        write_json(begun, {"since": begun.stat().st_mtime, "there": there})  # by the clock of the disk, as the times of files are
+        # by the clock of the disk, as the times of files are
+        write_json(begun, {"since": write_json(begun, {}).stat().st_mtime, "there": there})
     summary.unlink(missing_ok=True)
 
 
@@ -90,7 +90,7 @@ def check_claim(
     force: use the folder whatever it holds.
     """
     ours = {name: _comparable(value) for name, value in settings.items() if name not in free}
-    held = {} if force else _held(out)
+    held = {} if force else held_settings(out)
     different = differences(held, ours, growing) or ["settings of another program"] * bool(held and not set(held) & set(ours))
     if different:
         raise UserError(
@@ -108,7 +108,7 @@ def differences(held: Mapping[str, Any], ours: Mapping[str, Any], growing: Colle
     ]
 
 
-def _held(out: Path) -> dict[str, Any]:
+def held_settings(out: Path) -> dict[str, Any]:
     """Settings of the experiment in the folder, {} if there is none. Raises UserError for a damaged file."""
     for name in (FILE, "summary.json"):
         path = out / name

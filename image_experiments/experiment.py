@@ -25,7 +25,7 @@ from image_experiments.data.dataset import Array
 from image_experiments.data.given import absolute as absolute_parts
 from image_experiments.data.given import names_of_parts
 from image_experiments.data.npz_files import ImageFile
-from image_experiments.engine.changes import check_device, own_shards, shards_in, told_of_changes, told_of_shards
+from image_experiments.engine.changes import DEVICE, check_device, own_shards, shards_in, told_of_changes, told_of_shards
 from image_experiments.engine.checks import (
     check_beforehand,
     check_names,
@@ -266,7 +266,7 @@ def conduct(
             tell(talk_and_note, (), told_of_unread(settings))
         made = look_at_data(settings, stages, place, processes, talk_and_note)
         if processes.first:
-            note_claim(place.out, identity(settings), FREE)
+            note_claim(place.out, {**identity(settings), DEVICE: place.kind}, FREE)
         left = [stage for stage in stages if stage.name not in made]
         work = work_of(left, settings, facts_of(tables.results(place.out, "data")))
         bar = Bar(left, work, shown=processes.first, lines=talk.shown and processes.first)
@@ -509,8 +509,11 @@ def only_run_in(out: Path, first: bool = True) -> Iterator[None]:
     if not first:
         yield
         return
-    # not what a link in a folder of others leads to
-    with os.fdopen(os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as stream:
+    try:  # not what a link in a folder of others leads to
+        held = os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise UserError(f"{out}/.lock: cannot be written ({error.strerror}); delete it, or choose another --out") from None
+    with os.fdopen(held, "w") as stream:
         for _ in range(20):
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

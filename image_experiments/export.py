@@ -39,7 +39,7 @@ def model():
     """The network; load with model().load_state_dict(torch.load("{name}.pt", weights_only=True), strict=True)."""
     return make_classifier({network!r}, {classes!r}, {shape!r}, [0.0] * {channels!r}, [1.0] * {channels!r})
 '''
-NAME = re.compile(r"[\w.-]+/seed\d+")
+NAME = re.compile(r"[\w.+-]+/seed\d+")
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class Generated(torch.utils.data.Dataset[tuple[Any, int]]):
             rows = self._rows()
             # also classes without images, or ImageFolder would number the others anew (with allow_empty=True)
             for name in self.classes:
-                if Path(str(name)).name != str(name):
+                if str(name) in ("", "..") or Path(str(name)).name != str(name):
                     raise UserError(f"class {name!r}: is no name of a folder; rename it")
                 _make_class(making / "train" / str(name))
             pictures = (image for images, _ in self.pieces() for image in images)

@@ -34,6 +34,7 @@ with needs_packages(__name__):
         Design,
         Run,
         SweepSettings,
+        check_devices,
         check_sweep,
         checked_calls,
         conduct_sweep,
@@ -58,6 +59,7 @@ def run(settings: SweepSettings) -> int:
     if not settings.dry_run:
         return conduct_sweep(settings, design, calls, TERMINAL, run_cifar)
     tell_refusal(lambda: check_sweep(settings, design, runs))
+    tell_refusal(lambda: check_devices(calls))
     for one in runs:
         print(
             f"would run {one.name}: {' '.join((*design.base, *data_flags(settings), *one.arguments))} --methods {' '.join(one.methods)}"

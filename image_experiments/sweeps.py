@@ -18,6 +18,7 @@ from command_line.output import UserError, did_you_mean, listed, prepare_folder,
 from command_line.result import folder_of, read_table
 from command_line.spawning import without_main
 from command_line.values import changed
+from image_experiments.engine.changes import check_device
 from image_experiments.engine.checks import facts_without_reading
 from image_experiments.engine.devices import place_of
 from image_experiments.engine.fingerprint import forget_code
@@ -275,6 +276,13 @@ def check_in_process(calls: Sequence[tuple[Run, list[str]]]) -> None:
             raise UserError(f"run {one.name}: processes={processes}: belongs to run_sweep.py and run_search.py; leave it out")
 
 
+def check_devices(calls: Sequence[tuple[Run, list[str]]]) -> None:
+    """Raise UserError if a run was made on another device, before the sweep is taken for unfinished."""
+    for _, arguments in calls:
+        settings = prepared(settings_from(arguments))
+        check_device(checked_stages(settings), place_of(settings)[0], settings.force)
+
+
 def run_one(arguments: Sequence[str], talk: Talk) -> int:
     """One run in this process; returns 0."""
     settings = prepared(settings_from(arguments))
@@ -284,11 +292,13 @@ def run_one(arguments: Sequence[str], talk: Talk) -> int:
 
 
 def run_noting(arguments: Sequence[str], talk: Talk, failed: list[str]) -> int:
-    """The same; if it fails, its message is added to a list and 1 is returned, so that other runs can go on."""
+    """The same; if it fails, its message is said and added to a list, and 1 is returned, so that other runs can go on."""
     try:
         return run_one(arguments, talk)
-    except UserError as error:
-        failed.append(str(error))
+    except (UserError, ImportError, OSError) as error:  # as run_command of command_line
+        told = " ".join(str(error).split())
+        talk.warn(told)
+        failed.append(f"run {Path(arguments[arguments.index('--out') + 1]).name}: {told}")
         return 1
 
 
@@ -321,6 +331,7 @@ def conduct_sweep(
     assert out is not None
     with only_run_in(prepare_folder(out)):
         claim_sweep(settings, design, runs)
+        check_devices(calls)
         if not settings.until:  # until the tables are written again, the sweep is not finished
             (out / "summary.json").unlink(missing_ok=True)
         made, failed = list(settings.reuse), list[str]()
@@ -332,12 +343,12 @@ def conduct_sweep(
             if status:
                 talk.warn(f"run {one.name} of {settings.design} ended with status {status}; see above")
                 failed.append(one.name)
-            else:
+            if (out / "runs" / one.name / "stages").is_dir():  # also what one that failed has finished
                 made.append(out / "runs" / one.name)
         if failed:
             talk.warn(
                 f"{len(failed)} of {len(runs)} runs failed ({listed(failed)}), so there is no table; put right what they say and run the "
-                f"same command again, or give a design without them an --out of its own, with --reuse {out}/runs/*"
+                "same command again"
             )
             return 1
         write_results(settings, design, runs, begin, talk)

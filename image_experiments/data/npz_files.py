@@ -235,6 +235,8 @@ def _damage(path: Path, *_told: int) -> str | None:
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             return archive.testzip()
+    except OSError:  # perhaps of this moment: not to be remembered
+        raise
     except DAMAGE as error:
         return str(error)
 

@@ -98,9 +98,6 @@ def make_shards(
         write_json(path.with_suffix(".json"), about | data)
 
 
-MOST_SHARDS = 10**7
-
-
 def read_note(path: Path) -> dict[str, Any] | None:
     """The note of a shard, or None if there is none. Raises UserError for a damaged one."""
     note = path.with_suffix(".json")
@@ -108,7 +105,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        if set(found) == NOTE and 0 < found["shards"] <= MOST_SHARDS:
+        if set(found) == NOTE and 0 < found["shards"] <= MOST:
             return found
     except (ValueError, TypeError):
         pass

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from command_line.folder_claim import held_settings
 from command_line.output import UserError
 from image_experiments.engine.fingerprint import fingerprint, made_with
 from image_experiments.engine.stages import Place, Stage, flat_name, of_fingerprint, read_stamp
@@ -28,14 +29,20 @@ def told_of_changes(stages: Sequence[Stage], place: Place) -> list[str]:
     ]
 
 
+DEVICE = "made on"
+"""The entry of a run's claim that names its kind of device."""
+
+
 def check_device(stages: Sequence[Stage], place: Place, force: bool) -> None:
-    """Raise UserError if finished stages were made on another device: a job that is queued again elsewhere would make them all again."""
-    found = [(read_stamp(place.out, stage.name) or {}).get("made with", {}).get("where") for stage in stages]
-    elsewhere = [where for where in found if where and where != place.kind]
+    """Raise UserError if what a folder holds was made on another device: a job that is queued again elsewhere would make it all again."""
+    held = [(read_stamp(place.out, stage.name) or {}).get("made with", {}).get("where") for stage in stages]
+    if any((place.out / "unfinished").glob("*/*")):
+        held.append(held_settings(place.out).get(DEVICE))
+    elsewhere = [where for where in held if where and where != place.kind]
     if elsewhere and not force:
         raise UserError(
-            f"--out {place.out}: {len(elsewhere)} of its finished stages were made on {elsewhere[0]}, not on {place.kind}, and would "
-            "be made again and overwritten; go on where they were made, choose another --out, or give --force"
+            f"--out {place.out}: was made on {elsewhere[0]}, not on {place.kind}, so what is there would be made again and overwritten; "
+            "go on where it was made, choose another --out, or give --force"
         )
 
 

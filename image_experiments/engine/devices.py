@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,7 +16,10 @@ from image_experiments.engine.stages import Place
 def place_of(settings: Settings, device: str = "") -> tuple[Place, int]:
     """Where the run takes place, and in how many processes. device: if it was already chosen."""
     if settings.cluster is not None:
-        chosen, card = device_on_cluster(settings.device, cards_of_workers(settings.cluster), settings.cluster)
+        first = workers_of(settings.cluster)
+        chosen, card = device_on_cluster(settings.device, {name: found.model for name, found in first.items()}, settings.cluster)
+        if chosen == "cuda":
+            check_cards_apart(first, settings.cluster)
         return _place(settings, chosen, card), 1
     chosen, workers = choose_device(settings)
     device = device or chosen
@@ -45,29 +47,40 @@ def not_deducted(settings: Settings) -> list[str]:
     return [f"{way}: not deducted; the cost is that of everything on this machine" for way in ways]
 
 
-def cards_of_workers(address: str) -> dict[str, str]:
-    """{worker of a Dask cluster: the model of its first card, "" without one}. Raises UserError for a cluster that does not answer."""
+@dataclass(frozen=True)
+class FirstCard:
+    """What a worker of a cluster sees: the model of its first card, "" without one, which card that is, and how many there are."""
+
+    model: str
+    uuid: str
+    cards: int
+
+
+def workers_of(address: str) -> dict[str, FirstCard]:
+    """{worker of a Dask cluster: its first card}. Raises UserError for a cluster that does not answer."""
     with connected(address, ("image_experiments", "contrastive_dp")) as client:
-        found: dict[str, str] = client.run(_first_card)
-        counts: dict[str, int] = client.run(torch.cuda.device_count)
-    check_cards_apart(counts, address)
+        found: dict[str, FirstCard] = client.run(_first_card)
     return found
 
 
-def check_cards_apart(counts: Mapping[str, int], address: str) -> None:
-    """Raise UserError if workers on one host would all take its first card. counts: {worker: cards that it sees}."""
-    hosts = Counter(worker.rpartition(":")[0] for worker in counts)
-    for worker, cards in counts.items():
-        host = worker.rpartition(":")[0]
-        if cards > 1 and hosts[host] > 1:
+def _first_card() -> FirstCard:
+    if not torch.cuda.is_available():
+        return FirstCard("", "", 0)
+    told = torch.cuda.get_device_properties(0)
+    return FirstCard(told.name, str(told.uuid), torch.cuda.device_count())
+
+
+def check_cards_apart(workers: Mapping[str, FirstCard], address: str) -> None:
+    """Raise UserError if workers see several cards and have the same one first, which all of them would take. One that was given a single
+    card shares it on purpose."""
+    seen: dict[str, str] = {}
+    for name, card in workers.items():
+        if card.cards > 1 and card.uuid in seen:
             raise UserError(
-                f"--cluster {address}: {hosts[host]} workers on {host} see {cards} GPUs each and would share the first; start each with "
+                f"--cluster {address}: {seen[card.uuid]} and {name} see {card.cards} GPUs and would both take the first; start each with "
                 "a card of its own, CUDA_VISIBLE_DEVICES=K dask worker ..."
             )
-
-
-def _first_card() -> str:
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+        seen[card.uuid] = name
 
 
 def device_on_cluster(device: str, cards: Mapping[str, str], address: str) -> tuple[str, str]:

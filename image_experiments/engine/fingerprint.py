@@ -115,14 +115,15 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def digest_once(path: Path) -> str:
-    """The digest of a file; while the file is the same, with the same times and size, the program does not read it again."""
+    """The digest of a file. While its time and size are the same the program does not read it again, by whichever link to it."""
     told = path.stat()
-    return _digest_once(path, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
+    known = (told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns)
+    if known not in _of_files:
+        _of_files[known] = file_digest(path)
+    return _of_files[known]
 
 
-@functools.cache
-def _digest_once(path: Path, *_told: int) -> str:
-    return file_digest(path)
+_of_files: dict[tuple[int, ...], str] = {}
 
 
 @functools.cache

@@ -355,7 +355,7 @@ def _work(stage: Stage, place: Place, reporting: bool, code: CodeOfRun) -> None:
     _at_work = True
     try:
         run_stage(stage, replace(place, device=own_device(place.device)), report)
-    except OSError:
+    except (OSError, UserError):
         # the worker of a run that was interrupted has finished it meanwhile, and removed what both were writing
         if reporting or not is_current(stage, place.out, place.kind):
             raise

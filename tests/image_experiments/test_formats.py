@@ -113,6 +113,10 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(result, tmp_path, monkeyp
             "class A: this disk takes its folder for",
         ),
         (
+            lambda: Generated(made.parts, ["..", *"BCDEFGHIJ"]).to_image_folder(tmp_path / "new"),
+            "'..': is no name of a folder",
+        ),
+        (
             lambda: Generated(made.parts, ["../up", *"BCDEFGHIJ"]).to_image_folder(tmp_path / "new"),
             "'../up': is no name of a folder",
         ),

@@ -34,6 +34,26 @@ def test_what_is_written_comes_back_under_the_fields_names(tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
+def test_a_file_is_read_once_for_its_damage_and_errors_of_a_moment_are_not_remembered(tmp_path, monkeypatch):
+    write(tmp_path / "a.npz")
+    tested, failing = [], [OSError(24, "Too many open files")]
+
+    def test(archive):
+        tested.append(archive)
+        if failing:
+            raise failing.pop()
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", test)
+    with pytest.raises(UserError, match="Too many open files"):
+        check_content(tmp_path / "a.npz")
+    for _ in range(3):
+        check_content(tmp_path / "a.npz")
+    assert len(tested) == 2
+    write(tmp_path / "a.npz")
+    check_content(tmp_path / "a.npz")
+    assert len(tested) == 3
+
+
 def test_unnamed_arrays_and_grey_images_are_read(tmp_path):
     np.savez(tmp_path / "a.npz", IMAGES, LABELS.astype(np.int32))
     np.testing.assert_array_equal(read(tmp_path / "a.npz")[0], IMAGES)

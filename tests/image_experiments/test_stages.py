@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import signal
@@ -14,13 +15,15 @@ import pytest
 import torch
 
 from command_line import used_code
+from command_line.folder_claim import note_claim
 from command_line.output import UserError, walk_links
 from command_line.used_code import code_of_function
-from image_experiments.engine import devices, fingerprint, jobs, processes, scheduler
+from image_experiments.engine import devices, fingerprint, jobs, processes, reuse, scheduler
 from image_experiments.engine.changes import check_device, told_of_changes, told_of_shards
-from image_experiments.engine.devices import check_cards_alike, check_cards_apart, device_on_cluster
+from image_experiments.engine.devices import FirstCard, check_cards_alike, check_cards_apart, device_on_cluster
 from image_experiments.engine.fingerprint import PACKAGES, check_code, code_digest, source_digest
 from image_experiments.engine.plan import plan as make_plan
+from image_experiments.engine.plan import up_to
 from image_experiments.engine.presets import preset, smoke
 from image_experiments.engine.run_stage import is_current, run_stage
 from image_experiments.engine.scheduler import Bar, card_of_worker, code_for_worker, run_all
@@ -130,6 +133,24 @@ def test_what_other_than_a_setting_has_changed_is_said_before_stages_are_made_ag
     assert "because the project's code has changed; to" in changed
 
 
+def test_the_run_of_the_same_name_is_looked_through_first(tmp_path, monkeypatch):
+    stage, asked = plan()[0], []
+    for name in ("a", "b", "c"):
+        run(tmp_path / "one" / name, [stage])
+    monkeypatch.setattr(reuse, "_has", lambda _stage, folder, *_: asked.append(folder.name) or folder.name == "b")
+    others = [tmp_path / "one" / name for name in ("a", "b", "c")]
+    assert reuse.take_over([stage], Place(tmp_path / "two" / "b", "cpu, 1 threads", "cpu", 1), others) == 1
+    assert asked == ["b"]
+
+
+def test_the_choice_for_generation_belongs_to_the_encoders_step():
+    """Machines that then make parts of a set have to make them alike."""
+    chosen = {"precision": "auto"}
+    stages = make_plan(resolve(preset("smoke", methods=("unguided",), generation=chosen, classifier=chosen)))
+    assert {s.name for s in up_to("encoder", stages) if s.name.startswith("speed")} == {"speed/generation"}
+    assert {s.name for s in stages if s.name.startswith("speed")} == {"speed/generation", "speed/classifier"}
+
+
 def test_what_was_made_is_read_once_by_a_program_until_it_changes(tmp_path, monkeypatch):
     """A sweep asks for the outputs of a run several times; hundreds of gigabytes, on a slow disk."""
     run(tmp_path, plan())
@@ -139,10 +160,10 @@ def test_what_was_made_is_read_once_by_a_program_until_it_changes(tmp_path, monk
     for _ in range(3):
         assert is_current(first, tmp_path, "cpu, 1 threads")
     assert read == ["first.txt"]
-    path = tmp_path / "made" / "first.txt"
-    before = path.stat()
-    path.write_text("xy")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # a copy may keep its time
+    assert reuse.take_over([first], Place(tmp_path / "next", "cpu, 1 threads", "cpu", 1), [tmp_path]) == 1
+    assert is_current(first, tmp_path / "next", "cpu, 1 threads")
+    assert read == ["first.txt"]  # another link to the same file
+    (tmp_path / "made" / "first.txt").write_text("xy")
     assert not is_current(first, tmp_path, "cpu, 1 threads")
 
 
@@ -152,20 +173,27 @@ def test_what_was_made_on_another_device_is_not_made_again_unasked(tmp_path):
     stages = plan()
     check_device(stages, Place(tmp_path, "cpu, 1 threads", "cpu", 1), force=False)
     elsewhere = Place(tmp_path, "cuda card", "cuda", 1)
-    with pytest.raises(
-        UserError, match="2 of its finished stages were made on cpu, 1 threads, not on cuda card, and would be made again"
-    ):
+    message = "was made on cpu, 1 threads, not on cuda card, so what is there would be made again"
+    with pytest.raises(UserError, match=message):
         check_device(stages, elsewhere, force=False)
     check_device(stages, elsewhere, force=True)
-    check_device(stages, Place(tmp_path / "new", "cuda card", "cuda", 1), force=False)
+    new = Place(tmp_path / "new", "cuda card", "cuda", 1)
+    check_device(stages, new, force=False)
+    (new.out / "unfinished" / "diffusion-1").mkdir(parents=True)
+    note_claim(new.out, {"made on": "cpu, 1 threads"})
+    check_device(stages, new, force=False)
+    (new.out / "unfinished" / "diffusion-1" / "checkpoint.pt").touch()  # the first training was interrupted
+    with pytest.raises(UserError, match=message):
+        check_device(stages, new, force=False)
 
 
 def test_workers_of_a_cluster_that_would_share_a_card_are_refused():
-    check_cards_apart({"tcp://a:1": 1, "tcp://a:2": 1, "tcp://b:1": 8, "tcp://c:1": 0, "tcp://c:2": 0}, "tcp://x")
-    with pytest.raises(
-        UserError, match=r"--cluster tcp://x: 2 workers on tcp://a see 8 GPUs each .* CUDA_VISIBLE_DEVICES=K dask worker"
-    ):
-        check_cards_apart({"tcp://b:1": 8, "tcp://a:1": 8, "tcp://a:2": 8}, "tcp://x")
+    rotated = {f"tcp://a:{i}": FirstCard("H100", f"GPU-{i}", 8) for i in range(8)}  # as dask-cuda gives them
+    on_purpose = {f"tcp://b:{i}": FirstCard("H100", "GPU-9", 1) for i in range(2)}
+    check_cards_apart({**rotated, **on_purpose}, "tcp://x")
+    message = r"--cluster tcp://x: tcp://a:0 and tcp://a:9 see 8 GPUs and would both take the first; .*CUDA_VISIBLE_DEVICES=K dask"
+    with pytest.raises(UserError, match=message):
+        check_cards_apart({**rotated, "tcp://a:9": FirstCard("H100", "GPU-0", 8)}, "tcp://x")
 
 
 def test_a_stage_that_another_worker_finishes_meanwhile_is_no_failure(tmp_path, monkeypatch):
@@ -176,12 +204,13 @@ def test_a_stage_that_another_worker_finishes_meanwhile_is_no_failure(tmp_path, 
     def also_finished_elsewhere(stage, place, report):
         if finished:
             run_stage(stage, place, report)
-        raise FileNotFoundError(2, "No such file", "checkpoint.pt")
+        raise error
 
     monkeypatch.setattr(scheduler, "run_stage", also_finished_elsewhere)
     monkeypatch.setattr(scheduler, "check_worker", lambda *_: None)
-    for finished in (False, True):
-        with contextlib.nullcontext() if finished else pytest.raises(FileNotFoundError):
+    errors = FileNotFoundError(2, "No such file", "checkpoint.pt"), UserError("shard-0.npz: cannot write")
+    for finished, error in itertools.product((False, True), errors):
+        with contextlib.nullcontext() if finished else pytest.raises(type(error)):
             scheduler._work(stage, place, False, None)
 
 
