@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from any folder, from a clone that is not installed
@@ -59,7 +60,8 @@ def run(settings: SweepSettings) -> int:
     if not settings.dry_run:
         return conduct_sweep(settings, design, calls, TERMINAL, run_cifar)
     tell_refusal(lambda: check_sweep(settings, design, runs))
-    tell_refusal(lambda: check_devices(calls))
+    assert settings.out is not None
+    tell_refusal(partial(check_devices, settings.out, calls))
     for one in runs:
         print(
             f"would run {one.name}: {' '.join((*design.base, *data_flags(settings), *one.arguments))} --methods {' '.join(one.methods)}"

@@ -276,11 +276,17 @@ def check_in_process(calls: Sequence[tuple[Run, list[str]]]) -> None:
             raise UserError(f"run {one.name}: processes={processes}: belongs to run_sweep.py and run_search.py; leave it out")
 
 
-def check_devices(calls: Sequence[tuple[Run, list[str]]]) -> None:
+def check_devices(out: Path, calls: Sequence[tuple[Run, list[str]]]) -> None:
     """Raise UserError if a run was made on another device, before the sweep is taken for unfinished."""
-    for _, arguments in calls:
-        settings = prepared(settings_from(arguments))
-        check_device(checked_stages(settings), place_of(settings)[0], settings.force)
+    for one, arguments in calls:
+        if (out / "runs" / one.name / "stages").is_dir():
+            settings = prepared(settings_from(arguments))
+            check_device(checked_stages(settings), place_of(settings)[0], settings.force)
+
+
+def out_of(arguments: Sequence[str]) -> Path:
+    """The folder of a run."""
+    return Path(arguments[arguments.index("--out") + 1])
 
 
 def run_one(arguments: Sequence[str], talk: Talk) -> int:
@@ -298,7 +304,7 @@ def run_noting(arguments: Sequence[str], talk: Talk, failed: list[str]) -> int:
     except (UserError, ImportError, OSError) as error:  # as run_command of command_line
         told = " ".join(str(error).split())
         talk.warn(told)
-        failed.append(f"run {Path(arguments[arguments.index('--out') + 1]).name}: {told}")
+        failed.append(f"run {out_of(arguments).name}: {told}")
         return 1
 
 
@@ -331,7 +337,7 @@ def conduct_sweep(
     assert out is not None
     with only_run_in(prepare_folder(out)):
         claim_sweep(settings, design, runs)
-        check_devices(calls)
+        check_devices(out, calls)
         if not settings.until:  # until the tables are written again, the sweep is not finished
             (out / "summary.json").unlink(missing_ok=True)
         made, failed = list(settings.reuse), list[str]()

@@ -66,7 +66,8 @@ def calibrate(settings: Settings, stages: list[Stage], facts: Facts, device: str
     probe = Probe(facts.shape, len(facts.classes), settings.threat(), torch.device(device), BUDGET)
     with gpu_arithmetic(settings.tf32, settings.cudnn_benchmark):  # as run_stage.py
         rates |= _training_and_sampling(settings, stages, probe)
-    probe.passes.clear()  # of the other arithmetic
+    if settings.tf32 or settings.cudnn_benchmark:
+        probe.passes.clear()  # of the other arithmetic
     with gpu_arithmetic(tf32=False):  # as jobs.evaluate
         rates |= _attacks(settings, stages, facts, probe)
     if device.startswith("cuda"):

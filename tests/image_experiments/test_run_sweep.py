@@ -678,7 +678,7 @@ def test_a_run_that_fails_does_not_keep_the_others_from_being_made(tmp_path, mon
     parsed = sweeps.design_of({"base": {"preset": "smoke"}, "run": {name: {"methods": ["real"]} for name in "abc"}})
     settings, runs = sweeps.resolved(SweepSettings(out=tmp_path / "out"), parsed)
     calls, seen, told = [(one, [one.name]) for one in runs], [], []
-    monkeypatch.setattr(sweeps, "check_devices", lambda _calls: None)
+    monkeypatch.setattr(sweeps, "check_devices", lambda *_: None)
     talk = Talk(lambda _line: None, told.append)
 
     def make(arguments):
@@ -699,16 +699,22 @@ def test_a_run_that_fails_does_not_keep_the_others_from_being_made(tmp_path, mon
     assert len(seen) == 1
 
 
-def test_from_python_a_run_that_fails_is_raised_after_the_others(tmp_path):
-    runs = {
-        "a": {"methods": ["unguided"], "arguments": ["--diffusion.learning-rate", "1e30"]},
-        "b": {"methods": ["real"]},
-    }
-    base = [text for i, text in enumerate(SMALL) if "--workers" not in SMALL[max(i - 1, 0) : i + 1]]
-    design = {"base": [*base, "--evaluation.autoattack-images", "0"], "run": runs}
-    with pytest.raises(UserError, match=r"^run a: diffusion/seed0: .*(NaN|nan|infinite|not finite)"):
-        sweeps.sweep(design, out=tmp_path / "out", seeds=1)
-    assert (tmp_path / "out" / "runs" / "b" / "metrics.csv").is_file()
+def test_from_python_runs_that_fail_are_raised_after_the_others(tmp_path, monkeypatch):
+    errors, made = {"a": UserError("diffusion/seed0: the loss became NaN"), "b": OSError(28, "No space left")}, []
+
+    def run_one(arguments, _talk):
+        made.append(sweeps.out_of(arguments).name)
+        if made[-1] in errors:
+            raise errors[made[-1]]
+        return 0
+
+    monkeypatch.setattr(sweeps, "run_one", run_one)
+    design, told = {"base": {"preset": "smoke"}, "run": {name: {"methods": ["real"]} for name in "abc"}}, []
+    message = r"^run a: diffusion/seed0: the loss became NaN; run b: \[Errno 28\] No space left$"
+    with pytest.raises(UserError, match=message):
+        sweeps.sweep(design, Talk(lambda _line: None, told.append), out=tmp_path / "out", seeds=1)
+    assert made == ["a", "b", "c"]
+    assert told[0] == "diffusion/seed0: the loss became NaN"
 
 
 def test_other_attacks_to_compare_under_do_not_bind_the_folder(swept, tmp_path):
