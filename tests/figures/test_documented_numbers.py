@@ -241,9 +241,11 @@ AUTO = [
     ("mnist-default", "soft/particle-auto", "soft/unguided"),
     ("gtsrb-default", "drawn/particle-auto", "drawn/unguided"),
 ]
+HOT_DESIGNS = ("digits-confirm", "mnist-confirm", "mnist-default", "mnist-rivals", "gtsrb-confirm")
 CHOICES = (
     [(f"{data}-confirm", "soft/unguided", "drawn/unguided") for data in ("digits", "mnist", "gtsrb")],
-    [(f"{data}-confirm", "soft-hot/unguided", "soft/unguided") for data in ("digits", "mnist", "gtsrb")],
+    [(design, "soft-hot/unguided", "soft/unguided") for design in HOT_DESIGNS],
+    [(f"{data}-confirm", "soft-4000/unguided", "soft/unguided") for data in ("digits", "mnist", "gtsrb")],
     FIXED,
     AUTO,
     [one for both in zip(FIXED, AUTO, strict=True) for one in both],
