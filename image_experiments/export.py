@@ -96,9 +96,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
     raise UserError(f"{path}: no summary of run_cifar.py; run the command again that made it")
 
 
+def weights_of(folder: Path, name: str) -> Path:
+    return folder / "checkpoints" / f"{name}.safetensors"
+
+
 def check_unchanged(folder: Path, name: str, evaluated: dict[str, Any]) -> None:
     """Raise UserError if the weights are not those that were evaluated."""
-    weights = folder / "checkpoints" / f"{name}.safetensors"
+    weights = weights_of(folder, name)
     if not weights.is_file() or file_digest(weights) != evaluated.get("weights_sha256"):
         raise UserError(f"{weights}: missing, or not what was evaluated; run the command again that made {folder}")
 
@@ -109,8 +113,9 @@ def export_classifier(folder: Path, to: Path, name: str, summary: dict[str, Any]
     from image_experiments.models import classifiers as architectures
 
     flat_name = name.replace("/", "-")
-    tensors, metadata = read_safetensors(folder / "checkpoints" / f"{flat_name}.safetensors")
-    about = known_facts(folder / "checkpoints" / f"{flat_name}.safetensors", metadata)
+    weights = weights_of(folder, flat_name)
+    tensors, metadata = read_safetensors(weights)
+    about = known_facts(weights, metadata)
     to = prepare_folder(to / flat_name)
     write_checkpoint(to / f"{flat_name}.pt", tensors)
     write_json(to / f"{flat_name}.json", model_card(name, about["network"], summary))

@@ -94,9 +94,7 @@ class Generated(torch.utils.data.Dataset[tuple[Any, int]]):
             rows = self._rows()
             # also classes without images, or ImageFolder would number the others anew (with allow_empty=True)
             for name in self.classes:
-                if str(name) in ("", "..") or Path(str(name)).name != str(name):
-                    raise UserError(f"class {name!r}: is no name of a folder; rename it")
-                _make_class(making / "train" / str(name))
+                _make_class(making / "train", str(name))
             pictures = (image for images, _ in self.pieces() for image in images)
             for image, row in zip(pictures, rows, strict=True):
                 Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(making / "train" / row[0])
@@ -117,11 +115,14 @@ class Generated(torch.utils.data.Dataset[tuple[Any, int]]):
         return rows
 
 
-def _make_class(folder: Path) -> None:
-    """Create it. Raises UserError if it is there: for a disk that does not tell capitals apart the classes A and a are one folder."""
+def _make_class(folder: Path, name: str) -> None:
+    """Create its folder there. Raises UserError for a name that leads elsewhere, and if there is one already: for a disk that does not tell
+    capitals apart the classes A and a are one folder."""
+    if name in ("", "..") or Path(name).name != name:
+        raise UserError(f"class {name!r}: is no name of a folder; rename it")
     try:
-        folder.mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
     except FileExistsError:
         raise UserError(
-            f"class {folder.name}: this disk takes its folder for that of another class, as of the same letters; choose another disk"
+            f"class {name}: this disk takes its folder for that of another class, as of the same letters; choose another disk"
         ) from None

@@ -190,7 +190,8 @@ def beginning(settings: Settings) -> str:
     if settings.preset == "smoke":
         lines.append(SMOKE)
     if len(settings.reuse) > MOST_NAMED:
-        lines.append(f"reuses what {other.pop('reuse') and len(settings.reuse)} runs have made")
+        del other["reuse"]
+        lines.append(f"reuses what {len(settings.reuse)} runs have made")
     if other:
         lines.append("other than the preset: " + " ".join(as_flag(name, value) for name, value in other.items()))
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,9 @@ from image_experiments.sweeps import (
     check_in_process,
     checked_calls,
     conduct_sweep,
-    raise_failed,
+    in_this_program,
     read_design,
     resolved,
-    run_noting,
 )
 from image_experiments.synthesis.methods import Method, parse_method
 
@@ -91,9 +91,7 @@ def search(design: str | Path, talk: Talk = QUIET, **changes: Any) -> Any:
     forget_code()
     settings, parsed = checked(settings, in_process=True)
     with without_main(), as_before():
-        failed: list[str] = []
-        conduct_search(settings, parsed, talk, lambda arguments: run_noting(arguments, talk, failed))
-        raise_failed(failed)
+        in_this_program(talk, partial(conduct_search, settings, parsed, talk))
     assert settings.out is not None
     return read_table(settings.out / "search.csv")
 

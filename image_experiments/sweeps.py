@@ -8,6 +8,7 @@ import time
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -262,9 +263,7 @@ def sweep(design: str | Path | Mapping[str, Any], talk: Talk = QUIET, **changes:
         calls = checked_calls(settings, parsed, runs)
         check_in_process(calls)
         with without_main(), as_before():
-            failed: list[str] = []
-            conduct_sweep(settings, parsed, calls, talk, lambda arguments: run_noting(arguments, talk, failed))
-            raise_failed(failed)
+            in_this_program(talk, partial(conduct_sweep, settings, parsed, calls, talk))
     assert settings.out is not None
     return SweepResult(settings.out)
 
@@ -284,11 +283,6 @@ def check_devices(out: Path, calls: Sequence[tuple[Run, list[str]]]) -> None:
             check_device(checked_stages(settings), place_of(settings)[0], settings.force)
 
 
-def out_of(arguments: Sequence[str]) -> Path:
-    """The folder of a run."""
-    return Path(arguments[arguments.index("--out") + 1])
-
-
 def run_one(arguments: Sequence[str], talk: Talk) -> int:
     """One run in this process; returns 0."""
     settings = prepared(settings_from(arguments))
@@ -297,19 +291,23 @@ def run_one(arguments: Sequence[str], talk: Talk) -> int:
     return 0
 
 
-def run_noting(arguments: Sequence[str], talk: Talk, failed: list[str]) -> int:
-    """The same; if it fails, its message is said and added to a list, and 1 is returned, so that other runs can go on."""
-    try:
-        return run_one(arguments, talk)
-    except (UserError, ImportError, OSError) as error:  # as run_command of command_line
-        told = " ".join(str(error).split())
-        talk.warn(told)
-        failed.append(f"run {out_of(arguments).name}: {told}")
-        return 1
+def in_this_program(talk: Talk, conduct: Callable[[Callable[[list[str]], int]], object]) -> None:
+    """Call conduct(make), where make runs one command line in this process: arguments -> status.
 
+    A run that fails is said, and does not keep others from being made. Raises UserError with the messages of all that failed, at the end.
+    """
+    failed: list[str] = []
 
-def raise_failed(failed: Sequence[str]) -> None:
-    """Raise UserError with the messages of runs that failed, if there are any."""
+    def make(arguments: list[str]) -> int:
+        try:
+            return run_one(arguments, talk)
+        except (UserError, ImportError, OSError) as error:  # as run_command of command_line
+            told = " ".join(str(error).split())
+            talk.warn(told)
+            failed.append(f"run {Path(arguments[arguments.index('--out') + 1]).name}: {told}")
+            return 1
+
+    conduct(make)
     if failed:
         raise UserError(listed(failed, 3, "; "))
 

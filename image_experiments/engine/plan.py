@@ -46,12 +46,13 @@ Inputs = dict[str, Stage]
 Job = Callable[..., dict[str, Any] | None]
 STEPS: dict[Until, tuple[str, ...]] = {
     "diffusion": ("diffusion", "weaker"),
-    "encoder": ("encoder", "judge", "labeller", "keeper", "strength"),
+    # with the precision of the images: machines that then make parts of a set have to make them alike
+    "encoder": ("encoder", "judge", "labeller", "keeper", "strength", "speed/generation"),
     "generation": ("generate", "select", "gather", "noise", "read"),
     "description": ("describe",),
     "training": ("classifier",),
 }
-"""Steps at which --until stops, in order, with the kinds of their stages (the beginnings of the stages' names)."""
+"""Steps at which --until stops, in order, with the kinds of their stages (the beginnings of the stages' names), or a whole name."""
 
 
 def up_to(until: Until, stages: list[Stage]) -> list[Stage]:
@@ -59,15 +60,11 @@ def up_to(until: Until, stages: list[Stage]) -> list[Stage]:
     steps = list(STEPS)
     if until == "encoder":  # the strength of a later round needs what the rounds before it made and trained
         stages = [stage for stage in stages if not re.fullmatch(r"strength/.*-round(?!1$)\d+", stage.name)]
-    found = needed_for([kind for step in steps[: steps.index(until) + 1] for kind in STEPS[step]], stages)
-    if until != "encoder":
-        return found
-    # the choice of precision too: machines that then make parts of a set have to make them alike
-    return [stage for stage in stages if stage in found or stage.name == "speed/generation"]
+    return needed_for([kind for step in steps[: steps.index(until) + 1] for kind in STEPS[step]], stages)
 
 
 def needed_for(kinds: Sequence[str], stages: list[Stage]) -> list[Stage]:
-    """The stages of these kinds and the stages they need."""
+    """The stages of these kinds, or names, and the stages they need."""
     needed: set[str] = set()
 
     def need(stage: Stage) -> None:
@@ -78,7 +75,7 @@ def needed_for(kinds: Sequence[str], stages: list[Stage]) -> list[Stage]:
             need(earlier)
 
     for stage in stages:
-        if stage.name.partition("/")[0] in kinds:
+        if stage.name.partition("/")[0] in kinds or stage.name in kinds:
             need(stage)
     return [stage for stage in stages if stage.name in needed]
 

@@ -279,9 +279,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """Named tensors of a torch file, wrappers and prefixes removed."""
     if (problem := not_the_file(path)) is not None:
         raise ValueError(f"{path} {problem}")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        warnings.warn(UNSAFE.format(path=path, torch=torch.__version__), stacklevel=2)
     try:
-        if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
-            warnings.warn(UNSAFE.format(path=path, torch=torch.__version__), stacklevel=2)
         content: dict[str, Any] = read_checkpoint(path)
     except ValueError:
         raise ValueError(
