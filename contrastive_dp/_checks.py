@@ -57,6 +57,27 @@ def count(value: int, name: str, minimum: int = 1) -> int:
     return int(number)
 
 
+def whole_timestep(t: Any, total: int) -> int:
+    """Return a timestep of a schedule, given as a number or a tensor of one, as an int in 0 .. total - 1."""
+    number = t.item() if isinstance(t, torch.Tensor) and t.numel() == 1 else t
+    if not isinstance(number, int | float | np.number) or not 0 <= number < total or number != int(number):
+        raise ValueError(
+            f"t={number} is no timestep of the schedule: give one whole number from 0 to {total - 1}; a loop whose times are others, such "
+            "as those of flows or between timesteps, is guided by guide_states"
+        )
+    return int(number)
+
+
+def per_sample(t: Any, x: torch.Tensor) -> torch.Tensor:
+    """Timesteps (n,) on the device of the states x (n, ...): loops of diffusers pass one for all, often on the CPU."""
+    return torch.as_tensor(t, device=x.device).expand(len(x))
+
+
+def wide_type(x: torch.Tensor) -> torch.dtype:
+    """float32, or the type of x if that is wider: of times, sums and products that half precision would spoil."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def one_of(value: str, name: str, known: Sequence[str]) -> str:
     """Return `value` if it is one of `known`, otherwise raise and suggest the nearest known name."""
     if value in known:

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import count, one_of
+from contrastive_dp._checks import count, one_of, per_sample, wide_type
 from contrastive_dp.files import bare_names, check_names, read_safetensors, write_safetensors
 from contrastive_dp.guidance import Guidance
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.randomness import SampleNoise
-from contrastive_dp.samplers import NoisePrediction, OnStep, bound_of, check_batch, denoised, predict
+from contrastive_dp.samplers import NoisePrediction, OnStep, bound_of, checked_batch, denoised, predict
 from contrastive_dp.schedules import NoiseSchedule
 
 DDPM_TYPE = re.compile(r"(DDPM|DDIM|PNDM|DPMSolver|UniPC|DEIS|LMS|Euler|Heun|KDPM2)\w*Scheduler")
@@ -49,7 +49,7 @@ class DiffusersNoisePrediction(nn.Module):
         self.conditional = bool(config.get("num_class_embeds") or config.get("class_embed_type"))
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        classes = None
+        t, classes = per_sample(t, x), None
         if self.conditional:
             if labels is None and self.null_label is None:
                 raise ValueError(
@@ -89,12 +89,12 @@ class EDMNoisePrediction(nn.Module):
                 one_hot = one_hot.masked_fill(
                     none[:, None], 0
                 )  # not by a mask as an index, for which the device would have to stop
-        a = self.schedule.alpha_bar_on(x.device)[t]
-        sigma = ((1 - a) / a).sqrt().to(x.dtype)
-        wide = [-1] + [1] * (x.ndim - 1)
-        y = x / a.sqrt().to(x.dtype).reshape(wide)
+        a = self.schedule.alpha_bar_on(x.device)[per_sample(t, x)]
+        sigma = ((1 - a) / a).sqrt().to(wide_type(x))  # half precision would turn the sines of its embedding
+        each = [-1] + [1] * (x.ndim - 1)
+        y = x / a.sqrt().to(x.dtype).reshape(each)
         denoised: Tensor = self.denoiser(y, sigma, one_hot).to(x.dtype)
-        return (y - denoised) / sigma.reshape(wide)
+        return (y - denoised) / sigma.to(x.dtype).reshape(each)
 
 
 def load_diffusers(folder_or_id: str | Path, null_label: int | None = None) -> tuple[DiffusersNoisePrediction, NoiseSchedule]:
@@ -278,7 +278,9 @@ def _prepared(scheduler: Any, steps: int) -> tuple[Any, list[int]]:
             f"{type(scheduler).__name__} with use_beta_sigmas goes from much noise to none in its last step, and shrinks what it makes: "
             "leave it out, or take use_karras_sigmas"
         )
-    fed_with = {"prediction_type": "epsilon"}  # a noise prediction returns epsilon, for any model
+    fed_with: dict[str, Any] = {"prediction_type": "epsilon"}  # a noise prediction returns epsilon, for any model
+    if "clip_sample" in scheduler.config:
+        fed_with["clip_sample"] = False  # the sampler's own bound decides, and changes eps with x0_hat
     if "variance_type" in scheduler.config and str(scheduler.config.variance_type).startswith("learned"):
         fed_with["variance_type"] = "fixed_small"  # a noise prediction has no variance output
     solver = type(scheduler).from_config(scheduler.config, **fed_with)
@@ -343,15 +345,16 @@ def diffusers_sample(
 
     scheduler: any whose states are x_t = sqrt(a) x_0 + sqrt(1-a) noise (not Euler, Heun or LMS, which rescale them, nor flow matching); it
     is not modified. Other arguments as in ddim_sample. Schedulers draw their own noise, so SampleNoise can make x_T but not their noise.
-    clip: bound on |x0_hat| at every step, as in ddim_sample (images: 1). The cosine schedule needs it: its last levels hold so little
-    signal that a trained network's error dominates the estimate.
+    clip: bound on |x0_hat| at every step, as in ddim_sample (images: 1). It replaces the scheduler's clip_sample, diffusers' default for
+    DDIM and DDPM, which would cut vectors and latents to [-1, 1]. The cosine schedule needs it: its last levels hold so little signal that
+    a trained network's error dominates the estimate.
     Raises ValueError for an unsupported scheduler or settings that do not fit; FloatingPointError naming timestep and term for NaN.
     """
     if isinstance(generator, SampleNoise):
         raise ValueError("diffusers' schedulers draw noise themselves: pass a torch.Generator, or use ddim_sample with SampleNoise")
     bound = bound_of(clip)
     schedule = _levels_of(scheduler)
-    check_batch(noise_prediction, x_T, labels, schedule, guidance)
+    labels = checked_batch(noise_prediction, x_T, labels, schedule, guidance)
     solver, timesteps = _prepared(scheduler, count(steps, "steps"))
     if generator is None and _draws_noise(solver):
         raise ValueError(f"{type(scheduler).__name__} draws noise: pass generator=torch.Generator().manual_seed(0)")
@@ -365,7 +368,7 @@ def diffusers_sample(
             eps = guide(x, t, eps)
         if bound is not None:
             _, eps = denoised(x, eps, schedule[t], bound)
-        x = solver.step(eps, time, x, **known).prev_sample
+        x = solver.step(eps.clone(), time, x, **known).prev_sample  # a solver keeps what a compiled network may overwrite
         watch("state", t, x)
         if on_step is not None:
             on_step(t, x)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import one_of, positive
+from contrastive_dp._checks import one_of, per_sample, positive, shaped_like, wide_type
 from contrastive_dp.guidance import Guidance
 from contrastive_dp.guidance.base import GuidedRun
 from contrastive_dp.nan_watch import Watch
@@ -97,6 +97,7 @@ class NoisePredictionOf(nn.Module):
         self.form, self.output = one_of(form, "form", FORMS), one_of(output, "output", OUTPUTS)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        t = per_sample(t, x)
         a = self.schedule.alpha_bar_on(x.device)[t]
         level = level_of(self.form, a)
         wide = [-1] + [1] * (x.ndim - 1)
@@ -104,7 +105,7 @@ class NoisePredictionOf(nn.Module):
         state = x * (signal**2 + noise**2).sqrt()
         time = t
         if self.time is not None or self.form != "alpha_bar":  # half precision would round 875 to 876
-            time = (level if self.time is None else self.time(level)).to(torch.promote_types(x.dtype, torch.float32))
+            time = (level if self.time is None else self.time(level)).to(wide_type(x))
         made = self.network(state, time) if labels is None else self.network(state, time, labels)
         return to_noise(made, self.output, state, signal, noise)
 
@@ -121,7 +122,8 @@ def edm_denoiser(network: Callable[..., Tensor], sigma_data: float = 0.5) -> Cal
         s = sigma.reshape([-1] + [1] * (x.ndim - 1))
         total = s**2 + data**2
         skip, out, into = (scale.to(x.dtype) for scale in (data**2 / total, s * data / total.sqrt(), 1 / total.sqrt()))
-        return skip * x + out * network(into * x, (sigma.log() / 4).to(x.dtype), *labels)
+        c_noise = (sigma.log() / 4).to(wide_type(x))  # half precision would turn its sines
+        return skip * x + out * network(into * x, c_noise, *labels)
 
     return denoiser
 
@@ -141,6 +143,7 @@ class GuidedStates:
         rank = self.ranks[i]
         if rank is None:
             return made
+        shaped_like(x, made)
         signal, noise = scales(self.form, float(self.levels[i]))
         eps = to_noise(made, self.output, x, signal, noise)
         change = self.run(x / math.hypot(signal, noise), rank, eps) - eps
@@ -150,16 +153,31 @@ class GuidedStates:
 def guide_states(guidance: Guidance, levels: Sequence[float], form: str, output: str, labels: Tensor | None = None) -> GuidedStates:
     """Guidance inside somebody else's sampler: guide(x, i, output) returns the guided output of step i, in the form that the sampler has.
 
-    levels: the level at which step i evaluates the network (diffusers: scheduler.sigmas, without the last 0). form: of the states x.
-    output: what the network predicts. A guidance's timesteps are the ranks of the levels, 0 the cleanest: its window counts these. At pure
-    noise (alpha_bar < 1e-6, in flow time above 0.999) and at clean data nothing is guided.
-    Raises ValueError as guidance.start does.
+    levels: the level at which step i evaluates the network: alpha_bar in [0, 1], sigma >= 0, or flow time in [0, 1]. In diffusers these are
+    scheduler.sigmas without the last 0 (form sigma or flow), or [scheduler.alphas_cumprod[t] for t in scheduler.timesteps] (form alpha_bar,
+    as in DDIM, DPM-Solver and UniPC, which have sigmas too). form: of the states x. output: what the network predicts. A guidance's
+    timesteps are the ranks of the levels, 0 the cleanest: its window counts these. At pure noise (alpha_bar < 1e-6, in flow time above
+    0.999) and at clean data nothing is guided.
+    Raises ValueError as guidance.start does, and for levels that the form does not have.
     """
     one_of(output, "output", OUTPUTS)
-    at = [float(alpha_bar_of(form, float(level))) for level in levels]
+    at = [float(alpha_bar_of(form, _checked_level(form, float(level), i))) for i, level in enumerate(levels)]
     known = sorted({a for a in at if 0 < a < 1}, reverse=True)
     if not known:
         raise ValueError(f"levels={list(levels)[:5]}: none lies between clean data and pure noise")
     rank = {a: t for t, a in enumerate(known)}
     run = guidance.start(NoiseSchedule(torch.tensor(known, dtype=torch.float64)), labels)
     return GuidedStates(run, levels, [rank.get(a) for a in at], form, output)
+
+
+def _checked_level(form: str, level: float, i: int) -> float:
+    """The level of step i. Raises ValueError for one that no state of this form has."""
+    most = math.inf if one_of(form, "form", FORMS) == "sigma" else 1.0
+    if not 0 <= level <= most or math.isinf(level):
+        meant = {
+            "sigma": "sigmas are finite and not negative",
+            "flow": "flow times lie in [0, 1]: give scheduler.sigmas, not its timesteps",
+            "alpha_bar": "alpha_bar lies in [0, 1]: give scheduler.alphas_cumprod at its timesteps, not its sigmas",
+        }
+        raise ValueError(f"levels[{i}]={level:g} is no level of the form {form!r}: {meant[form]}")
+    return level

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, normal_tensor, one_of, positive
+from contrastive_dp._checks import batch_labels, finite, in_unit, non_negative, normal_tensor, one_of, positive, wide_type
 from contrastive_dp._repr import ShortRepr
 
 
@@ -210,7 +210,7 @@ def _pull_and_push(logits: Tensor, contrast: Tensor, same: Tensor) -> Tensor:
     """Sum over rows of logsumexp(contrast) - mean(logits where same), that is -mean log-probability; a row without positives gives 0."""
     counts = same.sum(dim=1, keepdim=True)
     # a quotient of whole numbers would be float32, too coarse beside logits in double precision
-    weights = same.to(torch.promote_types(logits.dtype, torch.float32)) / counts.clamp(min=1)  # (n, m), constant
+    weights = same.to(wide_type(logits)) / counts.clamp(min=1)  # (n, m), constant
     pushed = torch.logsumexp(contrast, dim=1) * (counts[:, 0] > 0)
     return pushed.sum() - (logits * weights).sum()
 

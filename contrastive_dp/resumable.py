@@ -26,7 +26,8 @@ class ResumableTraining:
     """A network in training with its exponential moving average; saved to and restored from one file, atomically and bit-identically.
 
     average = decay average + (1 - decay) network after each step, decay = min(ema, (1 + step) / (10 + step)), so that short runs are
-    averaged too. Buffers (batch statistics) are averaged in the same way; counters are copied.
+    averaged too. Buffers (batch statistics) are averaged in the same way; counters, and buffers that hold an infinity from the start
+    (masks), are copied.
 
     network: trained in place. optimiser: for its parameters. settings: everything that determines the result, compared when restoring
     ("steps", the length of the run, may change). fingerprint: of the data, see `fingerprint`. extra: anything else the loop must remember
@@ -40,6 +41,8 @@ class ResumableTraining:
         self.step, self.ema = 0, ema
         self.extra: dict[str, Any] = {}
         self.average = AveragedModel(network, use_buffers=True)
+        # inf - inf is NaN
+        self.copied = [not one.is_floating_point() or not bool(one.isfinite().all()) for one in tensors_of(network)]
         self.average.update_parameters(network)  # the first time it copies
 
     @property
@@ -55,16 +58,15 @@ class ResumableTraining:
         """
         self.step += 1
         decay = min(self.ema, (1 + self.step) / (10 + self.step))
-        tensors = [[*module.parameters(), *module.buffers()] for module in (self.averaged, self.network)]
-        floating, counters = (
-            [pair for pair in zip(*tensors, strict=True) if pair[0].is_floating_point() == k] for k in (True, False)
-        )
+        pairs = list(zip(tensors_of(self.averaged), tensors_of(self.network), self.copied, strict=True))
+        floating = [(mean, value) for mean, value, copied in pairs if not copied]
         with torch.no_grad():
             if floating:
                 means, values = zip(*floating, strict=True)
                 get_ema_multi_avg_fn(decay)(list(means), list(values), 0)  # a launch for many tensors
-            for mean, value in counters:
-                mean.copy_(value)
+            for mean, value, copied in pairs:
+                if copied:
+                    mean.copy_(value)
 
     def check_same_step(self, processes: Processes) -> None:
         """Raise ValueError if the processes would resume from different checkpoints."""
@@ -110,6 +112,11 @@ class ResumableTraining:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path} does not fit the network ({reason}): delete it to start again") from None
         self.step, self.extra = content["step"], content["extra"]
+
+
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, always in the same order."""
+    return [*module.parameters(), *module.buffers()]
 
 
 class Stoppable:

@@ -11,12 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import batch_labels, count, finite, non_negative, one_of, positive, shaped_like, warn_if_training
+from contrastive_dp._checks import (
+    batch_labels,
+    count,
+    finite,
+    non_negative,
+    one_of,
+    per_sample,
+    positive,
+    shaped_like,
+    warn_if_training,
+)
 from contrastive_dp.guidance import Guidance, GuidedRun
 from contrastive_dp.guidance.base import PURE
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.randomness import SampleNoise, standard_normal
-from contrastive_dp.schedules import NoiseSchedule
+from contrastive_dp.schedules import NoiseSchedule, check_same_schedule
 
 NoisePrediction = Callable[..., Tensor]
 """noise_prediction(x, t) or, with labels, noise_prediction(x, t, labels). x: (n, ...); t, labels: (n,) int64; returns E[noise | x_t]."""
@@ -51,7 +61,7 @@ def ddim_sample(
 
     Raises ValueError for settings that do not fit; FloatingPointError naming the timestep and the term that became NaN.
     """
-    check_batch(noise_prediction, x_T, labels, schedule, guidance)
+    labels = checked_batch(noise_prediction, x_T, labels, schedule, guidance)
     if non_negative(eta, "eta") > 1:
         raise ValueError(f"eta={eta:g} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
     guide = guidance.start(schedule, labels) if guidance is not None else None
@@ -79,7 +89,7 @@ def ddpm_sample(
     DDIM with eta = 1; or "beta", s^2 = beta, the published choice for CIFAR-10 (no noise in the last step). A generator is required.
     Other arguments and errors as in ddim_sample.
     """
-    check_batch(noise_prediction, x_T, labels, schedule, guidance)
+    labels = checked_batch(noise_prediction, x_T, labels, schedule, guidance)
     one_of(variance, "variance", ("posterior", "beta"))
     visited = schedule.timesteps(len(schedule) if steps is None else steps)
     guide = guidance.start(schedule, labels) if guidance is not None else None
@@ -107,7 +117,7 @@ def heun_sample(
     nothing of what lies between. It costs 2 steps - 1 evaluations, one fewer from pure noise; guidance acts on each, and so does clip,
     which a trained network needs with the cosine schedule (images: 1). Other arguments and errors as in ddim_sample.
     """
-    check_batch(noise_prediction, x_T, labels, schedule, guidance)
+    labels = checked_batch(noise_prediction, x_T, labels, schedule, guidance)
     timesteps = schedule.timesteps(steps)
     guide = guidance.start(schedule, labels) if guidance is not None else None
     watch = guide.watch if guide is not None else Watch()
@@ -124,7 +134,7 @@ def heun_sample(
     y = x_T / math.sqrt(schedule[timesteps[0]])
     for t, t_next in zip(timesteps, [*timesteps[1:], -1], strict=True):
         step = math.sqrt(1 / schedule[t_next] - 1) - math.sqrt(1 / schedule[t] - 1)
-        eps = slope(y, t)
+        eps = slope(y, t).clone()  # compiled, the network's next call may overwrite it
         if t_next >= 0 and schedule[t] >= PURE:
             eps = (eps + slope(y + step * eps, t_next)) / 2
         y = y + step * eps
@@ -181,10 +191,10 @@ def _walk(
 
 
 def predict(noise_prediction: NoisePrediction, x: Tensor, t: int, labels: Tensor | None) -> Tensor:
-    """noise_prediction at one timestep for the whole batch, with its shape checked."""
+    """noise_prediction at one timestep for the whole batch, with its shape checked, in the type of x."""
     times = torch.full((len(x),), t, device=x.device)
-    eps = noise_prediction(x, times) if labels is None else noise_prediction(x, times, labels.long())
-    return shaped_like(x, eps)
+    eps = noise_prediction(x, times) if labels is None else noise_prediction(x, times, labels)
+    return shaped_like(x, eps).to(x.dtype)
 
 
 def bound_of(clip: float | None) -> float | None:
@@ -211,14 +221,18 @@ def in_pieces(noise_prediction: NoisePrediction, batch_size: int) -> NoisePredic
 
     def split(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         rest = () if labels is None else (labels.split(size),)
-        parts = zip(x.split(size), t.split(size), *rest, strict=True)
-        return torch.cat([noise_prediction(*part) for part in parts])
+        parts = zip(x.split(size), per_sample(t, x).split(size), *rest, strict=True)
+        # copies: compiled, the network's next call may overwrite what the last one returned
+        return torch.cat([shaped_like(part[0], noise_prediction(*part)).clone() for part in parts])
 
     return split
 
 
-def check_batch(noise_prediction: NoisePrediction, x_T: Any, labels: Tensor | None, schedule: Any, guidance: Any) -> None:
-    """Raise ValueError for arguments of a sampler that are of another kind or shape; warn of networks in training mode."""
+def checked_batch(
+    noise_prediction: NoisePrediction, x_T: Any, labels: Tensor | None, schedule: Any, guidance: Any
+) -> Tensor | None:
+    """The labels, int64 on the device of x_T. Raises ValueError for arguments of a sampler that are of another kind or shape, or a network
+    that knows another schedule; warns of networks in training mode."""
     for name, value, kind in (("x_T", x_T, Tensor), ("schedule", schedule, NoiseSchedule), ("guidance", guidance, Guidance | None)):
         if not isinstance(value, kind):
             wanted = getattr(kind, "__name__", "Guidance")
@@ -227,7 +241,7 @@ def check_batch(noise_prediction: NoisePrediction, x_T: Any, labels: Tensor | No
         raise ValueError(f"x_T has shape {tuple(x_T.shape)} and dtype {x_T.dtype}: give floating-point noise of shape (n, ...)")
     finite(x_T, "x_T")
     warn_if_training(noise_prediction, "noise_prediction")
-    if labels is not None:
-        batch_labels(labels, len(x_T))
+    check_same_schedule(noise_prediction, schedule)
     if guidance is not None:
         guidance.check_samples(len(x_T))
+    return None if labels is None else batch_labels(labels, len(x_T)).to(x_T.device, torch.int64)

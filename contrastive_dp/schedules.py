@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,11 @@ class NoiseSchedule:
         values = torch.as_tensor(self.alpha_bar, dtype=torch.float64, device="cpu").clone()
         if values.ndim != 1 or len(values) < 1:
             raise ValueError(f"alpha_bar has shape {tuple(values.shape)}: it must be (T,) with T >= 1")
+        if values[-1] == 0:
+            raise ValueError(
+                "alpha_bar ends at 0 (zero terminal SNR), where the noise prediction is the state itself: make the scheduler without "
+                "rescale_betas_zero_snr, or guide its own loop by guide_states"
+            )
         if not (torch.isfinite(values).all() and values.min() > 0 and values.max() < 1 and (values.diff() < 0).all()):
             raise ValueError("alpha_bar must decrease strictly and stay within (0, 1): check the betas it was made from")
         object.__setattr__(self, "alpha_bar", values)
@@ -109,3 +115,18 @@ class NoiseSchedule:
         """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise. x_0, noise: (n, ...); t: (n,) int, each in 0 .. T - 1."""
         level = self.alpha_bar_on(x_0.device)[t].reshape(-1, *[1] * (x_0.ndim - 1))
         return level.sqrt().to(x_0.dtype) * x_0 + (1 - level).sqrt().to(x_0.dtype) * noise
+
+
+ALIKE = 1e-5
+"""By how much alpha_bar may differ from that of the same schedule in another precision."""
+
+
+def check_same_schedule(network: Any, schedule: NoiseSchedule) -> None:
+    """Raise ValueError if the network knows its noise levels, and at a timestep they are others than the schedule's."""
+    own = getattr(network, "schedule", None)
+    if not isinstance(own, NoiseSchedule) or own is schedule:
+        return
+    if len(own) != len(schedule) or float((own.alpha_bar - schedule.alpha_bar).abs().max()) > ALIKE:
+        raise ValueError(
+            f"the network was made with {own}, and is used with {schedule}: give both the same, or a timestep means two noise levels"
+        )

@@ -20,11 +20,12 @@ from contrastive_dp._checks import (
     positive,
     real_samples,
     shaped_like,
+    wide_type,
 )
 from contrastive_dp.processes import ALONE, Processes, normalise_across
 from contrastive_dp.randomness import mixed_seed, seeded
 from contrastive_dp.resumable import Checkpoints, ResumableTraining, advance_to, fingerprint
-from contrastive_dp.schedules import NoiseSchedule
+from contrastive_dp.schedules import NoiseSchedule, check_same_schedule
 from contrastive_dp.transfer import room_on, sent
 
 LOSSES = ("noise", "v")
@@ -101,11 +102,13 @@ def train_noise_prediction(
     processes: each takes its share of every batch, and all end with the same network as one process would, up to rounding (except for
     dropout masks). The first writes the checkpoint, which all must be able to read.
 
-    Raises ValueError for data, labels or a checkpoint that do not fit; FloatingPointError naming the step at which the loss became NaN.
+    Raises ValueError for data, labels, a schedule or a checkpoint that do not fit; FloatingPointError naming the step at which the loss
+    became NaN.
     """
     device = next(network.parameters()).device
     x, y = _check_data(data, labels, settings)
     _check_trainable(network, data)
+    check_same_schedule(network, schedule)
     x, y = _held(x, device), None if y is None else y.to(device)
     network, share = normalise_across(network, processes), processes.share(settings.batch_size)
     checkpoints = Checkpoints(None if checkpoint is None else Path(checkpoint), settings.checkpoint_every)
@@ -209,7 +212,7 @@ def _held(x: Tensor, device: torch.device) -> Tensor:
 
 def _loss(network: nn.Module, x_t: Tensor, t: Tensor, noise: Tensor, labels: Tensor | None, weight: Tensor | None = None) -> Tensor:
     predicted = shaped_like(x_t, network(x_t, t) if labels is None else network(x_t, t, labels))
-    wide = torch.promote_types(predicted.dtype, torch.float32)
+    wide = wide_type(predicted)
     predicted, noise = predicted.to(wide), noise.to(wide)
     if weight is None:
         return torch.nn.functional.mse_loss(predicted, noise)

@@ -7,19 +7,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import non_negative
+from contrastive_dp._checks import non_negative, shaped_like
 
 
 def autoguidance(noise_prediction: Callable[..., Tensor], weaker: Callable[..., Tensor], scale: float) -> Callable[..., Tensor]:
     """Autoguidance (Karras et al. 2024, arXiv 2406.02507) as a noise prediction: eps_w + (1 + scale) (eps - eps_w), so scale 0 is unguided.
 
     noise_prediction, weaker: functions of (x, t) or (x, t, labels) for the same data and schedule; weaker: a smaller network, or one
-    trained for fewer steps. Raises ValueError for a negative or NaN scale.
+    trained for fewer steps. Raises ValueError for a negative or NaN scale, or a prediction that is no tensor
+    of x's shape.
     """
     strength = non_negative(scale, "scale")
 
     def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         given = (x, t) if labels is None else (x, t, labels)
-        return torch.lerp(weaker(*given), noise_prediction(*given), 1 + strength)
+        away = shaped_like(x, weaker(*given)).clone()  # compiled, the next call of a network may overwrite it
+        return torch.lerp(away, shaped_like(x, noise_prediction(*given)), 1 + strength)
 
     return guided

@@ -23,9 +23,19 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from contrastive_dp._checks import batch_labels, count, non_negative, normal_tensor, one_of, warn_if_training
+from contrastive_dp._checks import (
+    batch_labels,
+    count,
+    non_negative,
+    normal_tensor,
+    one_of,
+    shaped_like,
+    warn_if_training,
+    whole_timestep,
+    wide_type,
+)
 from contrastive_dp._repr import ShortRepr
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.schedules import NoiseSchedule
@@ -86,9 +96,13 @@ class Guidance(ShortRepr, ABC):
         return [non_negative(values, "scale", NEGATIVE)] * (total or 1)
 
     def start(self, schedule: NoiseSchedule, labels: Tensor | None = None) -> GuidedRun:
-        """Begin one batch of trajectories. Raises ValueError for missing labels, too few of them (see `fewest`), or a window or scale that
-        does not fit the schedule."""
+        """Begin one batch of trajectories. Raises ValueError for missing labels, too few of them (see `fewest`), anything but a
+        NoiseSchedule, or a window or scale that does not fit the schedule."""
         self._check()
+        if not isinstance(schedule, NoiseSchedule):
+            raise ValueError(
+                f"schedule is {type(schedule).__name__}: it must be a NoiseSchedule; that of diffusers' scheduler is schedule_of(scheduler)"
+            )
         total = len(schedule)
         if self.window is not None and self.window[1] > total:
             raise ValueError(f"window={self.window} lies outside the schedule's {total} timesteps: use 0 <= low < high <= {total}")
@@ -105,6 +119,8 @@ class Guidance(ShortRepr, ABC):
 
     def check_samples(self, n: int) -> None:
         """Raise ValueError if n samples are too few to be guided together."""
+        if n == 0:
+            raise ValueError("there are 0 samples to guide: sample at least one")
         if n < self.fewest:
             raise ValueError(f"{n} sample cannot be guided: its loss compares samples; sample at least {self.fewest} together")
 
@@ -112,6 +128,16 @@ class Guidance(ShortRepr, ABC):
         """With relative=True: a push has full strength only if, at the length of the noise prediction, it would change the loss by this
         much; otherwise it shrinks with the gradient. size: norms of the noise prediction, (n, 1, ...). a: alpha_bar."""
         return LEAST_CHANGE
+
+    def takes_float32(self) -> bool:
+        """Whether every network of it takes states in float32, so that gradients by states of half precision are not rounded to 0.
+
+        Modules do, unless they are of half precision themselves; a function may hide such a network, and gets states as they are.
+        """
+        entries: Any = self
+        given = [getattr(self, entry.name) for entry in fields(entries)] if is_dataclass(entries) else [None]
+        networks = [one for one in given if callable(one) and not hasattr(one, "needs_previous")]  # a loss sees embeddings
+        return is_dataclass(entries) and all(isinstance(one, nn.Module) and not _is_half(one) for one in networks)
 
     @abstractmethod
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
@@ -121,6 +147,7 @@ class Guidance(ShortRepr, ABC):
 PURE = 1e-6
 """alpha_bar below which a state counts as pure noise and is not guided: there x0_hat moves a thousand times as far as the prediction."""
 NEGATIVE = "; to ascend the loss use reverse=True"
+HALF = (torch.float16, torch.bfloat16)
 LEAST_CHANGE = 1e-3
 """Usual least change of the loss, in nats, see Guidance.least_change."""
 
@@ -128,7 +155,9 @@ LEAST_CHANGE = 1e-3
 class GuidedRun:
     """One batch of guided trajectories: guide(x, t, eps) -> eps_hat. Holds the state of the guidance between steps, O(batch).
 
-    A NaN raises FloatingPointError, at once on a CPU; on a device, NaNs are checked every ten guided steps and by `guide.watch.report()`.
+    The push is a constant: a gradient through eps_hat is that through eps.
+    Raises ValueError for a t that is no timestep of the schedule, and for labels or a noise prediction that do not fit x. A NaN raises
+    FloatingPointError, at once on a CPU; on a device, NaNs are checked every ten guided steps and by `guide.watch.report()`.
     """
 
     def __init__(self, guidance: Guidance, schedule: NoiseSchedule, labels: Tensor | None, strengths: list[float]) -> None:
@@ -138,12 +167,26 @@ class GuidedRun:
         state. Two, because solvers of second order visit a timestep twice."""
         self.visits = 0
         self.watch = Watch()
+        self.wide = guidance.takes_float32()
+
+    def __call__(self, x: Tensor, t: int, eps: Tensor) -> Tensor:
+        """Return eps plus the guidance of timestep t. x, eps: (n, ...). t: int, or a tensor of one, as in loops of diffusers."""
+        t = whole_timestep(t, len(self.schedule))
+        shaped_like(x, eps)
+        if self.labels is not None and len(self.labels) != len(x):
+            raise ValueError(
+                f"guidance was started with {len(self.labels)} labels and got {len(x)} samples: start it anew for each batch"
+            )
+        push = self._pushed(x, t, eps)
+        if push is None:
+            return eps
+        strength = self.strengths[t] * self.guidance.every * (-1 if self.guidance.reverse else 1)
+        return torch.add(eps, push, alpha=strength).to(eps.dtype)
 
     @torch.inference_mode(False)  # in the caller's inference mode, gradients could not be computed
     @torch.no_grad()
-    def __call__(self, x: Tensor, t: int, eps: Tensor) -> Tensor:
-        """Return eps plus the guidance of timestep t. x, eps: (n, ...)."""
-        t = int(t)  # loops of diffusers pass tensors
+    def _pushed(self, x: Tensor, t: int, eps: Tensor) -> Tensor | None:
+        """What is added to eps, at strength 1; None where timestep t is not guided."""
         guidance, a, strength = self.guidance, self.schedule[t], self.strengths[t]
         low, high = guidance.window or (0, len(self.schedule))
         if strength == 0 or not low <= t < high or a < PURE:
@@ -151,25 +194,25 @@ class GuidedRun:
                 self.kept = []  # there is nothing in pure noise to compare with
             else:
                 self.keep(t, (x.clone(), eps.clone(), a))
-            return eps
+            return None
         if self.labels is not None and self.labels.device != x.device:
             self.labels = self.labels.to(x.device)  # once, not in every step
         self.visits += 1
         if (self.visits - 1) % guidance.every:
             self.keep(t, (x.clone(), eps.clone(), a))
-            return eps
+            return None
         self.watch("state", t, x)
         self.watch("noise prediction", t, eps)
         gradient = guidance.gradient(self.see(x, eps, a), self, t)
         self.kept = [one for one in self.kept if isinstance(one[1], Tensor)]  # other states are of no more use
         if gradient is None:
             self.visits -= 1  # a step without guidance is none of every k
-            return eps
+            return None
         if guidance.at == "x0":
             gradient = gradient / math.sqrt(a)
         push = self._push(gradient, eps, a)
         self.watch("guidance gradient", t, push)
-        return torch.add(eps, push, alpha=strength * guidance.every * (-1 if guidance.reverse else 1))
+        return push
 
     def keep(self, t: int, what: Tensor | State) -> None:
         """Note the embeddings at timestep t, or a state that is not encoded, in place of an earlier note at t."""
@@ -180,17 +223,23 @@ class GuidedRun:
         return next((one for one in reversed(self.kept) if one[0] != t), None)
 
     def see(self, x: Tensor, eps: Tensor, a: float) -> Tensor:
-        """What the loss sees of a state."""
+        """What the loss sees of a state, in float32 at least where the networks take it."""
+        if self.wide and x.dtype in HALF:
+            x, eps = x.float(), eps.float()
         return x.clone() if self.guidance.at == "xt" else (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
 
     def _push(self, gradient: Tensor, eps: Tensor, a: float) -> Tensor:
         if not self.guidance.relative:
             return gradient * math.sqrt(1 - a)
-        axes, wide = tuple(range(1, eps.ndim)), torch.promote_types(eps.dtype, torch.float32)  # products overflow in half precision
+        axes, wide = tuple(range(1, eps.ndim)), wide_type(eps)  # products overflow in half precision
         norm, size = (torch.linalg.vector_norm(of, dim=axes, keepdim=True, dtype=wide) for of in (gradient, eps))
         # |gradient| |eps| is by how much a push as long as eps would change the loss; below the least change the push shrinks with it
         change = norm * size
-        return (gradient * (size * size / change.clamp(min=self.guidance.least_change(size, a)))).to(eps.dtype)
+        return gradient * (size * size / change.clamp(min=self.guidance.least_change(size, a)))
+
+
+def _is_half(network: nn.Module) -> bool:
+    return next((one.dtype for one in network.parameters() if one.is_floating_point()), torch.float32) in HALF
 
 
 def embedding_of(embed: Embed, x: Tensor) -> Tensor:

@@ -10,7 +10,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import batch_labels, count, finite_number, normal_tensor, positive, signed_images, warn_if_training
+from contrastive_dp._checks import (
+    batch_labels,
+    count,
+    finite_number,
+    normal_tensor,
+    positive,
+    signed_images,
+    warn_if_training,
+    wide_type,
+)
 from contrastive_dp.guidance.base import At, Guidance, GuidedRun, gradient_of, leaf_of
 from contrastive_dp.guidance.logits import Classifier, checked_logits, logits_of, margins
 
@@ -54,7 +63,7 @@ class BoundaryGuidance(Guidance):
             slope = gradient_of(margin.sum(), leaf, "learner")
         distance, norm = _distances(margin.detach(), slope)
         # in half precision the quotient overflows before the product is small
-        wide = torch.promote_types(slope.dtype, torch.float32)
+        wide = wide_type(slope)
         push = torch.where(norm > 0, (distance.to(wide) - self.target) / norm.to(wide), 0.0)
         return (slope.to(wide) * push.reshape(-1, *[1] * (slope.ndim - 1))).to(slope.dtype)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrastive_dp._checks import count, finite_number, non_negative
+from contrastive_dp._checks import count, finite_number, non_negative, per_sample
 from contrastive_dp.randomness import SampleNoise, standard_normal
 
 Generator = torch.Generator | SampleNoise
@@ -58,7 +58,7 @@ def cads(
     def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("cads needs labels: pass labels=... to the sampler")
-        t = t.expand(len(x))  # loops of diffusers pass one for all
+        t = per_sample(t, x)
         blur = _Blur(annealed, t, generator)
         handle = embedding.register_forward_hook(blur)
         try:

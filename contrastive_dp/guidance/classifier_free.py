@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from contrastive_dp._checks import non_negative
+from contrastive_dp._checks import non_negative, per_sample, shaped_like
 
 
 def classifier_free(noise_prediction: Callable[..., Tensor], scale: float, null_label: int | None = None) -> Callable[..., Tensor]:
@@ -15,21 +15,21 @@ def classifier_free(noise_prediction: Callable[..., Tensor], scale: float, null_
 
     noise_prediction: a function of (x, t) and (x, t, labels). Unconditional predictions come from null_label, the label that meant
     "no label" in training, or from a call without labels. With null_label, both are evaluated in one batch, otherwise one after the other.
-    Raises ValueError for a negative or NaN scale, or labels missing.
+    Raises ValueError for a negative or NaN scale, labels missing, or a prediction that is no tensor of x's shape.
     """
     strength = non_negative(scale, "scale")
 
     def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is None:
             raise ValueError("classifier_free needs labels: pass labels=... to the sampler")
-        t = t.expand(len(x))  # loops of diffusers pass one for all
+        t = per_sample(t, x)
         if null_label is None:
-            conditional, unconditional = noise_prediction(x, t, labels), noise_prediction(x, t)
+            conditional = shaped_like(x, noise_prediction(x, t, labels)).clone()  # compiled, its next call may overwrite it
+            unconditional = shaped_like(x, noise_prediction(x, t))
         else:
-            both = noise_prediction(
-                x.repeat(2, *[1] * (x.ndim - 1)), t.repeat(2), torch.cat([labels, labels.new_full(labels.shape, null_label)])
-            )
-            conditional, unconditional = both.chunk(2)
+            twice = x.repeat(2, *[1] * (x.ndim - 1))
+            both = noise_prediction(twice, t.repeat(2), torch.cat([labels, labels.new_full(labels.shape, null_label)]))
+            conditional, unconditional = shaped_like(twice, both).chunk(2)
         return torch.lerp(unconditional, conditional, 1 + strength)
 
     return guided

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contrastive_dp._checks import one_of, positive
+from contrastive_dp._checks import one_of, positive, wide_type
 from contrastive_dp.guidance.base import At, Guidance, GuidedRun, gradient_of, leaf_of
 from contrastive_dp.guidance.logits import Classifier, logits_of, margins
 
@@ -72,7 +72,7 @@ class FeedbackGuidance(Guidance):
             logits, labels = logits_of(judge, leaf, run, "judge")
             log_p = -F.cross_entropy(logits, labels, reduction="none")
             label = gradient_of(log_p.sum(), leaf, "judge")
-        wide = torch.promote_types(up.dtype, torch.float32)  # in half precision the products of small gradients are 0
+        wide = wide_type(up)  # in half precision the products of small gradients are 0
         u, v = up.flatten(1).to(wide), label.flatten(1).to(wide)
         along = (u * v).sum(dim=1)
         against = (along > 0) if self.reverse else (along < 0)  # reversed, samples move along -u

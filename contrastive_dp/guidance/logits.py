@@ -35,7 +35,7 @@ def checked_logits(
         raise ValueError(
             f"{name} has one class: guidance needs at least two; for a single logit f return torch.cat([-f, f], dim=1) / 2"
         )
-    if check_range and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+    if check_range and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         raise ValueError(
             f"labels reach from {int(labels.min())} to {int(labels.max())}, the {name} has classes 0..{logits.shape[1] - 1}"
         )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from contrastive_dp._checks import batch_labels, count, positive
+from contrastive_dp._checks import batch_labels, count, positive, wide_type
 from contrastive_dp.guidance.base import At, Embed, Guidance, GuidedRun, embedding_of, gradient_through
 from contrastive_dp.schedules import NoiseSchedule
 
@@ -75,7 +75,7 @@ class ParticleGuidance(Guidance):
 
     def energy(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """L of points z (n, k) with labels (n,), if there are any."""
-        z = z.to(torch.promote_types(z.dtype, torch.float32))  # torch has no distances in half precision
+        z = z.to(wide_type(z))  # torch has no distances in half precision
         square: Tensor = lean_squared_distances(z) if z.is_cuda else squared_distances(z)  # (n, n)
         paired = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
         if labels is not None and self.same_class:

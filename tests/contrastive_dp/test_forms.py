@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -401,17 +402,25 @@ def test_the_networks_own_time_in_half_precision(schedule):
 
 
 def test_edm_in_half_precision(schedule):
-    """The raw network is of half precision itself, and sees nothing else."""
+    """The raw network is of half precision itself, and sees such states; its time is exact, as in EDM's own code, whose embedding has waves
+    of 16 c_noise."""
     torch.manual_seed(1)
     linear = nn.Linear(4, 3)
     linear16 = nn.Linear(4, 3).bfloat16()
     linear16.load_state_dict(linear.state_dict())
-    made = []
+    made, times = [], []
+
+    def raw(x, c_noise, layer):
+        times.append(c_noise)
+        return layer(torch.cat([x, c_noise.to(x.dtype).expand(len(x), 1)], dim=1))
+
     for layer, kind in ((linear, torch.float32), (linear16, torch.bfloat16)):
-        denoiser = edm_denoiser(lambda x, time, layer=layer: layer(torch.cat([x, time.expand(len(x), 1)], dim=1)))
+        denoiser = edm_denoiser(partial(raw, layer=layer))
         network = NoisePredictionOf(lambda x, s, of=denoiser: of(x, s.reshape(-1, 1)), schedule, "sigma", "x0")
         made.append(network(torch.ones(2, 3, dtype=kind), torch.full((2,), 400)))
     assert made[1].dtype == torch.bfloat16
+    a = schedule[400]
+    assert all(float(c_noise.flatten()[0]) == pytest.approx(math.log((1 - a) / a) / 8, abs=1e-6) for c_noise in times)
     torch.testing.assert_close(made[1].float(), made[0], rtol=0.05, atol=0.05)
 
 
