@@ -27,6 +27,7 @@ from contrastive_dp.guidance.base import PURE
 from contrastive_dp.nan_watch import Watch
 from contrastive_dp.randomness import SampleNoise, standard_normal
 from contrastive_dp.schedules import NoiseSchedule, check_same_schedule
+from contrastive_dp.wrapped import Wrapped
 
 NoisePrediction = Callable[..., Tensor]
 """noise_prediction(x, t) or, with labels, noise_prediction(x, t, labels). x: (n, ...); t, labels: (n,) int64; returns E[noise | x_t]."""
@@ -219,13 +220,13 @@ def in_pieces(noise_prediction: NoisePrediction, batch_size: int) -> NoisePredic
 
     size = count(batch_size, "batch_size")
 
-    def split(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def split(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         rest = () if labels is None else (labels.split(size),)
         parts = zip(x.split(size), per_sample(t, x).split(size), *rest, strict=True)
         # copies: compiled, the network's next call may overwrite what the last one returned
         return torch.cat([shaped_like(part[0], noise_prediction(*part)).clone() for part in parts])
 
-    return split
+    return Wrapped(split, noise_prediction)
 
 
 def checked_batch(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from contrastive_dp._checks import non_negative, shaped_like
+from contrastive_dp.wrapped import Wrapped
 
 
 def autoguidance(noise_prediction: Callable[..., Tensor], weaker: Callable[..., Tensor], scale: float) -> Callable[..., Tensor]:
@@ -19,9 +20,9 @@ def autoguidance(noise_prediction: Callable[..., Tensor], weaker: Callable[..., 
     """
     strength = non_negative(scale, "scale")
 
-    def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def guided(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         given = (x, t) if labels is None else (x, t, labels)
         away = shaped_like(x, weaker(*given)).clone()  # compiled, the next call of a network may overwrite it
         return torch.lerp(away, shaped_like(x, noise_prediction(*given)), 1 + strength)
 
-    return guided
+    return Wrapped(guided, noise_prediction, weaker)

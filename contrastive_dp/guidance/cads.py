@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from contrastive_dp._checks import count, finite_number, non_negative, per_sample
 from contrastive_dp.randomness import SampleNoise, standard_normal
+from contrastive_dp.wrapped import Wrapped
 
 Generator = torch.Generator | SampleNoise
 
@@ -55,7 +56,7 @@ def cads(
         rescaled = centred * y.std(dim=1, keepdim=True) + y.mean(dim=1, keepdim=True)
         return torch.where((t <= low * timesteps)[:, None], y, mix * rescaled + (1 - mix) * noisy)
 
-    def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def guided(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:
             raise ValueError("cads needs labels: pass labels=... to the sampler")
         t = per_sample(t, x)
@@ -72,7 +73,7 @@ def cads(
             )
         return found
 
-    return guided
+    return Wrapped(guided, noise_prediction)
 
 
 class _Blur:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from contrastive_dp._checks import non_negative, per_sample, shaped_like
+from contrastive_dp.wrapped import Wrapped
 
 
 def classifier_free(noise_prediction: Callable[..., Tensor], scale: float, null_label: int | None = None) -> Callable[..., Tensor]:
@@ -19,7 +20,7 @@ def classifier_free(noise_prediction: Callable[..., Tensor], scale: float, null_
     """
     strength = non_negative(scale, "scale")
 
-    def guided(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    def guided(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:
             raise ValueError("classifier_free needs labels: pass labels=... to the sampler")
         t = per_sample(t, x)
@@ -32,4 +33,4 @@ def classifier_free(noise_prediction: Callable[..., Tensor], scale: float, null_
             conditional, unconditional = shaped_like(twice, both).chunk(2)
         return torch.lerp(unconditional, conditional, 1 + strength)
 
-    return guided
+    return Wrapped(guided, noise_prediction)

@@ -67,12 +67,16 @@ def setting_of(**arguments: Any) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """One simulation giving one or more rows: run(rng, effort, **arguments) -> {suffix of the quantity: Estimate}."""
+    """One simulation giving one or more rows: run(rng, effort, **arguments) -> {suffix of the quantity: Estimate}.
+
+    thorough: so slow that --quick leaves it out.
+    """
 
     quantity: str
     setting: str
     run: Callable[..., dict[str, Estimate]]
     arguments: dict[str, Any] = field(default_factory=dict)
+    thorough: bool = False
 
     def rows(self, seed: int, effort: Effort) -> list[Row]:
         """The rows of this check. Its random stream depends on the seed and its name, not on order or number of processes."""

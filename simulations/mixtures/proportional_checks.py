@@ -28,7 +28,7 @@ def t16_checks() -> Iterator[Check]:
     for ratio, snr, eps, ridge in itertools.product(SAMPLES_PER_DIM, CLASS_SNR, RADIUS, RIDGE):
         arguments = {"samples_per_dim": ratio, "class_snr": snr, "eps": eps, "ridge": ridge}
         setting = ", ".join(f"{name} {value:g}" for name, value in arguments.items())
-        yield Check("T16 cosine at any n / d", setting, check_proportional, arguments)
+        yield Check("T16 cosine at any n / d", setting, check_proportional, arguments, thorough=ratio == SAMPLES_PER_DIM[-1])
 
 
 def check_proportional(

@@ -345,3 +345,34 @@ def test_samples_keep_the_type_of_the_noise_whatever_the_network_returns(schedul
 def test_zero_terminal_snr_is_named():
     with pytest.raises(ValueError, match=r"ends at 0 \(zero terminal SNR\).*without rescale_betas_zero_snr, or guide"):
         schedule_of(DDIMScheduler(rescale_betas_zero_snr=True))
+
+
+WRAPPERS = {
+    "classifier_free": lambda network: classifier_free(network, 0.5, null_label=2),
+    "autoguidance": lambda network: autoguidance(lambda x, t, labels: 0 * x, network, 0.5),
+    "cads": lambda network: cads(network, network.network[0], 1000, torch.Generator().manual_seed(0)),
+    "in_pieces": lambda network: in_pieces(network, 3),
+    "two": lambda network: in_pieces(classifier_free(network, 0.5, null_label=2), 3),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_wrapper_is_the_networks_it_calls(schedule, wrap):
+    """Their type, their mode and their schedule are its own."""
+
+    class Embedding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.dropout, self.schedule = nn.Embedding(3, 3), nn.Dropout(0.5), schedule
+            self.network = nn.Sequential(self.table, self.dropout)
+
+        def forward(self, x, t, labels):
+            return x * self.network(labels)
+
+    wrapped, x = wrap(Embedding()), torch.randn(4, 3)
+    with pytest.warns(UserWarning, match="noise_prediction is in training mode"):
+        ddim_sample(wrapped, x, schedule, 2, LABELS)
+    made = ddim_sample(wrapped.eval().double(), x.double(), schedule, 2, LABELS)
+    assert made.dtype == torch.float64
+    with pytest.raises(ValueError, match="the network was made with"):
+        ddim_sample(wrapped, x.double(), NoiseSchedule.cosine(), 2, LABELS)
