@@ -74,6 +74,7 @@ PHOTOGRAPHS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "gtsrb-confirm": ("GTSRB", "3.2 hours", ()),
     "gtsrb-default": ("GTSRB", "2 hours", ()),
     "gtsrb-pipeline": ("GTSRB", "3.7 hours", ()),
+    "gtsrb-rivals": ("GTSRB", "2.5 hours", ()),
     "cifar10-report": ("CIFAR10", "35 min", RUN),
 }
 """The same for photographs: data set, cost, and the files that figures read besides their tables."""

@@ -31,6 +31,7 @@ MORE = "gtsrb-more/comparisons.csv"
 GTSRB_CONFIRM = "gtsrb-confirm/comparisons.csv"
 GTSRB_DEFAULT = "gtsrb-default/comparisons.csv"
 GTSRB_PIPELINE = "gtsrb-pipeline/comparisons.csv"
+GTSRB_RIVALS = "gtsrb-rivals/comparisons.csv"
 CIFAR10 = "cifar10-report/comparisons.csv"
 READ = (
     "Right of zero the first set of images is better: difference in robust accuracy after equal training, paired by seed. Thick: 95 % "

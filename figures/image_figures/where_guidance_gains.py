@@ -23,6 +23,7 @@ OTHERS = (
     "mnist-default/sweep.csv",
     "mnist-rivals/sweep.csv",
     "gtsrb-default/sweep.csv",
+    "gtsrb-rivals/sweep.csv",
     "gtsrb-pipeline/sweep.csv",
 )
 PREDICTED, ENOUGH = "gtsrb-pipeline/sweep.csv", 3

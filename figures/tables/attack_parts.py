@@ -14,15 +14,15 @@ from figures.image_figures.comparisons import compared
 from figures.inputs import Files, where
 from figures.table import Spread
 
-APGD, WHOLE = "digits-apgd/sweep.csv", "digits-evidence/sweep.csv"
+APGD, WHOLE, SIGNS = "digits-apgd/sweep.csv", "digits-evidence/sweep.csv", "gtsrb-rivals/sweep.csv"
 FIGURE = Figure(
     "Differences after each part of AutoAttack",
     "Difference in robust accuracy, paired by seed, mean and 95 % interval (Student): after APGD-CE, the attack of digits-report; after "
     "APGD-T too; after all of AutoAttack; and the change of the difference from APGD-CE to the last attack. Each attack runs on the "
     "survivors of the earlier ones. Then: robust accuracy that the further attacks took from the first. digits-apgd attacks all 1,197 "
-    "test images, digits-evidence the first 100.",
-    (APGD, WHOLE),
-    "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf 0.15",
+    "test images, digits-evidence the first 100, gtsrb-rivals the first 200.",
+    (APGD, WHOLE, SIGNS),
+    "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf 0.15; GTSRB at 16x16, 1,000 and 2,000, 8/255, soft labels",
 )
 HEADER = ("comparison", "APGD-CE", "with APGD-T", "all of AutoAttack", "change", "taken from the first", "seeds", "design")
 PAIRS = {
@@ -31,8 +31,9 @@ PAIRS = {
         (side, "main/unguided")
         for side in ("main/anchored-reversed-0.1", "main/infonce-0.3", "main/noise-0.1", "main/anchored-0.1", "more/unguided")
     ),
+    SIGNS: (("autoattack/particle-auto", "autoattack/unguided"),),
 }
-ATTACKS = {APGD: "apgd", WHOLE: "autoattack"}
+ATTACKS = {APGD: "apgd", WHOLE: "autoattack", SIGNS: "autoattack"}
 
 
 def rows(files: Files) -> list[list[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from figures.image_figures.comparisons import CIFAR10, GTSRB, GTSRB_CONFIRM, GTSRB_DEFAULT, GTSRB_PIPELINE, MORE
+from figures.image_figures.comparisons import CIFAR10, GTSRB, GTSRB_CONFIRM, GTSRB_DEFAULT, GTSRB_PIPELINE, GTSRB_RIVALS, MORE
 from figures.image_figures.photographs import BOTH
 from figures.inputs import Files
 from figures.tables import claims
@@ -14,7 +14,7 @@ HEADER = claims.HEADER
 FIGURE = replace(
     claims.FIGURE,
     title=f"{claims.FIGURE.title}: photographs",
-    inputs=(GTSRB, MORE, GTSRB_CONFIRM, GTSRB_DEFAULT, GTSRB_PIPELINE, CIFAR10),
+    inputs=(GTSRB, MORE, GTSRB_CONFIRM, GTSRB_DEFAULT, GTSRB_RIVALS, GTSRB_PIPELINE, CIFAR10),
     settings=BOTH,
 )
 

@@ -1,4 +1,4 @@
-"""GTSRB, three designs of ten seeds: robust accuracy and wrong labels of every set of images."""
+"""GTSRB, four designs of ten seeds: robust accuracy and wrong labels of every set of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from figures.image_figures.photographs import GTSRB
 from figures.inputs import Files, where
 from figures.tables.images import spread
 
-TABLES = ("gtsrb-confirm/sweep.csv", "gtsrb-default/sweep.csv", "gtsrb-pipeline/sweep.csv")
+TABLES = tuple(f"gtsrb-{name}/sweep.csv" for name in ("confirm", "default", "rivals", "pipeline"))
 FIGURE = Figure(
     "Traffic signs: robust accuracy and wrong labels of every set of images",
     "Mean (standard deviation over seeds), on 1,000 test images. Label error: share of images whose label, or the likeliest class of a "
@@ -27,10 +27,11 @@ def rows(files: Files) -> list[list[Any]]:
 
 
 def rows_of(table: str, files: Files) -> list[list[Any]]:
-    """The sets of images of a design."""
+    """The sets of images of a design, as its runs under APGD-CE have them."""
     data = files.columns(table, " ".join(("clean_accuracy robust_accuracy n_synthetic", *DESCRIBED)), text="run method attack")
     found: list[list[Any]] = []
-    for run, method in dict.fromkeys(zip(data["run"].tolist(), data["method"].tolist(), strict=True)):
+    main = where(data, attack="apgd-ce")
+    for run, method in dict.fromkeys(zip(data["run"][main].tolist(), data["method"][main].tolist(), strict=True)):
         of = where(data, run=run, method=method, attack="apgd-ce")
         number = int(data["n_synthetic"][of][0])
         about = [shown(f"{run.removesuffix(f'-{number}')}/{method}"), number, len(data["clean_accuracy"][of])]
