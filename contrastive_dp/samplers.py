@@ -217,16 +217,14 @@ def denoised(x: Tensor, eps: Tensor, a: float, bound: float | None) -> tuple[Ten
 
 def in_pieces(noise_prediction: NoisePrediction, batch_size: int) -> NoisePrediction:
     """The same noise prediction, evaluated on at most batch_size samples at a time: bounds memory without changing how samples interact."""
+    return Wrapped(partial(_in_pieces, size=count(batch_size, "batch_size")), noise_prediction)
 
-    size = count(batch_size, "batch_size")
 
-    def split(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        rest = () if labels is None else (labels.split(size),)
-        parts = zip(x.split(size), per_sample(t, x).split(size), *rest, strict=True)
-        # copies: compiled, the network's next call may overwrite what the last one returned
-        return torch.cat([shaped_like(part[0], noise_prediction(*part)).clone() for part in parts])
-
-    return Wrapped(split, noise_prediction)
+def _in_pieces(noise_prediction: NoisePrediction, x: Tensor, t: Tensor, labels: Tensor | None, size: int) -> Tensor:
+    rest = () if labels is None else (labels.split(size),)
+    parts = zip(x.split(size), per_sample(t, x).split(size), *rest, strict=True)
+    # copies: compiled, the network's next call may overwrite what the last one returned
+    return torch.cat([shaped_like(part[0], noise_prediction(*part)).clone() for part in parts])
 
 
 def checked_batch(

@@ -11,13 +11,22 @@ from contrastive_dp.schedules import NoiseSchedule
 
 
 class Wrapped(nn.Module):
-    """The noise prediction call(x, t, labels) as a module that holds the networks it calls, so that .to(device) and .eval() reach them, and
-    a sampler sees their schedule and warns of those in training mode. Functions among them are called as they are."""
+    """The noise prediction call(*networks, x, t, labels) as a module that holds its networks, modules or functions.
 
-    def __init__(self, call: Callable[[Tensor, Tensor, Tensor | None], Tensor], *networks: Any) -> None:
+    So .to(device), .eval() and copies reach them, and a sampler sees their schedule and warns of those in training mode. `call` must take
+    the networks from its arguments: a copy has others.
+    """
+
+    def __init__(self, call: Callable[..., Tensor], *networks: Any) -> None:
         super().__init__()
         self.call = call
-        self.networks = nn.ModuleList(one for one in networks if isinstance(one, nn.Module))
+        self.names = [f"network{i}" for i in range(len(networks))]
+        for name, network in zip(self.names, networks, strict=True):
+            setattr(self, name, network)
+
+    @property
+    def networks(self) -> list[Any]:
+        return [getattr(self, name) for name in self.names]
 
     @property
     def schedule(self) -> NoiseSchedule | None:
@@ -26,4 +35,4 @@ class Wrapped(nn.Module):
         return next((one for one in found if isinstance(one, NoiseSchedule)), None)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.call(x, t, labels)
+        return self.call(*self.networks, x, t, labels)

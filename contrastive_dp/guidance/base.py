@@ -137,7 +137,7 @@ class Guidance(ShortRepr, ABC):
         entries: Any = self
         given = [getattr(self, entry.name) for entry in fields(entries)] if is_dataclass(entries) else [None]
         networks = [one for one in given if callable(one) and not hasattr(one, "needs_previous")]  # a loss sees embeddings
-        return is_dataclass(entries) and all(isinstance(one, nn.Module) and not _is_half(one) for one in networks)
+        return is_dataclass(entries) and all(takes_float32(one) for one in networks)
 
     @abstractmethod
     def gradient(self, seen: Tensor, run: GuidedRun, t: int) -> Tensor | None:
@@ -238,8 +238,11 @@ class GuidedRun:
         return gradient * (size * size / change.clamp(min=self.guidance.least_change(size, a)))
 
 
-def _is_half(network: nn.Module) -> bool:
-    return next((one.dtype for one in network.parameters() if one.is_floating_point()), torch.float32) in HALF
+def takes_float32(network: Any) -> bool:
+    """Whether it is a module, and not of half precision itself. A function may hide one that is."""
+    if not isinstance(network, nn.Module):
+        return False
+    return next((one.dtype for one in network.parameters() if one.is_floating_point()), torch.float32) not in HALF
 
 
 def embedding_of(embed: Embed, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from contrastive_dp._checks import (
     warn_if_training,
     wide_type,
 )
-from contrastive_dp.guidance.base import At, Guidance, GuidedRun, gradient_of, leaf_of
+from contrastive_dp.guidance.base import At, Guidance, GuidedRun, gradient_of, leaf_of, takes_float32
 from contrastive_dp.guidance.logits import Classifier, checked_logits, logits_of, margins
 
 
@@ -87,7 +87,7 @@ def boundary_distances(learner: Classifier, x: Tensor, labels: Tensor, batch_siz
 
 
 def _signed_distances(learner: Classifier, x: Tensor, labels: Tensor) -> Tensor:
-    leaf = leaf_of(x)
+    leaf = leaf_of(x.to(wide_type(x)) if takes_float32(learner) else x)
     with torch.enable_grad():
         margin = margins(*checked_logits(learner, leaf, labels, "learner"))
         slope = gradient_of(margin.sum(), leaf, "learner")

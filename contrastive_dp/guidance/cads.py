@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,41 +47,57 @@ def cads(
         raise ValueError(f"window={window}: give (low, high) with 0 <= low < high <= 1, as shares of the schedule")
     if not 0 <= finite_number(mix, "mix") <= 1:
         raise ValueError(f"mix={mix:g} must lie in [0, 1]")
-    count(timesteps, "timesteps")
+    annealing = _Annealing(count(timesteps, "timesteps"), strength, (window[0], window[1]), mix)
+    return Wrapped(partial(_blurred, annealing=annealing, generator=generator), noise_prediction, embedding)
 
-    low, high = window
 
-    def annealed(y: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        gamma = ((high - t / timesteps) / (high - low)).clamp(0, 1)[:, None].to(y.dtype)
-        noisy = gamma.sqrt() * y + strength * (1 - gamma).sqrt() * noise
+@dataclass(frozen=True)
+class _Annealing:
+    timesteps: int
+    strength: float
+    window: tuple[float, float]
+    mix: float
+
+    def __call__(self, y: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The embeddings y (n, k) at timesteps t (n,), blurred by noise (n, k)."""
+        low, high = self.window
+        gamma = ((high - t / self.timesteps) / (high - low)).clamp(0, 1)[:, None].to(y.dtype)
+        noisy = gamma.sqrt() * y + self.strength * (1 - gamma).sqrt() * noise
         centred = (noisy - noisy.mean(dim=1, keepdim=True)) / noisy.std(dim=1, keepdim=True).clamp(min=torch.finfo(y.dtype).tiny)
         rescaled = centred * y.std(dim=1, keepdim=True) + y.mean(dim=1, keepdim=True)
-        return torch.where((t <= low * timesteps)[:, None], y, mix * rescaled + (1 - mix) * noisy)
+        return torch.where((t <= low * self.timesteps)[:, None], y, self.mix * rescaled + (1 - self.mix) * noisy)
 
-    def guided(x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        if labels is None:
-            raise ValueError("cads needs labels: pass labels=... to the sampler")
-        t = per_sample(t, x)
-        blur = _Blur(annealed, t, generator)
-        handle = embedding.register_forward_hook(blur)
-        try:
-            found = noise_prediction(x, t, labels)
-        finally:
-            handle.remove()
-        if not blur.calls:
-            raise ValueError(
-                "cads: the noise prediction did not call `embedding`, so nothing was blurred: pass the module that it embeds classes "
-                "with, and a network that is not compiled"
-            )
-        return found
 
-    return Wrapped(guided, noise_prediction)
+def _blurred(
+    noise_prediction: Callable[..., Tensor],
+    embedding: nn.Module,
+    x: Tensor,
+    t: Tensor,
+    labels: Tensor | None,
+    annealing: _Annealing,
+    generator: Generator,
+) -> Tensor:
+    if labels is None:
+        raise ValueError("cads needs labels: pass labels=... to the sampler")
+    t = per_sample(t, x)
+    blur = _Blur(annealing, t, generator)
+    handle = embedding.register_forward_hook(blur)
+    try:
+        found = noise_prediction(x, t, labels)
+    finally:
+        handle.remove()
+    if not blur.calls:
+        raise ValueError(
+            "cads: the noise prediction did not call `embedding`, so nothing was blurred: pass the module that it embeds classes "
+            "with, and a network that is not compiled"
+        )
+    return found
 
 
 class _Blur:
     """A hook on the embedding for one call of the noise prediction: one draw of noise for its rows, in whatever pieces they come."""
 
-    def __init__(self, annealed: Callable[[Tensor, Tensor, Tensor], Tensor], t: Tensor, generator: Generator) -> None:
+    def __init__(self, annealed: _Annealing, t: Tensor, generator: Generator) -> None:
         self.annealed, self.t, self.generator = annealed, t, generator
         self.calls = self.begin = 0
         self.noise = t.new_empty(0)

@@ -1,5 +1,6 @@
 """What users of other libraries pass: times and outputs of other kinds, half precision, compiled networks, other schedules."""
 
+import copy
 import math
 from itertools import pairwise
 from types import SimpleNamespace
@@ -148,6 +149,15 @@ def test_gradients_of_states_in_float16_are_not_rounded_to_nothing(schedule, thr
     assert F.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.999
     assert float(found.norm() / expected.norm()) == pytest.approx(1, abs=0.01)
     assert guidance.start(schedule, LABELS)(x, 300, eps).dtype == torch.half
+
+
+def test_distances_of_samples_in_float16_are_those_in_float32():
+    """A slope of 1e-7 a pixel is less than float16 can write."""
+    linear = nn.Linear(2000, 2)
+    linear.weight.data, linear.bias.data = 1e-8 * torch.randn(2, 2000), torch.tensor([1e-6, 0.0])
+    x = torch.randn(4, 2000).half()
+    torch.testing.assert_close(boundary_distances(linear, x, LABELS), boundary_distances(linear, x.float(), LABELS))
+    assert torch.isfinite(boundary_distances(linear, x, LABELS)).all()
 
 
 def test_a_function_gets_half_states_as_they_are(schedule):
@@ -376,3 +386,18 @@ def test_a_wrapper_is_the_networks_it_calls(schedule, wrap):
     assert made.dtype == torch.float64
     with pytest.raises(ValueError, match="the network was made with"):
         ddim_sample(wrapped, x.double(), NoiseSchedule.cosine(), 2, LABELS)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_copy_of_a_wrapper_has_networks_of_its_own(wrap):
+    t, x = torch.full((4,), 500), torch.randn(4, 3)
+    network = NoisePredictionMLP(3, classes=3, width=8).eval()
+    network.network = [next(one for one in network.modules() if isinstance(one, nn.Embedding))]
+    nn.init.normal_(network.output.weight)  # it begins with 0
+    wrapped = wrap(network)
+    copied = copy.deepcopy(wrapped)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+        assert copied(x, t, LABELS).abs().max() == 0
+        assert wrapped(x, t, LABELS).abs().max() > 0
