@@ -6,7 +6,8 @@
    parameters not frozen, backward through everything. Gradients are compared.
 2. A guided sampling step, less its U-Net evaluation, against the floor: its networks forward and backward to the input once. With a large
    encoder, and with the small one of the digits, where the rest of a step weighs most.
-3. Bytes held after few and after many steps. 4. Guiding every k-th step. 5. Import time beyond torch.
+3. A whole guided step of the digits, its U-Net and 250 images as in the preset `cpu`, against its networks alone.
+4. Bytes held after few and after many steps. 5. Guiding every k-th step. 6. Import time beyond torch.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from contrastive_dp import (
 from image_experiments.engine.calibration import seconds as seconds_of
 from image_experiments.engine.cost import MAXRSS_BYTES
 from image_experiments.models.classifiers import make_classifier
+from image_experiments.models.unet import UNetSettings, make_noise_prediction
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,30 @@ def compare_with_floor(settings: Settings, classifier: nn.Module, x_T: Tensor, s
           f"{1e3 * seconds['forward']:.1f} ms = {per_step / seconds['forward']:.3f}")  # fmt: skip
 
 
+def whole_steps(settings: Settings, classifier: nn.Module, x_T: Tensor) -> None:
+    """Every guided step with its U-Net over the U-Net forward and the networks of the guidance forward and backward to the input."""
+    x_T, classifier = x_T.to(settings.device), classifier.to(settings.device)
+    embed, labels, steps = ClassifierFeatures(classifier), torch.arange(len(x_T), device=x_T.device) % 10, [420, 410, 400, 390]
+    shape = (x_T.shape[1], x_T.shape[2], x_T.shape[3])
+    unet = (
+        make_noise_prediction(UNetSettings(channels=(24, 48), blocks=1, attention=()), 10, shape, seed=0).eval().to(settings.device)
+    )
+
+    def network_alone() -> None:
+        leaf = x_T.clone().requires_grad_()
+        torch.autograd.grad(embed(leaf).sum(), leaf)
+
+    guidances = guidances_of(classifier, embed, x_T)
+    sample = partial(ddim_sample, unet, x_T, NoiseSchedule.cosine(), steps, labels)
+    jobs: dict[str, Callable[[], Any]] = {name: partial(sample, guidance=guidance) for name, (guidance, _) in guidances.items()}
+    seconds = medians(jobs | {"unguided": sample, "network": network_alone}, settings)
+    for name, (guidance, networks) in guidances.items():
+        passes = networks * (3 if guidance.window else 4)
+        cost = seconds["unguided"] + passes * seconds["network"]
+        print(f"digits, {len(x_T)} images, with the U-Net: {name}: {len(steps)} steps, {passes} passes of networks "
+              f"{1e3 * seconds[name]:.0f} ms / networks {1e3 * cost:.0f} ms = {seconds[name] / cost:.3f}")  # fmt: skip
+
+
 def guidances_of(classifier: nn.Module, embed: ClassifierFeatures, x_T: Tensor) -> dict[str, tuple[Guidance, int]]:
     """Each guidance, and how many networks it sends forward and back."""
     judge, learner = frozen(classifier), frozen(classifier)
@@ -278,6 +304,7 @@ def main() -> None:
     small = make_classifier("small-cnn", 10, (3, 8, 8), [0.5] * 3, [0.25] * 3).eval()
     compare_with_floor(settings, classifier, torch.randn(settings.images, 3, 32, 32), schedule)
     compare_with_floor(settings, small, torch.randn(500, 3, 8, 8), schedule)
+    whole_steps(settings, small, torch.randn(250, 3, 8, 8))
     if settings.only_floor:
         return
     import_time(settings.repeats)

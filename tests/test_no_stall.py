@@ -28,6 +28,7 @@ from contrastive_dp import (
     train_noise_prediction,
 )
 from contrastive_dp.adapters import EDMNoisePrediction
+from contrastive_dp.guidance import particle
 from contrastive_dp.nan_watch import Watch
 from image_experiments.data.images import Images
 from image_experiments.models.precision import prepared_unet
@@ -44,7 +45,8 @@ ENCODER = nn.Sequential(nn.Flatten(), nn.Linear(2, 4))
 
 @pytest.fixture(autouse=True)
 def as_on_a_device(monkeypatch):
-    """On a CPU the watch for NaN reads every value at once; on a device it does so every ten steps."""
+    """On a device the watch for NaN reads values every ten steps, not every step, and particle guidance takes all pairs at once."""
+    monkeypatch.setattr(particle, "_on_host", lambda z: False)
     monkeypatch.setattr(Watch, "__call__", lambda self, term, t, values: self.noted.append((term, t, torch.isfinite(values.sum()))))
 
 

@@ -76,23 +76,40 @@ class ParticleGuidance(Guidance):
     def energy(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """L of points z (n, k) with labels (n,), if there are any."""
         z = z.to(wide_type(z))  # torch has no distances in half precision
-        square: Tensor = lean_squared_distances(z) if z.is_cuda else squared_distances(z)  # (n, n)
-        paired = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-        if labels is not None and self.same_class:
-            classes = batch_labels(labels, len(z)).to(z.device)
-            paired &= classes[:, None] == classes[None, :]
-        kernel = torch.exp(-square / self._bandwidth(square.detach(), paired))
+        square, paired = self._squares(z, None if labels is None or not self.same_class else batch_labels(labels, len(z)))
+        kernel = torch.exp(-square / self._bandwidth(square.detach(), paired, len(z)))
         return torch.where(paired, kernel, 0.0).sum() / 2  # every pair stands twice
 
-    def _bandwidth(self, square: Tensor, paired: Tensor) -> Tensor | float:
+    @staticmethod
+    def _squares(z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Squared distances of points, one after the other, and which of them belong to pairs that repel each other.
+
+        On a CPU those within each class alone; on a GPU all, since it would have to be waited for how many a class has.
+        """
+        classes = None if labels is None else labels.to(z.device)
+        if classes is None or not _on_host(z):
+            paired = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+            if classes is not None:
+                paired &= classes[:, None] == classes[None, :]
+            square: Tensor = lean_squared_distances(z) if z.is_cuda else squared_distances(z)  # (n, n)
+            return square.flatten(), paired.flatten()
+        members = [z[classes == label] for label in classes.unique()]
+        squares = [squared_distances(points).flatten() for points in members]
+        return torch.cat(squares), torch.cat([~torch.eye(len(points), dtype=torch.bool).flatten() for points in members])
+
+    def _bandwidth(self, square: Tensor, paired: Tensor, n: int) -> Tensor | float:
         if self.bandwidth is not None:
             return self.bandwidth
         counted = paired & (square > 0)  # copies do not count
         # nanmedian would wait for a GPU; sorting takes longer on a CPU
         middle = lower_median(square, counted) if square.is_cuda else torch.where(counted, square, math.nan).nanmedian()
-        together = 1 + paired.sum().to(square.dtype) / len(square)
+        together = 1 + paired.sum().to(square.dtype) / n
         # without a pair, the median is not finite and the kernel is not used
         return torch.nan_to_num(middle / torch.log(together), nan=1.0, posinf=1.0).clamp(min=torch.finfo(square.dtype).tiny)
+
+
+def _on_host(z: Tensor) -> bool:
+    return z.device.type == "cpu"
 
 
 def squared_distances(z: Tensor) -> Tensor:

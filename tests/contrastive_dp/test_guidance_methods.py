@@ -29,6 +29,7 @@ from contrastive_dp import (
     ddim_sample,
     in_pieces,
 )
+from contrastive_dp.guidance import particle
 from contrastive_dp.guidance.particle import lean_squared_distances, squared_distances
 from tests.contrastive_dp.conftest import small_unet
 from theory import ddim_law
@@ -636,6 +637,21 @@ def test_a_gpus_lean_distances_have_the_same_gradient(far):
         (expected,) = torch.autograd.grad((squared_distances(leaf := points.double().requires_grad_()) * weights).sum(), leaf)
         assert found.dtype == points.dtype
         assert (found - expected).abs().max() < tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize(("bandwidth", "labelled"), [(None, True), (3.0, True), (None, False)])
+def test_pairs_of_each_class_alone_push_as_all_pairs_do_on_a_gpu(monkeypatch, bandwidth, labelled):
+    """To the bit: pairs of different classes add zeros there."""
+    z, labels = draw(31, 40, 6).float(), torch.randint(-1, 4, (40,), generator=torch.Generator().manual_seed(32))
+    z[5] = z[11]
+    guidance, found = ParticleGuidance(1.0, bandwidth=bandwidth), []
+    for host in (True, False):
+        monkeypatch.setattr(particle, "_on_host", lambda _z, host=host: host)
+        leaf = z.clone().requires_grad_()
+        energy = guidance.energy(leaf, labels if labelled else None)
+        found.append((energy.detach(), *torch.autograd.grad(energy, leaf)))
+    assert torch.equal(found[0][1], found[1][1])
+    torch.testing.assert_close(found[0][0], found[1][0])
 
 
 @pytest.mark.parametrize("copies", [2, 6, 8])
