@@ -47,6 +47,11 @@ def for_phone() -> Iterator[None]:
         _for_phone.reset(token)
 
 
+def is_for_phone() -> bool:
+    """Whether a phone's picture is drawn."""
+    return _for_phone.get()
+
+
 @functools.cache
 def theme() -> dict[str, Any]:
     """The style of every picture: seaborn's white grid in its paper size, with fonts that come with matplotlib."""

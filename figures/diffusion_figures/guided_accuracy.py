@@ -17,7 +17,7 @@ TABLE = "guided_diffusion/accuracy.csv"
 FIGURE = Figure(
     "Learners on guided samples: gap to the robust optimum",
     "Robust optimum minus robust accuracy against the number n of generated samples, for averaging, logistic regression and its "
-    "adversarial training; bands are 95 % over seeds (Student). Where no optimum is known the accuracy itself is shown.",
+    "adversarial training; bands are 95 % over seeds (Student).",
     (TABLE,),
     "two Gaussian classes in the plane, ‖μ‖ = 1, σ = 1, l_2 attack ε = 0.3, exact attack",
 )

@@ -13,8 +13,8 @@ from figures.inputs import Files, where
 TABLE, CLASSES = "guided_diffusion/samples.csv", "guided_diffusion/classes.csv"
 FIGURE = Figure(
     "Samples in the plane, without and with guidance",
-    "Generated samples (small marks), their class means (large: X, +) and the real classes (rings at 1 and 2 standard deviations along "
-    "both axes; correlations are not shown). A few outermost points lie outside the frame. Losses with anchors, or at low noise, "
+    "Generated samples (small marks), their class means (large: X, +) and the real classes (rings at 1 and 2 standard deviations). "
+    "A few outermost points lie outside the frame. Losses with anchors, or at low noise, "
     "move the classes apart, InfoNCE "
     "spreads them, and a loss without anchors that sees the noisy state rotates them.",
     (TABLE, CLASSES),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from command_line.drawing import new_grid
+from command_line.drawing import PHONE_WIDTH, is_for_phone, new_grid
 from command_line.words import in_words, radius_in_words
 from figures.figure import GUIDE, Figure, Numbers, Row
 from figures.image_figures.ablations import look_of
@@ -47,8 +47,10 @@ FIGURE = Figure(
     "scikit-learn's digits, 300 real and 2,000 synthetic images, 1,197 test images",
 )
 PANELS = {"strengths from earlier seeds": (EVIDENCE, "pgd-20"), "chosen by validation": (REPORT, "apgd-ce")}
+WIDTH = 9.0
+"""In inches, of which the names take about half."""
 LINE = 54
-"""Longest name on one line, in letters."""
+"""Longest name on one line of a phone, in letters."""
 ALL, MINUS = " (of all)", " − "
 BAND = "0.95"
 BEHIND = {"edgecolor": "none", "pad": 0.5}
@@ -122,10 +124,9 @@ def numbers_of(panels: dict[str, tuple[str, str]], files: Files) -> Numbers:
 
 
 def draw(numbers: Numbers) -> Any:
-    """One panel below the other, on one scale. A name stands above its interval, so that a phone shows both; a long one on two lines."""
+    """One panel below the other, on one scale; names stand left of their intervals, on a phone above them."""
     panels = {panel: [name for name in numbers.names(panel) if not name.endswith(ALL)] for panel in numbers.panels()}
-    pitch = {panel: 0.34 if max(map(len, names)) <= LINE else 0.44 for panel, names in panels.items()}
-    figure, axes = new_grid(len(panels), 1, width=4.0, height=[0.75 + pitch[panel] * len(names) for panel, names in panels.items()])
+    figure, axes = _rows_for_phone(panels) if is_for_phone() else _rows(panels)
     ends = np.concatenate([numbers.columns[name] for name in ("y", "low", "high")])
     least, most = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
     edge = 0.04 * (most - least)
@@ -137,21 +138,42 @@ def draw(numbers: Numbers) -> Any:
                 known = np.isfinite(one.low)
                 axis.hlines(one.x[known], one.low[known], one.high[known], color=colour, lw=thickness)
             axis.plot(own.y, own.x, marker, color=colour, ms=5)
-            written = name if len(name) <= LINE else name.replace(MINUS, f"\n{MINUS.lstrip()}")
-            top, banded = own.x[0] - 0.07 / pitch[panel], own.x[0] % 2 == 1
-            if banded:  # a name and its interval share a band
-                axis.axhspan(own.x[0] - 0.82, own.x[0] + 0.18, color=BAND, lw=0, zorder=0, gid=GUIDE)
-            axis.text(
-                0.01,
-                top,
-                written,
-                fontsize=8.5,
-                va="bottom",
-                transform=axis.get_yaxis_transform(),
-                bbox={**BEHIND, "facecolor": BAND if banded else "white"},
-            )
         axis.axvline(0, color="0.4", lw=0.9, gid=GUIDE, zorder=1)
+        axis.set(title=panel[0].upper() + panel[1:], xlim=(least - edge, most + edge))
+    return figure
+
+
+def _rows(panels: dict[str, list[str]]) -> tuple[Any, Any]:
+    """Axes with a row and its name for each comparison; the scale stands below the last."""
+    rows = sum(map(len, panels.values()))
+    pitch = 0.21 + (0.4 + 0.3 * len(panels)) / rows  # titles and the scale take the rest
+    figure, axes = new_grid(len(panels), 1, width=WIDTH, height=[pitch * len(names) for names in panels.values()])
+    for axis, names in zip(axes, panels.values(), strict=True):
+        axis.set_yticks(range(len(names)), names)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.grid(visible=False, axis="y")
+        axis.tick_params(axis="y", length=0, labelsize=8)
+        for place in range(1, len(names), 2):
+            axis.axhspan(place - 0.5, place + 0.5, color=BAND, lw=0, zorder=0, gid=GUIDE)
+        axis.tick_params(axis="x", bottom=axis is axes[-1], labelbottom=axis is axes[-1])
+    axes[-1].set_xlabel("difference in robust accuracy")
+    return figure, axes
+
+
+def _rows_for_phone(panels: dict[str, list[str]]) -> tuple[Any, Any]:
+    """Axes with a name above each row, a long one on two lines; a name and its interval share a band."""
+    pitch = {panel: 0.34 if max(map(len, names)) <= LINE else 0.44 for panel, names in panels.items()}
+    heights = [0.75 + pitch[panel] * len(names) for panel, names in panels.items()]
+    figure, axes = new_grid(len(panels), 1, width=PHONE_WIDTH, height=heights)
+    for axis, (panel, names) in zip(axes, panels.items(), strict=True):
+        for place, name in enumerate(names):
+            written = name if len(name) <= LINE else name.replace(MINUS, f"\n{MINUS.lstrip()}")
+            if place % 2:
+                axis.axhspan(place - 0.82, place + 0.18, color=BAND, lw=0, zorder=0, gid=GUIDE)
+            behind = {**BEHIND, "facecolor": BAND if place % 2 else "white"}
+            across = axis.get_yaxis_transform()
+            axis.text(0.01, place - 0.07 / pitch[panel], written, fontsize=8.5, va="bottom", transform=across, bbox=behind)
         axis.set_yticks([])
         axis.set_ylim(len(names) - 0.5, -0.8)
-        axis.set(xlabel="difference in robust accuracy", title=panel[0].upper() + panel[1:], xlim=(least - edge, most + edge))
-    return figure
+        axis.set_xlabel("difference in robust accuracy")
+    return figure, axes

@@ -23,14 +23,13 @@ def worth_of(sweep: str) -> str:
 FIGURE = Figure(
     "Worth of a synthetic image: predicted by theory and measured",
     "Measured: exchange rate of each set of 2,000 images, with Fieller's 95 % interval (figure exchange_rate); a mark at the edge "
-    "is a bound, beyond what was tried: it can be outside, but is not in the typical factor; a set with half of its labels wrong "
-    "has no prediction. Predicted: the number of "
-    "unguided images with soft labels at which T16's two-class logistic learner has the same angle to the best direction, over 2,000. "
-    "Its input, per set: number of images, "
-    "class SNR, share of wrong labels, effective dimension, in the features of a classifier not used for guidance. It gives real images "
-    "the unguided class SNR and correct labels, ignores the training attack, and treats soft labels as hard; nothing is fitted. Typical "
-    "factor: exp of the root mean square of log(predicted / measured). The rule was chosen when the results of digits were known; "
-    "the prediction for MNIST was committed before its exchange rates were measured, that for GTSRB, by the same rule, together with them.",
+    "is a bound, beyond what was tried, and not in the typical factor. Predicted: the number of unguided images with soft labels at which "
+    "T16's two-class logistic learner has the same angle to the best direction, over 2,000. It knows of each set the number of images, the "
+    "class SNR, the share of wrong labels and the effective dimension, in the features of a classifier not used for guidance; nothing is "
+    "fitted. It takes real images as unguided ones with right labels, ignores the training attack, and takes soft labels as hard. A set "
+    "with half of its labels wrong has no prediction. Typical factor: exp of the root mean square of log(predicted / measured). The rule "
+    "was chosen when the results of digits were known. The prediction for MNIST was committed before its exchange rates were measured, "
+    "that for GTSRB, by the same rule, together with them.",
     tuple(table for study in STUDIES.values() for table in (study.table, worth_of(study.table))),
     f"{SETTINGS}; APGD-CE",
 )

@@ -22,9 +22,9 @@ FIGURE = Figure(
     "interval over paired seeds; one line per radius of adversarial training, attacked at the same radius. Only the standard deviation "
     "of the initial noise varies, from 1.3 (left) to 0.8. Middle: slope of the log odds against the log class SNR (least squares per "
     "seed). Right: its paired change from one radius to the next. Where the best class SNR grows "
-    "with the radius, as T11 and T14 say, the slope grows too, and the differences lie above zero. Not shown: at 0.25 training failed for "
+    "with the radius, as T11 and T14 say, the slope grows too, and the differences lie above zero. At 0.25 training failed for "
     "all classifiers of the leftmost set and one of the next, which ended at the loss of guessing. They make most of the last slope and "
-    "change: without these two sets no change is detected, without the classifiers that failed a smaller one is.",
+    "change: without these two sets we detect no change, without these classifiers alone a smaller one.",
     (TABLE, DESCRIPTION),
     "scikit-learn's digits, 300 real and 2,000 synthetic images, l_inf attacks, PGD-20 on 1,197 test images",
 )

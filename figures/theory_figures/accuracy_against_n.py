@@ -12,7 +12,7 @@ from figures.inputs import Files, where
 
 TABLE = "gaussian_mixture/accuracy_against_n.csv"
 FIGURE = Figure(
-    "Robust accuracy against the number of synthetic samples, and its collapse on κ",
+    "Robust accuracy against the number of synthetic samples: one curve in κ",
     "Left: exact mean robust accuracy of averaging n synthetic samples whose classes are c times as far apart as the real ones, "
     "with its 5-95 % band; marks are simulations (± 2 standard errors). Right: the same against κ = c‖μ‖√n/σ̃. It is one curve: "
     "classes twice as distinguishable are worth exactly four times the samples (T4).",

@@ -16,7 +16,7 @@ FIGURE = Figure(
     "With very many samples, more distinguishable is not always better",
     "Relative sample need V of each learner against the class SNR of one training sample; a large mark is the optimum. Averaging "
     "always gains, LDA saturates, logistic regression learns fastest at 1.228, and adversarial training shifts the optimum up "
-    "(T10, T11). This is the limit of very many samples per dimension; the next figure is for any number. Curves "
+    "(T10, T11). This is the limit of very many samples per dimension; figure phase_diagram is for any number. Curves "
     "go on above 300.",
     (TABLE,),
     "isotropic, aligned classes, n/d large",
