@@ -122,6 +122,8 @@ class AveragingLaw(Remade):
         """P(A <= a), for a scalar or an array of accuracies."""
         level = numbers_only(a, "a")
         cosine = (self._sigma * ndtri(np.clip(level, 0, 1)) + self.eps) / self._signal
+        if self.mixture.dim == 1:  # A has two values, at the cosines -1 and 1, which rounding must not miss
+            cosine = np.where(np.abs(np.abs(cosine) - 1) < 1e-9, np.sign(cosine), cosine)
         probability = 1 - self.angle_cdf(np.arccos(np.clip(cosine, -1, 1)))
         if self.mixture.dim == 1:  # at the angle pi all of the law is below, and A is at its lowest with what is not at angle 0
             probability = np.where(cosine == -1, 1 - self.angle_cdf(0.0), probability)

@@ -30,7 +30,7 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import betainc, betaincinv, gammaincc, gammaln, ncfdtr, nctdtrinc, ndtr
+from scipy.special import betainc, betaincinv, chdtri, gammaincc, gammaln, ncfdtr, nctdtrinc, ndtr
 
 from theory._checks import (
     Array,
@@ -64,6 +64,7 @@ FULL_SHARE = 0.75
 ROUNDS = 2
 MOST_COMPARED = 100
 """The averaging margin is compared at the required n, or at this many times the rows, if that is less."""
+FAR_T = 1e4
 MOST_ROOT = 100.0
 LEAST_SIGNAL = 0.1
 """Smallest average square of a component of the mean, against its noise."""
@@ -315,7 +316,17 @@ def margin_interval(margins: Any, *, level: float = 0.95) -> Interval:
         raise ValueError(f"{len(values)} margins, from {values.min():g} to {values.max():g}: give at least two that differ")
     root, freedom = math.sqrt(len(values)), len(values) - 1
     observed = root * float(values.mean() / values.std(ddof=1))
-    return Interval(*(float(ndtr(nctdtrinc(freedom, q, observed) / root)) for q in _quantiles(level)))
+    return Interval(*(float(ndtr(_noncentrality_of_t(freedom, q, observed) / root)) for q in _quantiles(level)))
+
+
+def _noncentrality_of_t(freedom: int, q: float, t: float) -> float:
+    """d at which noncentral t lies below t with probability q.
+
+    Beyond FAR_T, where scipy's search does not end, its normal part is negligible: t = d / sqrt(chi2 / freedom).
+    """
+    if abs(t) < FAR_T:
+        return float(nctdtrinc(freedom, q, t))
+    return t * math.sqrt(chdtri(freedom, q if t > 0 else 1 - q) / freedom)
 
 
 def share_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:

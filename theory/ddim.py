@@ -47,7 +47,9 @@ def ddim_law(mean: Any, std: Any, alpha_bars: Any, guidance: Any = None) -> tupl
         raise ValueError(f"mean {mu.shape}, std {sd.shape} and guidance {np.shape(guidance)} do not fit: {error}") from None
     product, shift = np.ones(shape), np.zeros(shape)
     for i, (now, after) in enumerate(pairwise(a)):
-        g = (np.sqrt(now * after) * sd**2 + np.sqrt((1 - now) * (1 - after))) / (now * sd**2 + 1 - now)
+        g = (np.sqrt(now * after) * sd**2 + np.sqrt((1 - now) * (1 - after))) / (
+            now * sd**2 + (1 - now)
+        )  # in this order: 1 - now may be 0
         product = g * product
         if pushes is not None:
             shift = g * shift + (np.sqrt(1 - after) - np.sqrt(after * (1 - now) / now)) * pushes[i]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from theory._checks import non_negative
-from theory.mixtures import BinaryMixture
+from theory.mixtures import BinaryMixture, usual_units
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def distinguishability_frontier(mixture: BinaryMixture, radius: float) -> Fronti
     Raises ValueError for a negative radius or a zero mean (no separation to scale).
     """
     r = non_negative(radius, "radius")
+    usual_units(mixture)
     m, s = float(np.linalg.norm(mixture.mean)), math.sqrt(mixture.covariance.trace)
     if m == 0:
         raise ValueError("mixture.mean is zero: the classes coincide and no scale of the mean separates them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,6 +146,17 @@ class GaussianMixture(Remade):
         if n and (labels.min() < 0 or labels.max() >= self.classes):
             raise ValueError(f"y reaches from {labels.min()} to {labels.max()}: labels must lie in 0..{self.classes - 1}")
         return labels
+
+
+def usual_units(*mixtures: BinaryMixture) -> None:
+    """Raise ValueError in units in which powers of the spread would leave the range of floating-point numbers."""
+    for mixture in mixtures:
+        spread, length = math.sqrt(mixture.covariance.trace / mixture.dim), float(np.abs(mixture.mean).max())
+        if not (1e-30 <= spread <= 1e30 and length <= 1e30):
+            raise ValueError(
+                f"mixture has standard deviations of about {spread:.3g} and means up to {length:.3g}: give x in units in which both lie "
+                "below 1e30 and the first above 1e-30"
+            )
 
 
 def _check_one_array(covs: Any, classes: int, dim: int) -> None:

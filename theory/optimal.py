@@ -23,7 +23,7 @@ from theory._checks import Array, finite_array, non_negative, norm_order, same_d
 from theory.elliptical import MarginCdf
 from theory.extended import Extended, extended_gap, factorise, solve
 from theory.linear import LinearClassifier, robust_accuracy, robust_margin, vector_norm
-from theory.mixtures import BinaryMixture
+from theory.mixtures import BinaryMixture, usual_units
 
 GAP_TOLERANCE = 1e-9  # largest accepted duality gap, in accuracy
 SNAP = 1e-9  # relative to the size of w; smaller interior-point entries count as rounding errors
@@ -48,6 +48,7 @@ def bayes_robust_classifier(mixture: BinaryMixture, eps: float, p: float = 2) ->
     radius, order = non_negative(eps, "eps"), norm_order(p)
     if order not in (1, 2, math.inf):
         raise ValueError(f"p={p}: the optimal classifier is available for p = 1, 2 and inf; use robust_accuracy for other p")
+    usual_units(mixture)
     if is_trivial(mixture, radius, order):
         warnings.warn(
             f"eps={radius:g} >= ||mean||_{order:g}={vector_norm(mixture.mean, order):g}: no classifier beats guessing, "
@@ -186,7 +187,10 @@ def _interior_point_weights(mixture: BinaryMixture, eps: float, p: float) -> Arr
             f"optimal classifier for p={p:g}: the interior-point method left a duality gap of {gap:.1e} in accuracy, above "
             f"{GAP_TOLERANCE:.0e}; rescale the features or add to the diagonal of the covariance"
         )
-    return weights
+    # Of any scale the direction is the same, but with unequal priors the bias holds for Sigma^-1 (mu - z*) alone: w' Sigma w = margin.
+    margin, s = robust_margin(weights, mixture, eps, p)
+    rounding = float(np.finfo(np.float64).eps * np.abs(weights * mixture.mean).sum())
+    return np.asarray(weights * (max(margin, rounding) / s**2))
 
 
 def _interior_point(mu: Array, cov: Array, eps: float, p: float) -> Array:

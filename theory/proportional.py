@@ -501,7 +501,13 @@ def _regularised(parts: _Parts, ridge: float, eps: float, moments: Moments, elon
                 x = None
     if x is not None:
         return float(math.exp(x[0])) / unit, float(math.exp(x[1])) / unit
-    if not ridge and abs(_least_excess(parts, eps)[0]) * parts.delta < 1e-3:  # next to the threshold, where both sides meet
+    excess = _least_excess(parts, eps)[0]
+    if (
+        moments is _hinge and 0 < ridge <= 1e-6 and excess < 0 and elongation == 1
+    ):  # the limit of small ridges, of attacked margin 1
+        margin, c = _hard_margin(parts)
+        return c / (margin - eps) / unit, math.sqrt(1 - c * c) / (margin - eps) / unit
+    if not ridge and abs(excess) * parts.delta < 1e-3:  # next to the threshold, where both sides meet
         c = _hard_margin(parts)[1]
         return c, math.sqrt(1 - c * c)
     raise RuntimeError(f"the law was not found from ridge {now:.3g} down to {ridge:.3g}: please report these settings")

@@ -24,7 +24,7 @@ from theory._checks import Array, Remade, count, non_negative, norm_order, numbe
 from theory._checks import dual_exponent as dual
 from theory.cone import Cone
 from theory.elliptical import student_t_margin
-from theory.mixtures import BinaryMixture
+from theory.mixtures import BinaryMixture, usual_units
 
 REPLICATES = 8
 POINTS = 2**10
@@ -58,6 +58,7 @@ class QuasiMonteCarloLaw(Remade):
 
     def __post_init__(self) -> None:
         same_dimension(self.mixture.dim, self.synthetic.dim, "mixture and synthetic")
+        usual_units(self.mixture, self.synthetic)
         object.__setattr__(self, "n", count(self.n, "n"))
         object.__setattr__(self, "eps", non_negative(self.eps, "eps"))
         object.__setattr__(self, "p", norm_order(self.p))

@@ -37,7 +37,7 @@ from theory._checks import (
 from theory._search import smallest_count
 from theory.averaging import AveragingLaw
 from theory.covariance import Covariance
-from theory.mixtures import BinaryMixture
+from theory.mixtures import BinaryMixture, usual_units
 
 HERMITE_TERMS = 30  # of the Mehler series of cov(|x|, |y|); its remainder is below 2e-3 sd^2 even at correlation 1
 
@@ -58,6 +58,7 @@ class SecondOrderLaw(Remade):
 
     def __post_init__(self) -> None:
         same_dimension(self.mixture.dim, self.synthetic.dim, "mixture and synthetic")
+        usual_units(self.mixture, self.synthetic)
         object.__setattr__(self, "n", count(self.n, "n"))
         object.__setattr__(self, "eps", non_negative(self.eps, "eps"))
         object.__setattr__(self, "p", norm_order(self.p))

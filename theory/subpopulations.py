@@ -227,7 +227,9 @@ def _logistic_optimum(within: Array, weight: Array, u: Array, std: float, eps: f
     c = minimize(log_loss, mean / (std * float(np.linalg.norm(mean))), jac=True, method="BFGS", options={"gtol": 1e-9}).x
     for _ in range(20):
         step = newton(c)
-        if np.linalg.norm(step) < 1e-11 * np.linalg.norm(c):
+        if (
+            np.linalg.norm(step) < 1e-11 * np.linalg.norm(c) + 1e-14 / std
+        ):  # rounding of the slope, which a small c cannot fall below
             return np.asarray(c)
         c = c + step
     raise RuntimeError(f"the population optimum was not found (last step {np.linalg.norm(step):.1e}): please report the mixture")

@@ -259,3 +259,14 @@ def test_the_ceiling_without_any_class_signal_is_the_mean():
     accuracies = norm.cdf(2 * np.cos(angles) - 0.5)
     assert abs(law.ceiling - accuracies.mean()) < 4 * accuracies.std() / np.sqrt(4000)
     assert law.ceiling == AveragingLaw(real, BinaryMixture([0.0, 0.0]), 3, 0.5).ceiling
+
+
+def test_in_one_dimension_the_law_has_two_values_and_reaches_its_quantiles():
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        real, fake = (BinaryMixture([rng.uniform(0.2, 2)], rng.uniform(0.3, 3)) for _ in range(2))
+        law = AveragingLaw(real, fake, int(rng.integers(1, 6)), rng.uniform(0, 0.2))
+        low, high = (float(norm.cdf((sign * real.mean[0] - law.eps) / math.sqrt(real.cov))) for sign in (-1, 1))
+        assert law.cdf(low) == pytest.approx(norm.cdf(-fake.mean[0] * math.sqrt(law.n / fake.cov)), abs=1e-12)
+        assert law.cdf(high) == 1.0
+        assert all(law.cdf(law.quantile(q)) >= q for q in (0.02, 0.3, 0.9, 0.999))

@@ -21,6 +21,7 @@ from theory import (
     SecondOrderLaw,
     bayes_robust_accuracy,
     bayes_robust_classifier,
+    confidence,
     is_trivial,
     margin_interval,
     required_samples,
@@ -481,9 +482,9 @@ def test_the_rows_that_are_needed_are_those_of_the_confidence_asked_for():
     rng = np.random.default_rng(11)
     truth = BinaryMixture(np.array([0.6, 0.2, 0.0, 0.0, 0.0]), 1.0)
     estimate = balanced(truth, 2_000_000, rng, "scalar")
-    for confidence in (0.6, 0.95, 0.99):
-        wanted = required_samples(truth, truth, eps=0.1, accuracy=0.68, confidence=confidence)
-        assert estimate.required_samples(eps=0.1, accuracy=0.68, confidence=confidence).estimate == pytest.approx(wanted, rel=0.05)
+    for level in (0.6, 0.95, 0.99):
+        wanted = required_samples(truth, truth, eps=0.1, accuracy=0.68, confidence=level)
+        assert estimate.required_samples(eps=0.1, accuracy=0.68, confidence=level).estimate == pytest.approx(wanted, rel=0.05)
     assert required_samples(truth, truth, eps=0.1, accuracy=0.68, confidence=0.6) < 0.8 * wanted
 
 
@@ -495,3 +496,22 @@ def test_intervals_of_another_level_cover_as_often():
         interval = balanced(truth, 60, rng, "scalar").robust_optimum(0.2, level=0.8)
         covered += interval.low <= optimum <= interval.high
     assert abs(covered / 400 - 0.8) < 4 * 0.02
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-5, 1e-9, 1e-15])
+def test_margins_that_hardly_differ_have_an_interval(gap):
+    """scipy's search for the noncentrality did not end there."""
+    assert margin_interval([1.0, 1.0 + gap]) == Interval(1.0, 1.0, 1.0)
+    assert margin_interval([-1.0, -1.0 - gap]) == Interval(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("freedom", [1, 4, 30])
+def test_the_far_noncentrality_is_that_of_noncentral_t(monkeypatch, freedom, sign):
+    """By sampling t: 400,000 draws, z below 4.5."""
+    monkeypatch.setattr(confidence, "FAR_T", 1.0)
+    rng = np.random.default_rng(freedom)
+    for q in (0.1, 0.5, 0.9):
+        found = confidence._noncentrality_of_t(freedom, q, sign * 5000.0)
+        drawn = (rng.standard_normal(400_000) + found) / np.sqrt(rng.chisquare(freedom, 400_000) / freedom)
+        assert abs((drawn <= sign * 5000.0).mean() - q) < 4.5 * math.sqrt(q * (1 - q) / 400_000)

@@ -229,3 +229,10 @@ def test_large_sample_accuracy_agrees_with_the_exact_law():
     assert large_sample_accuracy(mixture, 0.8, "averaging", 20_000, eps=0.4) == pytest.approx(exact, abs=2e-7)
     one = BinaryMixture([1.5])
     assert large_sample_accuracy(one, 1.0, "lda", 100, eps=0.4) == pytest.approx(norm.cdf(1.1))
+
+
+@pytest.mark.parametrize("std", [1e-3, 1e-7, 1e-8, 1e-12])
+def test_clean_steps_that_repeat_change_nothing_however_narrow_the_class(std):
+    (mean, found), (expected_mean, expected) = (ddim_law(2.0, std, levels) for levels in ([0.5, 1.0, 1.0, 1.0], [0.5, 1.0]))
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert mean == pytest.approx(expected_mean, rel=1e-12)

@@ -501,3 +501,13 @@ def test_far_classes_with_a_large_radius_are_warned_of():
     assert len(caught) == 1
     exact = t.ProportionalLaw(30.0, 10**6 / 19, "logistic", eps=5.0).robust_accuracy(mixture, 0.0)
     assert exact == pytest.approx(ndtr(2.0), abs=2e-3)
+
+
+@pytest.mark.parametrize(("snr", "ratio", "eps"), [(9.458120510831385, 0.08781261745945239, 1.004210778276442), (2.5, 0.5, 0.1)])
+def test_the_smallest_ridges_of_a_hard_margin_are_its_limit(snr, ratio, eps):
+    """Alignment of the machine without a ridge, length of that at a ridge at which the equations are solved."""
+    without, with_larger = (ProportionalLaw(snr, ratio, "svm", ridge, eps) for ridge in (0.0, 1e-4))
+    for ridge in (1e-12, 1e-9, 2e-8, 1e-7):
+        law = ProportionalLaw(snr, ratio, "svm", ridge, eps)
+        assert law.alignment == pytest.approx(without.alignment, abs=1e-6)
+        assert law.along == pytest.approx(with_larger.along, rel=1e-5)

@@ -179,3 +179,20 @@ def test_the_law_knows_its_radius_and_distances_in_standard_deviations():
 def test_bad_input_says_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("length", [1e-3, 1e-5, 1e-6])
+def test_means_next_to_the_boundary_have_a_law(length):
+    """Two means at right angles: V tends to that of averaging, std^2 / ||mean of the means||^2."""
+    found = subpopulation_law(SubpopulationMixture(np.eye(2) * length)).variance
+    assert found == pytest.approx(2 / length**2, rel=1e-5)
+
+
+def test_a_radius_next_to_the_average_distance_has_a_law():
+    """As its neighbours have, where the search always ended."""
+    near, nearest = (
+        subpopulation_law(SubpopulationMixture([[1.0, 0.0], [2.0, 0.0]]), learner="logistic", eps=1.5 - gap).variance
+        for gap in (1e-5, 1e-9)
+    )
+    assert nearest == pytest.approx(near, rel=1e-4)
+    assert nearest == pytest.approx(4 / 9, rel=1e-6)
