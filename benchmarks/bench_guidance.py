@@ -166,7 +166,8 @@ def both_forms(
 def compare_with_floor(settings: Settings, classifier: nn.Module, x_T: Tensor, schedule: NoiseSchedule) -> None:
     """Every guidance with networks of its own: a step beyond its U-Net over one forward and one backward pass of these to the input."""
     x_T, classifier = x_T.to(settings.device), classifier.to(settings.device)
-    embed, labels, steps = ClassifierFeatures(classifier), torch.arange(len(x_T), device=x_T.device) % 10, [420, 410, 400, 390]
+    embed, steps = ClassifierFeatures(classifier), [420, 410, 400, 390]
+    labels = torch.arange(len(x_T), device=x_T.device) % min(10, max(len(x_T) // 2, 1))  # every class twice or more
     network = nn.Conv2d(3, 3, 3, padding=1).to(x_T.device).requires_grad_(False)  # a U-Net of next to no cost
 
     def predict(x: Tensor, _t: Tensor, _labels: Tensor) -> Tensor:

@@ -255,10 +255,10 @@ def test_pages_show_commands_and_files_that_exist(page):
 
 
 def test_the_readme_is_short():
-    """At most 160 lines and 11 KB: what is more belongs into docs/."""
+    """At most 160 lines and 11.5 KB: what is more belongs into docs/."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 160
-    assert len(text.encode()) <= 11_000
+    assert len(text.encode()) <= 11_500
 
 
 def python_block(name):

@@ -484,8 +484,7 @@ def _regularised(parts: _Parts, ridge: float, eps: float, moments: Moments, elon
     slope = 0.5 if moments is _logistic else 1.0
     beyond = now * elongation**2  # the ridge across mu
     sizes = parts.mean_of(parts.k) * slope / now, math.sqrt(parts.mean_of(parts.s**2) / parts.delta) * slope / beyond
-    x = solved(np.log([*sizes, 1 / (parts.delta * beyond)]), now)
-    target, factor = ridge or 1e-9, 10.0
+    x, target, factor = solved(np.log([*sizes, 1 / (parts.delta * beyond)]), now), ridge or 1e-9, 10.0
     while x is not None and now > target * (1 + 1e-12):
         following = max(now / factor, target)
         if (further := solved(x, following)) is not None:
@@ -502,12 +501,10 @@ def _regularised(parts: _Parts, ridge: float, eps: float, moments: Moments, elon
     if x is not None:
         return float(math.exp(x[0])) / unit, float(math.exp(x[1])) / unit
     excess = _least_excess(parts, eps)[0]
-    if (
-        moments is _hinge and 0 < ridge <= 1e-6 and excess < 0 and elongation == 1
-    ):  # the limit of small ridges, of attacked margin 1
-        margin, c = _hard_margin(parts)
-        return c / (margin - eps) / unit, math.sqrt(1 - c * c) / (margin - eps) / unit
-    if not ridge and abs(excess) * parts.delta < 1e-3:  # next to the threshold, where both sides meet
-        c = _hard_margin(parts)[1]
-        return c, math.sqrt(1 - c * c)
-    raise RuntimeError(f"the law was not found from ridge {now:.3g} down to {ridge:.3g}: please report these settings")
+    tiny = moments is _hinge and elongation == 1 and 0 < ridge <= 1e-6 and excess < 0
+    next_to_threshold = not ridge and abs(excess) * parts.delta < 1e-3  # where both sides meet
+    if not tiny and not next_to_threshold:
+        raise RuntimeError(f"the law was not found from ridge {now:.3g} down to {ridge:.3g}: please report these settings")
+    margin, c = _hard_margin(parts)
+    length = 1 / (margin - eps) / unit if tiny else 1.0  # the limit of small ridges has the attacked margin 1
+    return c * length, math.sqrt(1 - c * c) * length

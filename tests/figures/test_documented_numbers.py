@@ -524,3 +524,61 @@ def test_the_line_of_where_infonce_gains_on_new_seeds_of_digits():
     text = re.search(r"from \+([\d.]+) to \+([\d.]+) points\s+\(R² = ([\d.]+)\)", page).groups()
     score = 1 - (errors**2).sum() / ((np.array(found) - np.mean(found)) ** 2).sum()
     assert [float(one) for one in text] == [round(min(found), 1), round(max(found), 1), round(score, 2)]
+
+
+def test_the_page_of_the_searches_has_every_candidate_and_what_is_said_of_their_places_holds(drawn):
+    """Its table is the one that is drawn; places of digits.md are lines of it."""
+    table = (drawn / "drawn" / "search.md").read_text(encoding="utf-8")
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert "\n".join(rows) in (ROOT / "docs" / "results" / "search.md").read_text(encoding="utf-8")
+    order = {data: [row for row in rows if f"| {data} |" in row] for data in ("digits", "MNIST")}
+    assert [len(of) for of in order.values()] == [48, 24]
+
+    def places(words, data="digits"):
+        return [place for place, row in enumerate(order[data], 1) if words in row]
+
+    page = " ".join((ROOT / "docs" / "results" / "digits.md").read_text(encoding="utf-8").split())
+    said = [
+        places("three rounds"),
+        places("three rounds", "MNIST"),
+        places("CADS"),
+        places("autoguidance"),
+        places("if four agree"),
+    ]
+    one, two, three, four, five = ([*map(str, found)] for found in said)
+    assert f"places {', '.join(one[:2])} and {one[2]}, on MNIST {', '.join(two[:2])} and {two[2]}" in page
+    assert f"CADS {' and '.join(three)}; autoguidance {' and '.join(four)};" in page
+    assert f"four classifiers agree {', '.join(five[:3])} and {five[3]}." in page
+    boundary = [min(place for place, row in enumerate(order[data], 1) if row.startswith("| boundary")) for data in order]
+    assert f"its best place is {boundary[0]} of 48, and {boundary[1]} of 24 on MNIST" in page
+    assert [min(places("| InfoNCE", data)) for data in order] == [2, 8]
+
+
+def test_what_hotter_noise_of_other_strengths_gained():
+    """Paired by seed, Student, from sweep.csv of digits-eps; and the cheap set of MNIST that was no rival."""
+    page = section_of("digits.md", "### Against its rivals\n") + section_of("digits.md", "## The goal")
+    for design, a, b, attack, text in (
+        (
+            "digits-eps",
+            "eps-0.15-std-1.15",
+            "eps-0.15-std-1.0",
+            "pgd-20",
+            "1.15 gained {:.1f} points [{:.1f}, {:.1f}] over unguided images",
+        ),
+        ("digits-eps", "eps-0.15-std-1.3", "eps-0.15-std-1.0", "pgd-20", "1.3 gained {:.1f} [{:.1f}, {:.1f}]"),
+        ("digits-eps", "eps-0.15-std-1.3", "eps-0.15-std-1.15", "pgd-20", "{:.1f} [{:.1f}, {:.1f}] more than 1.15"),
+        (
+            "mnist-pipeline",
+            "unconditional-confident",
+            "soft",
+            "apgd-ce",
+            "it is {:.1f} points [{:.1f}, {:.1f}] above unguided images",
+        ),
+    ):
+        data = Files(REFERENCE).columns(f"{design}/sweep.csv", "seed robust_accuracy", text="run method attack")
+        of = [
+            dict(zip(data["seed"][here], data["robust_accuracy"][here], strict=True))
+            for here in ((data["run"] == run) & (data["method"] == "unguided") & (data["attack"] == attack) for run in (a, b))
+        ]
+        gain = 100 * np.array([of[0][seed] - of[1][seed] for seed in of[0]])
+        assert text.format(gain.mean(), *stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))) in page
