@@ -1,6 +1,6 @@
 """The same numbers on a GPU as on a CPU, to stated tolerances; the same seed, the same result; and no step that waits for the device.
 
-    python -m pytest -m cuda tests/test_cuda.py          # on a machine with a GPU
+    python -m pytest -m cuda -W default tests/test_cuda.py          # on a machine with a GPU, whose packages may warn of their own
 
 Without one everything runs too, with a CPU in the GPU's place, so that the tests themselves stay right. Tolerances are for full float32.
 """
@@ -209,13 +209,21 @@ def trained_unet(checkpoint=None, stop_at=None, steps=6, precision="float32"):
     return torch.cat([p.flatten() for p in found.parameters()]), torch.stack(losses).cpu()
 
 
+@pytest.fixture
+def one_order(monkeypatch):
+    """Convolutions sum in one order: in bfloat16 another one moves these weights by 2e-4, the classifier's by 4e-4."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+@pytest.mark.usefixtures("one_order")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_unet_trains_the_same_twice(precision):
     (one, losses), (two, again) = (trained_unet(precision=precision) for _ in range(2))
-    close(two, one, 1e-4)  # sums on a GPU may be in another order
+    close(two, one, 1e-3 if precision == "bfloat16" else 1e-4)  # other sums on a GPU may be in another order
     close(again, losses, 1e-3)
 
 
+@pytest.mark.usefixtures("one_order")
 def test_an_interrupted_training_goes_on_from_its_checkpoint(tmp_path):
     whole, losses = trained_unet()
     with pytest.raises(KeyboardInterrupt):
@@ -246,6 +254,7 @@ def trained_classifier(precision="float32", adversary="pgd", network="wrn-10-1")
     return torch.cat([p.flatten() for p in found.parameters()]), curve
 
 
+@pytest.mark.usefixtures("one_order")
 @pytest.mark.parametrize(("precision", "adversary"), [("float32", "pgd"), ("float32", "trades"), ("bfloat16", "pgd")])
 def test_a_classifier_trains_the_same_twice(precision, adversary):
     (one, curve), (two, _) = (trained_classifier(precision, adversary) for _ in range(2))
