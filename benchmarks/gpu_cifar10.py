@@ -17,7 +17,8 @@ images) and OUT/more (twice as many unguided images).
 Ends by itself before --limit; --budget: seconds of all calls together, for which it is planned. What a limit cuts off, the same command
 finishes if OUT is still there: on a machine that is lent, send the second call at once, before that is taken away. In 540 s alone each
 classifier sees its images three to five times, too few to compare with anything published; plan with --budget 1100, in two calls. Results
-that fit into few files are in KEEP: the table, logs and one archive. One seed: intervals are binomial and say nothing of other seeds. Prints a short table last.
+that fit into few files are in KEEP: the table, logs and one archive. One seed: intervals are binomial and
+say nothing of other seeds. Prints a short table last.
 """
 
 from __future__ import annotations
